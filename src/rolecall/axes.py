@@ -1,0 +1,144 @@
+"""Bindings of keys to axes, and their exchange among writers.
+
+In a shared run a role's keys get the prefix `{writer}/`, and where axes are declared every row also carries
+`{writer}/step`, to which each of the writer's keys is bound. Some trackers keep only what the last writer
+declared, so every writer declares the union of all bindings, and of all configs.
+
+`<monitor_dir>/axes/` holds a file of frames for each writer, appended to by that writer's courier alone and
+synced::
+
+    {"config": {"lr": 0.1}}
+    {"axes": {"explorer/reward": "explorer/step", "explorer/length": "explorer/step"}}
+
+A reader remembers how far it read each file: looking again costs one `stat` a writer, and nothing for keys that
+were read before.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rolecall.backend import Row
+from rolecall.frames import Frame, encode, read_frames
+from rolecall.layout import Layout, writer_of
+
+__all__ = ["AxisBook", "Placement", "axis_of"]
+
+
+def axis_of(writer: str) -> str:
+    """The key of a writer's step axis in a shared run."""
+    return f"{writer}/step"
+
+
+class Placement:
+    """Puts rows into a shared run: prefixes keys, and adds the axis where axes are declared."""
+
+    def __init__(self, declares_axes: bool) -> None:
+        self._declares_axes = declares_axes
+        self._keys: dict[str, dict[str, str]] = {}
+
+    def place(self, row: Row) -> Row:
+        keys = self._keys.setdefault(row.writer, {})
+        metrics = {
+            keys.get(key) or self._add(keys, row.writer, key): value for key, value in row.metrics.items()
+        }
+        if self._declares_axes:
+            metrics[axis_of(row.writer)] = row.step
+        table = row.table and replace(row.table, name=f"{row.writer}/{row.table.name}")
+        return replace(row, metrics=metrics, table=table)
+
+    def _add(self, keys: dict[str, str], writer: str, key: str) -> str:
+        return keys.setdefault(key, f"{writer}/{key}")
+
+
+class AxisBook:
+    """The union of all writers' bindings and configs, shared by the couriers of one writer."""
+
+    def __init__(self, layout: Layout, writer: str) -> None:
+        self._layout = layout
+        self._writer = writer
+        self._lock = threading.Lock()
+        self._offsets: dict[Path, int] = {}
+        self._known: dict[str, str] = {}
+        self._order: list[str] = []
+        self._configs: dict[str, Mapping[str, Any]] = {}
+        self.refresh()
+
+    @property
+    def configs(self) -> Mapping[str, Mapping[str, Any]]:
+        """Each writer's config."""
+        return dict(self._configs)
+
+    def bindings(self, since: int = 0) -> dict[str, str]:
+        """The bindings of all writers, in the order in which they came to be known, from the `since`th on."""
+        return {key: self._known[key] for key in self._order[since:]}
+
+    def publish(self, writer: str, keys: Iterable[str]) -> None:
+        """Bind these keys to the writer's axis, for every writer to see; known ones cost a look-up each."""
+        axis = axis_of(writer)
+        with self._lock:
+            news = {key: axis for key in keys if key not in self._known and key != axis}
+            if news:
+                self._append({"axes": news})
+                self._learn(news)
+
+    def publish_config(self, config: Mapping[str, Any]) -> None:
+        """Make the writer's config known, if it is not yet."""
+        with self._lock:
+            if config and self._configs.get(self._writer) != config:
+                self._append({"config": config})
+                self._configs[self._writer] = dict(config)
+
+    def refresh(self) -> None:
+        """Read what any writer appended since the last look."""
+        with self._lock:
+            for path in self._files():
+                self._read(path)
+
+    def _files(self) -> list[Path]:
+        folder = self._layout.axes
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        return [folder / name for name in names if name.endswith(".jsonl")]
+
+    def _read(self, path: Path) -> None:
+        offset = self._offsets.get(path, 0)
+        while path.stat().st_size > offset:
+            found = list(read_frames(path, offset))
+            if not found:
+                break
+            for frame in found:
+                self._take(path, frame.value if isinstance(frame, Frame) else {})
+            self._offsets[path] = offset = found[-1].end
+
+    def _take(self, path: Path, value: Mapping[str, Any]) -> None:
+        if isinstance(axes := value.get("axes"), dict):
+            self._learn({str(key): str(axis) for key, axis in axes.items()})
+        if isinstance(config := value.get("config"), dict):
+            self._configs[writer_of(path.stem)] = config
+
+    def _learn(self, bindings: Mapping[str, str]) -> None:
+        for key, axis in bindings.items():
+            if key not in self._known:
+                self._known[key] = axis
+                self._order.append(key)
+
+    def _append(self, value: Mapping[str, Any]) -> None:
+        """One synced write to this writer's file; what a dead process left torn there is closed off."""
+        path = self._layout.bindings(self._writer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab", buffering=0) as file:
+            file.write((b"" if _ends_whole(path) else b"\n") + encode(value))
+            os.fsync(file.fileno())
+
+
+def _ends_whole(path: Path) -> bool:
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(size - 1)
+        return size == 0 or file.read(1) == b"\n"

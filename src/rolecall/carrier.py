@@ -1,0 +1,108 @@
+"""A role's side of its couriers: on threads of its own, or in a process beside it (`rolecall.process`).
+
+The role writes one line of JSON to the process's standard input (the config with its secrets, which so stand in no
+argument list and no environment), and reads the news, a line of JSON each, from its standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from rolecall.config import MonitorConfig
+from rolecall.courier import News
+from rolecall.crew import Crew
+from rolecall.layout import Layout
+from rolecall.plan import BackendPlan
+
+__all__ = ["Carrier", "ProcessCarrier", "ThreadCarrier"]
+
+
+class Carrier(Protocol):
+    """Couriers of one writer, wherever they stand."""
+
+    def join(self, timeout: float) -> bool:
+        """Whether all is carried, or given up, within so many seconds."""
+
+
+class ThreadCarrier:
+    """Couriers on threads of the role: for notebooks, for tests, and for backends registered in code."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._thread = threading.Thread(target=crew.run, name="rolecall", daemon=True)
+        self._thread.start()
+
+    def join(self, timeout: float) -> bool:
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+
+class ProcessCarrier:
+    """Couriers in a process of their own."""
+
+    def __init__(
+        self,
+        config: MonitorConfig,
+        writer: str,
+        plans: Sequence[BackendPlan],
+        tell: Callable[[News], None],
+        spool: Path | None = None,
+    ) -> None:
+        self._tell = tell
+        self._log = Layout(config.monitor_dir).courier_log(writer)
+        self._backends = [plan.backend for plan in plans]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "rolecall.process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._instruct(_errand(config, writer, plans, spool))
+        # Blocked in a read almost always, so it does not contend for the interpreter lock.
+        self._reader = threading.Thread(target=self._read_news, name="rolecall-news", daemon=True)
+        self._reader.start()
+
+    def join(self, timeout: float) -> bool:
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        self._reader.join(1.0)
+        return True
+
+    def _instruct(self, errand: Mapping[str, Any]) -> None:
+        if self._process.stdin is None:
+            raise AssertionError("the courier's process was started with a pipe")
+        with self._process.stdin as pipe:
+            pipe.write(json.dumps(errand).encode() + b"\n")
+
+    def _read_news(self) -> None:
+        for line in self._process.stdout or ():
+            with suppress(ValueError, TypeError):
+                self._tell(News(**json.loads(line)))
+        if self._process.wait():
+            self._tell_death()
+
+    def _tell_death(self) -> None:
+        ended = f"the courier's process ended with status {self._process.returncode}; see {self._log}"
+        for backend in self._backends:
+            self._tell(News(backend, "refused", ended))
+
+
+def _errand(
+    config: MonitorConfig, writer: str, plans: Sequence[BackendPlan], spool: Path | None
+) -> dict[str, Any]:
+    return {
+        "env": config.to_env(),
+        "writer": writer,
+        "backends": [plan.backend for plan in plans],
+        "spool": str(spool) if spool else None,
+        "log": str(Layout(config.monitor_dir).courier_log(writer)),
+    }

@@ -1,0 +1,167 @@
+"""Who holds a name: numbered files, of which the highest is the holder's.
+
+A writer, a launcher's place and the carrying of one writer's rows to one backend may each have one live owner.
+Each is a directory of files `1.jsonl`, `2.jsonl`, ...: a *session* each. A session's file is made whole, with
+its first frame naming the owner, under a name of its own and then linked to its number, which fails if another
+process was quicker. It ends with a frame `{"end": status}`. So there is no lock, nothing to release after a
+SIGKILL, and nothing that a slower process could remove from under a quicker one.
+
+An owner on this host lives while its process does. One on another host lives while its file was touched within
+`STALE` seconds: its courier does so every `HEARTBEAT` seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rolecall.errors import WriterConflict
+from rolecall.frames import encode, first_frame, last_frame
+
+__all__ = ["HEARTBEAT", "STALE", "Owner", "Session", "claim", "end", "newest", "sessions", "this_process"]
+
+HEARTBEAT = 5.0
+STALE = 60.0
+SUFFIX = ".jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process, told apart from a later one with the same number by its start time (Linux: in clock ticks)."""
+
+    host: str
+    pid: int
+    start: str
+
+    def is_here(self) -> bool:
+        return self.host == socket.gethostname()
+
+    def is_running(self) -> bool:
+        """Whether the process still runs; only meaningful on its own host."""
+        return _start_of(self.pid) == self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One numbered file of a claim, as a reader finds it."""
+
+    path: Path
+    number: int
+
+    def header(self) -> dict[str, Any]:
+        return first_frame(self.path) or {}
+
+    def status(self) -> str | None:
+        """How its owner ended it; `None` if it has not."""
+        end = (last_frame(self.path) or {}).get("end")
+        return str(end) if end is not None else None
+
+    def owner(self) -> Owner | None:
+        try:
+            return Owner(**self.header()["owner"])
+        except (KeyError, TypeError):
+            return None
+
+    def is_live(self) -> bool:
+        """Whether its owner runs and has not ended it."""
+        owner = self.owner()
+        if owner is None or self.status() is not None:
+            return False
+        return owner.is_running() if owner.is_here() else self.silence() < STALE
+
+    def silence(self) -> float:
+        """Seconds since the file was last written or touched."""
+        try:
+            return max(0.0, time.time() - self.path.stat().st_mtime)
+        except FileNotFoundError:
+            return float("inf")
+
+
+def this_process() -> Owner:
+    return Owner(host=socket.gethostname(), pid=os.getpid(), start=_start_of(os.getpid()) or "")
+
+
+def sessions(directory: Path) -> list[Session]:
+    """The sessions of a claim, oldest first."""
+    names = os.listdir(directory) if directory.is_dir() else []
+    numbers = (name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX))
+    found = (int(number) for number in numbers if number.isdecimal())
+    return [Session(directory / f"{number}{SUFFIX}", number) for number in sorted(found)]
+
+
+def newest(directory: Path) -> Session | None:
+    return next(reversed(sessions(directory)), None)
+
+
+def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
+    """Become the owner of the next session.
+
+    Raises:
+        WriterConflict: a live process holds it; `holder` says what in words.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    while True:
+        last = newest(directory)
+        if last is not None and last.is_live():
+            raise WriterConflict(_conflict(holder, last))
+        session = _create(directory, (last.number if last else 0) + 1, header)
+        if session is not None:
+            return session
+
+
+def end(session: Session, status: str) -> None:
+    """End a session that is nothing but a claim; only its owner may."""
+    with open(session.path, "ab", buffering=0) as file:
+        file.write(encode({"end": status}))
+
+
+def _create(directory: Path, number: int, header: Mapping[str, Any]) -> Session | None:
+    """The new session, or `None` if another process took the number first."""
+    path = directory / f"{number}{SUFFIX}"
+    draft = directory / f".{uuid.uuid4().hex}"
+    draft.write_bytes(encode({"rolecall": 1, "owner": asdict(this_process()), **header}))
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return None
+    finally:
+        draft.unlink()
+    return Session(path, number)
+
+
+def _conflict(holder: str, session: Session) -> str:
+    owner = session.owner()
+    where = f"process {owner.pid} on {owner.host}" if owner else "another process"
+    return (
+        f"{holder} is held by {where} ({session.path}). Stop that process, or use another monitor_dir "
+        f"(or another role or rank) for this one."
+    )
+
+
+def _start_of(pid: int) -> str | None:
+    """When a live process started, as an opaque text; `None` if there is none, or only a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return None if Path("/proc/self/stat").exists() else _start_without_proc(pid)
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _start_without_proc(pid: int) -> str | None:
+    """Without /proc (macOS) a process number is all there is to go by."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "unknown"

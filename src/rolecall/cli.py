@@ -1,0 +1,257 @@
+"""The command `rolecall`.
+
+Exit status: 0 done; 1 something is left undelivered; 2 the call, the config or the directory cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rolecall.config import MonitorConfig
+from rolecall.courier import News
+from rolecall.errors import ConfigError, RolecallError
+from rolecall.registry import Registry
+from rolecall.resolve import resolve
+
+__all__ = ["main"]
+
+EPILOG = "Documentation and source: see the README of the distribution rolecall."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command; an error is told in words, without a traceback."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        status: int = options.run(options)
+    except RolecallError as error:
+        print(f"rolecall: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in ("rich", "plotext", "numpy"):
+            raise
+        print(f"rolecall: this needs {error.name}: pip install 'rolecall[cli]'", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print("rolecall: interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rolecall", description="The monitor layer of multi-process training jobs."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add(commands, "backends", _backends, "list the backends that can be selected", _backends_options)
+    _add(
+        commands,
+        "check",
+        _check,
+        "say what a config will do, and where that is less than it asks for",
+        _check_options,
+    )
+    _add(commands, "demo", _demo, "run a small reinforcement-learning job and monitor it", _demo_options)
+    _add(commands, "show", _show, "draw a job from its journals", _show_options)
+    _add(commands, "deliver", _deliver, "send what a job's backends do not hold yet", _deliver_options)
+    return parser
+
+
+def _add(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    words: str,
+    options: Callable[[argparse.ArgumentParser], None],
+) -> None:
+    parser = commands.add_parser(name, help=words, description=words)
+    options(parser)
+    parser.set_defaults(run=run)
+
+
+# -------------------------------------------------------------------- backends
+
+
+def _backends_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for scripts")
+
+
+def _backends(options: argparse.Namespace) -> int:
+    registry = Registry()
+    found = [_backend(registry, name) for name in registry.names()]
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for one in found:
+        print(f"{one['name']:<14} {one['distribution']:<34} {_sharing(one)}")
+    return 0
+
+
+def _backend(registry: Registry, name: str) -> dict[str, Any]:
+    """One backend with default arguments; a broken one says what is wrong, and the others still work."""
+    listings = [one for one in registry.listings() if one.name == name]
+    brought_by = " and ".join(f"{one.distribution} {one.version}" for one in listings)
+    found: dict[str, Any] = {"name": name, "distribution": brought_by, "shared_run": None, "reason": ""}
+    try:
+        backend = registry.load(name)
+        support = backend.supports_shared_run(backend.args_model()())
+        return {**found, "shared_run": support.supported, "reason": support.reason}
+    except Exception as error:  # another's plugin, whatever it raises
+        return {**found, "error": str(error)}
+
+
+def _sharing(one: Mapping[str, Any]) -> str:
+    if "error" in one:
+        return f"broken: {one['error']}"
+    return "shared runs" if one["shared_run"] else f"no shared runs: {one['reason']}"
+
+
+# ----------------------------------------------------------------------- check
+
+
+def _check_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="a YAML file, ours or with ours under its key `monitor`")
+    parser.add_argument("--json", action="store_true", help="for scripts")
+
+
+def _check(options: argparse.Namespace) -> int:
+    config = MonitorConfig.load(options.config)
+    plan = resolve(config)
+    downgrades = [{"backend": d.backend, "setting": d.setting, "reason": d.reason} for d in plan.downgrades]
+    backends = [{"backend": b.backend, "shared": b.shared, "courier": b.carrier} for b in plan.backends]
+    if options.json:
+        print(json.dumps({"backends": backends, "downgrades": downgrades}, indent=2))
+        return 0
+    print(f"{config.project} / {config.name} in {config.monitor_dir}")
+    for one in plan.backends:
+        print(f"  {one.backend}: {_run_words(one.shared)}, {_courier_words(one.carrier)}")
+    if plan.disabled:
+        print("  monitoring is off")
+    for downgrade in plan.downgrades:
+        print(f"  downgraded: {downgrade}")
+    return 0
+
+
+def _run_words(shared: bool) -> str:
+    return "one run, shared by all roles" if shared else "a run for each role"
+
+
+def _courier_words(carrier: str) -> str:
+    where = {"process": "carried by a process beside each role", "thread": "carried by a thread of each role"}
+    return where.get(carrier, "nothing to carry: the journal is the run")
+
+
+# ------------------------------------------------------------------------ demo
+
+
+def _demo_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--monitor-type", help="backends, separated by commas (local, and tensorboard if installed)"
+    )
+    parser.add_argument("--monitor-args", default="{}", help="their arguments, as YAML or JSON")
+    parser.add_argument("--shared-run", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--steps", type=_positive, help="rounds of training")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--monitor-dir", type=Path, help="by default a new one below ./rolecall-demo")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from rolecall.demo import options_of, run_demo
+
+    types = tuple(options.monitor_type.split(",")) if options.monitor_type else None
+    run_demo(
+        options_of(
+            monitor_type=types,
+            monitor_args=_mapping("--monitor-args", options.monitor_args),
+            shared_run=options.shared_run,
+            steps=options.steps,
+            seed=options.seed,
+            monitor_dir=options.monitor_dir,
+        )
+    )
+    return 0
+
+
+# ------------------------------------------------------------------------ show
+
+
+def _show_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, help="the monitor_dir of a job")
+    parser.add_argument(
+        "--metric", action="append", default=[], help="chart these, a pattern such as 'explorer/*'"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a summary, for scripts")
+    form.add_argument("--csv", action="store_true", help="every value, for scripts")
+
+
+def _show(options: argparse.Namespace) -> int:
+    from rolecall.show import show, show_csv, show_json
+
+    if options.json:
+        show_json(options.directory)
+    elif options.csv:
+        show_csv(options.directory)
+    else:
+        show(options.directory, options.metric)
+    return 0
+
+
+# --------------------------------------------------------------------- deliver
+
+
+def _deliver_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, help="the monitor_dir of a job")
+    parser.add_argument("--to", help="copy the job to this backend; by default what its own lack is sent")
+    parser.add_argument(
+        "--args", default="{}", help="the backend's arguments, as YAML or JSON, where the job's lack"
+    )
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds after which to give up (600)")
+
+
+def _deliver(options: argparse.Namespace) -> int:
+    from rolecall.deliver import deliver
+
+    args = _mapping("--args", options.args)
+    keyed = {options.to: args} if options.to and options.to not in args else args
+    left = deliver(options.directory, options.to, keyed, _tell, options.timeout)
+    for one in left:
+        print(f"{one.writer}: {one.rows} rows are not in {one.backend}", file=sys.stderr)
+    print("something is left; run the same again later" if left else "all rows are delivered")
+    return 1 if left else 0
+
+
+def _tell(writer: str, news: News) -> None:
+    if news.kind not in ("ended", "opened", "prepared"):
+        print(f"{writer}: {news.backend}: {news.kind} {news.message}", file=sys.stderr)
+
+
+# ------------------------------------------------------------------ their values
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return value
+
+
+def _mapping(option: str, text: str) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{option}: is neither YAML nor JSON: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{option}: must be a mapping such as '{{uri: sqlite:///runs.db}}', not {text!r}")
+    return value

@@ -1,0 +1,319 @@
+"""Carries rows from journals to a backend's run. Nothing else in rolecall sends a row to a backend.
+
+A courier holds one run of one backend and reads the journals of one or several writers. It reads a batch, places
+it (see `rolecall.axes`), hands it to `Run.log`, asks `Run.flush`, and then writes the acknowledgement down. What
+fails is read again from the last acknowledgement: the queue is the file, so memory stays flat however long a
+backend is away.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel
+
+from rolecall.axes import AxisBook, Placement
+from rolecall.backend import Row, Run, RunTicket, Status, SupportsConfig, SupportsProgress, SupportsTables
+from rolecall.delivery import Delivery, RunReference
+from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
+from rolecall.registry import Backend
+from rolecall.tail import Tail, damages
+
+__all__ = ["Courier", "Load", "News"]
+
+logger = logging.getLogger("rolecall.courier")
+T = TypeVar("T")
+
+POLL = 0.1
+FLUSH_EVERY = 1.0
+FLUSH_TIMEOUT = 60.0
+WINDOW = 10_000
+SHORTEST_WAIT, LONGEST_WAIT, LONGEST_WAIT_DRAINING = 0.25, 60.0, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What happened to one backend, for the role to tell.
+
+    `opened`, `prepared` and `refused` come once; `unavailable` and `recovered` in turns; `rejected`, `damaged` and `warning`
+    as they happen; `ended` last.
+    """
+
+    backend: str
+    kind: Literal[
+        "opened", "prepared", "refused", "unavailable", "recovered", "rejected", "damaged", "warning", "ended"
+    ]
+    message: str = ""
+    id: str | None = None
+    url: str | None = None
+
+
+@dataclass(slots=True)
+class Load:
+    """One writer's rows on their way: read from the tail, acknowledged in the delivery."""
+
+    tail: Tail
+    delivery: Delivery
+    pending: int = 0
+
+    def rewind(self) -> None:
+        self.tail.rewind(self.delivery.done.place)
+        self.pending = 0
+
+    def acknowledge(self) -> None:
+        self.delivery.acknowledge(self.tail.place, self.pending)
+        self.pending = 0
+
+
+class _GivenUp(Exception):
+    """The writer has ended, and so has the time to drain."""
+
+
+class Courier:
+    """One run of one backend, and the loads that go there."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        args: BaseModel,
+        ticket: Callable[[], RunTicket],
+        loads: Sequence[Load],
+        book: AxisBook,
+        tell: Callable[[News], None],
+        drain: float,
+    ) -> None:
+        self.stop = threading.Event()
+        self.last_sign = time.monotonic()
+        self._backend = backend
+        self._args = args
+        self._ticket = ticket
+        self._loads = loads
+        self._book = book
+        self._tell = tell
+        self._drain = drain
+        self._limit = float("inf")
+        self._until = float("inf")
+        self._shared = False
+        self._placement = Placement(backend.declares_axes)
+        self._declared = 0
+        self._merged = 0
+        self._flushed = time.monotonic()
+        self._away = False
+        self._told: set[tuple[str, str]] = set()
+
+    def carry(self, before_close: Callable[[Courier], None] | None = None) -> None:
+        """Carry until every writer has ended and everything is acknowledged, or there is no time left.
+
+        `before_close` is called with the run still open: a primary waits there for the roles.
+        """
+        try:
+            run = self._open()
+            self._carry_all(run)
+            if before_close is not None:
+                before_close(self)
+            self._attempt(lambda: self._exchange(run))
+            self._attempt(lambda: run.close(self._status()))
+        except _GivenUp:
+            logger.warning("%s: given up with rows undelivered", self._backend.name)
+        except (BackendRefused, BackendError) as error:
+            self._tell(News(self._backend.name, "refused", str(error)))
+        finally:
+            self._release()
+
+    def hurry(self, seconds: float) -> None:
+        """Leave at most this much time from now on."""
+        self._limit = self._until = min(self._until, time.monotonic() + seconds)
+
+    def wait(self, seconds: float) -> None:
+        """Wait a moment.
+
+        Raises:
+            _GivenUp: there is no time left.
+        """
+        self.last_sign = time.monotonic()
+        if self.stop.wait(seconds) or time.monotonic() >= self._until:
+            raise _GivenUp
+
+    def _open(self) -> Run:
+        ticket, run = self._attempt(self._open_once)
+        self._shared = ticket.shared
+        for load in self._loads:
+            load.delivery.refer(RunReference(run.id, run.url))
+        self._tell(News(self._backend.name, "opened", id=run.id, url=run.url))
+        return run
+
+    def _open_once(self) -> tuple[RunTicket, Run]:
+        ticket = self._ticket()
+        return ticket, self._backend.open_run(ticket, self._args)
+
+    def _carry_all(self, run: Run) -> None:
+        while not self._attempt(lambda: self._carry_some(run)):
+            pass
+
+    def _carry_some(self, run: Run) -> bool:
+        """One look at each journal; whether all writers have ended and all is acknowledged."""
+        self.last_sign = time.monotonic()
+        read = [self._carry_one(run, load) for load in self._loads]
+        idle = not any(read)
+        pending = sum(load.pending for load in self._loads)
+        if (idle and pending) or pending >= WINDOW or time.monotonic() - self._flushed >= FLUSH_EVERY:
+            self._acknowledge(run, pending)
+        if idle and not self._has_ended():
+            self.wait(POLL)
+        return idle and not pending and self._has_ended()
+
+    def _carry_one(self, run: Run, load: Load) -> bool:
+        entries = load.tail.read()
+        for damage in damages(entries):
+            self._tell_once("damaged", str(damage), str(damage))
+        rows = [entry.value for entry in entries if isinstance(entry.value, Row)]
+        load.pending += len(rows)
+        for has_table, group in groupby(rows, key=lambda row: row.table is not None):
+            self._hand_over(run, load, self._fresh(run, list(group)), has_table)
+        return bool(entries)
+
+    def _hand_over(self, run: Run, load: Load, rows: list[Row], has_table: bool) -> None:
+        """Give rows to the backend, their axes bound first; what it will never take is set aside."""
+        if not rows:
+            return
+        placed = self._place(run, rows)
+        try:
+            if has_table:
+                self._log_tables(run, placed)
+            else:
+                run.log(placed)
+        except Rejected as rejected:
+            load.delivery.set_aside(rejected.rows, rejected.reason)
+            self._tell_once("rejected", rejected.reason, _rejection(rejected))
+
+    def _tell_once(self, kind: Literal["rejected", "damaged"], reason: str, message: str) -> None:
+        """The first of its reason; the others are in the delivery's file."""
+        if (kind, reason) not in self._told:
+            self._told.add((kind, reason))
+            self._tell(News(self._backend.name, kind, message))
+
+    def _place(self, run: Run, rows: list[Row]) -> list[Row]:
+        if not self._shared:
+            return rows
+        placed = [self._placement.place(row) for row in rows]
+        if self._backend.declares_axes:
+            for writer, group in groupby(placed, key=lambda row: row.writer):
+                self._book.publish(writer, dict.fromkeys(key for row in group for key in row.metrics))
+            self._declare(run)
+        return placed
+
+    def _log_tables(self, run: Run, rows: list[Row]) -> None:
+        if not isinstance(run, SupportsTables):
+            raise Rejected(rows, "it holds no tables; they stay in the journal")
+        rejected: list[Row] = []
+        for row in rows:
+            try:
+                run.log_table(row)
+            except Rejected as error:
+                rejected += error.rows
+        if rejected:
+            raise Rejected(rejected, "it does not take these tables")
+
+    def _fresh(self, run: Run, rows: list[Row]) -> list[Row]:
+        """Rows that the backend does not hold yet, if it can be asked."""
+        if not isinstance(run, SupportsProgress):
+            return rows
+        held = {(row.writer, row.session) for row in rows}
+        known = {name: run.held(*name) for name in held}
+        return [row for row in rows if row.seq > known[row.writer, row.session]]
+
+    def _acknowledge(self, run: Run, pending: int) -> None:
+        if pending:
+            run.flush(FLUSH_TIMEOUT)
+        for load in self._loads:
+            load.acknowledge()
+        self._exchange(run)
+        self._flushed = time.monotonic()
+
+    def _exchange(self, run: Run) -> None:
+        """Declare and merge what other writers published since."""
+        if self._shared:
+            self._book.refresh()
+            self._declare(run)
+            configs = self._book.configs
+            if isinstance(run, SupportsConfig) and len(configs) > self._merged:
+                run.merge_config(configs)
+                self._merged = len(configs)
+
+    def _declare(self, run: Run) -> None:
+        if self._backend.declares_axes and (news := self._book.bindings(self._declared)):
+            self._backend.declare_axes(run, news)
+            self._declared += len(news)
+
+    def _attempt(self, action: Callable[[], T]) -> T:
+        """Do it until it succeeds; whatever a plugin lets through counts as `Unavailable`."""
+        waits = _waits()
+        while True:
+            try:
+                result = action()
+            except (_GivenUp, BackendRefused, BackendError):
+                raise
+            except Exception as error:
+                self._trouble(error)
+                self._pause(next(waits))
+            else:
+                self._recovered()
+                return result
+
+    def _trouble(self, error: Exception) -> None:
+        expected = isinstance(error, Unavailable)
+        logger.warning("%s: %s", self._backend.name, error, exc_info=not expected)
+        for load in self._loads:
+            load.rewind()
+        if not self._away:
+            message = str(error) if expected else f"{type(error).__name__}: {error}"
+            self._tell(News(self._backend.name, "unavailable", message))
+        self._away = True
+
+    def _recovered(self) -> None:
+        if self._away:
+            self._tell(News(self._backend.name, "recovered"))
+        self._away = False
+        self._until = self._limit
+
+    def _pause(self, seconds: float) -> None:
+        """Back off, but notice meanwhile that the writers have ended: then the time to drain begins."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if all(load.tail.over() for load in self._loads):
+                self._until = min(self._until, time.monotonic() + self._drain)
+                end = min(end, time.monotonic() + LONGEST_WAIT_DRAINING)
+            self.wait(min(left, 0.5))
+
+    def _has_ended(self) -> bool:
+        return all(load.tail.status is not None for load in self._loads)
+
+    def _status(self) -> Status:
+        statuses = [load.tail.status for load in self._loads]
+        return next((status for status in statuses if status not in (None, "finished")), None) or "finished"
+
+    def _release(self) -> None:
+        for load in self._loads:
+            load.delivery.release(load.tail.status or "killed")
+        self._tell(News(self._backend.name, "ended"))
+
+
+def _waits() -> Iterator[float]:
+    """Doubling, with jitter, so that many roles do not come back at once."""
+    wait = SHORTEST_WAIT
+    while True:
+        yield wait * random.uniform(0.5, 1.0)
+        wait = min(wait * 2, LONGEST_WAIT)
+
+
+def _rejection(rejected: Rejected) -> str:
+    first = rejected.rows[0] if rejected.rows else None
+    where = f" ({first.writer} step {first.step} and on)" if first else ""
+    return f"{rejected}{where}"

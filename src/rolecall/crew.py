@@ -1,0 +1,197 @@
+"""All couriers of one writer, one thread a backend, so that a slow or dead backend delays no other.
+
+The launcher's crew opens the primary runs of shared backends and ends them after the roles; for the others it
+prepares what the roles' own runs need.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from rolecall.axes import AxisBook
+from rolecall.claims import HEARTBEAT, newest
+from rolecall.config import MonitorConfig
+from rolecall.courier import POLL, Courier, Load, News
+from rolecall.delivery import Delivery, is_carried
+from rolecall.errors import Unavailable, WriterConflict
+from rolecall.layout import LAUNCH, Layout
+from rolecall.plan import BackendPlan
+from rolecall.registry import Backend
+from rolecall.secrets import scrub_text
+from rolecall.tail import Mirror, Tail
+from rolecall.tickets import TicketOffice
+
+__all__ = ["DRAIN", "Crew"]
+
+logger = logging.getLogger("rolecall.courier")
+
+DRAIN = 120.0
+"""Seconds that a courier goes on trying after its writer has ended, while its backend takes nothing."""
+
+
+class Crew:
+    """The couriers of one writer of a job.
+
+    Args:
+        config: the job's config, as the launcher handed it on.
+        writer: whose rows; `@launch` for the launcher.
+        plans: the backends to carry to.
+        tell: gets the news of every backend, from any thread.
+        spool: the journal on the node, where `monitor_dir` is on a network filesystem.
+    """
+
+    def __init__(
+        self,
+        config: MonitorConfig,
+        writer: str,
+        plans: Sequence[BackendPlan],
+        tell: Callable[[News], None],
+        spool: Path | None = None,
+    ) -> None:
+        self._config = config
+        self._layout = Layout(config.monitor_dir)
+        self._office = TicketOffice(config, self._layout, writer)
+        self._writer = writer
+        self._plans = plans
+        self._news = tell
+        self._stop = threading.Event()
+        self._book = AxisBook(self._layout, writer)
+        session = newest(self._layout.journal(writer))
+        self._mirror = Mirror(spool, session.path) if spool and session else None
+        self._couriers: list[Courier] = []
+        self._threads = [threading.Thread(target=self._serve, args=(plan,), daemon=True) for plan in plans]
+
+    def start(self) -> None:
+        self._publish_config()
+        for thread in self._threads:
+            thread.start()
+
+    def run(self) -> bool:
+        """Carry until all is done; False if a backend hung and was left behind."""
+        self.start()
+        beat = 0.0
+        while any(thread.is_alive() for thread in self._threads) or self._must_stay():
+            if time.monotonic() - beat >= HEARTBEAT:
+                self._beat()
+                beat = time.monotonic()
+            if self._is_hung():
+                return False
+            self._stop.wait(POLL)
+        return True
+
+    def hurry(self, seconds: float) -> None:
+        """Leave every courier at most this much time."""
+        for courier in self._couriers:
+            courier.hurry(seconds)
+
+    def _serve(self, plan: BackendPlan) -> None:
+        """One backend, from its first opening to its end; nothing that it raises reaches another's thread."""
+        try:
+            backend = self._config.registry.load(plan.backend)
+            if self._office.is_launcher and not plan.shared:
+                self._prepare(backend)
+            else:
+                self._carry(backend, plan)
+        except Exception as error:
+            logger.exception("%s", plan.backend)
+            self._tell(News(plan.backend, "refused", f"{type(error).__name__}: {error}"))
+
+    def _prepare(self, backend: Backend) -> None:
+        try:
+            backend.prepare(self._office.ticket(backend.name, False), self._config.monitor_args[backend.name])
+        except Unavailable as error:
+            self._tell(News(backend.name, "unavailable", str(error)))
+        else:
+            self._tell(News(backend.name, "prepared"))
+
+    def _carry(self, backend: Backend, plan: BackendPlan) -> None:
+        delivery = self._claim(backend.name)
+        tail = Tail(self._writer, self._layout.journal(self._writer), delivery.done.place, self._mirror)
+        courier = Courier(
+            backend=backend,
+            args=self._config.monitor_args[backend.name],
+            ticket=lambda: self._office.ticket(backend.name, plan.shared),
+            loads=[Load(tail, delivery)],
+            book=self._book,
+            tell=self._tell,
+            drain=DRAIN,
+        )
+        self._couriers.append(courier)
+        courier.carry(self._wait_for_roles(backend.name) if self._office.is_launcher else None)
+
+    def _claim(self, backend: str) -> Delivery:
+        """A predecessor's courier may still drain: wait for it to end."""
+        while True:
+            try:
+                return Delivery(self._layout, backend, self._writer)
+            except WriterConflict as error:
+                self._tell(News(backend, "warning", f"waiting: {error}"))
+                while is_carried(self._layout, backend, self._writer):
+                    self._stop.wait(POLL)
+
+    def _wait_for_roles(self, backend: str) -> Callable[[Courier], None]:
+        def wait(courier: Courier) -> None:
+            """Until every role has ended and its courier too; a hung one is not waited for."""
+            ended = time.monotonic()
+            while self._awaited(backend) and time.monotonic() - ended < DRAIN:
+                if self._live_roles():
+                    ended = time.monotonic()
+                courier.wait(POLL)
+
+        return wait
+
+    def _live_roles(self) -> bool:
+        newests = (newest(self._layout.journal(writer)) for writer in self._layout.writers())
+        return any(session is not None and session.is_live() for session in newests)
+
+    def _awaited(self, backend: str) -> bool:
+        writers = self._layout.writers()
+        return self._live_roles() or any(is_carried(self._layout, backend, writer) for writer in writers)
+
+    def _publish_config(self) -> None:
+        session = newest(self._layout.journal(self._writer))
+        config = session.header().get("config") if session else None
+        if config and self._writer != LAUNCH:
+            self._book.publish_config(config)
+
+    def _must_stay(self) -> bool:
+        """With no backend to carry to, there is still the journal to mirror, and its owner to vouch for."""
+        if self._mirror is None:
+            return False
+        session = newest(self._layout.journal(self._writer))
+        over = session is None or not session.is_live()
+        self._mirror.copy()
+        return not over
+
+    def _beat(self) -> None:
+        """Tell other hosts that the writer and its couriers are alive."""
+        session = newest(self._layout.journal(self._writer))
+        if session is not None and session.is_live():
+            _touch(session.path)
+        for plan in self._plans:
+            carrying = newest(self._layout.delivery(plan.backend, self._writer))
+            if carrying is not None and carrying.is_live():
+                _touch(carrying.path)
+
+    def _is_hung(self) -> bool:
+        """Whether the writer has ended and no courier gave a sign of life for as long as it may drain."""
+        session = newest(self._layout.journal(self._writer))
+        if session is not None and session.is_live():
+            return False
+        signs = [courier.last_sign for courier in self._couriers]
+        return bool(signs) and all(time.monotonic() - sign > DRAIN for sign in signs)
+
+    def _tell(self, news: News) -> None:
+        secrets = self._config.secrets
+        self._news(News(news.backend, news.kind, scrub_text(news.message, secrets), news.id, news.url))
+
+
+def _touch(path: Path) -> None:
+    with suppress(OSError):
+        os.utime(path)

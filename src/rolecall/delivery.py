@@ -1,0 +1,157 @@
+"""What a backend acknowledged of one writer's rows.
+
+The carrying of one writer's rows to one backend has one live owner (see `rolecall.claims`): a courier. Its
+session is a file of frames, each of which says how far the backend holds the rows::
+
+    {"rolecall": 1, "owner": {...}, "a": [1, 0], "k": 0}
+    {"a": [1, 5120], "k": 40}
+    {"a": [1, 5248], "k": 41, "rejected": {"session": 1, "seq": 41, "step": 41, "reason": "..."}}
+    {"a": [1, 5320], "k": 41, "end": "finished"}
+
+`a` is the writer's session and the offset in its journal, `k` the number of rows done with. Rows that the backend
+will never take are named under `rejected`; they stay in the journal. What comes after `a` is undelivered, so an
+acknowledgement that is lost costs a repetition and no row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rolecall.backend import Row, Status
+from rolecall.claims import Session, claim, newest, sessions
+from rolecall.frames import encode, last_frame
+from rolecall.journal import Place, read_journal
+from rolecall.layout import Layout
+
+__all__ = ["Delivery", "RunReference", "delivered", "read_reference", "undelivered", "write_atomically"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """How far a backend holds a writer's rows."""
+
+    place: Place
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunReference:
+    """What a backend calls the run that a writer's rows went to."""
+
+    id: str
+    url: str | None
+
+
+class Delivery:
+    """The courier's side: claims the carrying, and writes down what was acknowledged."""
+
+    def __init__(self, layout: Layout, backend: str, writer: str) -> None:
+        """Claim it.
+
+        Raises:
+            WriterConflict: another courier is carrying these rows.
+        """
+        directory = layout.delivery(backend, writer)
+        done = delivered(layout, backend, writer)
+        holder = f"the delivery of {writer} to {backend}"
+        self._session = claim(directory, _frame(done), holder)
+        self._reference = layout.run(backend, writer)
+        self._file = open(self._session.path, "ab", buffering=0)  # noqa: SIM115 - held until `release`
+        # A predecessor may have acknowledged more between our look and its death.
+        self.done = delivered(layout, backend, writer, before=self._session.number)
+
+    @property
+    def session(self) -> Session:
+        return self._session
+
+    def acknowledge(self, place: Place, rows: int) -> None:
+        """The backend holds `rows` more, up to `place`."""
+        if place != self.done.place:
+            self.done = Delivered(place, self.done.rows + rows)
+            self._file.write(encode(_frame(self.done)))
+
+    def set_aside(self, rows: Sequence[Row], reason: str) -> None:
+        """The backend will never take these."""
+        for row in rows:
+            what = {"session": row.session, "seq": row.seq, "step": row.step, "reason": reason}
+            self._file.write(encode({**_frame(self.done), "rejected": what}))
+
+    def refer(self, reference: RunReference) -> None:
+        """Keep what the backend calls the run, for later sessions and for roles that join it."""
+        write_atomically(self._reference, asdict(reference))
+
+    def release(self, status: Status) -> None:
+        """Give the carrying up; what is undelivered stays so."""
+        if not self._file.closed:
+            self._file.write(encode({**_frame(self.done), "end": status}))
+            self._file.close()
+
+
+def delivered(layout: Layout, backend: str, writer: str, before: int | None = None) -> Delivered:
+    """How far a backend holds a writer's rows, by the newest session that says so."""
+    found = sessions(layout.delivery(backend, writer))
+    for session in reversed([one for one in found if before is None or one.number < before]):
+        done = _done(last_frame(session.path))
+        if done is not None:
+            return done
+    return Delivered(Place(1, 0), 0)
+
+
+def undelivered(layout: Layout, backend: str, writer: str) -> int:
+    """How many rows a writer's journal holds behind what the backend acknowledged."""
+    place = delivered(layout, backend, writer).place
+    waiting = [one for one in sessions(layout.journal(writer)) if one.number >= place.session]
+    return sum(
+        _count_rows(writer, one, place.offset if one.number == place.session else 0) for one in waiting
+    )
+
+
+def _count_rows(writer: str, session: Session, offset: int) -> int:
+    count = 0
+    while True:
+        entries = list(read_journal(writer, session, offset))
+        if not entries:
+            return count
+        count += sum(isinstance(entry.value, Row) for entry in entries)
+        offset = entries[-1].offset
+
+
+def read_reference(layout: Layout, backend: str, writer: str) -> RunReference | None:
+    """What a backend calls the run of a writer; `None` if it was never opened."""
+    try:
+        value = json.loads(layout.run(backend, writer).read_text(encoding="utf-8"))
+        return RunReference(id=str(value["id"]), url=value["url"])
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        return None
+
+
+def write_atomically(path: Path, value: Mapping[str, Any]) -> None:
+    """Readers see the old content or the new, never a part; the draft's name is this process's own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{uuid.uuid4().hex}")
+    draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def is_carried(layout: Layout, backend: str, writer: str) -> bool:
+    """Whether a live courier carries this writer's rows to this backend."""
+    session = newest(layout.delivery(backend, writer))
+    return session is not None and session.is_live()
+
+
+def _frame(done: Delivered) -> dict[str, Any]:
+    return {"a": [done.place.session, done.place.offset], "k": done.rows}
+
+
+def _done(frame: Mapping[str, Any] | None) -> Delivered | None:
+    try:
+        session, offset = (frame or {})["a"]
+        return Delivered(Place(int(session), int(offset)), int((frame or {})["k"]))
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,75 @@
+"""Every error that rolecall raises.
+
+Two of them are spoken by backends and have a meaning to the courier: `Unavailable` (try again later) and
+`Rejected` (never again). The others are raised by rolecall itself, at launch, for what a person can mend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rolecall.backend import Row
+
+__all__ = [
+    "BackendError",
+    "BackendRefused",
+    "ConfigError",
+    "DirectoryError",
+    "Rejected",
+    "RolecallError",
+    "Unavailable",
+    "Undelivered",
+    "UnknownBackend",
+    "WriterConflict",
+]
+
+
+class RolecallError(Exception):
+    """Base of every error that rolecall raises."""
+
+
+class ConfigError(RolecallError, ValueError):
+    """The configuration cannot be used; the message lists each fault with its dotted path."""
+
+
+class BackendError(RolecallError):
+    """A backend cannot be loaded or breaks the hook contract; the message names plugin and hook."""
+
+
+class UnknownBackend(BackendError):
+    """No backend of that name is installed; the message names the nearest one and how to install it."""
+
+
+class BackendRefused(RolecallError):
+    """A backend answered, and said no for good: wrong credentials, wrong arguments, a run that is not there."""
+
+
+class DirectoryError(RolecallError):
+    """`monitor_dir` or `spool_dir` cannot be used: unwritable, not shared with the launcher, not rolecall's."""
+
+
+class WriterConflict(RolecallError):
+    """Another live process holds what was asked for: the launcher's place or a writer's name."""
+
+
+class Undelivered(RolecallError):
+    """Rows are still in the journal after `close`; the message tells how many and the command that sends them."""
+
+
+class Unavailable(RolecallError):
+    """Raised by a backend that cannot take rows, or open a run, *now*. The courier tries again later."""
+
+
+class Rejected(RolecallError):
+    """Raised by `Run.log` for rows that the backend will never take.
+
+    The courier sets these rows aside, tells it, and goes on behind them. All other rows of the same call must
+    have been taken when this is raised.
+    """
+
+    def __init__(self, rows: Iterable[Row], reason: str = "") -> None:
+        self.rows = tuple(rows)
+        self.reason = reason
+        super().__init__(f"{len(self.rows)} rows rejected" + (f": {reason}" if reason else ""))

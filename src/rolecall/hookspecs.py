@@ -1,0 +1,77 @@
+"""What a backend implements.
+
+A backend is a module or an object registered under the entry-point group `rolecall.backends`; the entry
+point's name is its `monitor_type`. Importing it must not import its SDK: listing and checking backends
+happens in processes that never log to them. Each function below is called for one backend alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pluggy
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from rolecall.backend import Run, RunTicket, SharedRunSupport
+
+__all__ = ["PROJECT", "REQUIRED", "hookimpl", "hookspec"]
+
+PROJECT = "rolecall"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+REQUIRED = ("backend_args", "supports_shared_run", "open_run")
+"""Hooks that a backend cannot do without."""
+
+
+@hookspec(firstresult=True)
+def backend_args() -> type[BaseModel] | None:
+    """The pydantic model of `monitor_args`.
+
+    Defaults belong here; a secret is a `pydantic.SecretStr`. Refuse unknown fields (`extra="forbid"`), so that
+    a misspelled argument is an error at launch.
+    """
+
+
+@hookspec(firstresult=True)
+def supports_shared_run(args: BaseModel) -> SharedRunSupport | None:
+    """Whether several processes may write one run with these arguments on this machine.
+
+    Called in the launcher and again in each role. Must be quick, must not open a connection and must not
+    import the SDK (`importlib.metadata` knows its version). A reason says what to change.
+    """
+
+
+@hookspec(firstresult=True)
+def prepare(ticket: RunTicket, args: BaseModel) -> None:
+    """Create what must exist before any role opens a run of its own, and check the credentials.
+
+    Optional. Called once, by the launcher, for a backend whose runs are not shared; a shared run's primary
+    does the same in `open_run`.
+
+    Raises:
+        Unavailable: the backend cannot be reached; the job starts all the same.
+        BackendRefused: it answered, and said no: the launch fails.
+    """
+
+
+@hookspec(firstresult=True)
+def open_run(ticket: RunTicket, args: BaseModel) -> Run | None:
+    """Open, join or resume the run that the ticket asks for.
+
+    Raises:
+        Unavailable: the backend cannot be reached now, or the primary has not opened the run yet.
+        BackendRefused: it answered, and said no for good: wrong credentials, a run that is not there.
+    """
+
+
+@hookspec(firstresult=True)
+def declare_axes(run: Run, axes: Mapping[str, str]) -> None:
+    """Bind metric keys to their step axis, `{"explorer/reward": "explorer/step"}`.
+
+    Optional: a backend whose metrics carry their own step does not implement it. Where it is implemented and
+    the run is shared, each row also carries its axis as a metric. A key is bound before its first row comes,
+    and is not told twice to one run.
+    """

@@ -1,0 +1,220 @@
+"""launch: what a launcher holds."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+import warnings
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rolecall.backend import Status
+from rolecall.claims import Session, claim, end, newest
+from rolecall.config import MonitorConfig
+from rolecall.errors import ConfigError, DirectoryError, WriterConflict
+from rolecall.layout import LAUNCH, Layout
+from rolecall.plan import Plan
+from rolecall.record import RunRecord, read_record, write_record
+from rolecall.resolve import resolve
+from rolecall.secrets import public_args
+from rolecall.station import Station
+
+__all__ = ["Job", "launch"]
+
+logger = logging.getLogger("rolecall")
+
+CLOSING = 30.0
+_OURS = ("run.json", "journal", "axes", "delivery", "courier", "tensorboard")
+
+
+class Job:
+    """A running job, as its launcher holds it. Made by `launch`.
+
+    Attributes:
+        config: for the roles: with the run's id and the plan; picklable, and `to_env` makes it an environment.
+        plan: what will happen, and where it is less than asked for.
+    """
+
+    def __init__(self, config: MonitorConfig, plan: Plan, station: Station | None) -> None:
+        self.config = config
+        self.plan = plan
+        self._station = station
+        self._forgotten = weakref.finalize(self, _close_forgotten, station)
+
+    @property
+    def run_id(self) -> str | None:
+        """rolecall's name of the run; `None` if monitoring is off."""
+        return self.config.run_id
+
+    @property
+    def urls(self) -> Mapping[str, str | None]:
+        """Where a person looks at the shared runs, for each backend that has opened by now."""
+        return dict(self._station.desk.urls) if self._station else {}
+
+    def close(self, status: Status = "finished", timeout: float = CLOSING) -> None:
+        """End the job: wait for the roles and their couriers, then end the shared runs with this status.
+
+        A second call does nothing. Where roles are still running after `timeout` seconds, the couriers' process
+        waits for them and ends the runs.
+        """
+        if self._forgotten.detach() and self._station is not None:
+            self._station.close(status, timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close("finished" if kind is None else "failed")
+
+
+def launch(config: MonitorConfig | Mapping[str, Any], run_config: Mapping[str, Any] | None = None) -> Job:
+    """Check a config, open the primary runs, and make the config that roles need.
+
+    Args:
+        config: what the user wrote.
+        run_config: the job's config, kept with the run; secrets are scrubbed.
+
+    Raises:
+        ConfigError, BackendError: the config, or a backend that it names.
+        DirectoryError: `monitor_dir` cannot be used, or `resume: must` finds nothing to go on with.
+        WriterConflict: a launcher is alive in this `monitor_dir`.
+        BackendRefused: a backend said no: credentials, arguments. One that cannot be reached does not stop a job.
+    """
+    config = config if isinstance(config, MonitorConfig) else MonitorConfig.load(config)
+    plan = resolve(config)
+    if plan.disabled:
+        return Job(config, plan, None)
+    for downgrade in plan.downgrades:
+        logger.warning("%s", downgrade)
+    config, station = _begin(config, plan, run_config)
+    station.wait_opened()
+    return Job(config, plan, station)
+
+
+def _begin(
+    config: MonitorConfig, plan: Plan, run_config: Mapping[str, Any] | None
+) -> tuple[MonitorConfig, Station]:
+    """Take the launcher's place; other launchers are kept out while it is decided what to go on with."""
+    layout = Layout(config.monitor_dir)
+    launching = _keep_others_out(layout)
+    try:
+        record = _record(config, plan, _predecessor(layout))
+        write_record(layout, record)
+        config = config.model_copy(update={"run_id": record.run_id, "plan": plan, "nonce": record.nonce})
+        return config, Station(config, plan, LAUNCH, run_config)
+    finally:
+        end(launching, "finished")
+
+
+def _keep_others_out(layout: Layout) -> Session:
+    try:
+        return claim(layout.launching, {}, "the launcher's place")
+    except OSError as error:
+        raise DirectoryError(f"monitor_dir {layout.root}: cannot be written: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Predecessor:
+    """The job that stood in the same directory before."""
+
+    layout: Layout
+    record: RunRecord
+    finished: bool
+
+
+def _predecessor(layout: Layout) -> _Predecessor | None:
+    place = newest(layout.journal(LAUNCH))
+    if place is not None and place.is_live():
+        owner = place.owner()
+        where = f"process {owner.pid} on {owner.host}" if owner else "another process"
+        raise WriterConflict(
+            f"monitor_dir {layout.root}: a launcher is alive there ({where}). Stop it, or use another monitor_dir"
+        )
+    record = read_record(layout)
+    return (
+        _Predecessor(layout, record, place is not None and place.status() == "finished") if record else None
+    )
+
+
+def _record(config: MonitorConfig, plan: Plan, before: _Predecessor | None) -> RunRecord:
+    """The record of the job to go on with, or of a new one."""
+    goes_on = _goes_on(config, before)
+    if before is not None and not goes_on:
+        _set_aside(before)
+    run_id = (
+        before.record.run_id if before is not None and goes_on else config.run_id or uuid.uuid4().hex[:12]
+    )
+    return RunRecord(
+        run_id=run_id,
+        nonce=uuid.uuid4().hex,
+        project=config.project,
+        name=config.name,
+        group=config.group,
+        created=time.time(),
+        plan=plan,
+        args={name: public_args(model) for name, model in config.monitor_args.items()},
+    )
+
+
+def _goes_on(config: MonitorConfig, before: _Predecessor | None) -> bool:
+    if config.resume == "must" and (before is None or before.finished):
+        what = "the job there is finished" if before else "no job is there"
+        raise DirectoryError(
+            f"resume: must: {what} (monitor_dir {config.monitor_dir}); use resume: auto to start anew"
+        )
+    if before is None or config.resume == "never" or (config.resume == "auto" and before.finished):
+        return False
+    _check_same(config, before.record)
+    return True
+
+
+def _check_same(config: MonitorConfig, record: RunRecord) -> None:
+    asked = {"project": config.project, "run_id": config.run_id or record.run_id}
+    there = {"project": record.project, "run_id": record.run_id}
+    for setting, value in asked.items():
+        if value != there[setting]:
+            raise ConfigError(
+                f"{setting}: monitor_dir {config.monitor_dir} holds an unfinished job with {setting} "
+                f"{there[setting]!r}, not {value!r}. Use {setting} {there[setting]!r} to go on with it, or another "
+                f"monitor_dir (or resume: never) to start anew"
+            )
+
+
+def _set_aside(before: _Predecessor) -> None:
+    """Move what is ours below `previous/`, where it stays a whole directory of its own."""
+    _check_quiet(before.layout)
+    target = _free(before.layout.previous(before.record.run_id))
+    target.mkdir(parents=True)
+    for name in _OURS:
+        if (before.layout.root / name).exists():
+            (before.layout.root / name).rename(target / name)
+
+
+def _check_quiet(layout: Layout) -> None:
+    for writer in layout.writers():
+        session = newest(layout.journal(writer))
+        if session is not None and session.is_live():
+            raise WriterConflict(
+                f"monitor_dir {layout.root}: role {writer} of an earlier job is still alive. Stop it, or use "
+                f"another monitor_dir"
+            )
+
+
+def _free(path: Path) -> Path:
+    """The path, numbered if there is one already."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in range(2, 1_000_000))
+    return next(candidate for candidate in (path, *numbered) if not candidate.exists())
+
+
+def _close_forgotten(station: Station | None) -> None:
+    """Nobody closed it: the interpreter ends, or the job was dropped."""
+    if station is not None:
+        warnings.warn("the job of rolecall.launch was never closed", ResourceWarning, stacklevel=2)
+        station.close("finished", 5.0)

@@ -1,0 +1,100 @@
+"""Where things stand in `monitor_dir`: the one place that knows.
+
+::
+
+    run.json                             the run's record, by the launcher
+    journal/explorer@0/1.jsonl           rows: one directory for each writer, one file for each session
+    journal/explorer@0/1.tables/7.json   a large table of the row with seq 7
+    journal/@launch/1.jsonl              the launcher's place: opened and ended, without rows
+    axes/explorer@0.jsonl                bindings of keys to axes, and the config, by this writer
+    delivery/mlflow/explorer@0/1.jsonl   what the backend acknowledged, by this writer's courier
+    delivery/mlflow/explorer@0/run.json  what the backend calls the run that these rows went to
+    launching/1.jsonl                    held by a launcher while it decides what to go on with
+    courier/explorer@0.log               what the courier's process had to say
+    previous/RUN_ID/                     a finished job that stood here before, laid out like this
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from rolecall.errors import ConfigError
+
+__all__ = ["LAUNCH", "Layout", "slug_of", "writer_name", "writer_of"]
+
+LAUNCH = "@launch"
+"""The launcher's name among writers; no role can have it."""
+
+_ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def writer_name(role: object, rank: object) -> str:
+    """`"explorer"`, or `"explorer/0"` with a rank.
+
+    Raises:
+        ConfigError: the role or the rank cannot name a writer.
+    """
+    if not isinstance(role, str) or _ROLE.fullmatch(role) is None:
+        raise ConfigError(
+            f"role {role!r}: must start with a letter or digit and consist of at most 64 letters, digits, '.', '_' "
+            f"and '-'; pass a number as rank"
+        )
+    if rank is None:
+        return role
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
+        raise ConfigError(f"rank {rank!r} of role {role!r}: must be None or a whole number from 0")
+    return f"{role}/{rank}"
+
+
+def slug_of(writer: str) -> str:
+    """The writer's name in file names; `@` stands in no role, so two writers never share one."""
+    return writer.replace("/", "@")
+
+
+def writer_of(slug: str) -> str:
+    return slug if slug == LAUNCH else slug.replace("@", "/")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths below one `monitor_dir`."""
+
+    root: Path
+
+    @property
+    def record(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def launching(self) -> Path:
+        return self.root / "launching"
+
+    @property
+    def axes(self) -> Path:
+        return self.root / "axes"
+
+    def journal(self, writer: str) -> Path:
+        return self.root / "journal" / slug_of(writer)
+
+    def bindings(self, writer: str) -> Path:
+        return self.axes / f"{slug_of(writer)}.jsonl"
+
+    def delivery(self, backend: str, writer: str) -> Path:
+        return self.root / "delivery" / backend / slug_of(writer)
+
+    def run(self, backend: str, writer: str) -> Path:
+        return self.delivery(backend, writer) / "run.json"
+
+    def courier_log(self, writer: str) -> Path:
+        return self.root / "courier" / f"{slug_of(writer)}.log"
+
+    def previous(self, run_id: str) -> Path:
+        return self.root / "previous" / run_id
+
+    def writers(self) -> list[str]:
+        """Every writer with a journal, the launcher left out."""
+        folder = self.root / "journal"
+        slugs = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        return [writer_of(slug) for slug in slugs if slug != LAUNCH]

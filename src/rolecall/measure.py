@@ -1,0 +1,127 @@
+"""What is logged, made plain: Python ints and floats under sound keys, and tables of plain cells.
+
+What cannot be logged is left out and told once for each key; training never sees an error of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rolecall.backend import Cell, Table
+
+__all__ = ["LONGEST_KEY", "Cleaner"]
+
+logger = logging.getLogger("rolecall")
+
+LONGEST_KEY = 512
+_INT64 = 1 << 63
+
+
+class Cleaner:
+    """Turns what one role logs into rows that every backend can take.
+
+    Attributes:
+        dropped: how many values and rows could not be logged so far.
+    """
+
+    def __init__(self, writer: str) -> None:
+        self.dropped = 0
+        self._writer = writer
+        self._sound: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
+
+    def step(self, value: object) -> int | None:
+        """The step as an int, `None` if it is not a whole number of 64 bits."""
+        try:
+            step = operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            self._drop(
+                "step", f"a step must be a whole number, not {type(value).__name__}; the row is dropped"
+            )
+            return None
+        if -_INT64 <= step < _INT64:
+            return step
+        self._drop("step", "a step must fit in 64 bits; the row is dropped")
+        return None
+
+    def metrics(self, data: object) -> dict[str, int | float]:
+        """What of a mapping can be logged."""
+        if not isinstance(data, Mapping):
+            self._drop(
+                "data", f"log takes a mapping of metrics, not {type(data).__name__}; the row is dropped"
+            )
+            return {}
+        clean: dict[str, int | float] = {}
+        for key, value in data.items():
+            if (type(key) is str and key in self._sound) or self._is_sound(key):
+                plain = value if type(value) is float else self._number(key, value)
+                if plain is not None:
+                    clean[key] = plain
+        return clean
+
+    def table(self, name: object, table: Any) -> Table | None:
+        """A table from columns and rows, a list of mappings, or a pandas frame."""
+        try:
+            if not self._is_sound(name):
+                return None
+            columns, rows = _split_table(table)
+            cells = tuple(tuple(_cell(value) for value in row) for row in rows)
+            if any(len(row) != len(columns) for row in cells):
+                raise ValueError("its rows are not as wide as its columns")
+            return Table(name=str(name), columns=tuple(str(column) for column in columns), rows=cells)
+        except Exception as error:
+            self._drop(str(name), f"is no table ({error}); give (columns, rows), a list of dicts or a frame")
+            return None
+
+    def _is_sound(self, key: object) -> bool:
+        if not isinstance(key, str):
+            self._drop(repr(key)[:80], f"a key must be a string, not {type(key).__name__}")
+        elif not 0 < len(key) <= LONGEST_KEY:
+            self._drop(key[:80], f"a key must have 1 to {LONGEST_KEY} characters, not {len(key)}")
+        elif not key.isprintable() or key.isspace():
+            self._drop(ascii(key), "a key must consist of printable characters")
+        else:
+            self._sound.add(key)
+            return True
+        return False
+
+    def _number(self, key: str, value: Any) -> int | float | None:
+        """A plain number; `.item()` of a GPU tensor waits for the GPU, as nothing else can read it."""
+        given = type(value).__name__
+        try:
+            plain = value.item() if hasattr(value, "item") else value
+            if isinstance(plain, (str, bytes)) or plain is None:
+                raise TypeError
+            whole = isinstance(plain, int) and -_INT64 <= plain < _INT64
+            return int(plain) if whole else float(plain)
+        except Exception:  # anyone's object, anyone's exception: a metric must not end training
+            self._drop(key, f"a metric must be one number of 64 bits, not {given}")
+            return None
+
+    def _drop(self, key: str, reason: str) -> None:
+        self.dropped += 1
+        if (key, reason) not in self._told:
+            self._told.add((key, reason))
+            logger.warning("%s: %s: %s", self._writer, key, reason)
+
+
+def _split_table(table: Any) -> tuple[Sequence[object], Iterable[Iterable[object]]]:
+    if hasattr(table, "columns") and hasattr(table, "itertuples"):
+        return list(table.columns), table.itertuples(index=False, name=None)
+    if isinstance(table, tuple) and len(table) == 2:
+        columns, rows = table
+        return list(columns), rows
+    records = list(table)
+    columns = list(dict.fromkeys(column for record in records for column in record))
+    return columns, ([record.get(column) for column in columns] for record in records)
+
+
+def _cell(value: Any) -> Cell:
+    plain = value.item() if hasattr(value, "item") else value
+    if isinstance(plain, float) and not math.isfinite(plain):
+        return str(plain)
+    return plain if plain is None or isinstance(plain, (str, int, float)) else str(plain)

@@ -1,0 +1,53 @@
+"""What will happen, as `resolve` settled it: the value that a launcher hands to its roles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["BackendPlan", "Carrier", "Downgrade", "Plan"]
+
+Carrier = Literal["process", "thread", "none"]
+"""Where a backend's courier stands: in a process beside the role, on a thread of it, or nowhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Downgrade:
+    """A setting that cannot be had for one backend, and why."""
+
+    backend: str
+    setting: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.backend}: {self.setting}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendPlan:
+    """How rows reach one backend."""
+
+    backend: str
+    shared: bool
+    carrier: Carrier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How rows reach every backend, and where that differs from what was asked for."""
+
+    backends: tuple[BackendPlan, ...] = ()
+    downgrades: tuple[Downgrade, ...] = ()
+
+    @property
+    def disabled(self) -> bool:
+        """Whether nothing is recorded at all."""
+        return not self.backends
+
+    def shared(self, backend: str) -> bool:
+        """Whether all roles write one run of this backend."""
+        return any(plan.shared for plan in self.backends if plan.backend == backend)
+
+    def carried(self, carrier: Carrier) -> tuple[BackendPlan, ...]:
+        """The backends whose couriers stand in a given place."""
+        return tuple(plan for plan in self.backends if plan.carrier == carrier)

@@ -1,0 +1,58 @@
+"""The run's record: what a launcher leaves in `monitor_dir` for roles, readers and later launchers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from rolecall.delivery import write_atomically
+from rolecall.errors import DirectoryError
+from rolecall.layout import Layout
+from rolecall.plan import Plan
+
+__all__ = ["RunRecord", "read_record", "write_record"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One job in one `monitor_dir`.
+
+    `nonce` is new with each launch: a role whose config has another stands on another directory than its
+    launcher. `created` is in seconds since the epoch. `args` are the backends' arguments without secrets.
+    """
+
+    version: int = 1
+    run_id: str
+    nonce: str
+    project: str
+    name: str
+    group: str | None
+    created: float
+    plan: Plan
+    args: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+_ADAPTER = TypeAdapter(RunRecord)
+
+
+def read_record(layout: Layout) -> RunRecord | None:
+    """The record, `None` if no launcher has been here.
+
+    Raises:
+        DirectoryError: what stands there is not a record of this version.
+    """
+    try:
+        return _ADAPTER.validate_json(layout.record.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise DirectoryError(
+            f"{layout.record}: is not a run's record that this rolecall reads ({type(error).__name__}); "
+            f"use another monitor_dir, or move it away"
+        ) from error
+
+
+def write_record(layout: Layout, record: RunRecord) -> None:
+    write_atomically(layout.record, asdict(record))

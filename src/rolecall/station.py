@@ -1,0 +1,179 @@
+"""A writer's place in a job: its journal, and the couriers that carry it. `Monitor` and `Job` each hold one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rolecall.backend import Status
+from rolecall.carrier import Carrier, ProcessCarrier, ThreadCarrier
+from rolecall.claims import Session, claim
+from rolecall.config import MonitorConfig
+from rolecall.courier import News
+from rolecall.crew import DRAIN, Crew
+from rolecall.delivery import undelivered
+from rolecall.errors import BackendRefused, DirectoryError, Undelivered
+from rolecall.journal import JournalWriter
+from rolecall.layout import LAUNCH, Layout
+from rolecall.plan import BackendPlan, Plan
+from rolecall.secrets import scrub
+from rolecall.spool import spool_path
+
+__all__ = ["NewsDesk", "Station"]
+
+logger = logging.getLogger("rolecall")
+
+OPENING = 30.0
+"""Seconds that `launch` and `open_monitor` wait to hear of each backend before they go on without."""
+
+
+class NewsDesk:
+    """Hears the news of every backend, tells them through `logging`, and keeps what is asked for later."""
+
+    def __init__(self, writer: str) -> None:
+        self.urls: dict[str, str | None] = {}
+        self.failure: str | None = None
+        self._writer = writer
+        self._heard: dict[str, News] = {}
+        self._change = threading.Condition()
+
+    def tell(self, news: News) -> None:
+        with self._change:
+            if news.kind in ("opened", "prepared", "refused", "unavailable"):
+                self._heard.setdefault(news.backend, news)
+            if news.kind == "opened":
+                self.urls[news.backend] = news.url
+            if news.kind in ("refused", "unavailable", "rejected"):
+                self.failure = f"{news.backend}: {news.message}"
+            self._change.notify_all()
+        self._log(news)
+
+    def wait(self, backends: Sequence[str], timeout: float) -> list[News]:
+        """The first news of each backend that spoke within so many seconds."""
+        with self._change:
+            self._change.wait_for(lambda: all(name in self._heard for name in backends), timeout)
+            return [self._heard[name] for name in backends if name in self._heard]
+
+    def _log(self, news: News) -> None:
+        quiet = news.kind in ("opened", "prepared", "ended")
+        level = logging.DEBUG if quiet else logging.INFO if news.kind == "recovered" else logging.WARNING
+        words = _WORDS.get(news.kind, "%s")
+        logger.log(level, "%s: %s: %s", self._writer, news.backend, words % news.message)
+
+
+_WORDS = {
+    "unavailable": "not available, rows wait in the journal: %s",
+    "recovered": "available again%s",
+    "rejected": "will not take some rows; they stay in the journal: %s",
+    "damaged": "a line of the journal was left out: %s",
+    "refused": "refused: %s",
+    "opened": "opened%s",
+    "prepared": "prepared%s",
+    "ended": "ended%s",
+}
+
+
+class Station:
+    """One writer's open session.
+
+    Raises:
+        WriterConflict: another live process has this name.
+        DirectoryError: the journal cannot be written.
+    """
+
+    def __init__(
+        self, config: MonitorConfig, plan: Plan, writer: str, run_config: Mapping[str, Any] | None
+    ) -> None:
+        self.desk = NewsDesk(writer)
+        self._config = config.model_copy(update={"plan": plan})
+        self._writer = writer
+        self._pid = os.getpid()
+        self._layout = Layout(config.monitor_dir)
+        session = self._claim(run_config)
+        self._spool = spool_path(config, writer, session)
+        self.journal = JournalWriter(Session(self._spool, session.number) if self._spool else session)
+        self._carriers = list(self._start(plan))
+        self._names = [one.backend for one in plan.backends if one.carrier != "none"]
+
+    def wait_opened(self) -> None:
+        """Hear of every backend.
+
+        Raises:
+            BackendRefused: one said no; the session is closed as failed.
+        """
+        refused = [news for news in self.desk.wait(self._names, OPENING) if news.kind == "refused"]
+        if refused:
+            self.close("failed", 5.0, told=True)
+            raise BackendRefused("; ".join(f"{news.backend}: {news.message}" for news in refused))
+
+    def close(self, status: Status, timeout: float, told: bool = False) -> None:
+        """End the session, let the couriers drain for so many seconds, and tell what is left.
+
+        Raises:
+            Undelivered: with `on_backend_error: raise`, if anything is left.
+        """
+        if os.getpid() != self._pid:
+            self.journal.abandon()
+            return
+        deadline = time.monotonic() + timeout
+        try:
+            self.journal.end(status)
+        except OSError as error:
+            logger.warning("%s: the end of the journal could not be written: %s", self._writer, error)
+        drained = [carrier.join(max(0.0, deadline - time.monotonic())) for carrier in self._carriers]
+        if not told:
+            self._tell_left(all(drained))
+
+    def _claim(self, run_config: Mapping[str, Any] | None) -> Session:
+        header = {
+            "writer": self._writer,
+            "opened": time.time(),
+            "config": scrub(run_config or {}, self._config.secrets),
+        }
+        holder = "the launcher's place" if self._writer == LAUNCH else f"writer {self._writer!r}"
+        try:
+            return claim(self._layout.journal(self._writer), header, holder)
+        except OSError as error:
+            raise DirectoryError(
+                f"monitor_dir {self._layout.root}: cannot be written: {error.strerror}"
+            ) from error
+
+    def _start(self, plan: Plan) -> list[Carrier]:
+        carriers: list[Carrier] = []
+        processes, threads = plan.carried("process"), plan.carried("thread")
+        if processes or (self._spool and self._config.courier == "process"):
+            carriers.append(
+                ProcessCarrier(self._config, self._writer, processes, self.desk.tell, self._spool)
+            )
+        elif self._spool and not threads:
+            carriers.append(self._thread(()))
+        if threads:
+            carriers.append(self._thread(threads))
+        return carriers
+
+    def _thread(self, plans: Sequence[BackendPlan]) -> Carrier:
+        return ThreadCarrier(Crew(self._config, self._writer, plans, self.desk.tell, self._spool))
+
+    def _tell_left(self, drained: bool) -> None:
+        left = {name: undelivered(self._layout, name, self._writer) for name in self._names}
+        left = {name: count for name, count in left.items() if count}
+        if not left:
+            return
+        message = _left_message(self._writer, left, self._layout, drained)
+        if self._config.on_backend_error == "raise":
+            raise Undelivered(message)
+        logger.warning("%s", message)
+
+
+def _left_message(writer: str, left: Mapping[str, int], layout: Layout, drained: bool) -> str:
+    counts = ", ".join(f"{count} rows not yet in {name}" for name, count in left.items())
+    goes_on = (
+        ""
+        if drained
+        else f" The courier goes on for up to {DRAIN:.0f} s; what is left then is sent by the same."
+    )
+    return f"{writer}: {counts}. They are in the journal; send them with: rolecall deliver {layout.root}.{goes_on}"

@@ -1,0 +1,68 @@
+"""Writes the tickets with which a writer's runs are opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rolecall.backend import RunTicket
+from rolecall.claims import newest
+from rolecall.config import MonitorConfig
+from rolecall.delivery import read_reference
+from rolecall.layout import LAUNCH, Layout, slug_of
+
+__all__ = ["TicketOffice"]
+
+
+@dataclass(frozen=True, slots=True)
+class TicketOffice:
+    """The tickets of one writer of a job."""
+
+    config: MonitorConfig
+    layout: Layout
+    writer: str
+
+    @property
+    def is_launcher(self) -> bool:
+        return self.writer == LAUNCH
+
+    def ticket(self, backend: str, shared: bool) -> RunTicket:
+        """The ticket for one backend, with what is known by now of an earlier opening."""
+        holder = LAUNCH if shared else self.writer
+        reference = read_reference(self.layout, backend, holder)
+        return RunTicket(
+            project=self.config.project,
+            name=self._name(shared),
+            group=self.config.group if shared else self.config.group or self.config.name,
+            run_id=self._run_id(shared),
+            backend_run_id=reference.id if reference else None,
+            shared=shared,
+            primary=not shared or self.is_launcher,
+            writer=None if self.is_launcher else self.writer,
+            role=None if self.is_launcher else self.writer.partition("/")[0],
+            config=self._run_config(shared),
+            directory=self.layout.root,
+            pid=self._pid(),
+        )
+
+    def _name(self, shared: bool) -> str:
+        separate = not shared and not self.is_launcher
+        return f"{self.config.name}_{self.writer.replace('/', '_')}" if separate else self.config.name
+
+    def _run_id(self, shared: bool) -> str:
+        separate = not shared and not self.is_launcher
+        run_id = self.config.run_id or ""
+        return f"{run_id}-{slug_of(self.writer).replace('@', '-')}" if separate else run_id
+
+    def _run_config(self, shared: bool) -> Mapping[str, Any]:
+        """A run of a role's own also shows the job's config; in a shared one the primary's run has that."""
+        own = self._header(self.writer).get("config") or {}
+        return own if shared else {**(self._header(LAUNCH).get("config") or {}), **own}
+
+    def _pid(self) -> int:
+        return int(self._header(self.writer).get("owner", {}).get("pid", 0))
+
+    def _header(self, writer: str) -> dict[str, Any]:
+        session = newest(self.layout.journal(writer))
+        return session.header() if session else {}
