@@ -43,6 +43,7 @@ class Placement:
         self._keys: dict[str, dict[str, str]] = {}
 
     def place(self, row: Row) -> Row:
+        """The row as it stands in the shared run."""
         keys = self._keys.setdefault(row.writer, {})
         metrics = {
             keys.get(key) or self._add(keys, row.writer, key): value for key, value in row.metrics.items()

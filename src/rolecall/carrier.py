@@ -39,6 +39,7 @@ class ThreadCarrier:
         self._thread.start()
 
     def join(self, timeout: float) -> bool:
+        """See `Carrier`."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -70,6 +71,7 @@ class ProcessCarrier:
         self._reader.start()
 
     def join(self, timeout: float) -> bool:
+        """See `Carrier`."""
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:

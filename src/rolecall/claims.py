@@ -40,6 +40,7 @@ class Owner:
     start: str
 
     def is_here(self) -> bool:
+        """Whether it is a process of this host."""
         return self.host == socket.gethostname()
 
     def is_running(self) -> bool:
@@ -55,6 +56,7 @@ class Session:
     number: int
 
     def header(self) -> dict[str, Any]:
+        """Its first frame; empty if that is missing or damaged."""
         return first_frame(self.path) or {}
 
     def status(self) -> str | None:
@@ -63,6 +65,7 @@ class Session:
         return str(end) if end is not None else None
 
     def owner(self) -> Owner | None:
+        """Whose it is; `None` if its first frame does not say."""
         try:
             return Owner(**self.header()["owner"])
         except (KeyError, TypeError):
@@ -84,6 +87,7 @@ class Session:
 
 
 def this_process() -> Owner:
+    """The owner that this process is."""
     return Owner(host=socket.gethostname(), pid=os.getpid(), start=_start_of(os.getpid()) or "")
 
 
@@ -96,6 +100,7 @@ def sessions(directory: Path) -> list[Session]:
 
 
 def newest(directory: Path) -> Session | None:
+    """The session of the holder, live or not; `None` if the claim was never held."""
     return next(reversed(sessions(directory)), None)
 
 

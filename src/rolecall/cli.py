@@ -106,9 +106,9 @@ def _backend(registry: Registry, name: str) -> dict[str, Any]:
     try:
         backend = registry.load(name)
         support = backend.supports_shared_run(backend.args_model()())
-        return {**found, "shared_run": support.supported, "reason": support.reason}
-    except Exception as error:  # another's plugin, whatever it raises
+    except Exception as error:  # noqa: BLE001 - another's plugin, whatever it raises; the list goes on
         return {**found, "error": str(error)}
+    return {**found, "shared_run": support.supported, "reason": support.reason}
 
 
 def _sharing(one: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ from rolecall.builtin import LOCAL, NONE
 from rolecall.errors import ConfigError
 from rolecall.plan import Plan
 from rolecall.registry import Registry
-from rolecall.secrets import reveal, secrets_of
+from rolecall.secrets import reveal, scrub, secrets_of
 
 __all__ = ["DISABLED_VARIABLE", "VARIABLE", "MonitorConfig"]
 
@@ -77,7 +77,13 @@ class MonitorConfig(BaseModel):
         nonce: the mark that the launcher left in `monitor_dir`; not written by people.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+        coerce_numbers_to_str=False,
+    )
 
     project: Name
     name: Name
@@ -112,13 +118,17 @@ class MonitorConfig(BaseModel):
         return self.monitor_type == (NONE,) or os.environ.get(DISABLED_VARIABLE, "0") not in ("", "0")
 
     def model_post_init(self, context: Any, /) -> None:
+        """Keep the registry that `load` was given."""
         if isinstance(context, Registry):
             self._registry = context
 
     @field_validator("monitor_type", mode="before")
     @classmethod
     def _several(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
+        value = (value,) if isinstance(value, str) else value
+        if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
+            raise PydanticCustomError("monitor_type", "must be the name of a backend, or a list of names")
+        return value
 
     @field_validator("monitor_type")
     @classmethod
@@ -165,7 +175,7 @@ class MonitorConfig(BaseModel):
         try:
             return cls.model_validate(dict(data), context=registry or Registry())
         except ValidationError as error:
-            raise ConfigError(_explain(error, where)) from None
+            raise ConfigError(_explain(error, where, _arguments(data, registry or Registry()))) from None
 
     def to_env(self) -> dict[str, str]:
         """The config as environment variables, for `subprocess`, Slurm or torchrun.
@@ -207,6 +217,14 @@ class MonitorConfig(BaseModel):
         dump = self.model_dump(exclude={"monitor_args"}, mode="json")
         args = {name: reveal(model.model_dump()) for name, model in self.monitor_args.items()}
         return {**dump, "monitor_args": to_jsonable_python(args) if len(args) != 1 else _only(args)}
+
+
+def _arguments(data: Mapping[str, Any], registry: Registry) -> dict[str, list[str]]:
+    """The arguments that each selected backend has, as far as there is such a backend."""
+    names = data.get("monitor_type", LOCAL)
+    names = (names,) if isinstance(names, str) else names if isinstance(names, (list, tuple)) else ()
+    found = [name for name in names if name in registry.names()]
+    return {name: sorted(registry.load(name).args_model().model_fields) for name in found}
 
 
 def _only(args: Mapping[str, Any]) -> Any:
@@ -268,7 +286,7 @@ def _stray(key: object, models: Mapping[str, type[BaseModel]]) -> InitErrorDetai
 def _moved(fault: Any, name: str) -> InitErrorDetails:
     """The same fault, one step further down the path."""
     kind = PydanticCustomError(fault["type"], fault["msg"].replace("{", "{{").replace("}", "}}"))
-    return InitErrorDetails(type=kind, loc=(name, *fault["loc"]), input=None)
+    return InitErrorDetails(type=kind, loc=(name, *fault["loc"]), input=fault["input"])
 
 
 def _plain(source: object) -> tuple[dict[str, Any], str]:
@@ -302,17 +320,33 @@ def _from_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def _explain(error: ValidationError, where: str) -> str:
-    """One line for each fault: dotted path, what is wrong, what is valid."""
-    lines = [_explain_one(fault) for fault in error.errors(include_url=False, include_input=False)]
+def _explain(error: ValidationError, where: str, valid_args: Mapping[str, list[str]]) -> str:
+    """One line for each fault: dotted path, what was given, what is wrong, what is valid."""
+    lines = [_explain_one(fault, valid_args) for fault in error.errors(include_url=False)]
     return "\n  ".join([f"{where or 'config'} cannot be used:", *lines])
 
 
-def _explain_one(fault: Any) -> str:
+def _explain_one(fault: Any, valid_args: Mapping[str, list[str]]) -> str:
     path = ".".join(str(part) for part in fault["loc"]) or "config"
-    if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
+    if fault["type"] == "extra_forbidden":
+        return f"{path}: is not a setting; {_valid_there(fault['loc'], valid_args)}"
+    if fault["type"] == "missing":
+        return f"{path}: is missing; give it a value"
+    given = scrub({path: fault["input"]})[path]
+    told = f" (given {given!r})" if isinstance(fault["input"], (str, int, float)) else ""
+    return f"{path}: {fault['msg']}{told}"
+
+
+def _valid_there(loc: tuple[Any, ...], valid_args: Mapping[str, list[str]]) -> str:
+    """What may stand in a fault's place, the nearest first."""
+    if loc[0] == "monitor_args":
+        several = len(loc) > 2  # noqa: PLR2004 - monitor_args, backend, argument
+        fields = (
+            valid_args.get(loc[1], [])
+            if several
+            else [name for names in valid_args.values() for name in names]
+        )
+    else:
         fields = sorted(MonitorConfig.model_fields.keys() - {"plan", "nonce"})
-        near = get_close_matches(path, fields, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{path}: is not a setting; {hint}valid are {', '.join(fields)}"
-    return f"{path}: {fault['msg']}"
+    near = get_close_matches(str(loc[-1]), fields, n=1)
+    return (f"did you mean {near[0]!r}? " if near else "") + f"valid are {', '.join(fields) or 'none'}"

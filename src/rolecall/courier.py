@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
 from rolecall.registry import Backend
 from rolecall.tail import Tail, damages
 
-__all__ = ["Courier", "Load", "News"]
+__all__ = ["Courier", "Destination", "Kind", "Load", "News"]
 
 logger = logging.getLogger("rolecall.courier")
 T = TypeVar("T")
@@ -38,21 +37,33 @@ WINDOW = 10_000
 SHORTEST_WAIT, LONGEST_WAIT, LONGEST_WAIT_DRAINING = 0.25, 60.0, 2.0
 
 
+Kind = Literal[
+    "opened", "prepared", "refused", "unavailable", "recovered", "rejected", "damaged", "warning", "ended"
+]
+
+
 @dataclass(frozen=True, slots=True)
 class News:
     """What happened to one backend, for the role to tell.
 
-    `opened`, `prepared` and `refused` come once; `unavailable` and `recovered` in turns; `rejected`, `damaged` and `warning`
-    as they happen; `ended` last.
+    `opened`, `prepared` and `refused` come once; `unavailable` and `recovered` in turns; `rejected`, `damaged` and
+    `warning` as they happen; `ended` last.
     """
 
     backend: str
-    kind: Literal[
-        "opened", "prepared", "refused", "unavailable", "recovered", "rejected", "damaged", "warning", "ended"
-    ]
+    kind: Kind
     message: str = ""
     id: str | None = None
     url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where rows go. The ticket is written anew for each try: the primary may have opened meanwhile."""
+
+    backend: Backend
+    args: BaseModel
+    ticket: Callable[[], RunTicket]
 
 
 @dataclass(slots=True)
@@ -64,10 +75,12 @@ class Load:
     pending: int = 0
 
     def rewind(self) -> None:
+        """Read again what is not acknowledged."""
         self.tail.rewind(self.delivery.done.place)
         self.pending = 0
 
     def acknowledge(self) -> None:
+        """Write down that the backend holds all that was read."""
         self.delivery.acknowledge(self.tail.place, self.pending)
         self.pending = 0
 
@@ -81,19 +94,15 @@ class Courier:
 
     def __init__(
         self,
-        backend: Backend,
-        args: BaseModel,
-        ticket: Callable[[], RunTicket],
+        destination: Destination,
         loads: Sequence[Load],
         book: AxisBook,
         tell: Callable[[News], None],
         drain: float,
     ) -> None:
-        self.stop = threading.Event()
         self.last_sign = time.monotonic()
-        self._backend = backend
-        self._args = args
-        self._ticket = ticket
+        self._backend = destination.backend
+        self._destination = destination
         self._loads = loads
         self._book = book
         self._tell = tell
@@ -101,7 +110,7 @@ class Courier:
         self._limit = float("inf")
         self._until = float("inf")
         self._shared = False
-        self._placement = Placement(backend.declares_axes)
+        self._placement = Placement(self._backend.declares_axes)
         self._declared = 0
         self._merged = 0
         self._flushed = time.monotonic()
@@ -138,7 +147,8 @@ class Courier:
             _GivenUp: there is no time left.
         """
         self.last_sign = time.monotonic()
-        if self.stop.wait(seconds) or time.monotonic() >= self._until:
+        time.sleep(seconds)
+        if time.monotonic() >= self._until:
             raise _GivenUp
 
     def _open(self) -> Run:
@@ -150,8 +160,8 @@ class Courier:
         return run
 
     def _open_once(self) -> tuple[RunTicket, Run]:
-        ticket = self._ticket()
-        return ticket, self._backend.open_run(ticket, self._args)
+        ticket = self._destination.ticket()
+        return ticket, self._backend.open_run(ticket, self._destination.args)
 
     def _carry_all(self, run: Run) -> None:
         while not self._attempt(lambda: self._carry_some(run)):
@@ -193,7 +203,7 @@ class Courier:
             load.delivery.set_aside(rejected.rows, rejected.reason)
             self._tell_once("rejected", rejected.reason, _rejection(rejected))
 
-    def _tell_once(self, kind: Literal["rejected", "damaged"], reason: str, message: str) -> None:
+    def _tell_once(self, kind: Kind, reason: str, message: str) -> None:
         """The first of its reason; the others are in the delivery's file."""
         if (kind, reason) not in self._told:
             self._told.add((kind, reason))
@@ -260,7 +270,7 @@ class Courier:
                 result = action()
             except (_GivenUp, BackendRefused, BackendError):
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever a plugin lets through, the rows are tried again
                 self._trouble(error)
                 self._pause(next(waits))
             else:

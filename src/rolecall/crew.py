@@ -17,7 +17,7 @@ from pathlib import Path
 from rolecall.axes import AxisBook
 from rolecall.claims import HEARTBEAT, newest
 from rolecall.config import MonitorConfig
-from rolecall.courier import POLL, Courier, Load, News
+from rolecall.courier import POLL, Courier, Destination, Load, News
 from rolecall.delivery import Delivery, is_carried
 from rolecall.errors import Unavailable, WriterConflict
 from rolecall.layout import LAUNCH, Layout
@@ -60,7 +60,6 @@ class Crew:
         self._writer = writer
         self._plans = plans
         self._news = tell
-        self._stop = threading.Event()
         self._book = AxisBook(self._layout, writer)
         session = newest(self._layout.journal(writer))
         self._mirror = Mirror(spool, session.path) if spool and session else None
@@ -68,6 +67,7 @@ class Crew:
         self._threads = [threading.Thread(target=self._serve, args=(plan,), daemon=True) for plan in plans]
 
     def start(self) -> None:
+        """Start the couriers' threads."""
         self._publish_config()
         for thread in self._threads:
             thread.start()
@@ -82,7 +82,7 @@ class Crew:
                 beat = time.monotonic()
             if self._is_hung():
                 return False
-            self._stop.wait(POLL)
+            time.sleep(POLL)
         return True
 
     def hurry(self, seconds: float) -> None:
@@ -104,7 +104,9 @@ class Crew:
 
     def _prepare(self, backend: Backend) -> None:
         try:
-            backend.prepare(self._office.ticket(backend.name, False), self._config.monitor_args[backend.name])
+            backend.prepare(
+                self._office.ticket(backend.name, shared=False), self._config.monitor_args[backend.name]
+            )
         except Unavailable as error:
             self._tell(News(backend.name, "unavailable", str(error)))
         else:
@@ -114,9 +116,11 @@ class Crew:
         delivery = self._claim(backend.name)
         tail = Tail(self._writer, self._layout.journal(self._writer), delivery.done.place, self._mirror)
         courier = Courier(
-            backend=backend,
-            args=self._config.monitor_args[backend.name],
-            ticket=lambda: self._office.ticket(backend.name, plan.shared),
+            destination=Destination(
+                backend,
+                self._config.monitor_args[backend.name],
+                lambda: self._office.ticket(backend.name, shared=plan.shared),
+            ),
             loads=[Load(tail, delivery)],
             book=self._book,
             tell=self._tell,
@@ -133,7 +137,7 @@ class Crew:
             except WriterConflict as error:
                 self._tell(News(backend, "warning", f"waiting: {error}"))
                 while is_carried(self._layout, backend, self._writer):
-                    self._stop.wait(POLL)
+                    time.sleep(POLL)
 
     def _wait_for_roles(self, backend: str) -> Callable[[Courier], None]:
         def wait(courier: Courier) -> None:

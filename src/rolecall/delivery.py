@@ -68,6 +68,7 @@ class Delivery:
 
     @property
     def session(self) -> Session:
+        """This courier's own session of the claim."""
         return self._session
 
     def acknowledge(self, place: Place, rows: int) -> None:

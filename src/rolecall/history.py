@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,7 @@ class WriterHistory:
     damages: list[Damage] = field(default_factory=list)
 
     def take(self, entry: Entry) -> None:
+        """Add what one entry says."""
         if isinstance(entry.value, Damage):
             self.damages.append(entry.value)
         elif isinstance(entry.value, Row):
@@ -138,7 +140,7 @@ def _summary(writer: WriterHistory) -> dict[str, Any]:
 
 
 def _metric(metric: MetricHistory) -> dict[str, Any]:
-    finite = [value for value in metric.values if value == value]
+    finite = [value for value in metric.values if math.isfinite(value)]
     return {
         "count": len(metric.values),
         "first_step": metric.steps[0],

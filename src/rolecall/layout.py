@@ -54,6 +54,7 @@ def slug_of(writer: str) -> str:
 
 
 def writer_of(slug: str) -> str:
+    """The writer that a file name means."""
     return slug if slug == LAUNCH else slug.replace("@", "/")
 
 
@@ -65,32 +66,41 @@ class Layout:
 
     @property
     def record(self) -> Path:
+        """The run's record."""
         return self.root / "run.json"
 
     @property
     def launching(self) -> Path:
+        """The claim of a launcher that is deciding what to go on with."""
         return self.root / "launching"
 
     @property
     def axes(self) -> Path:
+        """The folder of all writers' bindings."""
         return self.root / "axes"
 
     def journal(self, writer: str) -> Path:
+        """The folder of a writer's sessions."""
         return self.root / "journal" / slug_of(writer)
 
     def bindings(self, writer: str) -> Path:
+        """A writer's own file of bindings."""
         return self.axes / f"{slug_of(writer)}.jsonl"
 
     def delivery(self, backend: str, writer: str) -> Path:
+        """The claim, and the acknowledgements, of carrying a writer to a backend."""
         return self.root / "delivery" / backend / slug_of(writer)
 
     def run(self, backend: str, writer: str) -> Path:
+        """What the backend calls the run of a writer."""
         return self.delivery(backend, writer) / "run.json"
 
     def courier_log(self, writer: str) -> Path:
+        """What the courier's process had to say."""
         return self.root / "courier" / f"{slug_of(writer)}.log"
 
     def previous(self, run_id: str) -> Path:
+        """Where a finished job of this directory is kept."""
         return self.root / "previous" / run_id
 
     def writers(self) -> list[str]:

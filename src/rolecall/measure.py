@@ -73,7 +73,7 @@ class Cleaner:
             if any(len(row) != len(columns) for row in cells):
                 raise ValueError("its rows are not as wide as its columns")
             return Table(name=str(name), columns=tuple(str(column) for column in columns), rows=cells)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - anyone's table, anyone's exception: it must not end training
             self._drop(str(name), f"is no table ({error}); give (columns, rows), a list of dicts or a frame")
             return None
 
@@ -98,7 +98,7 @@ class Cleaner:
                 raise TypeError
             whole = isinstance(plain, int) and -_INT64 <= plain < _INT64
             return int(plain) if whole else float(plain)
-        except Exception:  # anyone's object, anyone's exception: a metric must not end training
+        except Exception:  # noqa: BLE001 - anyone's object, anyone's exception: it must not end training
             self._drop(key, f"a metric must be one number of 64 bits, not {given}")
             return None
 
@@ -112,7 +112,7 @@ class Cleaner:
 def _split_table(table: Any) -> tuple[Sequence[object], Iterable[Iterable[object]]]:
     if hasattr(table, "columns") and hasattr(table, "itertuples"):
         return list(table.columns), table.itertuples(index=False, name=None)
-    if isinstance(table, tuple) and len(table) == 2:
+    if isinstance(table, tuple):
         columns, rows = table
         return list(columns), rows
     records = list(table)

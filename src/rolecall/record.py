@@ -55,4 +55,5 @@ def read_record(layout: Layout) -> RunRecord | None:
 
 
 def write_record(layout: Layout, record: RunRecord) -> None:
+    """Leave the record; readers see the old one or the new."""
     write_atomically(layout.record, asdict(record))

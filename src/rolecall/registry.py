@@ -53,24 +53,29 @@ class Backend:
 
     @property
     def declares_axes(self) -> bool:
+        """Whether its metrics are bound to step axes that have to be declared."""
         return bool(self.manager.hook.declare_axes.get_hookimpls())
 
     def args_model(self) -> type[BaseModel]:
+        """The model of its arguments."""
         model = self.manager.hook.backend_args()
         if not (inspect.isclass(model) and issubclass(model, BaseModel)):
             raise self._wrong("backend_args", model, "a pydantic model class")
         return model
 
     def supports_shared_run(self, args: BaseModel) -> SharedRunSupport:
+        """See `rolecall.hookspecs.supports_shared_run`."""
         support = self.manager.hook.supports_shared_run(args=args)
         if not isinstance(support, SharedRunSupport):
             raise self._wrong("supports_shared_run", support, "a rolecall.SharedRunSupport")
         return support
 
     def prepare(self, ticket: RunTicket, args: BaseModel) -> None:
+        """See `rolecall.hookspecs.prepare`; nothing if the backend does not implement it."""
         self.manager.hook.prepare(ticket=ticket, args=args)
 
     def open_run(self, ticket: RunTicket, args: BaseModel) -> Run:
+        """See `rolecall.hookspecs.open_run`; what comes back is checked to be a run."""
         run = self.manager.hook.open_run(ticket=ticket, args=args)
         missing = [member for member in _RUN_MEMBERS if not hasattr(run, member)]
         if missing:
@@ -78,6 +83,7 @@ class Backend:
         return run  # type: ignore[no-any-return]
 
     def declare_axes(self, run: Run, axes: Mapping[str, str]) -> None:
+        """See `rolecall.hookspecs.declare_axes`."""
         self.manager.hook.declare_axes(run=run, axes=axes)
 
     def _wrong(self, hook: str, given: object, valid: str) -> BackendError:
@@ -93,6 +99,11 @@ class Registry:
     def __init__(self) -> None:
         self._in_code: dict[str, object] = {}
         self._loaded: dict[str, Backend] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Registry) and self._in_code == other._in_code
+
+    __hash__ = object.__hash__
 
     def __reduce__(self) -> tuple[type[Registry], tuple[()]]:
         return (Registry, ())
@@ -178,15 +189,14 @@ def _own_version() -> str:
 
 def _unknown(name: str, names: list[str]) -> str:
     valid = sorted({*names, NONE})
-    message = f"unknown backend {name!r}; installed are {', '.join(valid)}"
-    if near := get_close_matches(name.lower(), sorted({*valid, *KNOWN}), n=1):
-        message += f"; did you mean {near[0]!r}?"
+    message = f"monitor_type: no backend {name!r} is installed; installed are {', '.join(valid)}."
+    near = get_close_matches(name.lower(), sorted({*valid, *KNOWN}), n=1)
+    if near and near[0] != name:
+        message += f" Did you mean {near[0]!r}?"
     wanted = near[0] if near else name
-    return message + (f" It comes with: pip install '{KNOWN[wanted]}'" if _installable(wanted, names) else "")
-
-
-def _installable(name: str, names: list[str]) -> bool:
-    return name in KNOWN and name not in names
+    if wanted in KNOWN and wanted not in names:
+        message += f" {wanted} comes with: pip install '{KNOWN[wanted]}'"
+    return message
 
 
 def _import(point: EntryPoint) -> object:

@@ -6,14 +6,18 @@ import csv
 import json
 import math
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rolecall.errors import ConfigError
 from rolecall.history import JobHistory, MetricHistory, WriterHistory, read_history, read_rows
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 __all__ = ["show", "show_csv", "show_json"]
 
@@ -56,38 +60,35 @@ def show(root: Path, patterns: Sequence[str] = ()) -> None:
         )
     _show_job(console, job, root)
     for name, metric in chosen if patterns else chosen[:CHARTS]:
-        print(_chart(name, metric, min(console.width, 100)))
+        console.out(_chart(name, metric, min(console.width, 100)), highlight=False)
     if not patterns and len(chosen) > CHARTS:
         console.print(
             f"{len(chosen) - CHARTS} more metrics: choose with --metric 'PATTERN', all with --metric '*'"
         )
 
 
-def _show_job(console: object, job: JobHistory, root: Path) -> None:
-    from rich.console import Console
+def _show_job(console: Console, job: JobHistory, root: Path) -> None:
     from rich.table import Table
 
-    assert isinstance(console, Console)
     title = f"{job.record.project} / {job.record.name}  run {job.record.run_id}  {job.state}"
     table = Table(
         "writer", "state", "rows", "step", "last row", "metric", "last value", title=title, caption=str(root)
     )
     for writer in job.writers:
-        _add_writer(table.add_row, writer)
+        _add_writer(table, writer)
         table.add_section()
     console.print(table)
     for damage in (damage for writer in job.writers for damage in writer.damages):
         console.print(f"damaged: {damage}", markup=False)
 
 
-def _add_writer(add_row: object, writer: WriterHistory) -> None:
-    assert callable(add_row)
-    when = datetime.fromtimestamp(writer.last_time).strftime("%H:%M:%S") if writer.last_time else ""
+def _add_writer(table: Table, writer: WriterHistory) -> None:
+    when = time.strftime("%H:%M:%S", time.localtime(writer.last_time)) if writer.last_time else ""
     head = (writer.writer, writer.state, str(writer.rows))
     if not writer.metrics:
-        add_row(*head, "", when, "", "")
+        table.add_row(*head, "", when, "", "")
     for index, (key, metric) in enumerate(sorted(writer.metrics.items())):
-        add_row(
+        table.add_row(
             *(head if index == 0 else ("", "", "")),
             str(metric.steps[-1]),
             when if index == 0 else "",

@@ -13,8 +13,32 @@ from rolecall.layout import slug_of
 __all__ = ["is_on_network", "spool_path"]
 
 NETWORK_FILESYSTEMS = frozenset(
-    "9p afs beegfs ceph cifs fuse.ceph fuse.gcsfuse fuse.glusterfs fuse.juicefs fuse.s3fs fuse.sshfs gfs2 glusterfs "
-    "gpfs lustre nfs nfs4 ocfs2 panfs pvfs2 smb3 smbfs virtiofs wekafs".split()
+    [
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "fuse.ceph",
+        "fuse.gcsfuse",
+        "fuse.glusterfs",
+        "fuse.juicefs",
+        "fuse.s3fs",
+        "fuse.sshfs",
+        "gfs2",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "panfs",
+        "pvfs2",
+        "smb3",
+        "smbfs",
+        "virtiofs",
+        "wekafs",
+    ]
 )
 _MOUNTS = Path("/proc/mounts")
 
@@ -46,5 +70,5 @@ def is_on_network(path: Path) -> bool:
 
 
 def _unescape(point: str) -> str:
-    """The kernel writes a space in a mount point as `\\040`."""
+    """The kernel writes a space in a mount point as a backslash and 040."""
     return point.encode().decode("unicode_escape") if "\\" in point else point

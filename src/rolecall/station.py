@@ -42,6 +42,7 @@ class NewsDesk:
         self._change = threading.Condition()
 
     def tell(self, news: News) -> None:
+        """Take one piece of news, from any thread."""
         with self._change:
             if news.kind in ("opened", "prepared", "refused", "unavailable"):
                 self._heard.setdefault(news.backend, news)

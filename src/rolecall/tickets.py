@@ -25,37 +25,38 @@ class TicketOffice:
 
     @property
     def is_launcher(self) -> bool:
+        """Whether it is the launcher, which logs no rows but opens and ends shared runs."""
         return self.writer == LAUNCH
 
-    def ticket(self, backend: str, shared: bool) -> RunTicket:
+    def ticket(self, backend: str, *, shared: bool) -> RunTicket:
         """The ticket for one backend, with what is known by now of an earlier opening."""
         holder = LAUNCH if shared else self.writer
         reference = read_reference(self.layout, backend, holder)
         return RunTicket(
             project=self.config.project,
-            name=self._name(shared),
+            name=self._name(shared=shared),
             group=self.config.group if shared else self.config.group or self.config.name,
-            run_id=self._run_id(shared),
+            run_id=self._run_id(shared=shared),
             backend_run_id=reference.id if reference else None,
             shared=shared,
             primary=not shared or self.is_launcher,
             writer=None if self.is_launcher else self.writer,
             role=None if self.is_launcher else self.writer.partition("/")[0],
-            config=self._run_config(shared),
+            config=self._run_config(shared=shared),
             directory=self.layout.root,
             pid=self._pid(),
         )
 
-    def _name(self, shared: bool) -> str:
+    def _name(self, *, shared: bool) -> str:
         separate = not shared and not self.is_launcher
         return f"{self.config.name}_{self.writer.replace('/', '_')}" if separate else self.config.name
 
-    def _run_id(self, shared: bool) -> str:
+    def _run_id(self, *, shared: bool) -> str:
         separate = not shared and not self.is_launcher
         run_id = self.config.run_id or ""
         return f"{run_id}-{slug_of(self.writer).replace('@', '-')}" if separate else run_id
 
-    def _run_config(self, shared: bool) -> Mapping[str, Any]:
+    def _run_config(self, *, shared: bool) -> Mapping[str, Any]:
         """A run of a role's own also shows the job's config; in a shared one the primary's run has that."""
         own = self._header(self.writer).get("config") or {}
         return own if shared else {**(self._header(LAUNCH).get("config") or {}), **own}
