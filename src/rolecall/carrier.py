@@ -24,6 +24,9 @@ from rolecall.plan import BackendPlan
 __all__ = ["Carrier", "ProcessCarrier", "ThreadCarrier"]
 
 
+_PIPED = "the courier's process is started with pipes"
+
+
 class Carrier(Protocol):
     """Couriers of one writer, wherever they stand."""
 
@@ -81,14 +84,17 @@ class ProcessCarrier:
 
     def _instruct(self, errand: Mapping[str, Any]) -> None:
         if self._process.stdin is None:
-            raise AssertionError("the courier's process was started with a pipe")
+            raise AssertionError(_PIPED)
         with self._process.stdin as pipe:
             pipe.write(json.dumps(errand).encode() + b"\n")
 
     def _read_news(self) -> None:
-        for line in self._process.stdout or ():
-            with suppress(ValueError, TypeError):
-                self._tell(News(**json.loads(line)))
+        if self._process.stdout is None:
+            raise AssertionError(_PIPED)
+        with self._process.stdout as pipe:
+            for line in pipe:
+                with suppress(ValueError, TypeError):
+                    self._tell(News(**json.loads(line)))
         if self._process.wait():
             self._tell_death()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -34,7 +35,10 @@ class RunRecord:
     args: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-_ADAPTER = TypeAdapter(RunRecord)
+@cache
+def _adapter() -> TypeAdapter[RunRecord]:
+    """Made when the first record is read: it takes a while, and `import rolecall` shall not."""
+    return TypeAdapter(RunRecord)
 
 
 def read_record(layout: Layout) -> RunRecord | None:
@@ -44,7 +48,7 @@ def read_record(layout: Layout) -> RunRecord | None:
         DirectoryError: what stands there is not a record of this version.
     """
     try:
-        return _ADAPTER.validate_json(layout.record.read_bytes())
+        return _adapter().validate_json(layout.record.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:

@@ -15,7 +15,6 @@ from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, e
 from typing import Any
 
 import pluggy
-from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import BaseModel
 
 from rolecall import hookspecs
@@ -218,6 +217,8 @@ def _import(point: EntryPoint) -> object:
 
 def _lacking(dist: Distribution) -> Iterator[str]:
     """What the distribution requires and this environment lacks, SDK included, without importing anything."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
     for text in dist.requires or ():
         try:
             requirement = Requirement(text)

@@ -1,0 +1,62 @@
+"""What the tests of the core share: the `lines` backend, and ways to read and to wait."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rolecall import MonitorConfig
+
+# Installs the `lines` backend, for this process and for those that it starts.
+SITE = str(Path(__file__).parent / "support" / "site")
+sys.path.insert(0, SITE)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SITE, os.environ.get("PYTHONPATH"))))
+
+from lines_server import LinesServer  # noqa: E402 - it is there from here on
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[LinesServer]:
+    path = tmp_path / "server"
+    path.mkdir()
+    yield LinesServer(path)
+    # Nothing may hang on after the test.
+    (path / "hang").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def make_config(tmp_path: Path, server: LinesServer) -> Callable[..., MonitorConfig]:
+    """A config of a shared run in the `lines` backend, carried on threads; keyword arguments differ from it."""
+
+    def make(**settings: Any) -> MonitorConfig:
+        defaults: dict[str, Any] = {
+            "project": "gsm8k",
+            "name": "grpo-1",
+            "monitor_type": "lines",
+            "monitor_args": {"path": server.path},
+            "shared_run": True,
+            "monitor_dir": tmp_path / "monitor",
+            "courier": "thread",
+        }
+        return MonitorConfig(**{**defaults, **settings})
+
+    return make
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """Wait for a condition, with a deadline."""
+
+    def wait(condition: Callable[[], object], timeout: float = 30.0) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {timeout} s"
+            time.sleep(0.02)
+
+    return wait

@@ -1,0 +1,464 @@
+"""A job from launch to close, its couriers on threads: what a launcher and its roles are promised."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lines_server import LinesServer
+
+from rolecall import (
+    BackendError,
+    BackendRefused,
+    ConfigError,
+    DirectoryError,
+    MonitorConfig,
+    Registry,
+    Undelivered,
+    WriterConflict,
+    launch,
+    open_monitor,
+)
+from rolecall.delivery import undelivered
+from rolecall.layout import Layout
+
+MakeConfig = Callable[..., MonitorConfig]
+
+
+def log_some(config: MonitorConfig, role: str, rank: int | None = None, steps: int = 10) -> None:
+    with open_monitor(config, role, rank) as monitor:
+        for step in range(1, steps + 1):
+            monitor.log({"reward/mean": step / 2}, step=step)
+
+
+def test_roles_share_one_run_each_on_its_own_axis(make_config: MakeConfig, server: LinesServer) -> None:
+    with launch(make_config()) as job:
+        log_some(job.config, "explorer", 0)
+        log_some(job.config, "trainer")
+    assert server.runs() == [job.run_id]
+    run = job.run_id or ""
+    expected = [(step, step / 2) for step in range(1, 11)]
+    assert server.points(run, "explorer/0", "explorer/0/reward/mean") == expected
+    assert server.points(run, "explorer/0", "explorer/0/step") == [(step, step) for step in range(1, 11)]
+    assert server.points(run, "trainer", "trainer/reward/mean") == expected
+
+
+def test_a_key_is_declared_before_its_first_row_and_not_twice(
+    make_config: MakeConfig, server: LinesServer
+) -> None:
+    with launch(make_config()) as job, open_monitor(job.config, "trainer") as monitor:
+        for step in range(1, 30):
+            monitor.log({f"key/{step // 3}": 1.0}, step=step)
+    mine = [line for line in server.lines() if line.get("by") == "trainer" or line.get("writer") == "trainer"]
+    declared: set[str] = set()
+    for line in mine:
+        for key, axis in line.get("axes", {}).items():
+            assert key not in declared
+            assert axis == "trainer/step"
+            declared.add(key)
+        assert line.get("metrics", {}).keys() <= declared | {"trainer/step"}
+    assert len(declared) == 10
+
+
+def test_every_writer_declares_the_union_and_the_primary_once_more(
+    make_config: MakeConfig, server: LinesServer
+) -> None:
+    with launch(make_config()) as job:
+        log_some(job.config, "explorer", 0)
+        log_some(job.config, "trainer")
+    union = {"explorer/0/reward/mean": "explorer/0/step", "trainer/reward/mean": "trainer/step"}
+    for writer in (None, "trainer"):
+        lines = [line["axes"] for line in server.lines() if "axes" in line and line["by"] == writer]
+        assert {key: axis for axes in lines for key, axis in axes.items()} == union
+
+
+def test_the_primary_ends_the_run_last_with_the_jobs_status(
+    make_config: MakeConfig, server: LinesServer
+) -> None:
+    with pytest.raises(ZeroDivisionError), launch(make_config()) as job:
+        log_some(job.config, "trainer")
+        _ = 1 / 0
+    ends = [line for line in server.lines() if "closed" in line]
+    assert [(end["by"], end["closed"], end["primary"]) for end in ends] == [
+        ("trainer", "finished", False),
+        (None, "failed", True),
+    ]
+
+
+def test_the_merged_config_of_all_roles_reaches_the_run(make_config: MakeConfig, server: LinesServer) -> None:
+    with (
+        launch(make_config(), run_config={"seed": 7}) as job,
+        open_monitor(job.config, "explorer", 0, run_config={"temperature": 1.0}),
+        open_monitor(job.config, "trainer", run_config={"lr": 0.1, "api_key": "sk-123456"}),
+    ):
+        pass
+    merged = [line["config"] for line in server.lines() if "config" in line and line["by"] is None][-1]
+    assert merged == {"explorer/0": {"temperature": 1.0}, "trainer": {"lr": 0.1, "api_key": "**********"}}
+    assert [line["run_config"] for line in server.lines() if line.get("run_config")][0] == {"seed": 7}
+
+
+def test_separate_runs_are_named_after_their_roles(make_config: MakeConfig, server: LinesServer) -> None:
+    with launch(make_config(shared_run=False), run_config={"seed": 7}) as job:
+        log_some(job.config, "explorer", 1)
+        log_some(job.config, "trainer")
+    assert (server.path / "prepared").exists()
+    opened = {line["open"]: line for line in server.lines() if "open" in line}
+    assert {name: (line["name"], line["group"], line["primary"]) for name, line in opened.items()} == {
+        "explorer/1": ("grpo-1_explorer_1", "grpo-1", True),
+        "trainer": ("grpo-1_trainer", "grpo-1", True),
+    }
+    run = f"{job.run_id}-trainer"
+    assert server.points(run, "trainer", "reward/mean") == [(step, step / 2) for step in range(1, 11)]
+    assert not [line for line in server.lines() if "axes" in line]
+
+
+def test_commit_and_time_come_with_the_row(make_config: MakeConfig, server: LinesServer) -> None:
+    with launch(make_config(shared_run=False)) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"a": 1}, step=1, commit=True)
+        monitor.log({"a": 2}, step=2)
+    rows = [line for line in server.lines() if "metrics" in line]
+    assert [row["commit"] for row in rows] == [True, False]
+    journal = (job.config.monitor_dir / "journal" / "trainer" / "1.jsonl").read_text().splitlines()
+    assert [row["time"] for row in rows] == [json.loads(line[9:])["t"] for line in journal[1:3]]
+
+
+def test_tables_arrive_small_and_large(make_config: MakeConfig, server: LinesServer) -> None:
+    large = (["i", "text"], [[i, "x" * 100] for i in range(1000)])
+    with launch(make_config()) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log_table("small", [{"a": 1, "b": "x"}, {"a": 2}], step=1)
+        monitor.log_table("large", large, step=2)
+    tables = {line["table"]: line for line in server.lines() if "table" in line}
+    assert tables["trainer/small"]["rows"] == [[1, "x"], [2, None]]
+    assert len(tables["trainer/large"]["rows"]) == 1000
+    assert (job.config.monitor_dir / "journal" / "trainer" / "1.tables" / "2.json").exists()
+
+
+def test_two_backends_at_once_and_a_dead_one_delays_no_other(
+    make_config: MakeConfig, server: LinesServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.fail("hang")
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("rolecall.console").addHandler(handler)
+    config = make_config(monitor_type=["lines", "console"], monitor_args={"lines": {"path": server.path}})
+    from rolecall import station
+
+    station.OPENING, opening = 0.5, station.OPENING
+    try:
+        job = launch(config)
+        monitor = open_monitor(job.config, "trainer")
+        monitor.log({"a": 1}, step=1)
+        monitor.close(timeout=2.0)
+        assert any("trainer step 1" in line for line in lines)
+        assert "rolecall deliver" in caplog.text
+    finally:
+        station.OPENING = opening
+        server.mend("hang")
+        logging.getLogger("rolecall.console").removeHandler(handler)
+        job.close()
+
+
+def test_a_backend_that_is_away_gets_its_rows_when_it_is_back(
+    make_config: MakeConfig,
+    server: LinesServer,
+    wait_until: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with launch(make_config()) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"a": 1}, step=1)
+        wait_until(lambda: server.seqs("trainer") == [(1, 1)])
+        server.fail("down")
+        monitor.log({"a": 2}, step=2)
+        wait_until(lambda: "not available" in caplog.text)
+        server.mend("down")
+        wait_until(lambda: (1, 2) in server.seqs("trainer"))
+    assert set(server.seqs("trainer")) == {(1, 1), (1, 2)}
+
+
+def test_a_backend_that_is_away_at_launch_does_not_stop_the_job(
+    make_config: MakeConfig, server: LinesServer, wait_until: Callable[..., None]
+) -> None:
+    server.fail("down")
+    with launch(make_config()) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"a": 1}, step=1)
+        server.mend("down")
+        wait_until(lambda: server.seqs("trainer"))
+    assert server.runs() == [job.run_id]
+
+
+def test_an_error_of_the_plugin_costs_no_row(
+    make_config: MakeConfig,
+    server: LinesServer,
+    wait_until: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with launch(make_config()) as job, open_monitor(job.config, "trainer") as monitor:
+        server.fail("broken")
+        monitor.log({"a": 1}, step=1)
+        wait_until(lambda: "the plugin is broken" in caplog.text)
+        server.mend("broken")
+    assert set(server.seqs("trainer")) == {(1, 1)}
+
+
+def test_rejected_rows_are_set_aside_and_those_behind_go_on(
+    make_config: MakeConfig, server: LinesServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.fail("picky", "[2, 4]")
+    with launch(make_config()) as job:
+        log_some(job.config, "trainer", steps=5)
+    assert [seq for _, seq in server.seqs("trainer")] == [1, 3, 5]
+    assert "the server is picky" in caplog.text
+    ledger = (job.config.monitor_dir / "delivery" / "lines" / "trainer" / "1.jsonl").read_text()
+    assert ledger.count('"rejected"') == 2
+    assert undelivered(Layout(job.config.monitor_dir), "lines", "trainer") == 0
+
+
+def test_refused_credentials_are_an_error_at_launch_and_leave_no_secret(
+    make_config: MakeConfig, server: LinesServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.fail("forbidden")
+    args = {"path": server.path, "api_key": "sk-topsecret"}
+    for shared in (True, False):
+        with pytest.raises(BackendRefused, match="refuses the api_key") as caught:
+            launch(
+                make_config(
+                    monitor_args=args, shared_run=shared, monitor_dir=server.path.parent / str(shared)
+                )
+            )
+        assert "topsecret" not in str(caught.value) + caplog.text
+    server.mend("forbidden")
+    with launch(make_config(monitor_args=args, monitor_dir=server.path.parent / "True")) as job:
+        assert job.urls == {"lines": f"lines://{job.run_id}"}
+
+
+def test_what_is_left_at_close_is_told_with_the_command_that_sends_it(
+    make_config: MakeConfig, server: LinesServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = launch(make_config())
+    monitor = open_monitor(job.config, "trainer")
+    server.fail("down")
+    monitor.log({"a": 1}, step=1)
+    monitor.close(timeout=0.5)
+    monitor.close()
+    assert f"rolecall deliver {job.config.monitor_dir}" in caplog.text
+    assert caplog.text.count("1 rows not yet in lines") == 1
+    server.mend("down")
+    job.close()
+
+
+def test_on_backend_error_raise_turns_it_round(make_config: MakeConfig, server: LinesServer) -> None:
+    job = launch(make_config(on_backend_error="raise"))
+    monitor = open_monitor(job.config, "trainer")
+    server.fail("down")
+    with pytest.raises(BackendError, match="the server is down"):
+        for step in range(100_000):
+            monitor.log({"a": 1}, step=step)
+            threading.Event().wait(0.01)
+    with pytest.raises(Undelivered, match="rolecall deliver"):
+        monitor.close(timeout=0.5)
+    server.mend("down")
+    job.close()
+
+
+def test_two_live_writers_of_one_name_are_an_error(make_config: MakeConfig) -> None:
+    with launch(make_config(monitor_type="local", monitor_args={})) as job:
+        with open_monitor(job.config, "trainer"):
+            with pytest.raises(WriterConflict, match="writer 'trainer'"):
+                open_monitor(job.config, "trainer")
+            with open_monitor(job.config, "trainer", 0):
+                pass
+        with open_monitor(job.config, "trainer") as again:
+            again.log({"a": 1}, step=1)
+        assert (job.config.monitor_dir / "journal" / "trainer" / "2.jsonl").exists()
+
+
+def test_a_second_launcher_beside_a_live_one_is_an_error(make_config: MakeConfig) -> None:
+    config = make_config(monitor_type="local", monitor_args={})
+    with launch(config), pytest.raises(WriterConflict, match="another monitor_dir"):
+        launch(config)
+    with launch(config):
+        pass
+
+
+def test_a_role_that_does_not_find_the_launchers_mark_says_so(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    with launch(make_config(monitor_type="local", monitor_args={})) as job:
+        elsewhere = job.config.model_copy(update={"monitor_dir": tmp_path / "elsewhere"})
+        with pytest.raises(DirectoryError, match="all roles share"):
+            open_monitor(elsewhere, "trainer")
+
+
+def test_a_primary_role_needs_no_launcher(make_config: MakeConfig, server: LinesServer) -> None:
+    config = make_config()
+    with (
+        open_monitor(config, "trainer", 0, primary=True) as zero,
+        open_monitor(config, "trainer", 1) as one,
+    ):
+        zero.log({"a": 1}, step=1)
+        one.log({"a": 1}, step=1)
+        assert zero.run_id == one.run_id
+        assert zero.url == f"lines://{zero.run_id}"
+    assert server.runs() == [zero.run_id]
+    assert [line["by"] for line in server.lines() if "closed" in line][-1] is None
+
+
+def test_without_a_launcher_or_primary_a_role_is_told_what_to_do(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rolecall.monitor.WAITING", 0.3)
+    with pytest.raises(ConfigError, match="primary=True"):
+        open_monitor(make_config(), "trainer")
+
+
+def test_an_unfinished_job_goes_on_and_a_finished_one_is_kept_aside(
+    make_config: MakeConfig, server: LinesServer
+) -> None:
+    config = make_config()
+    with pytest.raises(RuntimeError), launch(config) as first:
+        log_some(first.config, "trainer")
+        raise RuntimeError
+    with launch(config) as second:
+        log_some(second.config, "trainer")
+    assert second.run_id == first.run_id
+    assert set(server.seqs("trainer")) == {(session, seq) for session in (1, 2) for seq in range(1, 11)}
+    with launch(config) as third:
+        pass
+    assert third.run_id != first.run_id
+    kept = config.monitor_dir / "previous" / (first.run_id or "")
+    assert (kept / "journal" / "trainer" / "2.jsonl").exists()
+    assert not (config.monitor_dir / "journal" / "trainer").exists()
+
+
+def test_resume_must_and_never(make_config: MakeConfig) -> None:
+    local = {"monitor_type": "local", "monitor_args": {}}
+    with pytest.raises(DirectoryError, match="no job is there"):
+        launch(make_config(**local, resume="must"))
+    job = launch(make_config(**local))
+    job.close("failed")
+    with launch(make_config(**local, resume="must")) as same:
+        assert same.run_id == job.run_id
+    with pytest.raises(DirectoryError, match="finished"):
+        launch(make_config(**local, resume="must"))
+    launch(make_config(**local, resume="never")).close("failed")
+    with launch(make_config(**local, resume="never")) as other:
+        assert other.run_id != job.run_id
+
+
+def test_another_project_or_run_in_an_unfinished_jobs_directory_is_an_error(make_config: MakeConfig) -> None:
+    local = {"monitor_type": "local", "monitor_args": {}}
+    launch(make_config(**local, run_id="one")).close("failed")
+    with pytest.raises(ConfigError, match="project 'gsm8k', not 'math'.*another monitor_dir"):
+        launch(make_config(**local, project="math"))
+    with pytest.raises(ConfigError, match="run_id 'one', not 'two'"):
+        launch(make_config(**local, run_id="two"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "variable"), [({"monitor_type": "none", "monitor_args": {}}, "0"), ({}, "1")]
+)
+def test_turned_off_it_leaves_nothing_behind(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], variable: str
+) -> None:
+    monkeypatch.setenv("ROLECALL_DISABLED", variable)
+    config = make_config(**settings)
+    with launch(config) as job, open_monitor(job.config, "trainer", primary=True) as monitor:
+        monitor.log({"a": 1}, step=1)
+        monitor.log_table("t", [{"a": 1}], step=1)
+        assert (monitor.url, monitor.run_id, job.urls) == (None, None, {})
+    assert not config.monitor_dir.exists()
+
+
+@pytest.mark.parametrize("role", ["", "a/b", "..", ".hidden", "@launch", "a b", "x" * 65, "é", 5])
+def test_a_role_that_cannot_name_a_writer_is_refused(make_config: MakeConfig, role: str) -> None:
+    with pytest.raises(ConfigError, match="role"):
+        open_monitor(make_config(), role)
+
+
+@pytest.mark.parametrize("rank", [-1, True, "0", 1.0])
+def test_a_rank_that_is_no_whole_number_is_refused(make_config: MakeConfig, rank: int) -> None:
+    with pytest.raises(ConfigError, match="rank"):
+        open_monitor(make_config(), "trainer", rank)
+
+
+def test_a_monitor_that_nobody_closed_warns_and_still_ends(make_config: MakeConfig) -> None:
+    import gc
+
+    with launch(make_config(monitor_type="local", monitor_args={})) as job:
+        monitor = open_monitor(job.config, "trainer")
+        monitor.log({"a": 1}, step=1)
+        with pytest.warns(ResourceWarning, match="monitor of trainer was never closed"):
+            del monitor
+            gc.collect()
+        journal = job.config.monitor_dir / "journal" / "trainer" / "1.jsonl"
+        assert '"end":"finished"' in journal.read_text()
+
+
+def test_after_close_a_call_does_nothing(make_config: MakeConfig) -> None:
+    with launch(make_config(monitor_type="local", monitor_args={})) as job:
+        monitor = open_monitor(job.config, "trainer")
+        monitor.close()
+        monitor.log({"a": 1}, step=1)
+        text = (job.config.monitor_dir / "journal" / "trainer" / "1.jsonl").read_text()
+    assert len(text.splitlines()) == 2
+
+
+def test_an_unwritable_directory_is_an_error_at_launch(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DirectoryError, match="monitor_dir"):
+        launch(make_config(monitor_type="local", monitor_args={}, monitor_dir=tmp_path / "file" / "monitor"))
+
+
+def test_a_backend_registered_in_code_is_carried_on_a_thread(tmp_path: Path, server: LinesServer) -> None:
+    import lines_backend
+
+    registry = Registry().register("mine", lines_backend)
+    settings = {
+        "project": "p",
+        "name": "n",
+        "monitor_type": "mine",
+        "monitor_args": {"path": server.path},
+        "monitor_dir": tmp_path / "monitor",
+    }
+    with launch(MonitorConfig.load(settings, registry=registry)) as job:
+        log_some(job.config, "trainer", steps=3)
+    assert [downgrade.setting for downgrade in job.plan.downgrades] == ["courier"]
+    assert server.seqs("trainer") == [(1, 1), (1, 2), (1, 3)]
+
+
+def test_downgrades_are_logged_once_and_kept_in_the_record(
+    make_config: MakeConfig, server: LinesServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with launch(make_config(monitor_args={"path": server.path, "alone": True})) as job:
+        log_some(job.config, "trainer")
+        log_some(job.config, "explorer")
+    assert caplog.text.count("leave it out to share a run") == 1
+    record = json.loads((job.config.monitor_dir / "run.json").read_text())
+    assert record["plan"]["downgrades"] == [
+        {"backend": "lines", "setting": "shared_run", "reason": "alone is set; leave it out to share a run"}
+    ]
+    assert server.runs() == [f"{job.run_id}-explorer", f"{job.run_id}-trainer"]
+
+
+def test_a_spooled_journal_is_mirrored_with_its_tables(
+    make_config: MakeConfig, server: LinesServer, tmp_path: Path
+) -> None:
+    config = make_config(
+        spool_dir=tmp_path / "spool",
+        monitor_type=["lines", "local"],
+        monitor_args={"lines": {"path": server.path}},
+    )
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        for step in range(1, 101):
+            monitor.log({"a": step}, step=step)
+        monitor.log_table("large", (["i", "text"], [[i, "x" * 100] for i in range(1000)]), step=100)
+    (spooled,) = (tmp_path / "spool").glob("*/trainer/1.jsonl")
+    mirrored = config.monitor_dir / "journal" / "trainer"
+    assert spooled.read_bytes() == (mirrored / "1.jsonl").read_bytes()
+    assert (mirrored / "1.tables" / "101.json").exists()
+    assert len(server.seqs("trainer")) == 100
