@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 import uuid
@@ -29,6 +30,7 @@ __all__ = ["Job", "launch"]
 logger = logging.getLogger("rolecall")
 
 CLOSING = 30.0
+# TensorBoard's event files go with the job, or a new one's curves would run on from the old one's.
 _OURS = ("run.json", "journal", "axes", "delivery", "courier", "tensorboard")
 
 
@@ -209,8 +211,8 @@ def _check_quiet(layout: Layout) -> None:
 
 def _free(path: Path) -> Path:
     """The path, numbered if there is one already."""
-    numbered = (path.with_name(f"{path.name}-{number}") for number in range(2, 1_000_000))
-    return next(candidate for candidate in (path, *numbered) if not candidate.exists())
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(candidate for candidate in itertools.chain((path,), numbered) if not candidate.exists())
 
 
 def _close_forgotten(station: Station | None) -> None:

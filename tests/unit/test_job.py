@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +32,13 @@ def log_some(config: MonitorConfig, role: str, rank: int | None = None, steps: i
     with open_monitor(config, role, rank) as monitor:
         for step in range(1, steps + 1):
             monitor.log({"reward/mean": step / 2}, step=step)
+
+
+def fail(config: MonitorConfig, error: type[Exception]) -> None:
+    """A job whose launcher fails after its trainer has ended."""
+    with launch(config) as job:
+        log_some(job.config, "trainer")
+        raise error
 
 
 def test_roles_share_one_run_each_on_its_own_axis(make_config: MakeConfig, server: LinesServer) -> None:
@@ -79,9 +85,8 @@ def test_every_writer_declares_the_union_and_the_primary_once_more(
 def test_the_primary_ends_the_run_last_with_the_jobs_status(
     make_config: MakeConfig, server: LinesServer
 ) -> None:
-    with pytest.raises(ZeroDivisionError), launch(make_config()) as job:
-        log_some(job.config, "trainer")
-        _ = 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        fail(make_config(), ZeroDivisionError)
     ends = [line for line in server.lines() if "closed" in line]
     assert [(end["by"], end["closed"], end["primary"]) for end in ends] == [
         ("trainer", "finished", False),
@@ -98,7 +103,7 @@ def test_the_merged_config_of_all_roles_reaches_the_run(make_config: MakeConfig,
         pass
     merged = [line["config"] for line in server.lines() if "config" in line and line["by"] is None][-1]
     assert merged == {"explorer/0": {"temperature": 1.0}, "trainer": {"lr": 0.1, "api_key": "**********"}}
-    assert [line["run_config"] for line in server.lines() if line.get("run_config")][0] == {"seed": 7}
+    assert next(line["run_config"] for line in server.lines() if "run_config" in line) == {"seed": 7}
 
 
 def test_separate_runs_are_named_after_their_roles(make_config: MakeConfig, server: LinesServer) -> None:
@@ -251,14 +256,19 @@ def test_what_is_left_at_close_is_told_with_the_command_that_sends_it(
     job.close()
 
 
-def test_on_backend_error_raise_turns_it_round(make_config: MakeConfig, server: LinesServer) -> None:
+def test_on_backend_error_raise_turns_it_round(
+    make_config: MakeConfig,
+    server: LinesServer,
+    wait_until: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     job = launch(make_config(on_backend_error="raise"))
     monitor = open_monitor(job.config, "trainer")
     server.fail("down")
+    monitor.log({"a": 1}, step=1)
+    wait_until(lambda: "not available" in caplog.text)
     with pytest.raises(BackendError, match="the server is down"):
-        for step in range(100_000):
-            monitor.log({"a": 1}, step=step)
-            threading.Event().wait(0.01)
+        monitor.log({"a": 2}, step=2)
     with pytest.raises(Undelivered, match="rolecall deliver"):
         monitor.close(timeout=0.5)
     server.mend("down")
@@ -320,17 +330,17 @@ def test_an_unfinished_job_goes_on_and_a_finished_one_is_kept_aside(
     make_config: MakeConfig, server: LinesServer
 ) -> None:
     config = make_config()
-    with pytest.raises(RuntimeError), launch(config) as first:
-        log_some(first.config, "trainer")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail(config, RuntimeError)
+    (run_id,) = server.runs()
     with launch(config) as second:
         log_some(second.config, "trainer")
-    assert second.run_id == first.run_id
+    assert second.run_id == run_id
     assert set(server.seqs("trainer")) == {(session, seq) for session in (1, 2) for seq in range(1, 11)}
     with launch(config) as third:
         pass
-    assert third.run_id != first.run_id
-    kept = config.monitor_dir / "previous" / (first.run_id or "")
+    assert third.run_id != run_id
+    kept = config.monitor_dir / "previous" / run_id
     assert (kept / "journal" / "trainer" / "2.jsonl").exists()
     assert not (config.monitor_dir / "journal" / "trainer").exists()
 
@@ -353,7 +363,7 @@ def test_resume_must_and_never(make_config: MakeConfig) -> None:
 def test_another_project_or_run_in_an_unfinished_jobs_directory_is_an_error(make_config: MakeConfig) -> None:
     local = {"monitor_type": "local", "monitor_args": {}}
     launch(make_config(**local, run_id="one")).close("failed")
-    with pytest.raises(ConfigError, match="project 'gsm8k', not 'math'.*another monitor_dir"):
+    with pytest.raises(ConfigError, match=r"project 'gsm8k', not 'math'.*another monitor_dir"):
         launch(make_config(**local, project="math"))
     with pytest.raises(ConfigError, match="run_id 'one', not 'two'"):
         launch(make_config(**local, run_id="two"))
@@ -392,7 +402,7 @@ def test_a_monitor_that_nobody_closed_warns_and_still_ends(make_config: MakeConf
     with launch(make_config(monitor_type="local", monitor_args={})) as job:
         monitor = open_monitor(job.config, "trainer")
         monitor.log({"a": 1}, step=1)
-        with pytest.warns(ResourceWarning, match="monitor of trainer was never closed"):
+        with pytest.warns(ResourceWarning, match="monitor of trainer was never closed"):  # noqa: PT031
             del monitor
             gc.collect()
         journal = job.config.monitor_dir / "journal" / "trainer" / "1.jsonl"

@@ -1,0 +1,305 @@
+"""A job of real processes that are really killed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lines_server import LinesServer
+
+from rolecall import Job, MonitorConfig, launch, open_monitor
+from rolecall.claims import newest
+from rolecall.layout import Layout
+
+pytestmark = pytest.mark.processes
+
+MakeConfig = Callable[..., MonitorConfig]
+Wait = Callable[..., None]
+
+ROLE = """
+import os, signal, sys, time
+from rolecall import MonitorConfig, open_monitor
+role, rank, steps, end = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+monitor = open_monitor(MonitorConfig.from_env(), role, int(rank) if rank else None)
+for step in range(1, steps + 1):
+    monitor.log({"reward/mean": step / 2}, step=step)
+print("logged", flush=True)
+if end == "close":
+    monitor.close()
+elif end == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+elif end == "exit":
+    os._exit(3)
+elif end == "wait":
+    time.sleep(600)
+"""
+
+
+def start_role(
+    config: MonitorConfig,
+    role: str,
+    rank: int | None = None,
+    steps: int = 100,
+    end: str = "close",
+    **options: Any,
+) -> subprocess.Popen[str]:
+    rank_word = "" if rank is None else str(rank)
+    return subprocess.Popen(
+        [sys.executable, "-c", ROLE, role, rank_word, str(steps), end],
+        env={**os.environ, **config.to_env()},
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 60.0) -> int:
+    process.communicate(timeout=timeout)
+    return process.returncode
+
+
+def explore(config: MonitorConfig, rank: int) -> None:
+    with open_monitor(config, "explorer", rank) as monitor:
+        for step in range(1, 101):
+            monitor.log({"reward/mean": step / 2}, step=step)
+
+
+def axis(server: LinesServer, job: Job, writer: str) -> list[int]:
+    return [step for step, _ in server.points(job.run_id or "", writer, f"{writer}/step")]
+
+
+def courier_pids(config: MonitorConfig, writer: str) -> list[int]:
+    claim = newest(Layout(config.monitor_dir).delivery("lines", writer))
+    owner = claim.owner() if claim else None
+    return [owner.pid] if owner is not None and owner.is_running() else []
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_roles_of_multiprocessing_share_a_run(
+    make_config: MakeConfig, server: LinesServer, method: str
+) -> None:
+    context = multiprocessing.get_context(method)
+    with launch(make_config(courier="process")) as job:
+        children = [context.Process(target=explore, args=(job.config, rank)) for rank in range(2)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join(60)
+            assert child.exitcode == 0
+    assert server.runs() == [job.run_id]
+    for rank in range(2):
+        assert axis(server, job, f"explorer/{rank}") == list(range(1, 101))
+
+
+def test_roles_of_subprocess_share_a_run(make_config: MakeConfig, server: LinesServer) -> None:
+    with launch(make_config(courier="process")) as job:
+        roles = [start_role(job.config, "explorer", 0), start_role(job.config, "trainer")]
+        assert [finish(role) for role in roles] == [0, 0]
+    assert axis(server, job, "explorer/0") == list(range(1, 101))
+    assert axis(server, job, "trainer") == list(range(1, 101))
+    assert len({line["pid"] for line in server.lines()}) == 3, (
+        "a courier beside each role, and the launcher's"
+    )
+    assert os.getpid() not in {line["pid"] for line in server.lines()}
+
+
+@pytest.mark.parametrize(("end", "status"), [("kill", -signal.SIGKILL), ("exit", 3)])
+def test_a_killed_role_loses_no_row(
+    make_config: MakeConfig, server: LinesServer, wait_until: Wait, end: str, status: int
+) -> None:
+    with launch(make_config(courier="process")) as job:
+        assert finish(start_role(job.config, "trainer", steps=2000, end=end)) == status
+        wait_until(lambda: any(line.get("by") == "trainer" and "closed" in line for line in server.lines()))
+        assert [line["closed"] for line in server.lines() if "closed" in line] == ["killed"]
+        wait_until(lambda: not courier_pids(job.config, "trainer"))
+    assert axis(server, job, "trainer") == list(range(1, 2001))
+
+
+def test_a_killed_role_comes_back_as_the_same_writer(make_config: MakeConfig, server: LinesServer) -> None:
+    with launch(make_config(courier="process")) as job:
+        finish(start_role(job.config, "trainer", steps=50, end="kill"))
+        assert finish(start_role(job.config, "trainer", steps=50)) == 0
+    assert server.seqs("trainer") == [(session, seq) for session in (1, 2) for seq in range(1, 51)]
+
+
+def test_a_killed_launcher_leaves_the_roles_alone_and_the_run_is_ended(
+    make_config: MakeConfig, server: LinesServer, wait_until: Wait
+) -> None:
+    config = make_config(courier="process")
+    script = (
+        "import sys, time; from rolecall import MonitorConfig, launch\n"
+        "job = launch(MonitorConfig.from_env()); print(job.config.to_env()['ROLECALL_CONFIG'], flush=True)\n"
+        "time.sleep(600)"
+    )
+    environ = {**os.environ, **config.to_env()}
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", script], env=environ, stdout=subprocess.PIPE, text=True
+    )
+    assert launcher.stdout is not None
+    handed_on = MonitorConfig.from_env({"ROLECALL_CONFIG": launcher.stdout.readline().strip()})
+    role = start_role(handed_on, "trainer", end="wait")
+    assert role.stdout is not None
+    assert role.stdout.readline() == "logged\n"
+    launcher.kill()
+    launcher.communicate()
+    survivor = start_role(handed_on, "explorer")
+    assert finish(survivor) == 0
+    assert [line["by"] for line in server.lines() if "closed" in line] == ["explorer"]
+    role.kill()
+    role.communicate()
+    wait_until(lambda: [line for line in server.lines() if "closed" in line and line["by"] is None])
+    assert server.lines()[-1] | {"pid": 0} == {"closed": "killed", "by": None, "primary": True, "pid": 0}
+    with launch(config) as job:
+        assert job.run_id == handed_on.run_id
+
+
+def test_ctrl_c_ends_the_role_and_its_courier_still_delivers(
+    make_config: MakeConfig, server: LinesServer
+) -> None:
+    with launch(make_config(courier="process")) as job:
+        role = start_role(
+            job.config, "trainer", end="wait", start_new_session=True, stderr=subprocess.DEVNULL
+        )
+        assert role.stdout is not None
+        assert role.stdout.readline() == "logged\n"
+        os.killpg(role.pid, signal.SIGINT)
+        assert finish(role) != 0
+    assert axis(server, job, "trainer") == list(range(1, 101))
+
+
+def test_a_parent_that_reads_the_roles_output_is_not_held_up_by_the_courier(
+    make_config: MakeConfig, server: LinesServer, wait_until: Wait
+) -> None:
+    with launch(make_config(courier="process")) as job:
+        role = start_role(job.config, "trainer", end="wait", stderr=subprocess.PIPE)
+        assert role.stdout is not None
+        assert role.stdout.readline() == "logged\n"
+        wait_until(lambda: server.seqs("trainer"))
+        server.fail("down")
+        role.kill()
+        assert finish(role, timeout=5.0) == -signal.SIGKILL
+        assert courier_pids(job.config, "trainer"), "the courier has outlived the role"
+        server.mend("down")
+    assert axis(server, job, "trainer")[-1] == 100
+
+
+def test_a_forked_child_does_not_write_into_its_parents_journal(
+    make_config: MakeConfig, server: LinesServer
+) -> None:
+    with launch(make_config(courier="process")) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"a": 1}, step=1)
+        child = os.fork()
+        if child == 0:
+            monitor.log({"a": 666}, step=666)
+            monitor.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        monitor.log({"a": 2}, step=2)
+    assert axis(server, job, "trainer") == [1, 2]
+
+
+def test_no_secret_in_the_couriers_arguments_environment_or_files(
+    make_config: MakeConfig, server: LinesServer, wait_until: Wait
+) -> None:
+    args = {"path": server.path, "api_key": "sk-topsecret"}
+    with launch(make_config(courier="process", monitor_args=args)) as job:
+        with open_monitor(
+            job.config, "trainer", run_config={"key": "sk-topsecret", "api_key": "x"}
+        ) as monitor:
+            monitor.log({"a": 1}, step=1)
+            wait_until(lambda: courier_pids(job.config, "trainer"))
+            (pid,) = courier_pids(job.config, "trainer")
+            proc = Path(f"/proc/{pid}")
+            assert b"topsecret" not in (proc / "cmdline").read_bytes() + (proc / "environ").read_bytes()
+    written = [path for path in server.path.parent.rglob("*") if path.is_file()]
+    assert len(written) > 10
+    assert not [path for path in written if b"topsecret" in path.read_bytes()]
+
+
+def test_what_an_outage_left_is_delivered_by_the_command(
+    make_config: MakeConfig, server: LinesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(courier="process")
+    job = launch(config)
+    server.fail("down")
+    role = start_role(job.config, "trainer", end="wait")
+    assert role.stdout is not None
+    assert role.stdout.readline() == "logged\n"
+    for pid in courier_pids(job.config, "trainer"):
+        os.kill(pid, signal.SIGKILL)
+    role.kill()
+    role.communicate()
+    job.close("failed", timeout=0.1)
+    for pid in courier_pids(job.config, "@launch"):
+        os.kill(pid, signal.SIGKILL)
+    deliver = [sys.executable, "-m", "rolecall", "deliver", str(config.monitor_dir)]
+    first = subprocess.run([*deliver, "--timeout", "1"], capture_output=True, text=True, check=False)
+    assert first.returncode == 1
+    assert "100 rows are not in lines" in first.stderr
+    server.mend("down")
+    for _ in range(2):
+        again = subprocess.run(deliver, capture_output=True, text=True, check=False)
+        assert (again.returncode, again.stdout) == (0, "all rows are delivered\n"), again.stderr
+    assert axis(server, job, "trainer") == list(range(1, 101))
+    assert [line["closed"] for line in server.lines() if line.get("by") is None and "closed" in line] == [
+        "failed"
+    ]
+
+
+def test_a_whole_job_is_copied_to_another_backend(make_config: MakeConfig, server: LinesServer) -> None:
+    config = make_config(courier="process", monitor_type="local", monitor_args={})
+    with launch(config) as job:
+        assert finish(start_role(job.config, "trainer")) == 0
+    args = json.dumps({"path": str(server.path)})
+    deliver = [
+        sys.executable,
+        "-m",
+        "rolecall",
+        "deliver",
+        str(config.monitor_dir),
+        "--to",
+        "lines",
+        "--args",
+        args,
+    ]
+    done = subprocess.run(deliver, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "all rows are delivered\n"), done.stderr
+    assert axis(server, job, "trainer") == list(range(1, 101))
+    assert [line["closed"] for line in server.lines() if line.get("primary") and "closed" in line] == [
+        "finished"
+    ]
+
+
+def test_a_role_that_logs_imports_no_sdk_and_no_numpy(make_config: MakeConfig) -> None:
+    script = ROLE + "\nprint(*sys.modules)"
+    with launch(make_config(courier="process")) as job:
+        role = subprocess.run(
+            [sys.executable, "-c", script, "trainer", "", "10", "close"],
+            env={**os.environ, **job.config.to_env()},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    loaded = {name.partition(".")[0] for name in role.stdout.split()}
+    assert "rolecall" in loaded
+    assert loaded & {"wandb", "mlflow", "tensorboardX", "torch", "ray", "numpy", "pandas", "rich"} == set()
+
+
+def test_a_hanging_backend_does_not_hold_up_the_end(make_config: MakeConfig, server: LinesServer) -> None:
+    with launch(make_config(courier="process")) as job:
+        monitor = open_monitor(job.config, "trainer")
+        server.fail("hang")
+        monitor.log({"a": 1}, step=1)
+        start = time.monotonic()
+        monitor.close(timeout=1.0)
+        assert time.monotonic() - start < 10
+        server.mend("hang")
