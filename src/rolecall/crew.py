@@ -64,6 +64,7 @@ class Crew:
         session = newest(self._layout.journal(writer))
         self._mirror = Mirror(spool, session.path) if spool and session else None
         self._couriers: list[Courier] = []
+        self._alive = time.monotonic()
         self._threads = [threading.Thread(target=self._serve, args=(plan,), daemon=True) for plan in plans]
 
     def start(self) -> None:
@@ -187,9 +188,9 @@ class Crew:
         """Whether the writer has ended and no courier gave a sign of life for as long as it may drain."""
         session = newest(self._layout.journal(self._writer))
         if session is not None and session.is_live():
-            return False
-        signs = [courier.last_sign for courier in self._couriers]
-        return bool(signs) and all(time.monotonic() - sign > DRAIN for sign in signs)
+            self._alive = time.monotonic()
+        signs = [self._alive, *(courier.last_sign for courier in self._couriers)]
+        return time.monotonic() - max(signs) > DRAIN
 
     def _tell(self, news: News) -> None:
         secrets = self._config.secrets

@@ -87,7 +87,7 @@ def courier_pids(config: MonitorConfig, writer: str) -> list[int]:
 def test_roles_of_multiprocessing_share_a_run(
     make_config: MakeConfig, server: LinesServer, method: str
 ) -> None:
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     with launch(make_config(courier="process")) as job:
         children = [context.Process(target=explore, args=(job.config, rank)) for rank in range(2)]
         for child in children:
@@ -211,15 +211,15 @@ def test_no_secret_in_the_couriers_arguments_environment_or_files(
     make_config: MakeConfig, server: LinesServer, wait_until: Wait
 ) -> None:
     args = {"path": server.path, "api_key": "sk-topsecret"}
-    with launch(make_config(courier="process", monitor_args=args)) as job:
-        with open_monitor(
-            job.config, "trainer", run_config={"key": "sk-topsecret", "api_key": "x"}
-        ) as monitor:
-            monitor.log({"a": 1}, step=1)
-            wait_until(lambda: courier_pids(job.config, "trainer"))
-            (pid,) = courier_pids(job.config, "trainer")
-            proc = Path(f"/proc/{pid}")
-            assert b"topsecret" not in (proc / "cmdline").read_bytes() + (proc / "environ").read_bytes()
+    with (
+        launch(make_config(courier="process", monitor_args=args)) as job,
+        open_monitor(job.config, "trainer", run_config={"key": "sk-topsecret", "api_key": "x"}) as monitor,
+    ):
+        monitor.log({"a": 1}, step=1)
+        wait_until(lambda: courier_pids(job.config, "trainer"))
+        (pid,) = courier_pids(job.config, "trainer")
+        proc = Path(f"/proc/{pid}")
+        assert b"topsecret" not in (proc / "cmdline").read_bytes() + (proc / "environ").read_bytes()
     written = [path for path in server.path.parent.rglob("*") if path.is_file()]
     assert len(written) > 10
     assert not [path for path in written if b"topsecret" in path.read_bytes()]

@@ -22,5 +22,5 @@ class TestLinesContract(BackendContract):
         return {"path": str(server.path)}
 
     def points(self, job: FinishedJob, writer: str, key: str) -> Points:
-        server = LinesServer(job.config.monitor_args["lines"].path)
+        server = LinesServer(Path(job.config.monitor_args["lines"].model_dump()["path"]))
         return sorted(set(server.points(job.run_ids[writer], writer, job.key(writer, key))))

@@ -1,0 +1,201 @@
+"""What is checked, and beside which versions of what.
+
+`nox` runs the default sessions, `nox -l` lists all, `nox -s tests -- -k journal` hands arguments to pytest.
+Everything comes from requirements/*.txt, pinned and hash-checked. `nox -s lock` makes those, from the
+pyproject.toml files and from requirements/*.in, each of which is one cell of the matrix.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = [
+    "lint",
+    "types",
+    "docs",
+    "tests",
+    "tensorboard",
+    "mlflow",
+    "mlflow_server",
+    "install",
+    "demo",
+]
+
+LOCKS = Path("requirements")
+MLFLOW = "plugins/rolecall-mlflow"
+TENSORBOARD = "plugins/rolecall-tensorboard"
+ALL = (".", MLFLOW, TENSORBOARD)
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # nothing here calls home
+# What builds our distributions is locked too, and apart from what they are tested beside.
+BUILD = {f"{tool}_BUILD_CONSTRAINT": f"{LOCKS}/build.txt" for tool in ("UV", "PIP")}
+
+
+def matrix(kind: str) -> Callable[[Any], Any]:
+    """Run a session once for each requirements/{kind}-*.in."""
+    versions = sorted(path.stem.removeprefix(f"{kind}-") for path in LOCKS.glob(f"{kind}-*.in"))
+    return nox.parametrize("version", [nox.param(version, id=version) for version in versions])
+
+
+def install(session: nox.Session, lock: str, *distributions: str) -> None:
+    """Install a lock, and distributions of this repository from where they stand."""
+    session.env.update(QUIET)
+    session.install("--require-hashes", "-r", f"{LOCKS}/{lock}.txt")
+    editable = [argument for path in distributions for argument in ("-e", path)]
+    if editable:
+        session.install("--no-deps", *editable, env=BUILD)
+
+
+# ----------------------------------------------------------------------- tests
+
+
+@nox.session
+@matrix("core")
+def tests(session: nox.Session, version: str) -> None:
+    """The core alone: no plugin and no SDK is installed."""
+    install(session, f"core-{version}", ".")
+    session.run("pytest", "tests", *session.posargs)
+
+
+@nox.session
+@matrix("tensorboard")
+def tensorboard(session: nox.Session, version: str) -> None:
+    """rolecall-tensorboard beside one version of tensorboardX."""
+    install(session, f"tensorboard-{version}", ".", TENSORBOARD)
+    session.run("pytest", f"{TENSORBOARD}/tests", *session.posargs)
+
+
+@nox.session
+@matrix("mlflow")
+def mlflow(session: nox.Session, version: str) -> None:
+    """rolecall-mlflow and its extras beside one version of mlflow-skinny, with nothing else of MLflow."""
+    install(session, f"mlflow-{version}", ".", MLFLOW)
+    session.run("pytest", f"{MLFLOW}/tests", *session.posargs)
+
+
+@nox.session
+@matrix("mlflow_server")
+def mlflow_server(session: nox.Session, version: str) -> None:
+    """rolecall-mlflow against a real `mlflow server` on this machine, client and server of one version."""
+    install(session, f"mlflow_server-{version}", ".", MLFLOW)
+    session.run("pytest", "-m", "servers", f"{MLFLOW}/tests", *session.posargs)
+
+
+@nox.session(name="install")
+def install_(session: nox.Session) -> None:
+    """The built wheels: installed here, and handed to tests that install them somewhere clean."""
+    install(session, "dev")
+    wheels = Path(session.create_tmp()) / "wheels"
+    shutil.rmtree(wheels, ignore_errors=True)
+    for path in ALL:
+        session.run("python", "-m", "build", "--wheel", "--no-isolation", "-o", wheels, path, silent=True)
+    session.install("--no-deps", "--force-reinstall", *map(str, sorted(wheels.glob("*.whl"))))
+    env = {"ROLECALL_WHEELS": str(wheels.resolve())}
+    session.run("pytest", "-m", "install", *session.posargs, env=env)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """`rolecall demo` as a newcomer runs it, then what it promises, on several seeds and backends."""
+    install(session, "dev", *ALL)
+    with session.chdir(session.create_tmp()):
+        session.run("rolecall", "demo")
+    session.run("pytest", "-m", "demo", *session.posargs)
+
+
+@nox.session
+def web(session: nox.Session) -> None:
+    """The web UIs of MLflow and TensorBoard, looked at in Debian's Chromium. By name only."""
+    chromium = os.environ.get("ROLECALL_CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        session.error("no Chromium: `apt-get install chromium`, or say in ROLECALL_CHROMIUM where it is")
+    install(session, "web", *ALL)
+    session.run("pytest", "-m", "web", *session.posargs, env={"ROLECALL_CHROMIUM": chromium})
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Which lines the tests of all three distributions reach, sub-processes included. By name only."""
+    install(session, "dev", *ALL)
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, success_codes=[0, 1])
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+# ---------------------------------------------------------------- what is read
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff, and whether the changelog's fragments can be put together."""
+    install(session, "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict, on sources, tests and the files beside them."""
+    install(session, "dev", *ALL)
+    session.run("mypy", "noxfile.py", "conftest.py", "src", f"{MLFLOW}/src", f"{TENSORBOARD}/src")
+    # each directory by itself: tests are no package, and two distributions may have one file name
+    for tests in ("tests", f"{MLFLOW}/tests", f"{TENSORBOARD}/tests"):
+        session.run("mypy", tests)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, without a warning; `nox -s docs -- serve` shows it."""
+    install(session, "docs")
+    build = ("build", "--strict", "--quiet", "--site-dir", f"{session.create_tmp()}/site")
+    # the theme's notice on what will follow MkDocs 1 is no fault of these pages
+    session.run("mkdocs", *(session.posargs or build), env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+# ------------------------------------------------------------------------ lock
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Resolve requirements/*.txt anew. By name only; `-- --upgrade` takes newer versions."""
+    install(session, "nox")
+    core = ("pyproject.toml", "--extra", "cli", "--group", "test")
+    with_mlflow = (f"{MLFLOW}/pyproject.toml", "--extra", "local", "--extra", "system")
+    everything = ("pyproject.toml", "--extra", "all", *with_mlflow)
+    groups = {
+        "core": core,
+        "tensorboard": (*core, f"{TENSORBOARD}/pyproject.toml", "--group", "read-tensorboard"),
+        "mlflow": (*core, *with_mlflow),
+        "mlflow_server": (*core, *with_mlflow),
+    }
+    for cell in sorted(LOCKS.glob("*.in")):
+        resolve(session, cell.stem, str(cell), *groups[cell.stem.partition("-")[0]])
+    for name in ("nox", "build", "lint", "docs"):
+        resolve(session, name, "--group", name)
+    resolve(session, "dev", *everything, "--group", "dev")
+    newest = max(LOCKS.glob("mlflow_server-*.in"))  # the whole of MLflow, for its UI
+    resolve(session, "web", str(newest), *everything, "--group", "web")
+
+
+def resolve(session: nox.Session, name: str, *sources: str) -> None:
+    """Write one lock: for every platform, with hashes, without this repository's own distributions."""
+    ours = ("rolecall", "rolecall-mlflow", "rolecall-tensorboard")
+    omit = [argument for name in ours for argument in ("--no-emit-package", name)]
+    session.run(
+        *("uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"),
+        *("--custom-compile-command", "nox -s lock", "--output-file", f"{LOCKS}/{name}.txt"),
+        *omit,
+        *sources,
+        *session.posargs,
+        silent=True,
+    )

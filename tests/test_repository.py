@@ -1,0 +1,85 @@
+"""What pyproject.toml files, locks, README and .ci/run say of each other."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+LOCKS = ROOT / "requirements"
+DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))]
+
+
+def project(directory: Path) -> dict[str, Any]:
+    table: dict[str, Any] = tomllib.loads((directory / "pyproject.toml").read_text())["project"]
+    return table
+
+
+def floors(*requirements: str) -> dict[str, Version]:
+    return {
+        requirement.name.lower(): Version(spec.version)
+        for requirement in map(Requirement, requirements)
+        for spec in requirement.specifier
+        if spec.operator in {">=", "=="}
+    }
+
+
+def cell(name: str) -> dict[str, Version]:
+    lines = (LOCKS / f"{name}.in").read_text().splitlines()
+    return floors(*(line for line in lines if line and not line.startswith("#")))
+
+
+def test_the_core_is_tested_beside_the_oldest_that_it_claims() -> None:
+    core = project(ROOT)
+    assert cell("core-oldest") == floors(*core["dependencies"], *core["optional-dependencies"]["cli"])
+
+
+@pytest.mark.parametrize(("plugin", "sdk"), [("mlflow", "mlflow-skinny"), ("tensorboard", "tensorboardx")])
+def test_a_plugin_is_tested_beside_the_oldest_sdk_that_it_claims(plugin: str, sdk: str) -> None:
+    claimed = floors(*project(ROOT / "plugins" / f"rolecall-{plugin}")["dependencies"])[sdk]
+    assert claimed == min(cell(path.stem)[sdk] for path in LOCKS.glob(f"{plugin}-*.in"))
+
+
+@pytest.mark.parametrize("path", sorted(LOCKS.glob("*.in")), ids=lambda path: path.stem)
+def test_a_cell_of_the_matrix_is_named_after_what_it_holds(path: Path) -> None:
+    version = path.stem.partition("-")[2]
+    assert version in {"oldest", "newest"} or list(cell(path.stem).values()) == [Version(version)]
+
+
+@pytest.mark.parametrize("path", sorted(LOCKS.glob("*.in")), ids=lambda path: path.stem)
+def test_every_cell_is_locked(path: Path) -> None:
+    locked = path.with_suffix(".txt").read_text()
+    pins = {
+        name: Version(version) for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", locked, re.MULTILINE)
+    }
+    assert cell(path.stem).items() <= pins.items()
+
+
+def test_locks_are_hashed_and_name_no_address_and_no_directory() -> None:
+    for path in LOCKS.glob("*.txt"):
+        text = path.read_text()
+        assert "--hash=sha256:" in text
+        assert not re.search(r"://|^-|[\s=]/\w", text, re.MULTILINE), path
+
+
+def test_all_distributions_have_one_version_and_one_licence() -> None:
+    assert len({project(directory)["version"] for directory in DISTRIBUTIONS}) == 1
+    assert len({(directory / "LICENSE").read_text() for directory in DISTRIBUTIONS}) == 1
+
+
+def test_every_plugin_has_an_extra_and_a_typed_package() -> None:
+    extras = project(ROOT)["optional-dependencies"]
+    for directory in DISTRIBUTIONS[1:]:
+        name = project(directory)["name"]
+        assert extras[name.removeprefix("rolecall-")] == [name]
+        assert (directory / "src" / name.replace("-", "_") / "py.typed").exists()
+
+
+def test_ci_finds_the_test_command_in_the_readme() -> None:
+    pattern = re.search(r"grep --max-count=1 '([^']+)'", (ROOT / ".ci" / "run").read_text())
+    assert pattern
+    assert len(re.findall(pattern[1], (ROOT / "README.md").read_text(), re.MULTILINE)) == 1
