@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from rolecall.backend import Row
-from rolecall.frames import Frame, encode, read_frames
+from rolecall.files import open_own
+from rolecall.frames import Frame, append_frame, read_frames
 from rolecall.layout import Layout, writer_of
 
 __all__ = ["AxisBook", "Placement", "axis_of"]
@@ -132,14 +133,9 @@ class AxisBook:
         """One synced write to this writer's file; what a dead process left torn there is closed off."""
         path = self._layout.bindings(self._writer)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab", buffering=0) as file:
-            file.write((b"" if _ends_whole(path) else b"\n") + encode(value))
-            os.fsync(file.fileno())
-
-
-def _ends_whole(path: Path) -> bool:
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size:
-            file.seek(size - 1)
-        return size == 0 or file.read(1) == b"\n"
+        descriptor = open_own(path, create=True)
+        try:
+            append_frame(descriptor, value)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

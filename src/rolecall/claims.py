@@ -13,6 +13,7 @@ An owner on this host lives while its process does. One on another host lives wh
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 import uuid
@@ -22,13 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from rolecall.errors import WriterConflict
-from rolecall.frames import encode, first_frame, last_frame
+from rolecall.files import open_own
+from rolecall.frames import append_frame, encode, first_frame, last_frame
 
 __all__ = ["HEARTBEAT", "STALE", "Owner", "Session", "claim", "end", "newest", "sessions", "this_process"]
 
 HEARTBEAT = 5.0
 STALE = 60.0
-SUFFIX = ".jsonl"
+_SESSION = re.compile(r"([1-9][0-9]{0,17})\.jsonl", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,11 @@ class Session:
 
     def owner(self) -> Owner | None:
         """Whose it is; `None` if its first frame does not say."""
-        try:
-            return Owner(**self.header()["owner"])
-        except (KeyError, TypeError):
-            return None
+        match self.header().get("owner"):
+            case {"host": str(host), "pid": int(pid), "start": str(start)}:
+                return Owner(host, pid, start)
+            case _:
+                return None
 
     def is_live(self) -> bool:
         """Whether its owner runs and has not ended it."""
@@ -94,9 +97,8 @@ def this_process() -> Owner:
 def sessions(directory: Path) -> list[Session]:
     """The sessions of a claim, oldest first."""
     names = os.listdir(directory) if directory.is_dir() else []
-    numbers = (name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX))
-    found = (int(number) for number in numbers if number.isdecimal())
-    return [Session(directory / f"{number}{SUFFIX}", number) for number in sorted(found)]
+    numbers = (int(match[1]) for match in map(_SESSION.fullmatch, names) if match)
+    return [_session(directory, number) for number in sorted(numbers)]
 
 
 def newest(directory: Path) -> Session | None:
@@ -122,22 +124,30 @@ def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
 
 def end(session: Session, status: str) -> None:
     """End a session that is nothing but a claim; only its owner may."""
-    with open(session.path, "ab", buffering=0) as file:
-        file.write(encode({"end": status}))
+    descriptor = open_own(session.path)
+    try:
+        append_frame(descriptor, {"end": status})
+    finally:
+        os.close(descriptor)
+
+
+def _session(directory: Path, number: int) -> Session:
+    return Session(directory / f"{number}.jsonl", number)
 
 
 def _create(directory: Path, number: int, header: Mapping[str, Any]) -> Session | None:
     """The new session, or `None` if another process took the number first."""
-    path = directory / f"{number}{SUFFIX}"
+    session = _session(directory, number)
     draft = directory / f".{uuid.uuid4().hex}"
-    draft.write_bytes(encode({"rolecall": 1, "owner": asdict(this_process()), **header}))
     try:
-        os.link(draft, path)
+        draft.write_bytes(encode({"rolecall": 1, "owner": asdict(this_process()), **header}))
+        os.link(draft, session.path)
     except FileExistsError:
-        return None
+        # Over NFS a link can succeed, its answer get lost, and its repetition say that there is one.
+        return session if draft.samefile(session.path) else None
     finally:
-        draft.unlink()
-    return Session(path, number)
+        draft.unlink(missing_ok=True)
+    return session
 
 
 def _conflict(holder: str, session: Session) -> str:
@@ -152,7 +162,7 @@ def _conflict(holder: str, session: Session) -> str:
 def _start_of(pid: int) -> str | None:
     """When a live process started, as an opaque text; `None` if there is none, or only a zombie."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:
         return None if Path("/proc/self/stat").exists() else _start_without_proc(pid)
     except OSError:

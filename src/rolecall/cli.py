@@ -8,18 +8,22 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pydantic import ValidationError
 
+from rolecall.builtin import LOCAL, NONE
 from rolecall.config import MonitorConfig
 from rolecall.courier import News
-from rolecall.errors import ConfigError, RolecallError
+from rolecall.errors import BackendError, ConfigError, RolecallError
 from rolecall.registry import Registry
 from rolecall.resolve import resolve
+from rolecall.sources import parse_yaml
 
 __all__ = ["main"]
 
@@ -93,8 +97,13 @@ def _backends(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, indent=2))
         return 0
+    width = min(shutil.get_terminal_size().columns, 110)
+    names = max(len(one["name"]) for one in found)
+    bringers = max(len(one["distribution"]) for one in found)
     for one in found:
-        print(f"{one['name']:<14} {one['distribution']:<34} {_sharing(one)}")
+        verdict, words = _sharing(one)
+        print(f"{one['name']:<{names}}  {one['distribution']:<{bringers}}  {verdict}")
+        print(_indented(words, names + 2, width), end="")
     return 0
 
 
@@ -106,15 +115,43 @@ def _backend(registry: Registry, name: str) -> dict[str, Any]:
     try:
         backend = registry.load(name)
         support = backend.supports_shared_run(backend.args_model()())
-    except Exception as error:  # noqa: BLE001 - another's plugin, whatever it raises; the list goes on
+    except ValidationError as error:
+        return {**found, "reason": _no_defaults(error)}
+    except RolecallError as error:
         return {**found, "error": str(error)}
     return {**found, "shared_run": support.supported, "reason": support.reason}
 
 
-def _sharing(one: Mapping[str, Any]) -> str:
+def _no_defaults(error: ValidationError) -> str:
+    """Why a backend's arguments cannot be made without a word from the user."""
+    paths = [".".join(map(str, fault["loc"])) or "all together" for fault in error.errors(include_url=False)]
+    return (
+        f"its monitor_args have no default that will do: {', '.join(paths)}. Give them in a config, and "
+        f"`rolecall check CONFIG` says what it will do"
+    )
+
+
+def _sharing(one: Mapping[str, Any]) -> tuple[str, str]:
+    """Whether a backend shares runs, and the words for it."""
     if "error" in one:
-        return f"broken: {one['error']}"
-    return "shared runs" if one["shared_run"] else f"no shared runs: {one['reason']}"
+        return "broken", one["error"]
+    if one["shared_run"] is None:
+        return "shared runs: depends", one["reason"]
+    return ("shared runs" if one["shared_run"] else "no shared runs"), one["reason"]
+
+
+def _indented(words: str, indent: int, width: int) -> str:
+    """A paragraph that fits the terminal; commands and paths are not broken."""
+    margin = " " * indent
+    lines = textwrap.wrap(
+        words,
+        max(width, indent + 40),
+        initial_indent=margin,
+        subsequent_indent=margin,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "".join(f"{line}\n" for line in lines)
 
 
 # ----------------------------------------------------------------------- check
@@ -224,12 +261,24 @@ def _deliver(options: argparse.Namespace) -> int:
     from rolecall.deliver import deliver
 
     args = _mapping("--args", options.args)
+    if options.to:
+        _check_backend("--to", options.to)
     keyed = {options.to: args} if options.to and options.to not in args else args
     left = deliver(options.directory, options.to, keyed, _tell, options.timeout)
     for one in left:
         print(f"{one.writer}: {one.rows} rows are not in {one.backend}", file=sys.stderr)
     print("something is left; run the same again later" if left else "all rows are delivered")
     return 1 if left else 0
+
+
+def _check_backend(option: str, name: str) -> None:
+    """Tell of a backend that cannot be delivered to by the option that named it."""
+    if name in (LOCAL, NONE):
+        raise ConfigError(f"{option}: {name!r} is no place to deliver to; name another backend")
+    try:
+        Registry().load(name)
+    except BackendError as error:
+        raise type(error)(f"{option}: {error}") from error.__cause__
 
 
 def _tell(writer: str, news: News) -> None:
@@ -248,10 +297,7 @@ def _positive(text: str) -> int:
 
 
 def _mapping(option: str, text: str) -> dict[str, Any]:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{option}: is neither YAML nor JSON: {' '.join(str(error).split())}") from None
+    value = parse_yaml(text, option)
     if not isinstance(value, dict):
         raise ConfigError(f"{option}: must be a mapping such as '{{uri: sqlite:///runs.db}}', not {text!r}")
-    return value
+    return {str(key): item for key, item in value.items()}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -25,13 +24,16 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError, to_jsonable_python
+from pydantic_core import PydanticCustomError
 
+from rolecall.arguments import plain_args, typed_args
 from rolecall.builtin import LOCAL, NONE
-from rolecall.errors import ConfigError
+from rolecall.errors import BackendError, ConfigError
+from rolecall.faults import explain
 from rolecall.plan import Plan
 from rolecall.registry import Registry
-from rolecall.secrets import reveal, scrub, secrets_of
+from rolecall.secrets import secrets_of
+from rolecall.sources import Source, read_source
 
 __all__ = ["DISABLED_VARIABLE", "VARIABLE", "MonitorConfig"]
 
@@ -44,9 +46,19 @@ Slug = Annotated[
 ]
 
 
+_NO_PATH = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
+
 def _absolute(value: object) -> object:
     """Roles may stand in another working directory than the launcher."""
-    return Path(os.path.abspath(Path(value).expanduser())) if isinstance(value, (str, Path)) else value
+    if not isinstance(value, (str, Path)):
+        return value
+    if _NO_PATH.search(str(value)):
+        raise PydanticCustomError("path", "must be the path of a directory, without control characters")
+    try:
+        return Path(os.path.abspath(Path(value).expanduser()))
+    except RuntimeError as error:
+        raise PydanticCustomError("path", "the home directory is not known; write it out") from error
 
 
 Directory = Annotated[Path, BeforeValidator(_absolute)]
@@ -116,6 +128,20 @@ class MonitorConfig(BaseModel):
         """Whether all of it is off: `monitor_type: none`, or `ROLECALL_DISABLED` in the environment."""
         return self.monitor_type == (NONE,) or os.environ.get(DISABLED_VARIABLE, "0") not in ("", "0")
 
+    if not TYPE_CHECKING:  # a type checker knows better what may be given
+
+        def __init__(self, /, **settings: Any) -> None:
+            """Check what is given, as `load` does."""
+            try:
+                super().__init__(**settings)
+            except ValidationError as error:
+                raise ConfigError(
+                    explain(error, Source(settings), type(self).model_fields, Registry())
+                ) from None
+
+        # pydantic's word for "validation need not go through it": `load` brings a registry that it would lose.
+        __init__.__pydantic_base_init__ = True
+
     def model_post_init(self, context: Any, /) -> None:
         """Keep the registry that `load` was given."""
         if isinstance(context, Registry):
@@ -136,17 +162,15 @@ class MonitorConfig(BaseModel):
             raise PydanticCustomError(
                 "monitor_type", "must name one backend, or several different ones; none stands alone"
             )
-        for name in value:
-            if name != NONE:
-                _registry_of(info).load(name)
+        _models(value, _registry_of(info))
         return value
 
     @field_validator("monitor_args", mode="plain")
     @classmethod
     def _typed(cls, value: object, info: ValidationInfo) -> dict[str, BaseModel]:
-        names = [name for name in info.data.get("monitor_type", ()) if name != NONE]
-        models = {name: _registry_of(info).load(name).args_model() for name in names}
-        return _typed_args(value, models)
+        if "monitor_type" not in info.data:
+            return {}  # whose they are is not known, and that is told already
+        return typed_args(value, _models(info.data["monitor_type"], _registry_of(info)))
 
     @model_validator(mode="before")
     @classmethod
@@ -160,21 +184,14 @@ class MonitorConfig(BaseModel):
     def load(cls, source: object, *, registry: Registry | None = None) -> Self:
         """A config from a mapping, a dataclass, an OmegaConf node, or a YAML file.
 
-        A mapping or file may be the whole of a training config, with ours under its key `monitor`.
+        A source may be the whole of a training config, with ours under its key `monitor`; the rest of it is not
+        looked at.
 
         Raises:
-            ConfigError: each fault with its dotted path, what is valid, and what to do.
+            ConfigError: each fault with its dotted path, what was given, what is valid, and what to do.
             BackendError: a backend that it names cannot be used.
         """
-        data, where = _plain(source)
-        if "monitor" in data and "project" not in data:
-            data, where = data["monitor"], f"{where}: monitor" if where else "monitor"
-        if not isinstance(data, Mapping):
-            raise ConfigError(f"{where or 'config'}: must be a mapping, not {type(data).__name__}")
-        try:
-            return cls.model_validate(dict(data), context=registry or Registry())
-        except ValidationError as error:
-            raise ConfigError(_explain(error, where, _arguments(data, registry or Registry()))) from None
+        return cls._validated(read_source(source), registry or Registry())
 
     def to_env(self) -> dict[str, str]:
         """The config as environment variables, for `subprocess`, Slurm or torchrun.
@@ -182,7 +199,9 @@ class MonitorConfig(BaseModel):
         The value is base64 of JSON **with secrets unmasked**: whoever may read the environment of the process
         (`/proc/PID/environ`: its own user and root; a scheduler that stores job environments) can read them.
         """
-        return {VARIABLE: base64.b64encode(json.dumps(self._plain_dump()).encode()).decode()}
+        dump = self.model_dump(exclude={"monitor_args"}, mode="json")
+        dump["monitor_args"] = plain_args(self.monitor_args)
+        return {VARIABLE: base64.b64encode(json.dumps(dump).encode()).decode()}
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -190,44 +209,42 @@ class MonitorConfig(BaseModel):
 
         Raises:
             ConfigError: the variable is missing or is not what `to_env` writes.
+            BackendError: a backend that it names cannot be used where this process stands.
         """
         value = (os.environ if environ is None else environ).get(VARIABLE)
         if value is None:
             raise ConfigError(
                 f"{VARIABLE} is not set; start the role with env={{**os.environ, **job.config.to_env()}}"
             )
-        return cls._load_value(value)
+        return cls._validated(Source(_decode(value), VARIABLE), Registry())
 
     @classmethod
-    def _load_value(cls, value: str) -> Self:
+    def _validated(cls, source: Source, registry: Registry) -> Self:
         try:
-            data = json.loads(base64.b64decode(value, validate=True))
-        except (binascii.Error, ValueError, RecursionError):
-            raise ConfigError(
-                f"{VARIABLE} is not what MonitorConfig.to_env writes; pass it on unchanged"
-            ) from None
-        if not isinstance(data, dict):
-            raise ConfigError(
-                f"{VARIABLE} holds no mapping; pass on what MonitorConfig.to_env writes unchanged"
-            )
-        return cls.load({"monitor": data})
-
-    def _plain_dump(self) -> dict[str, Any]:
-        dump = self.model_dump(exclude={"monitor_args"}, mode="json")
-        args = {name: reveal(model.model_dump()) for name, model in self.monitor_args.items()}
-        return {**dump, "monitor_args": to_jsonable_python(args) if len(args) != 1 else _only(args)}
+            return cls.model_validate(source.data, context=registry)
+        except ValidationError as error:
+            raise ConfigError(explain(error, source, cls.model_fields, registry)) from None
+        except BackendError as error:
+            raise type(error)(f"{source.start}{error}") from error.__cause__
 
 
-def _arguments(data: Mapping[str, Any], registry: Registry) -> dict[str, list[str]]:
-    """The arguments that each selected backend has, as far as there is such a backend."""
-    names = data.get("monitor_type", LOCAL)
-    names = (names,) if isinstance(names, str) else names if isinstance(names, (list, tuple)) else ()
-    found = [name for name in names if name in registry.names()]
-    return {name: sorted(registry.load(name).args_model().model_fields) for name in found}
+def _decode(value: str) -> dict[str, Any]:
+    """What the variable holds."""
+    try:
+        data = json.loads(base64.b64decode(value, validate=True))
+    except (binascii.Error, ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{VARIABLE}: is not what MonitorConfig.to_env writes; pass that on unchanged")
+    return data
 
 
-def _only(args: Mapping[str, Any]) -> Any:
-    return to_jsonable_python(next(iter(args.values())))
+def _models(names: tuple[str, ...], registry: Registry) -> dict[str, type[BaseModel]]:
+    """The model of each backend's arguments."""
+    try:
+        return {name: registry.load(name).args_model() for name in names if name != NONE}
+    except BackendError as error:
+        raise type(error)(f"monitor_type: {error}") from error.__cause__
 
 
 def _registry_of(info: ValidationInfo) -> Registry:
@@ -238,116 +255,3 @@ def _safe(part: str) -> str:
     """A directory name made of a project's or run's name."""
     cleaned = "".join(char if char.isalnum() or char in "._-" else "_" for char in part)
     return cleaned.strip(".") or "_"
-
-
-def _typed_args(value: object, models: Mapping[str, type[BaseModel]]) -> dict[str, BaseModel]:
-    if value is None:
-        value = {}
-    if not isinstance(value, Mapping):
-        raise PydanticCustomError("monitor_args", "must be a mapping of arguments")
-    if len(models) == 1 and not _is_keyed(value, models):
-        ((name, model),) = models.items()
-        return {name: _typed_model(model, value)}
-    return _typed_several(value, models)
-
-
-def _is_keyed(value: Mapping[Any, Any], models: Mapping[str, type[BaseModel]]) -> bool:
-    """Whether the only backend's arguments stand under its name all the same."""
-    ((name, model),) = models.items()
-    return list(value) == [name] and name not in model.model_fields
-
-
-def _typed_model(model: type[BaseModel], value: object) -> BaseModel:
-    return value if isinstance(value, model) else model.model_validate({} if value is None else value)
-
-
-def _typed_several(value: Mapping[Any, Any], models: Mapping[str, type[BaseModel]]) -> dict[str, BaseModel]:
-    typed: dict[str, BaseModel] = {}
-    faults = [_stray(key, models) for key in value if key not in models]
-    for name, model in models.items():
-        try:
-            typed[name] = _typed_model(model, value.get(name))
-        except ValidationError as error:
-            faults += [_moved(fault, name) for fault in error.errors(include_url=False)]
-    if faults:
-        raise ValidationError.from_exception_data("monitor_args", faults, hide_input=True)
-    return typed
-
-
-def _stray(key: object, models: Mapping[str, type[BaseModel]]) -> InitErrorDetails:
-    valid = ", ".join(models) or "none, as monitor_type has no arguments"
-    fault = PydanticCustomError(
-        "not_selected", "is not a backend of monitor_type; valid are {valid}", {"valid": valid}
-    )
-    return InitErrorDetails(type=fault, loc=(str(key),), input=None)
-
-
-def _moved(fault: Any, name: str) -> InitErrorDetails:
-    """The same fault, one step further down the path."""
-    kind = PydanticCustomError(fault["type"], fault["msg"].replace("{", "{{").replace("}", "}}"))
-    return InitErrorDetails(type=kind, loc=(name, *fault["loc"]), input=fault["input"])
-
-
-def _plain(source: object) -> tuple[dict[str, Any], str]:
-    """The source as a plain mapping, and the file it came from."""
-    if isinstance(source, (str, Path)):
-        return _from_yaml(Path(source)), str(source)
-    if isinstance(source, MonitorConfig):
-        return {name: getattr(source, name) for name in source.model_fields_set}, ""
-    if dataclasses.is_dataclass(source) and not isinstance(source, type):
-        return dataclasses.asdict(source), ""
-    if type(source).__module__.partition(".")[0] == "omegaconf":
-        from omegaconf import OmegaConf
-
-        source = OmegaConf.to_container(source, resolve=True)
-    if isinstance(source, Mapping):
-        return {str(key): item for key, item in source.items()}, ""
-    raise ConfigError(
-        f"a config is a mapping, a dataclass, an OmegaConf node or the path of a YAML file, not {type(source).__name__}"
-    )
-
-
-def _from_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must hold a mapping, with project and name or with a key monitor")
-    return data
-
-
-def _explain(error: ValidationError, where: str, valid_args: Mapping[str, list[str]]) -> str:
-    """One line for each fault: dotted path, what was given, what is wrong, what is valid."""
-    lines = [_explain_one(fault, valid_args) for fault in error.errors(include_url=False)]
-    return "\n  ".join([f"{where or 'config'} cannot be used:", *lines])
-
-
-def _explain_one(fault: Any, valid_args: Mapping[str, list[str]]) -> str:
-    path = ".".join(str(part) for part in fault["loc"]) or "config"
-    if fault["type"] == "extra_forbidden":
-        return f"{path}: is not a setting; {_valid_there(fault['loc'], valid_args)}"
-    if fault["type"] == "missing":
-        return f"{path}: is missing; give it a value"
-    given = scrub({path: fault["input"]})[path]
-    told = f" (given {given!r})" if isinstance(fault["input"], (str, int, float)) else ""
-    return f"{path}: {fault['msg']}{told}"
-
-
-def _valid_there(loc: tuple[Any, ...], valid_args: Mapping[str, list[str]]) -> str:
-    """What may stand in a fault's place, the nearest first."""
-    if loc[0] == "monitor_args":
-        several = len(loc) > 2  # noqa: PLR2004 - monitor_args, backend, argument
-        fields = (
-            valid_args.get(loc[1], [])
-            if several
-            else [name for names in valid_args.values() for name in names]
-        )
-    else:
-        fields = sorted(MonitorConfig.model_fields.keys() - {"plan", "nonce"})
-    near = get_close_matches(str(loc[-1]), fields, n=1)
-    return (f"did you mean {near[0]!r}? " if near else "") + f"valid are {', '.join(fields) or 'none'}"

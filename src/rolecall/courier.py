@@ -23,6 +23,7 @@ from rolecall.backend import Row, Run, RunTicket, Status, SupportsConfig, Suppor
 from rolecall.delivery import Delivery, RunReference
 from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
 from rolecall.registry import Backend
+from rolecall.secrets import scrub_text, scrub_trace, secrets_of
 from rolecall.tail import Tail, damages
 
 __all__ = ["Courier", "Destination", "Kind", "Load", "News"]
@@ -103,6 +104,7 @@ class Courier:
         self.last_sign = time.monotonic()
         self._backend = destination.backend
         self._destination = destination
+        self._secrets = secrets_of(destination.args)
         self._loads = loads
         self._book = book
         self._tell = tell
@@ -117,18 +119,18 @@ class Courier:
         self._away = False
         self._told: set[tuple[str, str]] = set()
 
-    def carry(self, before_close: Callable[[Courier], None] | None = None) -> None:
+    def carry(self, may_close: Callable[[Courier], bool] | None = None) -> None:
         """Carry until every writer has ended and everything is acknowledged, or there is no time left.
 
-        `before_close` is called with the run still open: a primary waits there for the roles.
+        `may_close` is called with the run still open: a primary waits there for the roles, and says whether the
+        run is still its own to end.
         """
         try:
             run = self._open()
             self._carry_all(run)
-            if before_close is not None:
-                before_close(self)
-            self._attempt(lambda: self._exchange(run))
-            self._attempt(lambda: run.close(self._status()))
+            if may_close is None or may_close(self):
+                self._attempt(lambda: self._exchange(run))
+                self._attempt(lambda: run.close(self._status()))
         except _GivenUp:
             logger.warning("%s: given up with rows undelivered", self._backend.name)
         except (BackendRefused, BackendError) as error:
@@ -200,7 +202,7 @@ class Courier:
             else:
                 run.log(placed)
         except Rejected as rejected:
-            load.delivery.set_aside(rejected.rows, rejected.reason)
+            load.delivery.set_aside(rejected.rows, scrub_text(rejected.reason, self._secrets))
             self._tell_once("rejected", rejected.reason, _rejection(rejected))
 
     def _tell_once(self, kind: Kind, reason: str, message: str) -> None:
@@ -279,7 +281,8 @@ class Courier:
 
     def _trouble(self, error: Exception) -> None:
         expected = isinstance(error, Unavailable)
-        logger.warning("%s: %s", self._backend.name, error, exc_info=not expected)
+        told = scrub_text(str(error), self._secrets) if expected else scrub_trace(error, self._secrets)
+        logger.warning("%s: %s", self._backend.name, told)
         for load in self._loads:
             load.rewind()
         if not self._away:

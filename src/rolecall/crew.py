@@ -19,11 +19,11 @@ from rolecall.claims import HEARTBEAT, newest
 from rolecall.config import MonitorConfig
 from rolecall.courier import POLL, Courier, Destination, Load, News
 from rolecall.delivery import Delivery, is_carried
-from rolecall.errors import Unavailable, WriterConflict
+from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict
 from rolecall.layout import LAUNCH, Layout
 from rolecall.plan import BackendPlan
 from rolecall.registry import Backend
-from rolecall.secrets import scrub_text
+from rolecall.secrets import scrub_text, scrub_trace
 from rolecall.tail import Mirror, Tail
 from rolecall.tickets import TicketOffice
 
@@ -62,6 +62,7 @@ class Crew:
         self._news = tell
         self._book = AxisBook(self._layout, writer)
         session = newest(self._layout.journal(writer))
+        self._number = session.number if session else 0
         self._mirror = Mirror(spool, session.path) if spool and session else None
         self._couriers: list[Courier] = []
         self._alive = time.monotonic()
@@ -81,8 +82,8 @@ class Crew:
             if time.monotonic() - beat >= HEARTBEAT:
                 self._beat()
                 beat = time.monotonic()
-            if self._is_hung():
-                return False
+                if self._is_hung():
+                    return False
             time.sleep(POLL)
         return True
 
@@ -99,8 +100,8 @@ class Crew:
                 self._prepare(backend)
             else:
                 self._carry(backend, plan)
-        except Exception as error:
-            logger.exception("%s", plan.backend)
+        except Exception as error:  # noqa: BLE001 - told, and only this backend is lost
+            logger.error("%s: %s", plan.backend, scrub_trace(error, self._config.secrets))  # noqa: TRY400 - it may hold secrets
             self._tell(News(plan.backend, "refused", f"{type(error).__name__}: {error}"))
 
     def _prepare(self, backend: Backend) -> None:
@@ -110,6 +111,8 @@ class Crew:
             )
         except Unavailable as error:
             self._tell(News(backend.name, "unavailable", str(error)))
+        except (BackendRefused, BackendError) as error:
+            self._tell(News(backend.name, "refused", str(error)))
         else:
             self._tell(News(backend.name, "prepared"))
 
@@ -140,16 +143,24 @@ class Crew:
                 while is_carried(self._layout, backend, self._writer):
                     time.sleep(POLL)
 
-    def _wait_for_roles(self, backend: str) -> Callable[[Courier], None]:
-        def wait(courier: Courier) -> None:
-            """Until every role has ended and its courier too; a hung one is not waited for."""
+    def _wait_for_roles(self, backend: str) -> Callable[[Courier], bool]:
+        def wait(courier: Courier) -> bool:
+            """Until every role has ended and its courier too; a hung one is not waited for.
+
+            A launcher that came after this one has the run from then on, so this one leaves it open.
+            """
             ended = time.monotonic()
-            while self._awaited(backend) and time.monotonic() - ended < DRAIN:
+            while self._awaited(backend) and time.monotonic() - ended < DRAIN and not self._is_followed():
                 if self._live_roles():
                     ended = time.monotonic()
                 courier.wait(POLL)
+            return not self._is_followed()
 
         return wait
+
+    def _is_followed(self) -> bool:
+        session = newest(self._layout.journal(self._writer))
+        return session is not None and session.number > self._number
 
     def _live_roles(self) -> bool:
         newests = (newest(self._layout.journal(writer)) for writer in self._layout.writers())

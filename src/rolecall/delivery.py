@@ -16,8 +16,8 @@ acknowledgement that is lost costs a repetition and no row.
 from __future__ import annotations
 
 import json
+import logging
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,11 +25,16 @@ from typing import Any
 
 from rolecall.backend import Row, Status
 from rolecall.claims import Session, claim, newest, sessions
-from rolecall.frames import encode, last_frame
+from rolecall.files import open_own, put_whole
+from rolecall.frames import append_frame, last_frame
 from rolecall.journal import Place, read_journal
 from rolecall.layout import Layout
 
+logger = logging.getLogger("rolecall.courier")
+
 __all__ = ["Delivery", "RunReference", "delivered", "read_reference", "undelivered", "write_atomically"]
+
+_INT64 = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class Delivery:
         holder = f"the delivery of {writer} to {backend}"
         self._session = claim(directory, _frame(done), holder)
         self._reference = layout.run(backend, writer)
-        self._file = open(self._session.path, "ab", buffering=0)  # noqa: SIM115 - held until `release`
+        self._descriptor = open_own(self._session.path)
         # A predecessor may have acknowledged more between our look and its death.
         self.done = delivered(layout, backend, writer, before=self._session.number)
 
@@ -75,23 +80,32 @@ class Delivery:
         """The backend holds `rows` more, up to `place`."""
         if place != self.done.place:
             self.done = Delivered(place, self.done.rows + rows)
-            self._file.write(encode(_frame(self.done)))
+            append_frame(self._descriptor, _frame(self.done))
 
     def set_aside(self, rows: Sequence[Row], reason: str) -> None:
         """The backend will never take these."""
         for row in rows:
             what = {"session": row.session, "seq": row.seq, "step": row.step, "reason": reason}
-            self._file.write(encode({**_frame(self.done), "rejected": what}))
+            append_frame(self._descriptor, {**_frame(self.done), "rejected": what})
 
     def refer(self, reference: RunReference) -> None:
         """Keep what the backend calls the run, for later sessions and for roles that join it."""
         write_atomically(self._reference, asdict(reference))
 
     def release(self, status: Status) -> None:
-        """Give the carrying up; what is undelivered stays so."""
-        if not self._file.closed:
-            self._file.write(encode({**_frame(self.done), "end": status}))
-            self._file.close()
+        """Give the carrying up; what is undelivered stays so.
+
+        On a full disk that cannot be written: the carrying is then free once this process has ended.
+        """
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            return
+        try:
+            append_frame(descriptor, {**_frame(self.done), "end": status})
+        except OSError as error:
+            logger.warning("%s: its end could not be written: %s", self._session.path, error)
+        finally:
+            os.close(descriptor)
 
 
 def delivered(layout: Layout, backend: str, writer: str, before: int | None = None) -> Delivered:
@@ -127,17 +141,16 @@ def read_reference(layout: Layout, backend: str, writer: str) -> RunReference | 
     """What a backend calls the run of a writer; `None` if it was never opened."""
     try:
         value = json.loads(layout.run(backend, writer).read_text(encoding="utf-8"))
-        return RunReference(id=str(value["id"]), url=value["url"])
+        url = value["url"]
+        return RunReference(id=str(value["id"]), url=None if url is None else str(url))
     except (FileNotFoundError, KeyError, TypeError, ValueError):
         return None
 
 
 def write_atomically(path: Path, value: Mapping[str, Any]) -> None:
-    """Readers see the old content or the new, never a part; the draft's name is this process's own."""
+    """Put a file of JSON there; readers see the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{uuid.uuid4().hex}")
-    draft.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    put_whole(path, json.dumps(value, indent=1).encode() + b"\n")
 
 
 def is_carried(layout: Layout, backend: str, writer: str) -> bool:
@@ -151,8 +164,10 @@ def _frame(done: Delivered) -> dict[str, Any]:
 
 
 def _done(frame: Mapping[str, Any] | None) -> Delivered | None:
-    try:
-        session, offset = (frame or {})["a"]
-        return Delivered(Place(int(session), int(offset)), int((frame or {})["k"]))
-    except (KeyError, TypeError, ValueError):
-        return None
+    match frame:
+        case {"a": [int(session), int(offset)], "k": int(rows)} if all(
+            0 <= number < _INT64 for number in (session, offset, rows)
+        ):
+            return Delivered(Place(session, offset), rows)
+        case _:
+            return None

@@ -3,26 +3,33 @@
 A *frame* is one line: eight hexadecimal digits of the CRC-32 of the payload, a space, the payload as one line
 of JSON in ASCII, and a newline::
 
-    9ae0daaf {"n":1,"s":1,"t":1764000000.0,"m":{"loss":0.5}}
+    a65f2a42 {"n":1,"s":1,"t":1764000000.0,"m":{"loss":0.5}}
 
 Files of frames are only ever appended to, by their owner alone. A reader never writes. It stops before a last
 line that has no newline yet (the owner may be writing it), and takes any other line that does not check for
-damage: that line is lost and told, with its file and offset, the ones around it are not.
+damage: that line is lost and told, with its file and offset, the ones around it are not. Nor is the next one
+if it is the newline between them that is gone.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Damage", "Frame", "encode", "first_frame", "last_frame", "read_frames"]
+from rolecall.files import open_regular, write_whole
+
+__all__ = ["Damage", "Frame", "append_frame", "encode", "first_frame", "last_frame", "read_frames"]
 
 _TAIL = 1 << 16
+_BEGINNING = re.compile(rb"[0-9a-f]{8} \{")
+_MOST_BEGINNINGS = 8
 _encode_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
@@ -56,21 +63,38 @@ def encode(value: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(payload), payload)
 
 
+def append_frame(descriptor: int, value: Mapping[str, Any]) -> None:
+    """Append one frame with one write; a torn line before it is closed off, so that it costs itself alone.
+
+    Raises:
+        OSError: it was not written, or not whole.
+    """
+    write_whole(descriptor, (b"" if _ends_whole(descriptor) else b"\n") + encode(value))
+
+
 def read_frames(path: Path, offset: int = 0, limit: int = 1 << 20) -> Iterator[Frame | Damage]:
-    """The complete lines from `offset` on, about `limit` bytes of them; nothing if there is no such file."""
-    for line, start in _lines(_read(path, offset, limit), offset):
-        if line:
-            yield _decode(path, line, start)
+    """The complete lines from `offset` on, about `limit` bytes of them, but one at least if there is one.
+
+    Nothing if there is no such file, or something there that is no file.
+    """
+    found = False
+    while not found and (data := _read(path, offset, limit)):
+        for line, start in _lines(data, offset):
+            if line:
+                found = True
+                yield from _decode(path, line, start)
+        offset += len(data)
 
 
 def first_frame(path: Path) -> dict[str, Any] | None:
     """What the first line holds; `None` if the file is missing, empty or damaged there."""
-    return next((found.value for found in read_frames(path, 0, _TAIL) if isinstance(found, Frame)), None)
+    found = next(read_frames(path, limit=1), None)
+    return found.value if isinstance(found, Frame) else None
 
 
 def last_frame(path: Path) -> dict[str, Any] | None:
     """What the last sound line holds, found from the end: the cost does not grow with the file."""
-    size = path.stat().st_size if path.exists() else 0
+    size = _size(path)
     reach = _TAIL
     while True:
         start = max(0, size - reach)
@@ -80,16 +104,31 @@ def last_frame(path: Path) -> dict[str, Any] | None:
         reach *= 8
 
 
-def _read(path: Path, offset: int, limit: int) -> bytes:
-    """At least one whole line where there is one, however long it is."""
+def _ends_whole(descriptor: int) -> bool:
+    size = os.fstat(descriptor).st_size
+    return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
+
+
+def _size(path: Path) -> int:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _read(path: Path, offset: int, limit: int) -> bytes:
+    """Whole lines; at least one where there is one, however long it is."""
+    file = open_regular(path)
+    if file is None:
         return b""
-    with open(descriptor, "rb") as file:
+    with file:
+        if os.fstat(file.fileno()).st_size <= offset:
+            return b""
         file.seek(offset)
         data = file.read(limit)
-        return data if data.endswith(b"\n") or not data else data + file.readline()
+        if not data.endswith(b"\n"):
+            data += file.readline()
+        return data[: data.rfind(b"\n") + 1]
 
 
 def _lines(data: bytes, offset: int) -> Iterator[tuple[bytes, int]]:
@@ -98,7 +137,26 @@ def _lines(data: bytes, offset: int) -> Iterator[tuple[bytes, int]]:
         offset += len(line) + 1
 
 
-def _decode(path: Path, line: bytes, start: int) -> Frame | Damage:
+def _decode(path: Path, line: bytes, start: int) -> Iterator[Frame | Damage]:
+    """What one line holds: a frame, damage, or two frames (or damage and one) without the newline between them."""
+    found = _decode_one(path, line, start)
+    if isinstance(found, Damage) and (cut := _inner_beginning(path, line)):
+        yield _decode_one(path, line[: cut - 1], start)
+        yield _decode_one(path, line[cut:], start + cut)
+    else:
+        yield found
+
+
+def _inner_beginning(path: Path, line: bytes) -> int | None:
+    """Where in a damaged line a sound frame begins. Few places are tried: a crafted line may have any number.
+
+    No sound line holds another: JSON escapes the quotes within its texts, so from inside a text on they never match.
+    """
+    places = (match.start() for match in islice(_BEGINNING.finditer(line, 1), _MOST_BEGINNINGS))
+    return next((at for at in places if isinstance(_decode_one(path, line[at:], at), Frame)), None)
+
+
+def _decode_one(path: Path, line: bytes, start: int) -> Frame | Damage:
     end = start + len(line) + 1
     checksum, _, payload = line.partition(b" ")
     if checksum != b"%08x" % zlib.crc32(payload):

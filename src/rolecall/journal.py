@@ -16,12 +16,16 @@ A session's journal is a file of frames (see `rolecall.frames`). Its first frame
     {"end": "finished", "t": 1764000002.0}
 
 `n` is the row's `seq`, `s` its step, `t` its time, `m` its metrics, `c` (if there) its `commit`. A large table
-stands in a file of its own, which is written before the row that names it.
+stands in a file of its own, which is written before the row that names it. A row that was only written in part
+is closed off with `!`, so that it can't turn out sound after its writer was told that it is not there.
 """
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
+import math
 import os
 import threading
 import time
@@ -30,13 +34,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rolecall.backend import Metrics, Row, Status, Table
+from rolecall.backend import Cell, Metrics, Row, Status, Table
 from rolecall.claims import Session
+from rolecall.files import open_own, open_regular, put_whole, write_whole
 from rolecall.frames import Damage, Frame, encode, read_frames
 
 __all__ = ["End", "Entry", "JournalWriter", "Place", "read_journal"]
 
 _INLINE_TABLE = 1 << 15
+_INT64 = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,10 @@ class JournalWriter:
     """Appends to one session. Threads may share it: lines stay whole and each thread's rows in order.
 
     The lock is reentrant, so a signal handler that logs cannot deadlock with the call that it interrupted.
+
+    Attributes:
+        session: what it appends to.
+        rows: how many rows are recorded.
     """
 
     def __init__(self, session: Session) -> None:
@@ -73,7 +83,7 @@ class JournalWriter:
         self.rows = 0
         self._torn = False
         self._lock = threading.RLock()
-        self._descriptor = os.open(session.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._descriptor = open_own(session.path)
 
     def append(self, step: int, metrics: Metrics, commit: bool = False) -> None:
         """Record one row; once this returns, it survives the death of the process.
@@ -82,24 +92,21 @@ class JournalWriter:
             OSError: it could not be written, and is not in the journal.
         """
         with self._lock:
-            row = {"n": self.rows + 1, "s": step, "t": time.time(), "m": metrics}
-            self._write(encode({**row, "c": True} if commit else row))
-            self.rows += 1
+            row = {"s": step, "t": time.time(), "m": metrics}
+            self._append({**row, "c": True} if commit else row)
 
     def append_table(self, step: int, table: Table) -> None:
         """Record one table; errors as in `append`."""
         with self._lock:
-            seq = self.rows + 1
-            place = self._place_table(seq, table)
-            self._write(encode({"n": seq, "s": step, "t": time.time(), "m": {}, "table": place}))
-            self.rows += 1
+            place = self._place_table(table)
+            self._append({"s": step, "t": time.time(), "m": {}, "table": place})
 
     def end(self, status: Status) -> None:
         """Record how the writer ended, and close the file; a second call does nothing."""
         with self._lock:
             if self._descriptor >= 0:
                 try:
-                    self._write(encode({"end": status, "t": time.time()}))
+                    write_whole(self._descriptor, self._closed_off(encode({"end": status, "t": time.time()})))
                 finally:
                     self.abandon()
 
@@ -109,33 +116,58 @@ class JournalWriter:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def _write(self, frame: bytes) -> None:
-        """One write; a torn line before it (a full disk) is closed off, so that it costs itself alone."""
-        data = b"\n" + frame if self._torn else frame
-        self._torn = True
-        written = os.write(self._descriptor, data)
-        while written < len(data):
-            written += os.write(self._descriptor, data[written:])
-        self._torn = False
+    def _append(self, row: Mapping[str, Any]) -> None:
+        """Number a row and write it.
 
-    def _place_table(self, seq: int, table: Table) -> dict[str, Any]:
+        A signal handler that logs can come in at every call here, and then takes the number. Between the last look
+        at it and the write there is none at which CPython would let it in.
+        """
+        seq, data = 0, b""
+        while seq != self.rows + 1:
+            seq = self.rows + 1
+            data = self._closed_off(encode({"n": seq, **row}))
+        self.rows = seq
+        try:
+            written = os.write(self._descriptor, data)
+            self._check_whole(written, data)
+        except OSError:
+            self.rows -= self.rows == seq
+            raise
+
+    def _check_whole(self, written: int, data: bytes) -> None:
+        """The kernel cuts a write short where the disk, the quota or the file's limit ends."""
+        self._torn = written < len(data)
+        if self._torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _closed_off(self, frame: bytes) -> bytes:
+        return b"!\n" + frame if self._torn else frame
+
+    def _place_table(self, table: Table) -> dict[str, Any]:
         content = {"columns": table.columns, "rows": table.rows}
         text = json.dumps(content, separators=(",", ":"))
         if len(text) <= _INLINE_TABLE:
             return {"name": table.name, **content}
-        path = self.session.path.with_suffix(".tables") / f"{seq}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="ascii")
-        return {"name": table.name, "file": f"{path.parent.name}/{path.name}"}
+        folder = self.session.path.with_suffix(".tables")
+        folder.mkdir(exist_ok=True)
+        # The row's number; but a table whose row could not be written, or that a signal handler logs, has that too.
+        paths = (folder / f"{seq}.json" for seq in itertools.count(self.rows + 1))
+        path = next(path for path in paths if not os.path.lexists(path))
+        put_whole(path, text.encode("ascii"))
+        return {"name": table.name, "file": f"{folder.name}/{path.name}"}
 
 
 def read_journal(writer: str, session: Session, offset: int = 0, limit: int = 1 << 20) -> Iterator[Entry]:
     """What stands in a session's journal from `offset` on, about `limit` bytes of it. Never writes."""
-    for found in read_frames(session.path, offset, limit):
-        if isinstance(found, Damage):
-            yield Entry(found, found.end)
-        elif "rolecall" not in found.value:
-            yield Entry(_interpret(writer, session, found), found.end)
+    for found in read_frames(session.path, offset or _behind_header(session), limit):
+        value = found if isinstance(found, Damage) else _interpret(writer, session, found)
+        yield Entry(value, found.end)
+
+
+def _behind_header(session: Session) -> int:
+    """The header holds the writer's config, and so may be longer than what is read at once."""
+    first = next(read_frames(session.path, limit=1), None)
+    return first.end if isinstance(first, Frame) and "rolecall" in first.value else 0
 
 
 def _interpret(writer: str, session: Session, frame: Frame) -> Row | End | Damage:
@@ -144,7 +176,7 @@ def _interpret(writer: str, session: Session, frame: Frame) -> Row | End | Damag
         if "end" in frame.value:
             return End(_status(frame.value["end"]))
         return _row(writer, session, frame.value)
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         return Damage(session.path, frame.offset, frame.end, f"it is no row: {type(error).__name__}: {error}")
 
 
@@ -160,7 +192,7 @@ def _row(writer: str, session: Session, value: Mapping[str, Any]) -> Row:
         session=session.number,
         seq=_whole(value["n"]),
         step=_whole(value["s"]),
-        time=float(value["t"]),
+        time=_time(value["t"]),
         metrics=_metrics(value["m"]),
         commit=bool(value.get("c", False)),
     )
@@ -168,23 +200,59 @@ def _row(writer: str, session: Session, value: Mapping[str, Any]) -> Row:
 
 
 def _whole(value: object) -> int:
-    if type(value) is not int:
-        raise TypeError(f"{value!r} is no whole number")
+    if type(value) is not int or not -_INT64 <= value < _INT64:
+        raise TypeError("a number in it is no whole number of 64 bits")
     return value
 
 
-def _metrics(value: Any) -> dict[str, int | float]:
-    if not isinstance(value, dict) or not all(type(item) in (int, float) for item in value.values()):
-        raise TypeError("its metrics are not numbers")
+def _time(value: object) -> float:
+    seconds = value if type(value) is float else float(_whole(value))
+    if not math.isfinite(seconds):
+        raise ValueError("its time is not finite")
+    return seconds
+
+
+def _metrics(value: object) -> dict[str, int | float]:
+    if not isinstance(value, dict):
+        raise TypeError("its metrics are no mapping")
+    for item in value.values():
+        if type(item) is not float:
+            _whole(item)
     return value
 
 
-def _table(journal: Path, place: Mapping[str, Any]) -> Table:
-    content = place
-    if "file" in place:
-        path = journal.parent / place["file"]
-        if path.parent != journal.with_suffix(".tables") or path.is_symlink():
-            raise ValueError(f"{place['file']!r} is not a table of this journal")
-        content = json.loads(path.read_text(encoding="ascii"))
-    rows = tuple(tuple(row) for row in content["rows"])
-    return Table(name=str(place["name"]), columns=tuple(content["columns"]), rows=rows)
+def _table(journal: Path, place: Any) -> Table:
+    if not isinstance(place, dict):
+        raise TypeError("its table is no mapping")
+    content = _table_file(journal, place["file"]) if "file" in place else place
+    columns = tuple(_text(column) for column in content["columns"])
+    rows = tuple(_cells(row, len(columns)) for row in content["rows"])
+    return Table(name=_text(place["name"]), columns=columns, rows=rows)
+
+
+def _table_file(journal: Path, name: str) -> Any:
+    path = journal.parent / name
+    folder = journal.with_suffix(".tables")
+    if path.parent != folder or folder.is_symlink():
+        raise ValueError(f"{name!r} is not a table of this journal")
+    file = None if path.is_symlink() else open_regular(path)
+    if file is None:
+        raise ValueError(f"{name!r} is no file")
+    with file:
+        return json.loads(file.read())
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a name in its table is no text")
+    return value
+
+
+def _cells(row: object, width: int) -> tuple[Cell, ...]:
+    if not isinstance(row, list) or len(row) != width:
+        raise ValueError("a row of its table is not as wide as its columns")
+    return tuple(_cell(value) for value in row)
+
+
+def _cell(value: object) -> Cell:
+    return value if value is None or isinstance(value, (str, float, bool)) else _whole(value)

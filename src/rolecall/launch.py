@@ -119,7 +119,9 @@ def _keep_others_out(layout: Layout) -> Session:
     try:
         return claim(layout.launching, {}, "the launcher's place")
     except OSError as error:
-        raise DirectoryError(f"monitor_dir {layout.root}: cannot be written: {error.strerror}") from error
+        raise DirectoryError(
+            f"monitor_dir {layout.root}: cannot be written: {error.strerror}; choose one that can"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

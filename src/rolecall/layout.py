@@ -16,9 +16,11 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rolecall.errors import ConfigError
 
@@ -28,6 +30,7 @@ LAUNCH = "@launch"
 """The launcher's name among writers; no role can have it."""
 
 _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SLUG = re.compile(rf"{_ROLE.pattern}(@[0-9]+)?")
 
 
 def writer_name(role: object, rank: object) -> str:
@@ -43,9 +46,19 @@ def writer_name(role: object, rank: object) -> str:
         )
     if rank is None:
         return role
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
-        raise ConfigError(f"rank {rank!r} of role {role!r}: must be None or a whole number from 0")
-    return f"{role}/{rank}"
+    return f"{role}/{_whole(rank, role)}"
+
+
+def _whole(rank: Any, role: str) -> int:
+    """The rank as Python's own int: numpy's are written otherwise."""
+    try:
+        whole = -1 if isinstance(rank, bool) else operator.index(rank)
+    except TypeError:
+        whole = -1
+    if whole < 0:
+        hint = f"; pass int({rank!r})" if isinstance(rank, str) and rank.isdecimal() else ""
+        raise ConfigError(f"rank {rank!r} of role {role!r}: must be None or a whole number from 0{hint}")
+    return whole
 
 
 def slug_of(writer: str) -> str:
@@ -104,7 +117,7 @@ class Layout:
         return self.root / "previous" / run_id
 
     def writers(self) -> list[str]:
-        """Every writer with a journal, the launcher left out."""
+        """Every writer with a journal, the launcher left out; and whatever else lies there that no role can be."""
         folder = self.root / "journal"
         slugs = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-        return [writer_of(slug) for slug in slugs if slug != LAUNCH]
+        return [writer_of(slug) for slug in slugs if _SLUG.fullmatch(slug)]

@@ -19,6 +19,8 @@ logger = logging.getLogger("rolecall")
 
 LONGEST_KEY = 512
 _INT64 = 1 << 63
+_MOST_TOLD = 1000
+_BYTES = (str, bytes, bytearray, memoryview)
 
 
 class Cleaner:
@@ -37,8 +39,9 @@ class Cleaner:
     def step(self, value: object) -> int | None:
         """The step as an int, `None` if it is not a whole number of 64 bits."""
         try:
-            step = operator.index(value)  # type: ignore[arg-type]
-        except TypeError:
+            # An index may be a bool, which is written `true`, or any other kind of int.
+            step = int.__int__(operator.index(value))  # type: ignore[arg-type]
+        except Exception:  # noqa: BLE001 - anyone's object, anyone's exception: it must not end training
             self._drop(
                 "step", f"a step must be a whole number, not {type(value).__name__}; the row is dropped"
             )
@@ -56,11 +59,14 @@ class Cleaner:
             )
             return {}
         clean: dict[str, int | float] = {}
-        for key, value in data.items():
-            if (type(key) is str and key in self._sound) or self._is_sound(key):
-                plain = value if type(value) is float else self._number(key, value)
-                if plain is not None:
-                    clean[key] = plain
+        try:
+            for key, value in data.items():
+                if (type(key) is str and key in self._sound) or self._is_sound(key):
+                    plain = value if type(value) is float else self._number(key, value)
+                    if plain is not None:
+                        clean[key] = plain
+        except Exception as error:  # noqa: BLE001 - anyone's mapping, anyone's exception
+            self._drop("data", f"the mapping could not be read to its end ({_words(error)})")
         return clean
 
     def table(self, name: object, table: Any) -> Table | None:
@@ -69,21 +75,20 @@ class Cleaner:
             if not self._is_sound(name):
                 return None
             columns, rows = _split_table(table)
-            cells = tuple(tuple(_cell(value) for value in row) for row in rows)
-            if any(len(row) != len(columns) for row in cells):
-                raise ValueError("its rows are not as wide as its columns")
-            return Table(name=str(name), columns=tuple(str(column) for column in columns), rows=cells)
+            cells = tuple(_cells(row, len(columns)) for row in rows)
+            return Table(name=str(name), columns=tuple(_text(str(column)) for column in columns), rows=cells)
         except Exception as error:  # noqa: BLE001 - anyone's table, anyone's exception: it must not end training
-            self._drop(str(name), f"is no table ({error}); give (columns, rows), a list of dicts or a frame")
+            hint = "give (columns, rows), a list of dicts or a frame"
+            self._drop(_shown(name), f"is no table ({_words(error)}); {hint}")
             return None
 
     def _is_sound(self, key: object) -> bool:
         if not isinstance(key, str):
-            self._drop(repr(key)[:80], f"a key must be a string, not {type(key).__name__}")
+            self._drop(_shown(key), f"a key must be a string, not {type(key).__name__}")
         elif not 0 < len(key) <= LONGEST_KEY:
-            self._drop(key[:80], f"a key must have 1 to {LONGEST_KEY} characters, not {len(key)}")
+            self._drop(_shown(key), f"a key must have 1 to {LONGEST_KEY} characters, not {len(key)}")
         elif not key.isprintable() or key.isspace():
-            self._drop(ascii(key), "a key must consist of printable characters")
+            self._drop(_shown(key), "a key must consist of printable characters")
         else:
             self._sound.add(key)
             return True
@@ -94,19 +99,23 @@ class Cleaner:
         given = type(value).__name__
         try:
             plain = value.item() if hasattr(value, "item") else value
-            if isinstance(plain, (str, bytes)) or plain is None:
+            if isinstance(plain, _BYTES):  # float() would take what they spell
                 raise TypeError
-            whole = isinstance(plain, int) and -_INT64 <= plain < _INT64
-            return int(plain) if whole else float(plain)
+            if isinstance(plain, int) and -_INT64 <= (whole := int.__int__(plain)) < _INT64:
+                return whole
+            return float(plain)
         except Exception:  # noqa: BLE001 - anyone's object, anyone's exception: it must not end training
             self._drop(key, f"a metric must be one number of 64 bits, not {given}")
             return None
 
     def _drop(self, key: str, reason: str) -> None:
         self.dropped += 1
-        if (key, reason) not in self._told:
-            self._told.add((key, reason))
-            logger.warning("%s: %s: %s", self._writer, key, reason)
+        if (key, reason) in self._told or len(self._told) >= _MOST_TOLD:
+            return
+        self._told.add((key, reason))
+        logger.warning("%s: %s: %s", self._writer, key, reason)
+        if len(self._told) == _MOST_TOLD:
+            logger.warning("%s: from now on, what cannot be logged is only counted", self._writer)
 
 
 def _split_table(table: Any) -> tuple[Sequence[object], Iterable[Iterable[object]]]:
@@ -116,12 +125,56 @@ def _split_table(table: Any) -> tuple[Sequence[object], Iterable[Iterable[object
         columns, rows = table
         return list(columns), rows
     records = list(table)
+    if not all(isinstance(record, Mapping) for record in records):
+        raise TypeError("its records are no mappings")
     columns = list(dict.fromkeys(column for record in records for column in record))
     return columns, ([record.get(column) for column in columns] for record in records)
 
 
+def _cells(row: Iterable[object], width: int) -> tuple[Cell, ...]:
+    if isinstance(row, (Mapping, *_BYTES)):
+        raise TypeError(f"a row of it is a {type(row).__name__}")
+    cells = tuple(_cell(value) for value in row)
+    if len(cells) != width:
+        raise ValueError("its rows are not as wide as its columns")
+    return cells
+
+
 def _cell(value: Any) -> Cell:
-    plain = value.item() if hasattr(value, "item") else value
-    if isinstance(plain, float) and not math.isfinite(plain):
-        return str(plain)
-    return plain if plain is None or isinstance(plain, (str, int, float)) else str(plain)
+    """A plain cell; what is no number, text or `None` is shown as text."""
+    plain = _scalar(value)
+    if plain is None or isinstance(plain, bool):
+        return plain
+    if isinstance(plain, int) and -_INT64 <= plain < _INT64:
+        return int.__int__(plain)
+    if isinstance(plain, float) and math.isfinite(plain):
+        return float(plain)
+    return _text(str(plain))
+
+
+def _scalar(value: Any) -> Any:
+    try:
+        return value.item() if hasattr(value, "item") else value
+    except (TypeError, ValueError, RuntimeError):  # numpy's and torch's way to say that it has several
+        return value
+
+
+def _text(value: str) -> str:
+    """Text that can be sent: what a tokenizer cut in two may not be, and no backend would ever take it."""
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
+
+
+def _shown(key: object) -> str:
+    """What names a key in a message, whatever it is."""
+    try:
+        return ascii(key)[:80] if not isinstance(key, str) or not key.isprintable() else key[:80]
+    except Exception:  # noqa: BLE001 - anyone's object
+        return f"<{type(key).__name__}>"
+
+
+def _words(error: Exception) -> str:
+    """What an error of anyone's says, on one line."""
+    try:
+        return " ".join(f"{type(error).__name__}: {error}"[:200].split())
+    except Exception:  # noqa: BLE001 - anyone's object
+        return type(error).__name__

@@ -51,10 +51,14 @@ def read_record(layout: Layout) -> RunRecord | None:
         return _adapter().validate_json(layout.record.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
+    except OSError as error:
         raise DirectoryError(
-            f"{layout.record}: is not a run's record that this rolecall reads ({type(error).__name__}); "
-            f"use another monitor_dir, or move it away"
+            f"{layout.record}: cannot be read: {error.strerror}; give the monitor_dir of a job"
+        ) from error
+    except ValidationError as error:
+        raise DirectoryError(
+            f"{layout.record}: is damaged, or no run's record that this version of rolecall reads; use another "
+            f"monitor_dir, or move it away"
         ) from error
 
 

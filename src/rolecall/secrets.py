@@ -8,48 +8,83 @@ part of URIs.
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-__all__ = ["MASK", "reveal", "scrub", "scrub_text", "secrets_of"]
+__all__ = [
+    "MASK",
+    "is_secret_name",
+    "public_args",
+    "reveal",
+    "scrub",
+    "scrub_text",
+    "scrub_trace",
+    "secrets_of",
+]
 
 MASK = "**********"
-_SECRET_KEY = re.compile(
-    r"(^|[_.-])(api_?key|access_?key|private_?key|secret|secret_?key|token|auth_?token|passw(or)?d|credentials?)$",
+_TOKEN = re.compile(r"(^|[_.-])(auth_?)?token$", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"(^|[_.-])(api_?key|access_?key|private_?key|secret|secret_?key|passw(or)?d|credentials?)$",
     re.IGNORECASE,
 )
-_URI_USER = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/@\s]+@")
+_URI_USER = re.compile(r"://[^/?#\s]*@")
+"""Up to the last `@` of the host's part: a password may hold one."""
 _SHORTEST = 4
+_DEEPEST = 50
+_COLLECTIONS = (list, tuple, set, frozenset)
 
 
-def scrub(value: Any, secrets: tuple[str, ...] = ()) -> Any:
-    """A copy of a config that is ready for JSON and holds no secret; what JSON lacks becomes its text."""
-    if isinstance(value, Mapping):
-        return {str(key): _scrub_item(str(key), item, secrets) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [scrub(item, secrets) for item in value]
-    if isinstance(value, (SecretStr, SecretBytes)):
+def is_secret_name(name: str) -> bool:
+    """Whether what stands under such a key is taken for a secret."""
+    return bool(_TOKEN.search(name) or _SECRET_NAME.search(name))
+
+
+def scrub(value: Any, secrets: tuple[str, ...] = (), depth: int = _DEEPEST) -> Any:
+    """A copy of a config that is ready for JSON and holds no secret; what JSON lacks becomes its text.
+
+    What is nested deeper than `depth` is left out: a mapping may hold itself.
+    """
+    if _is_secret(value):
         return MASK
-    if isinstance(value, BaseModel):
-        return scrub(value.model_dump(), secrets)
+    if isinstance(value, (Mapping, BaseModel, *_COLLECTIONS)):
+        return _scrub_inside(value, secrets, depth - 1) if depth else "..."
     if value is None or isinstance(value, (bool, int, float)):
         return value
     return scrub_text(str(value), secrets)
 
 
-def _scrub_item(key: str, value: Any, secrets: tuple[str, ...]) -> Any:
-    hidden = _SECRET_KEY.search(key) is not None and isinstance(value, (str, bytes))
-    return MASK if hidden else scrub(value, secrets)
+def _scrub_inside(value: Any, secrets: tuple[str, ...], depth: int) -> Any:
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        items = ((str(key), value[key]) for key in value)
+        return {scrub_text(key, secrets): _scrub_item(key, item, secrets, depth) for key, item in items}
+    return [scrub(item, secrets, depth) for item in value]
+
+
+def _scrub_item(key: str, value: Any, secrets: tuple[str, ...], depth: int) -> Any:
+    """A number under `pad_token` is an index; one under `password` is a password that YAML took for a number."""
+    if value is None or isinstance(value, bool):
+        return value
+    is_index = isinstance(value, (int, float)) and _SECRET_NAME.search(key) is None
+    return MASK if is_secret_name(key) and not is_index else scrub(value, secrets, depth)
 
 
 def scrub_text(text: str, secrets: tuple[str, ...] = ()) -> str:
     """The text without known secrets and without the user part of any URI."""
     for secret in secrets:
         text = text.replace(secret, MASK)
-    return _URI_USER.sub(rf"\g<scheme>{MASK}@", text)
+    return _URI_USER.sub(f"://{MASK}@", text)
+
+
+def scrub_trace(error: BaseException, secrets: tuple[str, ...] = ()) -> str:
+    """The error's traceback, for a log: an SDK's error may quote the address or the key that it was given."""
+    return scrub_text("".join(traceback.format_exception(error)).rstrip(), secrets)
 
 
 def public_args(model: BaseModel) -> dict[str, Any]:
@@ -69,25 +104,34 @@ def secrets_of(value: Any) -> tuple[str, ...]:
 
 
 def _secrets(value: Any) -> Iterator[str]:
-    if isinstance(value, SecretStr):
-        yield value.get_secret_value()
+    if _is_secret(value):
+        yield _text(value.get_secret_value())
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
             yield from _secrets(getattr(value, name))
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from _secrets(item)
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, _COLLECTIONS):
         for item in value:
             yield from _secrets(item)
 
 
 def reveal(value: Any) -> Any:
     """The plain value with every secret unmasked: for `to_env` alone."""
-    if isinstance(value, (SecretStr, SecretBytes)):
+    if _is_secret(value):
         return value.get_secret_value()
     if isinstance(value, Mapping):
         return {key: reveal(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, _COLLECTIONS):
         return [reveal(item) for item in value]
     return value
+
+
+def _is_secret(value: Any) -> bool:
+    """Whether it is pydantic's `SecretStr`, `SecretBytes` or `Secret`, which older versions lack."""
+    return callable(getattr(type(value), "get_secret_value", None))
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -48,9 +48,6 @@ def show(root: Path, patterns: Sequence[str] = ()) -> None:
     Raises:
         ConfigError: a pattern matches no metric.
     """
-    from rich.console import Console
-
-    console = Console()
     job = read_history(root)
     chosen = list(_chosen(job, patterns))
     if patterns and not chosen:
@@ -58,6 +55,9 @@ def show(root: Path, patterns: Sequence[str] = ()) -> None:
         raise ConfigError(
             f"--metric {' '.join(patterns)}: matches nothing; metrics are {known or 'none yet'}"
         )
+    from rich.console import Console
+
+    console = Console()
     _show_job(console, job, root)
     for name, metric in chosen if patterns else chosen[:CHARTS]:
         console.out(_chart(name, metric, min(console.width, 100)), highlight=False)

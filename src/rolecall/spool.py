@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
 from rolecall.claims import Session
 from rolecall.config import MonitorConfig
+from rolecall.errors import DirectoryError
 from rolecall.layout import slug_of
 
 __all__ = ["is_on_network", "spool_path"]
@@ -44,16 +48,33 @@ _MOUNTS = Path("/proc/mounts")
 
 
 def spool_path(config: MonitorConfig, writer: str, session: Session) -> Path | None:
-    """A journal on the node that begins like the session's; `None` if the session's own will do."""
-    root = config.spool_dir
-    if root is None and is_on_network(config.monitor_dir):
-        root = Path(tempfile.gettempdir(), "rolecall")
-    if root is None:
+    """A journal on the node that begins like the session's; `None` if the session's own will do.
+
+    Raises:
+        DirectoryError: it cannot be written.
+    """
+    if config.spool_dir is None and not is_on_network(config.monitor_dir):
         return None
+    root = config.spool_dir or Path(tempfile.gettempdir(), f"rolecall-{os.getuid()}")
     path = root / str(config.nonce) / slug_of(writer) / session.path.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(session.path, path)
+    try:
+        if config.spool_dir is None:
+            _make_private(root)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(session.path, path)
+    except OSError as error:
+        raise DirectoryError(f"spool_dir {root}: cannot be written: {error.strerror}") from error
     return path
+
+
+def _make_private(folder: Path) -> None:
+    """Everyone can write to a temporary directory: what stands there under our name need not be ours."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise DirectoryError(
+            f"spool_dir {folder}: is not a directory that only this user can write to. Remove it, or set spool_dir"
+        )
 
 
 def is_on_network(path: Path) -> bool:
@@ -65,10 +86,11 @@ def is_on_network(path: Path) -> bool:
     ]
     real = path.resolve()
     above = [(point, kind) for point, kind in mounts if real.is_relative_to(_unescape(point))]
-    deepest = max(above, key=lambda mount: len(mount[0]), default=("/", ""))
+    # Of several that are mounted over one another at one point (autofs and then nfs), the last is seen.
+    deepest = max(reversed(above), key=lambda mount: len(mount[0]), default=("/", ""))
     return deepest[1] in NETWORK_FILESYSTEMS
 
 
 def _unescape(point: str) -> str:
     """The kernel writes a space in a mount point as a backslash and 040."""
-    return point.encode().decode("unicode_escape") if "\\" in point else point
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from pathlib import Path
 
 from rolecall.backend import Status
 from rolecall.claims import Owner, Session, newest, sessions
+from rolecall.files import put_whole
 from rolecall.frames import Damage
 from rolecall.journal import End, Entry, Place, read_journal
 
@@ -16,7 +16,11 @@ __all__ = ["Mirror", "Tail"]
 
 
 class Mirror:
-    """Copies a journal that is spooled on the node to its place in `monitor_dir`, bytes as they are."""
+    """Copies a journal that is spooled on the node to its place in `monitor_dir`, bytes as they are.
+
+    A role may have couriers both in a process and on a thread, each with a mirror: they write the same bytes to
+    the same places.
+    """
 
     def __init__(self, spool: Path, target: Path) -> None:
         self._spool = spool
@@ -26,27 +30,35 @@ class Mirror:
     def copy(self) -> None:
         """Append what is not there yet; tables first, since the rows name them."""
         with self._lock, open(self._spool, "rb") as source:
-            source.seek(self._target.stat().st_size)
+            offset = source.seek(self._target.stat().st_size)
             while chunk := source.read(1 << 20):
                 self._copy_tables()
-                with open(self._target, "ab", buffering=0) as target:
-                    target.write(chunk)
+                offset += self._put(chunk, offset)
+                source.seek(offset)
+
+    def _put(self, chunk: bytes, offset: int) -> int:
+        descriptor = os.open(self._target, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            return os.pwrite(descriptor, chunk, offset)
+        finally:
+            os.close(descriptor)
 
     def _copy_tables(self) -> None:
         folder = self._spool.with_suffix(".tables")
         names = os.listdir(folder) if folder.is_dir() else []
         there = self._target.with_suffix(".tables")
         for name in names:
-            if not (there / name).exists():
+            if not name.startswith(".") and not (there / name).exists():
                 there.mkdir(exist_ok=True)
-                shutil.copyfile(folder / name, there / name)
+                put_whole(there / name, (folder / name).read_bytes())
 
 
 class Tail:
     """One writer's entries behind an acknowledged place.
 
-    A session is over when its owner ended it, died, or was followed by another; the last session's end is the
-    writer's end. `status` tells it once the tail has read everything.
+    A session is over when its owner ended it, died, or was followed by another. The tail reads the sessions that
+    there are when it is made; `status` tells how the last of them ended, once everything is read. A session that
+    is opened later has couriers of its own, and so a tail.
     """
 
     def __init__(self, writer: str, journal: Path, place: Place, mirror: Mirror | None = None) -> None:
@@ -56,6 +68,8 @@ class Tail:
         self._place = place
         self._mirror = mirror
         self._owners: dict[int, Owner | None] = {}
+        found = newest(journal)
+        self._last = found.number if found is not None else place.session
 
     @property
     def place(self) -> Place:
@@ -69,12 +83,12 @@ class Tail:
 
     def over(self) -> bool:
         """Whether the writer's last session has ended or its owner is gone, read or not."""
-        last = newest(self._journal)
-        return last is not None and not last.is_live()
+        last = self._session(self._last)
+        return self._is_over(last) or last.status() is not None
 
     def read(self) -> list[Entry]:
         """The next entries; empty if there are none for now, or (with `status` set) no more."""
-        current = Session(self._journal / f"{self._place.session}.jsonl", self._place.session)
+        current = self._session(self._place.session)
         over = self._is_over(current)
         if self._mirror is not None:
             self._mirror.copy()
@@ -88,22 +102,27 @@ class Tail:
 
     def _end_of(self, entries: list[Entry]) -> None:
         last = entries[-1].value
-        if isinstance(last, End) and not self._later(self._place.session):
+        if isinstance(last, End) and self._place.session >= self._last:
             self.status = last.status
 
     def _leave(self, session: Session) -> None:
         """Go on with the next session, or see that there is none."""
-        if later := self._later(session.number):
-            self._place = Place(later[0].number, 0)
-        elif self.status is None:
-            self.status = "killed"
+        if self.status is not None:
+            return
+        later = [one.number for one in sessions(self._journal) if session.number < one.number <= self._last]
+        if later:
+            self._place = Place(later[0], 0)
+        else:
+            self.status = ended_as(session)
 
-    def _later(self, number: int) -> list[Session]:
-        return [session for session in sessions(self._journal) if session.number > number]
+    def _session(self, number: int) -> Session:
+        return Session(self._journal / f"{number}.jsonl", number)
 
     def _is_over(self, session: Session) -> bool:
         """Cheap enough for every look: one `/proc` file where the owner is on this host."""
-        return self.status is not None or bool(self._later(session.number)) or not self._is_live(session)
+        last = newest(self._journal)
+        followed = last is not None and last.number > session.number
+        return self.status is not None or followed or not self._is_live(session)
 
     def _is_live(self, session: Session) -> bool:
         if session.number not in self._owners:
@@ -112,6 +131,12 @@ class Tail:
         if owner is not None and not owner.is_here():
             return session.is_live()
         return owner is not None and owner.is_running()
+
+
+def ended_as(session: Session) -> Status:
+    """How a session that is over ended: as its owner said, or without a word."""
+    status = session.status()
+    return status if status in {"finished", "failed"} else "killed"  # type: ignore[return-value]
 
 
 def damages(entries: list[Entry]) -> list[Damage]:

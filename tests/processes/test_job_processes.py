@@ -303,3 +303,32 @@ def test_a_hanging_backend_does_not_hold_up_the_end(make_config: MakeConfig, ser
         monitor.close(timeout=1.0)
         assert time.monotonic() - start < 10
         server.mend("hang")
+
+
+def test_a_launcher_that_comes_after_a_killed_one_has_the_run(
+    make_config: MakeConfig, server: LinesServer, wait_until: Wait
+) -> None:
+    """The killed one's courier, which waits for a surviving role, makes way and does not end the run."""
+    config = make_config(courier="process")
+    script = (
+        "import sys, time; from rolecall import MonitorConfig, launch\n"
+        "job = launch(MonitorConfig.from_env()); print(job.config.to_env()['ROLECALL_CONFIG'], flush=True)\n"
+        "time.sleep(600)"
+    )
+    environ = {**os.environ, **config.to_env()}
+    launcher = subprocess.Popen([sys.executable, "-c", script], env=environ, stdout=subprocess.PIPE, text=True)
+    assert launcher.stdout is not None
+    first = MonitorConfig.from_env({"ROLECALL_CONFIG": launcher.stdout.readline().strip()})
+    survivor = start_role(first, "trainer", end="wait")
+    assert survivor.stdout is not None
+    assert survivor.stdout.readline() == "logged\n"
+    launcher.kill()
+    launcher.communicate()
+    with launch(config) as job:
+        assert job.run_id == first.run_id
+        assert job.urls == {"lines": f"lines://{first.run_id}"}
+        assert finish(start_role(job.config, "explorer")) == 0
+        survivor.kill()
+        survivor.communicate()
+    ends = [line["closed"] for line in server.lines() if "closed" in line and line["by"] is None]
+    assert ends == ["finished"]

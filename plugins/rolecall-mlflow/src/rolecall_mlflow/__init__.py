@@ -1,0 +1,1 @@
+"""rolecall's backend for MLflow: one run that every role of a job writes."""

@@ -1,0 +1,86 @@
+"""Names that every MLflow store accepts, for metrics, params and artifacts.
+
+MLflow 2.16 to 3.17 (`mlflow/utils/validation.py`) accept letters, digits, `_`, `-`, `.`, `:`, space and `/`,
+up to 250 characters, and refuse what a file system would read as another path: an empty component, `.`, `..`,
+a name that begins with `..`. The file store makes a file of each name, so 250 *bytes* is the limit here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Mapping
+
+__all__ = ["MAX_BYTES", "KeyNames", "valid_key"]
+
+MAX_BYTES = 250
+_ILLEGAL = re.compile(r"[^/\w.\- :]")
+_DOTS = {".": "_", "..": "__"}
+_log = logging.getLogger(__name__)
+
+
+def valid_key(key: str) -> str:
+    """The name under which MLflow holds `key`: a function of the key alone.
+
+    A name that MLflow accepts stays as it is, and `@` becomes `_at_`, as Trinity-RFT writes it. Whatever else
+    has to change also gets eight hex digits of the key's hash, so `acc%` and `acc#` stay two metrics, and each
+    has one name in every process, after every restart and in every run that it is compared with.
+    """
+    readable = key.replace("@", "_at_")
+    tidy = _tidy(readable)
+    if tidy == readable and len(tidy.encode()) <= MAX_BYTES:
+        return tidy
+    return _hashed(tidy, key)
+
+
+def _tidy(text: str) -> str:
+    components = [_DOTS.get(part, part) for part in _ILLEGAL.sub("_", text).split("/") if part]
+    return re.sub(r"^\.\.", "__", "/".join(components)) or "_"
+
+
+def _hashed(tidy: str, key: str) -> str:
+    suffix = "-" + hashlib.blake2s(key.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return tidy.encode()[: MAX_BYTES - len(suffix)].decode(errors="ignore") + suffix
+
+
+class KeyNames:
+    """The names of one run's keys; tells apart the keys that `valid_key` alone would make one.
+
+    That is `a@b` beside `a_at_b`, both of them plain. Which of the two yields depends on what came first, so
+    the run has to remember it: `remembered` maps keys to names given in an earlier session, and `taken` are
+    those given in this one, to be remembered in turn.
+    """
+
+    def __init__(self, remembered: Mapping[str, str]) -> None:
+        self._names = dict(remembered)
+        self._owners = {name: key for key, name in remembered.items()}
+
+    def learn(self, keys: Iterable[str]) -> dict[str, str]:
+        """Name the keys that are new; returns those that had to yield, with their names, to be remembered.
+
+        Of several new keys, the ones that are valid already choose first.
+        """
+        new = sorted(
+            (key for key in set(keys) if key not in self._names), key=lambda key: (valid_key(key) != key, key)
+        )
+        return {key: name for key in new if (name := self._add(key)) != valid_key(key)}
+
+    def __getitem__(self, key: str) -> str:
+        """The name of a key that was learnt."""
+        return self._names[key]
+
+    def _add(self, key: str) -> str:
+        name = valid_key(key)
+        if self._owners.setdefault(name, key) != key:
+            name = _hashed(_tidy(name), key)
+            self._owners[name] = key
+        self._names[key] = name
+        self._tell(key, name)
+        return name
+
+    def _tell(self, key: str, name: str) -> None:
+        if name == key:
+            return
+        expected = name == key.replace("@", "_at_")
+        _log.log(logging.INFO if expected else logging.WARNING, "MLflow holds metric %r as %r", key, name)

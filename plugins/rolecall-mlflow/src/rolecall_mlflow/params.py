@@ -1,0 +1,92 @@
+"""A run's config as MLflow params.
+
+MLflow 2.16 to 3.17: a param has one value for ever, which may be logged again but not changed; 100 in a request;
+values of up to 6,000 characters.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rolecall.errors import Unavailable
+from rolecall_mlflow.faults import Fault, describe, fault_of
+from rolecall_mlflow.keys import valid_key
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Param
+
+__all__ = ["MAX_VALUE", "Params", "flatten"]
+
+MAX_VALUE = 6000
+_BATCH = 100
+_logger = logging.getLogger(__name__)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """`{"optim": {"lr": 0.1}}` as `{"optim.lr": "0.1"}`; lists as JSON, long values cut."""
+    return {valid_key(key): _text(value)[:MAX_VALUE] for key, value in _leaves(config, prefix)}
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from _leaves(item, f"{key}.{name}" if key else str(name))
+    elif key:
+        yield key, value
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, default=str) if isinstance(value, list | tuple | Mapping) else str(value)
+
+
+class Params:
+    """The params of one run, for its only writer: the primary."""
+
+    def __init__(self, client: MlflowClient, run_id: str, stored: Mapping[str, str]) -> None:
+        self._client = client
+        self._run_id = run_id
+        self._stored = dict(stored)
+        self._told: set[str] = set()
+
+    def add(self, params: Mapping[str, str]) -> None:
+        """Store what is new; a value that differs from what the run has is told once, and the run's is kept.
+
+        Raises:
+            Unavailable: not now; what was not stored comes again with the next call.
+        """
+        from mlflow.entities import Param
+
+        self._tell([key for key, value in params.items() if self._stored.get(key, value) != value])
+        new = [Param(key, value) for key, value in params.items() if key not in self._stored]
+        for start in range(0, len(new), _BATCH):
+            self._store(new[start : start + _BATCH])
+
+    def _tell(self, changed: Sequence[str]) -> None:
+        if news := sorted(set(changed) - self._told):
+            _logger.warning(
+                "MLflow keeps the first value of a param; these have another now: %s", ", ".join(news)
+            )
+            self._told.update(news)
+
+    def _store(self, params: Sequence[Param]) -> None:
+        try:
+            self._client.log_batch(self._run_id, params=params, synchronous=True)
+        except Exception as error:  # noqa: BLE001 - told apart by `fault_of`
+            self._store_again(params, error)
+        else:
+            self._stored |= {param.key: param.value for param in params}
+
+    def _store_again(self, params: Sequence[Param], error: Exception) -> None:
+        """A batch is stored whole or not at all: find the param that the store will not have."""
+        if fault_of(error) not in {Fault.INVALID, Fault.TOO_LARGE, Fault.HELD}:
+            raise Unavailable(f"MLflow takes no params now: {describe(error)}") from error
+        if len(params) > 1:
+            self._store(params[: len(params) // 2])
+            self._store(params[len(params) // 2 :])
+            return
+        _logger.warning("MLflow refuses the param %s: %s", params[0].key, describe(error))
+        self._stored[params[0].key] = params[0].value

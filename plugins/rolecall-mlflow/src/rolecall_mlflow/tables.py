@@ -1,0 +1,95 @@
+"""Tables as artifacts, in the JSON that `mlflow.log_table` writes and MLflow's UI draws.
+
+`MlflowClient.log_table` itself reads a file, appends and writes it again: two roles would lose rows, a repeated
+delivery would double them, and it needs pandas. Here each logged table is a file of its own, named by the row, so
+it is written once however often it comes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rolecall.backend import Cell, Row, Table
+from rolecall_mlflow.keys import valid_key
+from rolecall_mlflow.sdk import Store, mlflow_version
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+__all__ = ["store_table", "table_path"]
+
+_LISTED = "mlflow.loggedArtifacts"
+_MANY_CHARACTERS = 5000
+"""The longest tag of MLflow 2; version 3 takes 8,000."""
+
+_ARTIFACTS_WITHOUT_GLOBAL_URI = (3, 9)
+
+
+def table_path(row: Row, table: Table) -> str:
+    """Where the table of a row is kept: `tables/explorer/0/samples/00000012-1-345.json`."""
+    folder = valid_key(f"tables/{row.writer}/{table.name}").replace(":", "_")
+    return f"{folder}/{row.step:08d}-{row.session}-{row.seq}.json"
+
+
+def store_table(store: Store, run_id: str, row: Row, table: Table) -> None:
+    """Write the table, and list it where MLflow's UI looks for tables."""
+    path = table_path(row, table)
+    text = json.dumps({"columns": list(table.columns), "data": _data(table)}, allow_nan=False)
+    with _tracking_uri(store.uri):
+        store.client.log_text(run_id, text, path)
+    _list_table(store.client, run_id, path)
+
+
+def _data(table: Table) -> list[list[Cell]]:
+    return [[_cell(cell) for cell in cells] for cells in table.rows]
+
+
+def _cell(cell: Cell) -> Cell:
+    """JSON, and so the UI, knows no NaN and no infinity."""
+    if isinstance(cell, float) and not math.isfinite(cell):
+        return None if math.isnan(cell) else str(cell)
+    return cell
+
+
+def _list_table(client: MlflowClient, run_id: str, path: str) -> None:
+    """Add the path to a tag that all roles write: the last to write it may drop another's, which then shows as JSON."""
+    listed = _listed(client.get_run(run_id).data.tags.get(_LISTED))
+    entry = {"path": path, "type": "table"}
+    if entry in listed:
+        return
+    listed.append(entry)
+    while len(json.dumps(listed)) > _MANY_CHARACTERS:
+        listed.pop(0)
+    client.set_tag(run_id, _LISTED, json.dumps(listed))
+
+
+def _listed(tag: str | None) -> list[Any]:
+    try:
+        found = json.loads(tag or "[]")
+    except ValueError:
+        return []
+    return found if isinstance(found, list) else []
+
+
+@contextmanager
+def _tracking_uri(uri: str) -> Iterator[None]:
+    """Make `uri` the process' own for as long as an old client uploads.
+
+    MLflow 2.16 to 3.5 resolve a server's artifacts by the global tracking URI, whatever the client was given; 3.9
+    does not.
+    """
+    if (mlflow_version() or ()) >= _ARTIFACTS_WITHOUT_GLOBAL_URI:
+        yield
+        return
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)

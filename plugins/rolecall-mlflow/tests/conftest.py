@@ -1,0 +1,231 @@
+"""Real stores to write to, and a look at them past the code under test."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rolecall.backend import Row, RunTicket
+from rolecall_mlflow.args import MlflowArgs
+from rolecall_mlflow.plugin import open_run
+from rolecall_mlflow.run import MlflowRun
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+ROLE = Path(__file__).parent / "role.py"
+NOTHING = RunTicket(
+    project="gsm8k",
+    name="grpo-1",
+    group=None,
+    run_id="r-1",
+    backend_run_id=None,
+    shared=True,
+    primary=True,
+    writer=None,
+    role=None,
+    config={},
+    directory=Path("/nowhere"),
+    pid=1,
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # MLflow, SQLAlchemy and their own dependencies warn about each other; their warnings are theirs.
+    for item in items:
+        item.add_marker(pytest.mark.filterwarnings("default"))
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """MLflow's client is set up through the environment; no test sees what another set.
+
+    MLflow 2 makes an empty `mlruns` in the working directory.
+    """
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("MLFLOW_TRACKING")]:
+        del os.environ[name]
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def ticket(tmp_path: Path) -> Callable[..., RunTicket]:
+    def make(**changes: Any) -> RunTicket:
+        given = {name: getattr(NOTHING, name) for name in RunTicket.__slots__}
+        return RunTicket(**{**given, "directory": tmp_path, **changes})
+
+    return make
+
+
+@pytest.fixture
+def row() -> Callable[..., Row]:
+    def make(seq: int, metrics: dict[str, float] | None = None, **changes: Any) -> Row:
+        given = {
+            "writer": "explorer",
+            "session": 1,
+            "seq": seq,
+            "step": seq,
+            "time": 1_700_000_000.0 + seq / 1000,
+        }
+        return Row(**{**given, "metrics": metrics or {}, **changes})
+
+    return make
+
+
+@dataclass(slots=True)
+class Job:
+    """A store, and the runs that a test opens in it."""
+
+    uri: str
+    ticket: Callable[..., RunTicket]
+    runs: list[MlflowRun] = field(default_factory=list)
+
+    def open(self, args: dict[str, Any] | None = None, **changes: Any) -> MlflowRun:
+        self.runs.append(
+            open_run(self.ticket(**changes), MlflowArgs.model_validate({"uri": self.uri} | (args or {})))
+        )
+        return self.runs[-1]
+
+    def join(self, writer: str, **changes: Any) -> MlflowRun:
+        """Join the run that was opened first."""
+        role = writer.partition("/")[0]
+        given = {"primary": False, "writer": writer, "role": role, "backend_run_id": self.runs[0].id}
+        return self.open(**{**given, **changes})
+
+    @property
+    def client(self) -> Any:
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.uri)
+
+    def stored(self, run_id: str | None = None) -> Any:
+        return self.client.get_run(run_id or self.runs[0].id)
+
+    def points(self, key: str, run_id: str | None = None) -> list[tuple[int, float]]:
+        """Every point of a metric, by step, as MLflow's own client reads it."""
+        history = self.client.get_metric_history(run_id or self.runs[0].id, key)
+        return sorted((metric.step, metric.value) for metric in history)
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come"
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sqlite file as MLflow makes it, which takes it seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("sqlite") / "mlflow.db"
+    with contextlib.chdir(path.parent):
+        MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments(max_results=1)
+    return path
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path, migrated: Path, ticket: Callable[..., RunTicket]) -> Job:
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    return Job(f"sqlite:///{tmp_path / 'mlflow.db'}", ticket)
+
+
+@pytest.fixture
+def files(tmp_path: Path, ticket: Callable[..., RunTicket]) -> Job:
+    os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
+    return Job(f"file://{tmp_path / 'mlruns'}", ticket)
+
+
+@pytest.fixture
+def start_role() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start `role.py` in a process of its own, with what it is to do."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(**errand: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, str(ROLE), json.dumps(errand)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@dataclass(slots=True)
+class Server:
+    """A real `mlflow server`, which can be stopped and started again on the same port and store."""
+
+    directory: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        store = f"sqlite:///{self.directory / 'server.db'}"
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", store]
+        command += ["--artifacts-destination", str(self.directory / "artifacts")]
+        with (self.directory / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.directory, stdout=log, stderr=log, start_new_session=True
+            )
+        self.wait(lambda: self.answers)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, 15)
+            self.process.wait(30)
+            self.wait(lambda: not self.answers)
+
+    @property
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 90
+        while not condition():
+            log = (self.directory / "server.log").read_text(errors="replace")
+            assert time.monotonic() < deadline, log
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = Server(tmp_path_factory.mktemp("server"), port)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def served(server: Server, ticket: Callable[..., RunTicket], request: pytest.FixtureRequest) -> Job:
+    """A job on the server, with an experiment of its own for each test."""
+    return Job(server.uri, lambda **changes: ticket(**{"project": request.node.name, **changes}))

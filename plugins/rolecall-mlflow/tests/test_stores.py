@@ -1,0 +1,335 @@
+"""What holds in every store: a sqlite file, a directory of files, a server."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rolecall.backend import Row, RunTicket, SupportsConfig, SupportsTables, Table
+from rolecall.errors import BackendRefused, Rejected, Unavailable
+from rolecall_mlflow.args import MlflowArgs
+from rolecall_mlflow.plugin import prepare
+
+if TYPE_CHECKING:
+    from conftest import Job
+
+MakeRow = Callable[..., Row]
+STORES = ["sqlite", "files", pytest.param("served", marks=pytest.mark.servers)]
+DATABASES = ["sqlite", pytest.param("served", marks=pytest.mark.servers)]
+
+
+@pytest.fixture(params=STORES)
+def job(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=DATABASES)
+def database(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
+
+
+def test_roles_join_the_run_that_the_launcher_opened(job: Job, row: MakeRow) -> None:
+    primary = job.open(config={"optim": {"lr": 0.1}, "seed": 7})
+    explorer, trainer = job.join("explorer/0"), job.join("trainer")
+    explorer.log([row(seq, {"explorer/0/reward": seq / 2}) for seq in range(1, 4)])
+    trainer.log([row(seq, {"trainer/loss": 1 / seq}, writer="trainer") for seq in range(1, 3)])
+    assert {run.id for run in job.runs} == {primary.id}
+    assert job.points("explorer/0/reward") == [(1, 0.5), (2, 1.0), (3, 1.5)]
+    assert job.points("trainer/loss") == [(1, 1.0), (2, 0.5)]
+    stored = job.stored()
+    assert stored.info.run_name == "grpo-1"
+    assert stored.data.params == {"optim.lr": "0.1", "seed": "7"}
+    assert job.client.get_experiment(stored.info.experiment_id).name in {"gsm8k", job.ticket().project}
+
+
+def test_a_row_keeps_the_time_at_which_it_was_logged(job: Job, row: MakeRow) -> None:
+    job.open().log([row(1, {"a": 1.0}, time=1_600_000_000.1234)])
+    (metric,) = job.client.get_metric_history(job.runs[0].id, "a")
+    assert metric.timestamp == 1_600_000_000_123
+
+
+def test_many_rows_go_in_batches(job: Job, row: MakeRow) -> None:
+    run = job.open()
+    run.log([row(seq, {f"m{number}": seq * 1.0 for number in range(30)}) for seq in range(1, 81)])
+    run.log([row(81, {f"wide{number}": 1.0 for number in range(1100)})])
+    assert job.points("m29") == [(step, float(step)) for step in range(1, 81)]
+    assert len(job.stored().data.metrics) == 30 + 1100
+
+
+def test_the_primary_alone_ends_the_run(job: Job) -> None:
+    primary, role = job.open(), job.join("explorer")
+    role.close("failed")
+    assert job.stored().info.status == "RUNNING"
+    primary.close("killed")
+    stored = job.stored()
+    assert stored.info.status == "KILLED"
+    assert stored.info.end_time
+
+
+@pytest.mark.parametrize(("status", "stored"), [("finished", "FINISHED"), ("failed", "FAILED")])
+def test_the_status_is_the_jobs(sqlite: Job, status: Any, stored: str) -> None:
+    sqlite.open().close(status)
+    assert sqlite.stored().info.status == stored
+
+
+def test_resuming_goes_on_with_the_same_run(job: Job, row: MakeRow) -> None:
+    first = job.open()
+    first.log([row(1, {"a": 1.0})])
+    first.close("failed")
+    again = job.open(backend_run_id=first.id)
+    again.log([row(1, {"a": 2.0}, session=2, step=2, time=1_700_000_009.0)])
+    assert again.id == first.id
+    assert job.points("a") == [(1, 1.0), (2, 2.0)]
+    assert job.stored().info.status == "RUNNING"
+
+
+def test_a_run_whose_id_was_lost_is_taken_up(job: Job) -> None:
+    lost = job.open().id
+    assert job.open().id == lost
+    assert job.open(run_id="r-2").id != lost
+
+
+def test_separate_runs_are_named_and_tagged_as_in_trinity_rft(job: Job) -> None:
+    given: dict[str, Any] = {
+        "shared": False,
+        "group": "grpo-1",
+        "writer": "explorer",
+        "role": "explorer",
+        "name": "grpo-1_explorer",
+    }
+    explorer = job.open({"tags": {"team": "rl"}}, **given, run_id="r-1-explorer")
+    trainer = job.open(**{**given, "writer": "trainer", "role": "trainer"}, run_id="r-1-trainer")
+    assert explorer.id != trainer.id
+    stored = job.stored(explorer.id)
+    assert stored.info.run_name == "grpo-1_explorer"
+    assert {"group": "grpo-1", "role": "explorer", "team": "rl"}.items() <= stored.data.tags.items()
+    explorer.close("finished")
+    assert [job.stored(run.id).info.status for run in (explorer, trainer)] == ["FINISHED", "RUNNING"]
+
+
+def test_preparing_creates_the_experiment_once(job: Job, ticket: Callable[..., RunTicket]) -> None:
+    args = MlflowArgs(uri=job.uri, experiment=f"prepared {job.ticket().project}")
+    prepare(ticket(shared=False), args)
+    prepare(ticket(shared=False), args)
+    assert job.client.get_experiment_by_name(args.experiment or "").lifecycle_stage == "active"
+
+
+def test_rows_that_come_again_count_once(database: Job, row: MakeRow) -> None:
+    run = database.open()
+    wide = [row(seq, {f"m{number}": seq * 0.5 for number in range(150)}) for seq in range(1, 11)]
+    odd = [row(seq, {"nan": math.nan, "inf": math.inf, "ten": 10.0}) for seq in range(11, 14)]
+    for _ in range(3):
+        run.log([*wide, *odd])
+    run.log([*wide[5:], *odd, row(14, {"m0": 14.0})])
+    again = database.join("explorer", backend_run_id=run.id)
+    again.log([*odd, row(15, {"nan": 15.0})])
+    assert database.points("m149") == [(step, step * 0.5) for step in range(1, 11)]
+    assert [step for step, _ in database.points("m0")] == [*range(1, 11), 14]
+    assert [step for step, _ in database.points("nan")] == [11, 12, 13, 15]
+    assert [step for step, _ in database.points("inf")] == [11, 12, 13]
+
+
+def test_not_a_number_is_kept_and_infinity_becomes_the_largest_number(database: Job, row: MakeRow) -> None:
+    database.open().log([row(1, {"nan": math.nan, "inf": math.inf, "minus": -math.inf, "int": 2**53})])
+    ((_, nan),) = database.points("nan")
+    assert math.isnan(nan)
+    assert database.points("inf") == [(1, 1.7976931348623157e308)]
+    assert database.points("minus") == [(1, -1.7976931348623157e308)]
+    assert database.points("int") == [(1, 2.0**53)]
+
+
+def test_the_file_store_keeps_infinity(files: Job, row: MakeRow) -> None:
+    files.open().log([row(1, {"inf": math.inf, "minus": -math.inf})])
+    assert files.points("inf") + files.points("minus") == [(1, math.inf), (1, -math.inf)]
+
+
+def test_keys_are_made_valid_and_told_apart(job: Job, row: MakeRow) -> None:
+    run = job.open()
+    run.log([row(1, {"pass@1": 1.0, "acc%": 2.0, "acc#": 3.0, "/x//y": 4.0, "k" * 400: 5.0, "é" * 200: 6.0})])
+    stored = job.stored().data.metrics
+    assert len(stored) == 6
+    assert stored["pass_at_1"] == 1.0
+    assert sorted(stored.values()) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+
+
+def test_a_collision_is_remembered_over_a_restart(job: Job, row: MakeRow) -> None:
+    first = job.open()
+    first.log([row(1, {"a@b": 1.0})])
+    first.log([row(2, {"a_at_b": 2.0})])
+    second = job.open(backend_run_id=first.id)
+    second.log([row(3, {"a_at_b": 3.0})])
+    second.log([row(4, {"a@b": 4.0})])
+    (yielded,) = set(job.stored().data.metrics) - {"a_at_b"}
+    assert job.points("a_at_b") == [(1, 1.0), (4, 4.0)]
+    assert job.points(yielded) == [(2, 2.0), (3, 3.0)]
+
+
+def test_a_step_beyond_64_bits_is_rejected_alone(job: Job, row: MakeRow) -> None:
+    run = job.open()
+    bad = row(2, {"a": 2.0}, step=2**63)
+    with pytest.raises(Rejected) as caught:
+        run.log([row(1, {"a": 1.0}), bad, row(3, {"a": 3.0})])
+    assert caught.value.rows == (bad,)
+    assert job.points("a") == [(1, 1.0), (3, 3.0)]
+
+
+def test_what_the_file_store_cannot_name_is_rejected_alone(files: Job, row: MakeRow) -> None:
+    run = files.open()
+    run.log([row(1, {"a": 1.0, "d/e": 1.0})])
+    bad = row(3, {"fine": 1.0, "a/b": 3.0})
+    with pytest.raises(Rejected, match="a/b") as caught:
+        run.log([row(2, {"a": 2.0}), bad, row(4, {"a": 4.0})])
+    assert caught.value.rows == (bad,)
+    assert files.points("a") == [(1, 1.0), (2, 2.0), (4, 4.0)]
+
+
+def test_a_deleted_run_keeps_its_rows_in_the_journal(job: Job, row: MakeRow) -> None:
+    run = job.open()
+    job.client.delete_run(run.id)
+    with pytest.raises(Unavailable, match="mlflow runs restore"):
+        run.log([row(seq, {"a": 1.0}) for seq in range(1, 4)])
+    with pytest.raises(BackendRefused, match="was deleted"):
+        job.open(backend_run_id=run.id)
+    job.client.restore_run(run.id)
+    run.log([row(seq, {"a": 1.0}) for seq in range(1, 4)])
+    assert [step for step, _ in job.points("a")] == [1, 2, 3]
+
+
+def test_a_run_that_is_not_there_is_refused(job: Job) -> None:
+    job.open()
+    with pytest.raises(BackendRefused, match="has no run"):
+        job.join("explorer", backend_run_id="0" * 32)
+
+
+def test_a_deleted_experiment_is_refused(job: Job) -> None:
+    run = job.open()
+    job.client.delete_experiment(job.stored(run.id).info.experiment_id)
+    with pytest.raises(BackendRefused, match="mlflow experiments restore"):
+        job.open(run_id="r-2")
+
+
+def test_tables_are_written_once_and_listed_for_the_ui(job: Job, row: MakeRow) -> None:
+    run = job.open()
+    assert isinstance(run, SupportsTables)
+    table = Table(
+        name="samples", columns=("prompt", "score"), rows=(("a", 0.5), ("b", math.nan), ("ü", math.inf))
+    )
+    logged = row(3, step=12, table=table, writer="explorer/0")
+    run.log_table(logged)
+    run.log_table(logged)
+    path = "tables/explorer/0/samples/00000012-1-3.json"
+    assert json.loads(job.stored().data.tags["mlflow.loggedArtifacts"]) == [{"path": path, "type": "table"}]
+    stored = json.loads(_artifact(job, run.id, path))
+    assert stored == {"columns": ["prompt", "score"], "data": [["a", 0.5], ["b", None], ["ü", "inf"]]}
+
+
+def _artifact(job: Job, run_id: str, path: str) -> str:
+    return Path(job.client.download_artifacts(run_id, path)).read_text(encoding="utf-8")
+
+
+def test_the_list_of_tables_stays_within_a_tag(sqlite: Job, row: MakeRow) -> None:
+    run = sqlite.open()
+    for seq in range(1, 81):
+        run.log_table(row(seq, table=Table(name="samples", columns=("a",), rows=((seq,),))))
+    listed = json.loads(sqlite.stored().data.tags["mlflow.loggedArtifacts"])
+    assert listed[-1]["path"].endswith("00000080-1-80.json")
+    assert 40 < len(listed) < 80
+
+
+def test_configs_are_merged_by_the_primary(job: Job) -> None:
+    primary, role = job.open(config={"seed": 1}), job.join("explorer/0")
+    assert isinstance(primary, SupportsConfig)
+    role.merge_config({"explorer/0": {"lr": 0.5}})
+    assert job.stored().data.params == {"seed": "1"}
+    primary.merge_config({"explorer/0": {"lr": 0.5, "layers": [1, 2]}})
+    primary.merge_config({"explorer/0": {"lr": 0.5, "layers": [1, 2]}, "trainer": {"model": {"name": None}}})
+    assert job.stored().data.params == {
+        "seed": "1",
+        "explorer/0.lr": "0.5",
+        "explorer/0.layers": "[1, 2]",
+        "trainer.model.name": "None",
+    }
+
+
+def test_a_param_keeps_its_first_value_and_a_change_is_told_once(
+    job: Job, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = job.open(config={"lr": 0.1})
+    again = job.open(config={"lr": 0.2, "new": True}, backend_run_id=first.id)
+    again.add_params({"lr": 0.2})
+    assert job.stored().data.params == {"lr": "0.1", "new": "True"}
+    assert [record.getMessage() for record in caplog.records if "first value" in record.getMessage()] == [
+        "MLflow keeps the first value of a param; these have another now: lr"
+    ]
+
+
+def test_a_large_config_is_stored(job: Job) -> None:
+    job.open(
+        config={"many": {f"k{number}": number for number in range(250)}, "long": "x" * 7000, "a@b": 1, "": {}}
+    )
+    params = job.stored().data.params
+    assert len(params) == 252
+    assert len(params["long"]) == 6000
+    assert params["a_at_b"] == "1"
+
+
+@pytest.mark.processes
+def test_several_processes_write_one_run(job: Job, start_role: Callable[..., subprocess.Popen[str]]) -> None:
+    run = job.open()
+    tickets = [_plain(job.ticket(**_role(writer), backend_run_id=run.id)) for writer in ("a", "b")]
+    roles = [
+        start_role(uri=job.uri, ticket=ticket, rows=300, metrics=5, prefix=f"{ticket['writer']}/")
+        for ticket in tickets
+    ]
+    for role in roles:
+        said, complaint = role.communicate(timeout=100)
+        assert said.strip() == run.id, complaint
+    for key in (f"{writer}/m{number}" for writer in "ab" for number in (0, 4)):
+        assert job.points(key) == [(step, step / 10) for step in range(1, 301)]
+    assert job.stored().info.status == "RUNNING"
+
+
+@pytest.mark.processes
+def test_processes_that_create_the_experiment_together_all_succeed(
+    database: Job, start_role: Callable[..., subprocess.Popen[str]]
+) -> None:
+    given = [{**_role(writer), "shared": False, "primary": True, "run_id": writer} for writer in "ab"]
+    tickets = [_plain(database.ticket(**one)) for one in given]
+    roles = [start_role(uri=database.uri, ticket=ticket, rows=3) for ticket in tickets]
+    finished = [role.communicate(timeout=100) for role in roles]
+    ids = {said.strip() for said, _ in finished}
+    assert len(ids) == 2, finished
+    for run_id in ids:
+        assert database.points("m0", run_id) == [(1, 0.1), (2, 0.2), (3, 0.3)]
+
+
+def _role(writer: str) -> dict[str, Any]:
+    return {"primary": False, "writer": writer, "role": writer}
+
+
+def _plain(ticket: RunTicket) -> dict[str, Any]:
+    return {**asdict(ticket), "directory": str(ticket.directory)}
+
+
+def test_system_metrics_are_each_roles_own(database: Job) -> None:
+    pytest.importorskip("psutil")
+    args = {"system_metrics": True, "system_metrics_interval": 0.05}
+    primary = database.open(args)
+    roles = [
+        database.open(args, **_role(writer), backend_run_id=primary.id)
+        for writer in ("explorer/0", "trainer")
+    ]
+    wanted = {f"system/{writer}/cpu_utilization_percentage" for writer in ("explorer/0", "trainer")}
+    database.wait(lambda: wanted <= set(database.stored().data.metrics))
+    for run in [*roles, primary]:
+        run.close("finished")
+    seen = len(database.points("system/trainer/cpu_utilization_percentage"))
+    assert {key.split("/")[1] for key in database.stored().data.metrics} == {"explorer", "trainer"}
+    assert len(database.points("system/trainer/cpu_utilization_percentage")) == seen

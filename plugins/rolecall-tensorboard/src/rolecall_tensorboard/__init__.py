@@ -1,0 +1,1 @@
+"""TensorBoard as a backend of rolecall: event files, written through tensorboardX."""

@@ -1,0 +1,154 @@
+"""What the hooks answer, and what a user is told at launch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+import rolecall
+from rolecall import BackendRefused, Registry, RunTicket
+from rolecall_tensorboard import plugin
+from rolecall_tensorboard.args import TensorBoardArgs
+
+ARGS = TensorBoardArgs()
+SOURCES = [
+    str(Path(module.__file__ or "").parents[1]) for module in (rolecall, sys.modules["rolecall_tensorboard"])
+]
+
+
+def python(code: str, path: list[str]) -> str:
+    """Run code in an interpreter that sees only `path`, and return what it prints."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    command = [sys.executable, "-S", "-c", code]
+    return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+
+
+def site_without(tmp_path: Path, name: str) -> list[str]:
+    """The installed distributions but for one."""
+    for entry in [*sys.path, *SOURCES]:
+        for item in Path(entry).iterdir() if entry.endswith("site-packages") else ():
+            if not item.name.lower().startswith(name.lower()):
+                (tmp_path / item.name).symlink_to(item)
+    return [str(tmp_path), *SOURCES]
+
+
+def test_entry_point_loads_this_plugin() -> None:
+    (point,) = entry_points(group="rolecall.backends", name="tensorboard")
+    assert point.load() is plugin
+
+
+def test_registry_accepts_the_hooks() -> None:
+    backend = Registry().load("tensorboard")
+    assert backend.args_model() is TensorBoardArgs
+    assert not backend.supports_shared_run(ARGS).supported
+
+
+def test_reason_tells_what_happens_instead() -> None:
+    reason = plugin.supports_shared_run(ARGS).reason
+    assert "several processes" in reason
+    assert "sub-directory" in reason
+    assert "tensorboard --logdir" in reason
+
+
+@pytest.mark.processes
+def test_importing_and_asking_imports_no_sdk() -> None:
+    code = (
+        "import sys; from rolecall_tensorboard import plugin as p;"
+        "p.supports_shared_run(p.backend_args()());"
+        "print(*({'tensorboardX', 'numpy', 'google.protobuf', 'tensorboard'} & set(sys.modules)))"
+    )
+    assert python(code, sys.path).strip() == ""
+
+
+@pytest.mark.parametrize("value", [{"logdir": "x"}, {"log_dir": "s3://bucket/x"}, {"log_dir": 3}])
+def test_wrong_arguments_are_refused(value: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=r"log_?dir"):
+        TensorBoardArgs.model_validate(value)
+
+
+def test_log_dir_starts_at_monitor_dir_unless_absolute(tmp_path: Path) -> None:
+    assert ARGS.base(tmp_path) == tmp_path / "tensorboard"
+    assert TensorBoardArgs(log_dir=Path("/scratch/tb")).base(tmp_path) == Path("/scratch/tb")
+    assert TensorBoardArgs(log_dir=Path("~/tb")).base(tmp_path) == Path.home() / "tb"
+
+
+def test_prepare_makes_the_directory_and_leaves_nothing_in_it(
+    ticket: Callable[..., RunTicket], tmp_path: Path
+) -> None:
+    plugin.prepare(ticket(None), ARGS)
+    assert list((tmp_path / "tensorboard").iterdir()) == []
+
+
+@pytest.mark.parametrize("hook", [plugin.prepare, plugin.open_run])
+@pytest.mark.parametrize("where", ["file", "file/below", "/proc/rolecall"])
+def test_unusable_directory_is_refused(
+    ticket: Callable[..., RunTicket], tmp_path: Path, hook: Callable[..., object], where: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        BackendRefused, match=r"no event file can be written: .*(file|/proc).*monitor_args.log_dir"
+    ):
+        hook(ticket(), TensorBoardArgs(log_dir=Path(where)))
+
+
+@pytest.mark.parametrize("writer", ["../explorer", "..", "a/../.."])
+def test_writer_stays_below_the_directory(ticket: Callable[..., RunTicket], writer: str) -> None:
+    with pytest.raises(BackendRefused, match="does not name a directory below"):
+        plugin.open_run(ticket(writer), ARGS)
+
+
+@pytest.mark.parametrize("hook", [plugin.prepare, plugin.open_run])
+def test_old_sdk_is_refused(
+    ticket: Callable[..., RunTicket],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hook: Callable[..., object],
+) -> None:
+    distribution(tmp_path, "2.5.1")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        BackendRefused, match=r"tensorboardX 2.5.1 is too old, 2.6 .* pip install 'tensorboardX>=2.6'"
+    ):
+        hook(ticket(), ARGS)
+
+
+@pytest.mark.processes
+def test_missing_sdk_is_refused(tmp_path: Path) -> None:
+    told = python(LOAD, site_without(tmp_path, "tensorboardX"))
+    assert told == "tensorboardX is not installed; pip install 'tensorboardX>=2.6'\n"
+
+
+@pytest.mark.processes
+def test_sdk_at_odds_with_protobuf_is_refused(tmp_path: Path) -> None:
+    broken = tmp_path / "first" / "tensorboardX"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise TypeError('Descriptors cannot be created directly.\\nOr so.')")
+    distribution(tmp_path / "first", "2.6")
+    told = python(LOAD, [str(tmp_path / "first"), *sys.path])
+    assert told.startswith(
+        "tensorboardX 2.6 cannot be imported (Descriptors cannot be created directly.); pip"
+    )
+
+
+LOAD = """
+from rolecall import BackendRefused
+from rolecall_tensorboard import sdk
+try:
+    sdk.load()
+except BackendRefused as error:
+    print(error)
+"""
+
+
+def distribution(directory: Path, version: str) -> None:
+    """A distribution called tensorboardX of which nothing but the metadata is there."""
+    info = directory / f"tensorboardX-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: tensorboardX\nVersion: {version}\n")

@@ -1,0 +1,190 @@
+"""What TensorBoard reads of the rows, tables and configs that a run was given."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rolecall import Rejected, Row, SupportsConfig, SupportsProgress, SupportsTables, Table
+from rolecall_tensorboard.markdown import MOST_ROWS, table_text
+from rolecall_tensorboard.run import TensorBoardRun
+
+Read = Callable[[str], dict[str, list[tuple[int, float]]]]
+Open = Callable[..., TensorBoardRun]
+MakeRow = Callable[..., Row]
+
+Texts = Callable[[str], dict[str, list[tuple[int, str]]]]
+
+
+def test_rows_are_read_back(open_run: Open, row: MakeRow, read: Read) -> None:
+    run = open_run()
+    run.log([row(seq, {"reward": seq / 2, "len": seq}) for seq in range(1, 101)])
+    run.flush(1.0)
+    found = read(run.id)
+    assert found == {
+        "reward": [(seq, seq / 2) for seq in range(1, 101)],
+        "len": [(seq, float(seq)) for seq in range(1, 101)],
+    }
+
+
+def test_row_keeps_the_time_at_which_it_was_logged(
+    open_run: Open, row: MakeRow, accumulate: Callable[[str], Any]
+) -> None:
+    run = open_run()
+    run.log([row(1, time=1234567890.25)])
+    assert accumulate(run.id).Scalars("reward")[0].wall_time == 1234567890.25
+
+
+@pytest.mark.parametrize(("writer", "below"), [("explorer/0", "explorer/0"), ("trainer", "trainer")])
+def test_each_writer_has_a_directory(open_run: Open, tmp_path: Path, writer: str, below: str) -> None:
+    run = open_run(writer)
+    assert run.id == str(tmp_path / "tensorboard" / below)
+    (file,) = Path(run.id).iterdir()
+    assert f".{writer.replace('/', '-')}.4711." in file.name
+
+
+def test_url_is_a_command_for_the_whole_job(open_run: Open, tmp_path: Path) -> None:
+    run = open_run(log_dir="my runs")
+    assert (
+        run.url == f"tensorboard --logdir '{tmp_path}/my runs' --samples_per_plugin scalars=100000,text=100"
+    )
+
+
+def test_not_a_number_and_infinities_are_kept(open_run: Open, row: MakeRow, read: Read) -> None:
+    run = open_run()
+    run.log([row(1, {"nan": math.nan, "up": math.inf, "down": -math.inf})])
+    found = {tag: points[0][1] for tag, points in read(run.id).items()}
+    assert math.isnan(found["nan"])
+    assert (found["up"], found["down"]) == (math.inf, -math.inf)
+
+
+def test_what_exceeds_32_bits_is_said_once(
+    open_run: Open, row: MakeRow, read: Read, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = open_run()
+    with caplog.at_level(logging.WARNING):
+        run.log([row(seq, {"loss": 1e300, "inf": math.inf, "fine": 3.4e38}) for seq in (1, 2)])
+    assert [record.getMessage() for record in caplog.records] == [
+        "tensorboard: loss = 1e+300 is beyond 32 bits, TensorBoard will show an infinity"
+    ]
+    assert read(run.id)["loss"] == [(1, math.inf), (2, math.inf)]
+
+
+KEYS = ["a@b", "a b", "a#b", "a_b", "/a_b", "a//b", "ü/平均", "<b>", "50%", "x?y&z=1", "reward", "k" * 300]
+
+
+def test_no_two_keys_collide(open_run: Open, row: MakeRow, read: Read) -> None:
+    run = open_run()
+    run.log([row(1, {key: float(place) for place, key in enumerate(KEYS)})])
+    assert read(run.id) == {key: [(1, float(place))] for place, key in enumerate(KEYS)}
+
+
+def test_row_that_cannot_be_encoded_is_rejected_alone(open_run: Open, row: MakeRow, read: Read) -> None:
+    run = open_run()
+    wrong = [row(2, step=2**63), row(3, {"\ud800": 1.0})]
+    with pytest.raises(Rejected) as caught:
+        run.log([row(1), *wrong, row(4)])
+    assert list(caught.value.rows) == wrong
+    assert read(run.id) == {"reward": [(1, 0.5), (4, 2.0)]}
+
+
+def test_row_that_comes_again_is_written_once(open_run: Open, row: MakeRow, read: Read) -> None:
+    run = open_run()
+    run.log([row(seq) for seq in range(1, 6)])
+    run.log([row(seq) for seq in range(3, 9)])
+    assert [step for step, _ in read(run.id)["reward"]] == list(range(1, 9))
+
+
+def test_empty_row_counts_as_held(open_run: Open, row: MakeRow) -> None:
+    run = open_run()
+    run.log([row(1, {})])
+    run.log([])
+    assert run.held("explorer/0", 1) == 1
+
+
+def test_tables_are_text(open_run: Open, row: MakeRow, read_text: Texts) -> None:
+    run = open_run()
+    table = Table(name="samples", columns=("prompt", "reward"), rows=(("1+1", 0.5), (None, True)))
+    run.log_table(row(1, {}, step=7, table=table))
+    (found,) = read_text(run.id)["samples/text_summary"]
+    assert found == (7, "| prompt | reward |\n|---|---|\n| 1&#43;1 | 0&#46;5 |\n|  | True |")
+    assert run.held("explorer/0", 1) == 1
+
+
+def test_half_a_surrogate_pair_is_shown_as_its_escape(open_run: Open, row: MakeRow, read_text: Texts) -> None:
+    run = open_run(note="\ud800")
+    run.log_table(row(1, {}, table=Table(name="samples", columns=("c",), rows=(("平\ud800",),))))
+    assert read_text(run.id)["samples/text_summary"] == [(1, "| c |\n|---|\n| 平\\ud800 |")]
+    assert "\\ud800" in read_text(run.id)["run_config/text_summary"][0][1]
+
+
+CELLS = [
+    "a|b",
+    "<script>alert(1)</script>",
+    "*x* _y_ `z`",
+    "[l](http://x)",
+    "\\",
+    "&amp;",
+    "two\nlines",
+    "    in",
+]
+
+
+@pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated:DeprecationWarning")
+def test_cells_are_shown_as_they_are() -> None:
+    """Through the renderer of TensorBoard's text tab."""
+    from tensorboard.plugin_util import markdown_to_safe_html
+
+    shown: list[str] = []
+
+    class Cells(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            if tag == "td":
+                shown.append("")
+            elif tag == "br":
+                shown[-1] += "\n"
+            else:
+                assert tag in {"table", "thead", "tbody", "tr", "th"}
+
+        def handle_data(self, data: str) -> None:
+            if shown:
+                shown[-1] += data
+
+    table = Table(name="t", columns=("c",), rows=tuple((cell,) for cell in CELLS))
+    Cells().feed(markdown_to_safe_html(table_text(table)))
+    assert [cell.strip() for cell in shown] == [cell.strip() for cell in CELLS]
+
+
+def test_long_table_says_where_the_rest_is() -> None:
+    text = table_text(Table(name="t", columns=("c",), rows=((1,),) * (MOST_ROWS + 5)))
+    assert text.count("\n| 1 |") == MOST_ROWS
+    assert text.endswith("\n\n5 more rows stand in the journal.")
+
+
+def test_config_is_text_at_step_0(open_run: Open, read_text: Texts) -> None:
+    run = open_run(lr=0.1, model={"name": "<b>"})
+    ((step, text),) = read_text(run.id)["run_config/text_summary"]
+    assert step == 0
+    assert '    "lr": 0.1,\n' in text
+    assert '"name": "<b>"' in text
+
+
+def test_abilities(open_run: Open) -> None:
+    run = open_run()
+    assert isinstance(run, SupportsTables)
+    assert isinstance(run, SupportsProgress)
+    assert not isinstance(run, SupportsConfig)
+
+
+def test_closing_twice_is_allowed(open_run: Open, row: MakeRow, read: Read) -> None:
+    run = open_run()
+    run.log([row(1)])
+    run.close("failed")
+    run.close("finished")
+    assert read(run.id) == {"reward": [(1, 0.5)]}

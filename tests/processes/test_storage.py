@@ -1,0 +1,457 @@
+"""Journals, claims, acknowledgements and bindings among real processes, that are really killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rolecall.axes import AxisBook
+from rolecall.backend import Row, Table
+from rolecall.claims import Session, claim, end, newest, sessions
+from rolecall.delivery import Delivery, delivered, undelivered
+from rolecall.frames import Damage
+from rolecall.journal import JournalWriter, Place, read_journal
+from rolecall.layout import Layout
+from rolecall.tail import Mirror, Tail
+
+pytestmark = pytest.mark.processes
+
+Wait = Callable[..., None]
+Start = Callable[..., subprocess.Popen[str]]
+
+PREAMBLE = """
+import os, sys, time
+from contextlib import suppress
+from pathlib import Path
+from rolecall.axes import AxisBook
+from rolecall.backend import Table
+from rolecall.claims import Session, claim
+from rolecall.delivery import Delivery
+from rolecall.errors import WriterConflict
+from rolecall.journal import JournalWriter, Place
+from rolecall.layout import Layout
+from rolecall.tail import Mirror
+folder = Path(sys.argv[1])
+def say(*words):
+    print(*words, flush=True)
+def wait_for(path):
+    while not path.exists():
+        time.sleep(0.0005)
+"""
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a process with this code; none outlives the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(code: str, *args: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PREAMBLE + code, *map(str, args)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def lines(process: subprocess.Popen[str], count: int) -> list[str]:
+    """The next lines that a process says."""
+    assert process.stdout is not None
+    said = [process.stdout.readline().strip() for _ in range(count)]
+    assert all(said), "it ended too early"
+    return said
+
+
+def kill(process: subprocess.Popen[str]) -> list[str]:
+    """SIGKILL, and what the process had said by then."""
+    process.kill()
+    assert process.stdout is not None
+    said = process.stdout.read()
+    process.wait()
+    # The last line may be torn: it was not said.
+    return said.split("\n")[:-1]
+
+
+def values(session: Session) -> list[object]:
+    found: list[object] = []
+    offset = 0
+    while entries := list(read_journal("explorer", session, offset)):
+        found += [entry.value for entry in entries]
+        offset = entries[-1].offset
+    return found
+
+
+def rows(session: Session) -> list[Row]:
+    return [value for value in values(session) if isinstance(value, Row)]
+
+
+# ------------------------------------------------------------------ journals
+
+LOG_FOR_EVER = """
+journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"))
+table = Table(name="samples", columns=("text",), rows=tuple(("x" * 100,) for _ in range(500)))
+step = 0
+while True:
+    step += 1
+    if step % 50:
+        journal.append(step, {"loss": step / 7, "tokens": step})
+    else:
+        journal.append_table(step, table)
+    say(journal.rows)
+"""
+
+
+@pytest.mark.parametrize("said", [1, 2, 49, 333, 1001])
+def test_a_writer_that_is_killed_loses_no_row_whose_log_returned(
+    tmp_path: Path, start: Start, said: int
+) -> None:
+    writer = start(LOG_FOR_EVER, tmp_path)
+    acknowledged = [*lines(writer, said), *kill(writer)]
+    (session,) = sessions(tmp_path)
+    found = rows(session)
+    assert not [value for value in values(session) if isinstance(value, Damage)]
+    assert [row.seq for row in found] == [row.step for row in found] == list(range(1, len(found) + 1))
+    assert set(map(int, acknowledged)) <= {row.seq for row in found}
+    assert len(found) <= len(acknowledged) + 1
+    assert all((row.table is not None) == (row.step % 50 == 0) for row in found)
+    assert all(row.metrics == {"loss": row.step / 7, "tokens": row.step} for row in found if not row.table)
+
+
+def test_a_writer_that_is_killed_again_and_again_is_read_as_one(tmp_path: Path, start: Start) -> None:
+    acknowledged = 0
+    for count in (20, 1, 60):
+        writer = start(LOG_FOR_EVER, tmp_path)
+        acknowledged += len([*lines(writer, count), *kill(writer)])
+        assert newest(tmp_path) is not None
+    assert [session.number for session in sessions(tmp_path)] == [1, 2, 3]
+    tail = Tail("explorer", tmp_path, Place(1, 0))
+    found = [entry.value for _ in range(100) for entry in tail.read()]
+    assert tail.status == "killed"
+    names = [(row.session, row.seq) for row in found if isinstance(row, Row)]
+    assert len(names) >= acknowledged
+    assert names == sorted(set(names))
+    assert {session for session, _ in names} == {1, 2, 3}
+
+
+def test_a_journal_is_read_while_another_process_writes_it(
+    tmp_path: Path, start: Start, wait_until: Wait
+) -> None:
+    code = """
+journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"))
+say("opened")
+for step in range(1, 5001):
+    journal.append(step, {"loss": step / 7})
+journal.end("finished")
+"""
+    writer = start(code, tmp_path)
+    lines(writer, 1)
+    tail = Tail("explorer", tmp_path, Place(1, 0))
+    found: list[object] = []
+
+    def ended() -> bool:
+        found.extend(entry.value for entry in tail.read())
+        return tail.status is not None
+
+    wait_until(ended)
+    assert tail.status == "finished"
+    read = [(row.seq, row.metrics["loss"]) for row in found if isinstance(row, Row)]
+    assert read == [(step, step / 7) for step in range(1, 5001)]
+    assert len(found) == 5001
+
+
+FORK = """
+import threading
+journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"))
+stop = threading.Event()
+def log(thread):
+    step = 0
+    while not stop.is_set():
+        step += 1
+        journal.append(step, {f"thread/{thread}": step})
+threads = [threading.Thread(target=log, args=(number,)) for number in range(3)]
+for thread in threads:
+    thread.start()
+for _ in range(30):
+    child = os.fork()
+    if child == 0:
+        # Whatever thread held whatever lock when this process was made.
+        journal.abandon()
+        with suppress(OSError):
+            os.write(journal._descriptor, b"mine")
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+stop.set()
+for thread in threads:
+    thread.join()
+journal.end("finished")
+say(journal.rows)
+"""
+
+
+def test_a_forked_child_lets_go_of_the_journal_and_its_parent_goes_on(tmp_path: Path, start: Start) -> None:
+    parent = start(FORK, tmp_path)
+    (count,) = lines(parent, 1)
+    (session,) = sessions(tmp_path)
+    found = rows(session)
+    assert [row.seq for row in found] == list(range(1, int(count) + 1))
+    assert len(values(session)) == int(count) + 1
+    assert session.status() == "finished"
+    for thread in range(3):
+        steps = [row.step for row in found if f"thread/{thread}" in row.metrics]
+        assert steps == list(range(1, len(steps) + 1))
+        assert steps
+
+
+# ------------------------------------------------------------------ claims
+
+CLAIM_EACH_ROUND = """
+say("ready")
+for line in sys.stdin:
+    place = folder / line.strip()
+    # All begin with this file, however late each was woken.
+    wait_for(folder / (line.strip() + ".go"))
+    try:
+        say("won", claim(place, {"writer": "explorer"}, "it").number)
+    except WriterConflict:
+        say("lost")
+"""
+
+
+def test_of_many_processes_one_gets_a_name(tmp_path: Path, start: Start) -> None:
+    rivals = [start(CLAIM_EACH_ROUND, tmp_path) for _ in range(8)]
+    for rival in rivals:
+        lines(rival, 1)
+    for number in range(25):
+        name = f"writer-{number}"
+        if number % 2:
+            # Half of the names were held before, by a process that is gone.
+            end(claim(tmp_path / name, {}, "it"), "finished")
+        for rival in rivals:
+            assert rival.stdin is not None
+            rival.stdin.write(name + "\n")
+            rival.stdin.flush()
+        (tmp_path / f"{name}.go").touch()
+        said = sorted(lines(rival, 1)[0] for rival in rivals)
+        assert said == ["lost"] * 7 + [f"won {number % 2 + 1}"]
+        assert sorted(os.listdir(tmp_path / name)) == [f"{at + 1}.jsonl" for at in range(number % 2 + 1)]
+
+
+def test_a_killed_process_holds_nothing_though_nobody_waited_for_it(
+    tmp_path: Path, start: Start, wait_until: Wait
+) -> None:
+    code = 'claim(folder, {}, "it"); say("claimed"); time.sleep(600)'
+    for number in (1, 2, 3):
+        holder = start(code, tmp_path)
+        lines(holder, 1)
+        session = newest(tmp_path)
+        assert session is not None
+        assert session.is_live()
+        assert session.owner() is not None
+        holder.kill()
+        # It is a zombie from here on.
+        wait_until(lambda held=session: not held.is_live())
+        assert Path(f"/proc/{holder.pid}").exists()
+        assert session.number == number
+    assert claim(tmp_path, {}, "it").number == 4
+
+
+# ------------------------------------------------------------------ a full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of 64 KiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", path], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no byte free."""
+    filler = disk / "filler"
+    with filler.open("ab", buffering=0) as file:
+        for size in (4096, 1):
+            try:
+                while file.write(b"x" * size) == size:
+                    pass
+            except OSError:
+                continue
+    return filler
+
+
+def test_on_a_full_disk_rows_fail_and_logging_resumes_when_there_is_room(small_disk: Path) -> None:
+    journal = JournalWriter(claim(small_disk / "explorer", {"writer": "explorer"}, "it"))
+    returned: list[int] = []
+    failed: list[int] = []
+
+    def log(*steps: int) -> None:
+        for step in steps:
+            try:
+                journal.append(step, {"loss": step / 7})
+            except OSError:
+                failed.append(step)
+            else:
+                returned.append(step)
+
+    log(1, 2, 3)
+    for begin in (10, 1000, 2000):
+        filler = fill(small_disk)
+        log(*range(begin, begin + 200))
+        with pytest.raises(OSError, match="space"):
+            journal.append_table(1, Table(name="t", columns=("a",), rows=(("x" * 40_000,),)))
+        filler.unlink()
+        log(begin + 500)
+    journal.end("finished")
+    assert failed, "the disk was full"
+    found = rows(journal.session)
+    assert [row.step for row in found] == returned
+    assert [row.seq for row in found] == list(range(1, len(found) + 1))
+    assert {1, 2, 3, 510, 1500, 2500} <= set(returned)
+    assert journal.session.status() == "finished"
+    damages = [value for value in values(journal.session) if isinstance(value, Damage)]
+    # A line is torn where the disk ended; what is closed off is told of, once for each time that it was full.
+    assert len(damages) <= 3
+
+
+def test_on_a_full_disk_a_claim_fails_and_leaves_nothing_over(small_disk: Path) -> None:
+    (small_disk / "explorer").mkdir()
+    filler = fill(small_disk)
+    with pytest.raises(OSError, match="space"):
+        claim(small_disk / "explorer", {"config": "x" * 5000}, "it")
+    assert os.listdir(small_disk / "explorer") == []
+    filler.unlink()
+    assert claim(small_disk / "explorer", {"config": "x" * 5000}, "it").number == 1
+
+
+def test_on_a_full_disk_bindings_and_acknowledgements_are_written_when_there_is_room(
+    small_disk: Path,
+) -> None:
+    layout = Layout(small_disk)
+    book = AxisBook(layout, "explorer")
+    delivery = Delivery(layout, "mlflow", "explorer")
+    book.publish("explorer", ["explorer/first"])
+    filler = fill(small_disk)
+    many = [f"explorer/key/{at}" for at in range(500)]
+    with pytest.raises(OSError, match="space"):
+        book.publish("explorer", many)
+    for at in range(1, 500):
+        try:
+            delivery.acknowledge(Place(1, at), 1)
+        except OSError:
+            break
+    else:
+        pytest.fail("the disk was not full")
+    filler.unlink()
+    book.publish("explorer", many)
+    delivery.acknowledge(Place(1, 1000), 1)
+    assert list(AxisBook(layout, "trainer").bindings()) == ["explorer/first", *many]
+    assert delivered(layout, "mlflow", "explorer") == delivery.done
+    delivery.release("finished")
+
+
+# ------------------------------------------------------------------ mirrors, acknowledgements, bindings
+
+MIRROR_FOR_EVER = """
+mirror = Mirror(Path(sys.argv[2]), folder)
+while True:
+    mirror.copy()
+    say("copied")
+"""
+
+
+def test_a_mirror_that_is_killed_is_taken_up_by_the_next(tmp_path: Path, start: Start) -> None:
+    session = claim(tmp_path / "explorer", {"writer": "explorer"}, "it")
+    spool = tmp_path / "node" / "1.jsonl"
+    spool.parent.mkdir()
+    spool.write_bytes(session.path.read_bytes())
+    journal = JournalWriter(Session(spool, 1))
+    table = Table(name="samples", columns=("text",), rows=tuple(("x" * 1000,) for _ in range(1000)))
+    for step in range(1, 5):
+        mirror = start(MIRROR_FOR_EVER, session.path, spool)
+        lines(mirror, 1)
+        for at in range(1000):
+            journal.append(step * 1000 + at, {"loss": 0.5})
+        journal.append_table(step, table)
+        kill(mirror)
+    journal.end("finished")
+    Mirror(spool, session.path).copy()
+    assert session.path.read_bytes() == spool.read_bytes()
+    found = rows(session)
+    assert len(found) == 4004
+    assert [row.table for row in found if row.table] == [table] * 4
+    left_over = [
+        name for name in os.listdir(session.path.with_suffix(".tables")) if not name.endswith(".json")
+    ]
+    assert len(left_over) <= 4, "a draft at most for each that was killed"
+
+
+ACKNOWLEDGE_FOR_EVER = """
+delivery = Delivery(Layout(folder), "mlflow", "explorer")
+say(delivery.done.rows)
+while True:
+    place = delivery.done.place
+    delivery.acknowledge(Place(1, place.offset + 10), 1)
+    say(delivery.done.rows)
+"""
+
+
+def test_a_courier_that_is_killed_loses_no_acknowledgement(tmp_path: Path, start: Start) -> None:
+    layout = Layout(tmp_path)
+    before = 0
+    for count in (1, 5, 200):
+        courier = start(ACKNOWLEDGE_FOR_EVER, tmp_path)
+        first, *said = [*lines(courier, count), *kill(courier)]
+        done = delivered(layout, "mlflow", "explorer")
+        assert int(first) == before, "the next goes on where the last one was"
+        assert int([first, *said][-1]) <= done.rows <= int([first, *said][-1]) + 1
+        assert done.place == Place(1, done.rows * 10)
+        before = done.rows
+    assert undelivered(layout, "mlflow", "explorer") == 0
+    Delivery(layout, "mlflow", "explorer").release("finished")
+
+
+EXCHANGE = """
+name, others = sys.argv[2], sys.argv[3].split()
+book = AxisBook(Layout(folder), name)
+say("ready")
+wait_for(folder / "go")
+for at in range(100):
+    book.publish(name, [f"{name}/key/{at}", f"{name}/step"])
+    if at % 10 == 0:
+        book.refresh()
+while len(book.bindings()) < 300:
+    book.refresh()
+for one in others:
+    book.publish(one, [f"{one}/key/{at}" for at in range(100)])
+expected = {f"{one}/key/{at}": f"{one}/step" for one in others for at in range(100)}
+say(book.bindings() == expected)
+"""
+
+
+def test_three_processes_come_to_know_all_bindings_and_write_each_once(tmp_path: Path, start: Start) -> None:
+    names = ["explorer/0", "explorer/1", "trainer"]
+    writers = [start(EXCHANGE, tmp_path, name, " ".join(names)) for name in names]
+    for writer in writers:
+        lines(writer, 1)
+    (tmp_path / "go").touch()
+    assert [lines(writer, 1) for writer in writers] == [["True"]] * 3
+    data = b"".join(path.read_bytes() for path in Layout(tmp_path).axes.iterdir())
+    assert data.count(b"/key/") == 300, "known keys are not written again"

@@ -1,0 +1,244 @@
+"""Bindings of keys to axes: every writer comes to know all of them, and none is written twice."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rolecall.axes import AxisBook, Placement, axis_of
+from rolecall.backend import Row, Table
+from rolecall.frames import encode
+from rolecall.layout import Layout
+
+WRITERS = ("explorer/0", "explorer/1", "trainer")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path)
+
+
+def row(writer: str = "explorer/0", **settings: Any) -> Row:
+    return Row(writer=writer, session=1, seq=1, step=7, time=1764000000.0, **settings)
+
+
+def sizes(layout: Layout) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in layout.axes.iterdir()}
+
+
+# ------------------------------------------------------------------ placement
+
+
+def test_keys_get_the_writers_prefix_and_a_row_its_axis() -> None:
+    placed = Placement(declares_axes=True).place(row(metrics={"reward/mean": 0.5, "n": 3}, commit=True))
+    assert placed == row(
+        metrics={"explorer/0/reward/mean": 0.5, "explorer/0/n": 3, "explorer/0/step": 7}, commit=True
+    )
+    assert axis_of("explorer/0") == "explorer/0/step"
+
+
+def test_where_no_axes_are_declared_a_row_has_none() -> None:
+    placement = Placement(declares_axes=False)
+    assert placement.place(row(metrics={"loss": 0.5})).metrics == {"explorer/0/loss": 0.5}
+    assert placement.place(row("trainer", metrics={"loss": 0.5})).metrics == {"trainer/loss": 0.5}
+
+
+def test_a_table_gets_the_prefix_too() -> None:
+    table = Table(name="samples", columns=("a",), rows=((1,),))
+    placed = Placement(declares_axes=False).place(row(table=table))
+    assert placed.table == Table(name="explorer/0/samples", columns=("a",), rows=((1,),))
+
+
+def test_the_row_that_was_given_stays_as_it_was() -> None:
+    given = row(metrics={"loss": 0.5})
+    Placement(declares_axes=True).place(given)
+    assert given == row(metrics={"loss": 0.5})
+
+
+# ------------------------------------------------------------------ exchange
+
+
+def test_three_writers_come_to_know_every_binding(layout: Layout) -> None:
+    books = {writer: AxisBook(layout, writer) for writer in WRITERS}
+    for writer, book in books.items():
+        book.publish(writer, ["loss", f"{writer}/reward", f"{writer}/step"])
+    expected = {f"{writer}/reward": f"{writer}/step" for writer in WRITERS} | {"loss": "explorer/0/step"}
+    for writer, book in books.items():
+        book.refresh()
+        known = book.bindings()
+        assert known.keys() == expected.keys()
+        assert {key: axis for key, axis in known.items() if key != "loss"} == {
+            key: axis for key, axis in expected.items() if key != "loss"
+        }
+        assert known["loss"] == axis_of(writer), "what a writer knew first, it keeps"
+    assert sorted(os.listdir(layout.axes)) == ["explorer@0.jsonl", "explorer@1.jsonl", "trainer.jsonl"]
+
+
+def test_a_writer_that_comes_later_knows_what_was_published_before(layout: Layout) -> None:
+    AxisBook(layout, "explorer/0").publish("explorer/0", ["explorer/0/reward"])
+    AxisBook(layout, "trainer").publish_config({"lr": 0.1})
+    late = AxisBook(layout, "evaluator")
+    assert late.bindings() == {"explorer/0/reward": "explorer/0/step"}
+    assert late.configs == {"trainer": {"lr": 0.1}}
+
+
+def test_bindings_since_are_those_that_came_after(layout: Layout) -> None:
+    mine, other = AxisBook(layout, "trainer"), AxisBook(layout, "explorer/0")
+    mine.publish("trainer", ["trainer/loss", "trainer/lr"])
+    assert list(mine.bindings()) == ["trainer/loss", "trainer/lr"]
+    other.publish("explorer/0", ["explorer/0/reward"])
+    assert mine.bindings(2) == {}
+    mine.refresh()
+    assert mine.bindings(2) == {"explorer/0/reward": "explorer/0/step"}
+    mine.refresh()
+    assert mine.bindings(3) == {}
+
+
+def test_known_keys_are_not_written_again(layout: Layout) -> None:
+    keys = [f"trainer/key/{at}" for at in range(100)]
+    book = AxisBook(layout, "trainer")
+    book.publish("trainer", keys)
+    book.publish_config({"lr": 0.1, "layers": [1, 2]})
+    before = sizes(layout)
+    for _ in range(3):
+        book.publish("trainer", keys)
+        book.publish_config({"lr": 0.1, "layers": [1, 2]})
+        book.refresh()
+    successor = AxisBook(layout, "trainer")
+    successor.publish("trainer", keys)
+    successor.publish_config({"lr": 0.1, "layers": [1, 2]})
+    assert sizes(layout) == before
+    successor.publish("trainer", [*keys, "trainer/new"])
+    new = encode({"axes": {"trainer/new": "trainer/step"}})
+    assert sizes(layout) == {"trainer.jsonl": before["trainer.jsonl"] + len(new)}
+
+
+def test_what_was_read_is_not_read_again(layout: Layout) -> None:
+    AxisBook(layout, "explorer/0").publish("explorer/0", ["explorer/0/a"])
+    book = AxisBook(layout, "trainer")
+    path = layout.bindings("explorer/0")
+    # Were it read again, it would be seen that it says something else now.
+    path.write_bytes(path.read_bytes().replace(b"explorer", b"impostor"))
+    book.refresh()
+    assert list(book.bindings()) == ["explorer/0/a"]
+
+
+def test_a_config_that_changed_is_published(layout: Layout) -> None:
+    book = AxisBook(layout, "trainer")
+    book.publish_config({"lr": 0.1})
+    book.publish_config({"lr": 0.2})
+    book.publish_config({})
+    assert AxisBook(layout, "explorer/0").configs == {"trainer": {"lr": 0.2}}
+
+
+def test_nothing_is_written_for_nothing(layout: Layout) -> None:
+    book = AxisBook(layout, "trainer")
+    book.publish("trainer", [])
+    book.publish("trainer", ["trainer/step"])
+    book.publish_config({})
+    book.refresh()
+    assert not layout.axes.exists()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_what_a_dead_writer_left_torn_is_closed_off(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    layout = Layout(tmp_path_factory.mktemp("monitor"))
+    AxisBook(layout, "trainer").publish("trainer", ["trainer/a"])
+    torn = encode({"axes": {"trainer/b": "trainer/step"}})
+    cut = data.draw(st.integers(1, len(torn) - 1))
+    with layout.bindings("trainer").open("ab") as file:
+        file.write(torn[:cut])
+    watching = AxisBook(layout, "explorer/0")
+    assert list(watching.bindings()) == ["trainer/a"]
+    successor = AxisBook(layout, "trainer")
+    successor.publish("trainer", ["trainer/b", "trainer/c"])
+    watching.refresh()
+    # Both may be known from one line or from two.
+    assert watching.bindings() == {f"trainer/{key}": "trainer/step" for key in "abc"}
+
+
+def test_a_torn_line_that_is_finished_later_is_read_then(layout: Layout) -> None:
+    AxisBook(layout, "trainer").publish("trainer", ["trainer/a"])
+    line = encode({"axes": {"trainer/b": "trainer/step"}})
+    watching = AxisBook(layout, "explorer/0")
+    with layout.bindings("trainer").open("ab", buffering=0) as file:
+        file.write(line[:20])
+        watching.refresh()
+        assert list(watching.bindings()) == ["trainer/a"]
+        file.write(line[20:])
+    watching.refresh()
+    assert list(watching.bindings()) == ["trainer/a", "trainer/b"]
+
+
+def test_damaged_and_crafted_lines_cost_themselves_alone(layout: Layout) -> None:
+    crafted: list[dict[str, Any]] = [
+        {"axes": ["a"]},
+        {"axes": None},
+        {"axes": {"odd": 5}},
+        {"config": "x"},
+        {"config": [1]},
+        {},
+    ]
+    layout.axes.mkdir()
+    layout.bindings("trainer").write_bytes(
+        b"damaged\n" + b"".join(map(encode, crafted)) + encode({"axes": {"trainer/a": "trainer/step"}})
+    )
+    (layout.axes / "unrelated.txt").write_text("x")
+    os.mkfifo(layout.axes / "pipe.jsonl")
+    book = AxisBook(layout, "explorer/0")
+    assert book.bindings() == {"odd": "5", "trainer/a": "trainer/step"}
+    assert book.configs == {}
+
+
+def test_readers_write_nothing(layout: Layout) -> None:
+    AxisBook(layout, "trainer").publish("trainer", ["trainer/a"])
+    path = layout.bindings("trainer")
+    with path.open("ab") as file:
+        file.write(b"torn")
+    os.utime(path, (1, 1))
+    before = path.read_bytes()
+    AxisBook(layout, "explorer/0").refresh()
+    assert path.read_bytes() == before
+    assert path.stat().st_mtime == 1
+    assert os.listdir(layout.axes) == ["trainer.jsonl"]
+
+
+def test_nothing_is_published_through_a_symlink(layout: Layout, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    layout.axes.mkdir()
+    layout.bindings("trainer").symlink_to(precious)
+    book = AxisBook(layout, "trainer")
+    with pytest.raises(OSError, match="symbolic"):
+        book.publish("trainer", ["trainer/a"])
+    assert precious.read_text() == "mine"
+    assert book.bindings() == {}, "what is not published is not known"
+
+
+def test_couriers_of_one_writer_share_a_book(layout: Layout) -> None:
+    book = AxisBook(layout, "trainer")
+    keys = [f"trainer/key/{at}" for at in range(200)]
+    barrier = threading.Barrier(4)
+
+    def publish() -> None:
+        barrier.wait()
+        for key in keys:
+            book.publish("trainer", [key])
+
+    threads = [threading.Thread(target=publish) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(book.bindings()) == keys
+    written = b"".join(encode({"axes": {key: "trainer/step"}}) for key in keys)
+    assert layout.bindings("trainer").read_bytes() == written

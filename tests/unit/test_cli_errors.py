@@ -1,0 +1,581 @@
+"""What a user sees at the command line for each mistake: where it is, what was given, what is valid, what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from inline_snapshot import snapshot
+from made_site import Computer
+
+JOB = "project: gsm8k\nname: grpo-1\n"
+ACME = JOB + "monitor_type: acme\n"
+
+Told = Callable[..., str]
+
+
+@pytest.fixture
+def told(computer: Computer) -> Told:
+    """What a command that refuses says."""
+
+    def run(*arguments: str, **environ: str) -> str:
+        ran = computer.rolecall(*arguments, **environ)
+        assert ran.status == 2
+        assert ran.out == ""
+        assert "Traceback" not in ran.err
+        return computer.terminal(ran.err)
+
+    return run
+
+
+@pytest.fixture
+def check(computer: Computer, told: Told) -> Callable[[str], str]:
+    """What `rolecall check` says of a config that it refuses."""
+
+    def run(config: str) -> str:
+        (computer.home / "config.yaml").write_text(config)
+        return told("check", "config.yaml")
+
+    return run
+
+
+@pytest.fixture
+def script(computer: Computer) -> Callable[..., str]:
+    """What a program shows that lets rolecall's errors end it, as they should, without a traceback."""
+
+    def run(*lines: str, **environ: str) -> str:
+        body = "\n    ".join(lines)
+        source = f"import sys, rolecall\ntry:\n    {body}\nexcept rolecall.RolecallError as error:\n    sys.exit(error)"
+        ran = computer.python("-c", source, **environ)
+        assert ran.status == 1
+        assert "Traceback" not in ran.err
+        return computer.terminal(ran.err)
+
+    return run
+
+
+# ------------------------------------------------------------------------------ backends
+
+
+def test_a_known_backend_that_is_not_installed(check: Told) -> None:
+    assert check(JOB + "monitor_type: wandb") == snapshot("""\
+rolecall: config.yaml: monitor_type: no backend 'wandb' is installed; installed
+are console, local, none. wandb comes with: pip install 'rolecall[wandb]'\
+""")
+
+
+def test_a_known_backend_misspelled_and_not_installed(check: Told) -> None:
+    assert check(JOB + "monitor_type: tensorbord") == snapshot("""\
+rolecall: config.yaml: monitor_type: no backend 'tensorbord' is installed;
+installed are console, local, none. Did you mean 'tensorboard'? tensorboard
+comes with: pip install 'rolecall[tensorboard]'\
+""")
+
+
+def test_an_installed_backend_misspelled(check: Told) -> None:
+    assert check("monitor:\n  project: gsm8k\n  name: grpo-1\n  monitor_type: [local, Consle]") == snapshot("""\
+rolecall: config.yaml: monitor.monitor_type: no backend 'Consle' is installed;
+installed are console, local, none. Did you mean 'console'?\
+""")
+
+
+def test_a_backend_that_nobody_knows(check: Told) -> None:
+    assert check(JOB + "monitor_type: zzz") == snapshot("""\
+rolecall: config.yaml: monitor_type: no backend 'zzz' is installed; installed
+are console, local, none. Name one of these, or install the distribution that
+brings it\
+""")
+
+
+def test_two_distributions_with_one_backend(check: Told, computer: Computer) -> None:
+    computer.site.backend("acme")
+    computer.site.install("acme-tracker", "2.1", backends={"acme": "elsewhere"})
+    assert check(ACME) == snapshot("""\
+rolecall: config.yaml: monitor_type: backend 'acme' is brought by acme-tracker
+2.1 and by rolecall-acme 1.0; only one can be: `pip uninstall acme-tracker` or
+`pip uninstall rolecall-acme`\
+""")
+
+
+def test_a_distribution_with_a_built_in_backend(check: Told, computer: Computer) -> None:
+    computer.site.backend("local")
+    assert check(JOB) == snapshot("""\
+rolecall: config.yaml: monitor_type: backend 'local' is brought by
+rolecall-local 1.0 and by rolecall itself; only one can be: `pip uninstall
+rolecall-local`\
+""")
+
+
+def test_a_plugin_that_fails_to_import(check: Told, computer: Computer) -> None:
+    computer.site.backend(head="import acme_sdk_of_old")
+    assert check(ACME) == snapshot("""\
+rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 cannot be
+imported (acme_backend): ModuleNotFoundError: No module named 'acme_sdk_of_old'.
+Mend it with: pip install --force-reinstall rolecall-acme; or choose another
+monitor_type\
+""")
+
+
+def test_a_plugin_that_ends_the_process_on_import(check: Told, computer: Computer) -> None:
+    computer.site.backend(head="raise SystemExit('no licence')")
+    assert check(ACME) == snapshot("""\
+rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 cannot be
+imported (acme_backend): SystemExit: no licence. Mend it with: pip install
+--force-reinstall rolecall-acme; or choose another monitor_type\
+""")
+
+
+def test_a_plugin_whose_module_is_gone(check: Told, computer: Computer) -> None:
+    computer.site.install("rolecall-acme", backends={"acme": "rolecall_acme.plugin"})
+    assert check(ACME) == snapshot("""\
+rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 cannot be
+imported (rolecall_acme.plugin): ModuleNotFoundError: No module named
+'rolecall_acme'. Mend it with: pip install --force-reinstall rolecall-acme; or
+choose another monitor_type\
+""")
+
+
+def test_a_missing_hook(check: Told, computer: Computer) -> None:
+    computer.site.backend(open_run="")
+    assert check(ACME) == snapshot("""\
+rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
+open_run is missing; write it, decorated with @rolecall.hookimpl. backend_args,
+supports_shared_run, open_run are required; the hooks are backend_args(),
+supports_shared_run(args), prepare(ticket, args), open_run(ticket, args),
+declare_axes(run, axes)\
+""")
+
+
+def test_a_misspelled_hook(check: Told, computer: Computer) -> None:
+    computer.site.backend(open_run="@hookimpl\ndef opn_run(ticket, args): ...")
+    assert check(ACME) == snapshot("""\
+rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
+opn_run is no hook; did you mean 'open_run'? The hooks are backend_args(),
+supports_shared_run(args), prepare(ticket, args), open_run(ticket, args),
+declare_axes(run, axes)\
+""")
+
+
+def test_an_undecorated_hook(check: Told, computer: Computer) -> None:
+    computer.site.backend(open_run="def open_run(ticket, args): ...")
+    assert check(ACME) == snapshot("""\
+rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
+open_run must be decorated with @rolecall.hookimpl\
+""")
+
+
+def test_a_hook_with_an_argument_that_does_not_exist(check: Told, computer: Computer) -> None:
+    computer.site.backend(open_run="@hookimpl\ndef open_run(ticket, arguments): ...")
+    assert check(ACME) == snapshot("""\
+rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
+open_run(ticket, arguments): arguments is no argument of this hook; valid are
+ticket, args, of which some may be left out\
+""")
+
+
+def test_a_class_in_place_of_an_instance(check: Told, computer: Computer) -> None:
+    computer.site.install(
+        "rolecall-acme", backends={"acme": "acme_backend:Acme"}, acme_backend="class Acme: ..."
+    )
+    assert check(ACME) == snapshot("""\
+rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py): is
+the class Acme; give an instance of it, or a module\
+""")
+
+
+def test_a_hook_that_returns_nonsense(check: Told, computer: Computer) -> None:
+    computer.site.backend(backend_args="@hookimpl\ndef backend_args(): return {'url': str}")
+    assert check(ACME) == snapshot("""\
+rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py): hook
+backend_args returned {'url': <class 'str'>}; it must return a pydantic model
+class\
+""")
+
+
+def test_a_hook_that_says_no_without_a_reason(check: Told, computer: Computer) -> None:
+    no = "return SharedRunSupport(supported=False)"
+    computer.site.backend(supports_shared_run=f"@hookimpl\ndef supports_shared_run(args): {no}")
+    assert check(ACME + "shared_run: true") == snapshot("""\
+rolecall: backend 'acme' (SITE/acme_backend.py): hook supports_shared_run
+returned SharedRunSupport(supported=False, reason=''); it must return a reason
+where it says no\
+""")
+
+
+def test_a_hook_that_raises(check: Told, computer: Computer) -> None:
+    computer.site.backend(supports_shared_run="@hookimpl\ndef supports_shared_run(args): return args.port")
+    assert check(ACME + "shared_run: true") == snapshot("""\
+rolecall: backend 'acme' (SITE/acme_backend.py): hook supports_shared_run
+failed: AttributeError: 'Args' object has no attribute 'port'. This is a fault
+of the backend: tell its authors, or choose another monitor_type\
+""")
+
+
+def test_an_sdk_that_is_missing(check: Told, computer: Computer) -> None:
+    computer.site.backend(requires=["acme-sdk>=2"])
+    assert check(ACME) == snapshot("""\
+rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 needs
+acme-sdk>=2, which is not installed. Mend it with: pip install --upgrade
+rolecall-acme\
+""")
+
+
+def test_an_sdk_that_is_too_old(check: Told, computer: Computer) -> None:
+    computer.site.backend(requires=["acme-sdk>=2,<4", "acme-extra; extra == 'more'"])
+    computer.site.install("acme-sdk", "1.9.3")
+    assert check(ACME) == snapshot("""\
+rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 needs
+acme-sdk<4,>=2, but 1.9.3 is installed. Mend it with: pip install --upgrade
+rolecall-acme\
+""")
+
+
+# -------------------------------------------------------------------------------- config
+
+
+def test_an_unknown_setting(check: Told) -> None:
+    assert check("monitor:\n  project: gsm8k\n  name: grpo-1\n  shared_runs: true") == snapshot("""\
+rolecall: config.yaml cannot be used:
+  monitor.shared_runs: is not a setting; did you mean 'shared_run'? valid are
+courier, group, monitor_args, monitor_dir, monitor_type, name, on_backend_error,
+project, resume, run_id, shared_run, spool_dir\
+""")
+
+
+def test_missing_settings(check: Told) -> None:
+    assert check("monitor_type: local") == snapshot("""\
+rolecall: config.yaml cannot be used:
+  project: is missing; every config needs it
+  name: is missing; every config needs it\
+""")
+
+
+def test_settings_of_a_wrong_type(check: Told) -> None:
+    config = "{project: 2024, name: 2024-05-01, monitor_type: {local: 1}, shared_run: perhaps, resume: always"
+    assert check(config + ", run_id: a b}") == snapshot("""\
+rolecall: config.yaml cannot be used:
+  project: should be a valid string; given 2024; put it in quotes
+  name: should be a valid string; given 2024-05-01; put it in quotes
+  monitor_type: must be the name of a backend, or a list of names; given
+{'local': 1}
+  shared_run: must be true or false; given 'perhaps'
+  run_id: must be 1 to 128 letters, digits, '.', '_' and '-', and begin with a
+letter or a digit; given 'a b'
+  resume: should be 'auto', 'must' or 'never'; given 'always'\
+""")
+
+
+def test_a_monitor_dir_that_cannot_be(check: Told) -> None:
+    assert check(JOB + "monitor_dir: ~nobody-of-this-name/runs") == snapshot("""\
+rolecall: config.yaml cannot be used:
+  monitor_dir: the home directory is not known; write it out; given
+'~nobody-of-this-name/runs'\
+""")
+
+
+def test_one_backend_twice(check: Told) -> None:
+    assert check(JOB + "monitor_type: [console, console]") == snapshot("""\
+rolecall: config.yaml cannot be used:
+  monitor_type: must name one backend, or several different ones; none stands
+alone; given ['console', 'console']\
+""")
+
+
+def test_wrong_arguments_of_the_only_backend(check: Told, computer: Computer) -> None:
+    computer.site.backend()
+    config = ACME + "monitor_args: {ulr: http://tracker, retries: many, password: [hunter2]}"
+    assert check(config) == snapshot("""\
+rolecall: config.yaml cannot be used:
+  monitor_args.retries: should be a valid integer, unable to parse string as an
+integer; given 'many'
+  monitor_args.password: should be a valid string; given a list
+  monitor_args.ulr: is not an argument of acme; did you mean 'url'? valid are
+password, retries, url\
+""")
+
+
+def test_wrong_arguments_of_one_of_several_backends(check: Told, computer: Computer) -> None:
+    computer.site.backend()
+    config = JOB + "monitor_type: [acme, console]\nmonitor_args: {acme: {retries: many}, consle: {level: 10}}"
+    assert check(config) == snapshot("""\
+rolecall: config.yaml cannot be used:
+  monitor_args.consle: is not a backend of monitor_type; valid are acme,
+console, each with a mapping of its arguments
+  monitor_args.acme.retries: should be a valid integer, unable to parse string
+as an integer; given 'many'\
+""")
+
+
+def test_an_argument_that_is_required(check: Told, computer: Computer) -> None:
+    computer.site.backend(args="class Args(BaseModel):\n    url: str")
+    assert check(ACME) == snapshot("""\
+rolecall: config.yaml cannot be used:
+  monitor_args.url: is missing; acme needs it\
+""")
+
+
+def test_arguments_that_are_no_mapping(check: Told, computer: Computer) -> None:
+    computer.site.backend()
+    assert check(ACME + "monitor_args: sk-hunter2") == snapshot("""\
+rolecall: config.yaml cannot be used:
+  monitor_args: must be a mapping of arguments; given a text\
+""")
+
+
+@pytest.mark.parametrize("password", ["12345678", "[hunter2]", "{a: hunter2}"])
+def test_a_secret_of_a_wrong_type_is_not_shown(check: Told, computer: Computer, password: str) -> None:
+    computer.site.backend()
+    assert password.strip("[]{a: }") not in check(ACME + f"monitor_args: {{password: {password}}}")
+
+
+# --------------------------------------------------------------------------------- files
+
+
+def test_a_file_that_is_not_yaml(check: Told) -> None:
+    assert check("monitor: {project: gsm8k") == snapshot("""\
+rolecall: config.yaml: is not valid YAML: line 1, column 25: expected ',' or
+'}', but got '<stream end>'\
+""")
+
+
+def test_a_value_that_looks_like_a_date_and_is_none(check: Told) -> None:
+    assert check(JOB + "group: 2024-13-45") == snapshot(
+        "rolecall: config.yaml: is not valid YAML: month must be in 1..12"
+    )
+
+
+def test_an_empty_file(check: Told) -> None:
+    assert check("") == snapshot("""\
+rolecall: config.yaml: holds nothing; it must be a mapping of settings, with
+project and name, or with a key monitor\
+""")
+
+
+def test_an_empty_monitor_block(check: Told) -> None:
+    assert check("model: qwen\nmonitor:\n") == snapshot("""\
+rolecall: config.yaml: monitor: holds nothing; it must be a mapping of settings,
+with project and name\
+""")
+
+
+def test_a_file_that_is_not_text(computer: Computer, told: Told) -> None:
+    (computer.home / "config.yaml").write_bytes(b"\xff\xfe\x00p")
+    assert told("check", "config.yaml") == snapshot("""\
+rolecall: config.yaml: cannot be read: 'utf-8' codec can't decode byte 0xff in
+position 0: invalid start byte; give the path of a YAML file\
+""")
+
+
+def test_a_file_that_is_missing(told: Told) -> None:
+    assert told("check", "nowhere.yaml") == snapshot("""\
+rolecall: nowhere.yaml: cannot be read: No such file or directory; give the path
+of a YAML file\
+""")
+
+
+def test_a_directory_in_place_of_a_file(told: Told) -> None:
+    assert told("check", ".") == snapshot(
+        "rolecall: .: cannot be read: Is a directory; give the path of a YAML file"
+    )
+
+
+# -------------------------------------------------------------------- show, deliver, demo
+
+
+@pytest.fixture
+def job(computer: Computer) -> str:
+    """The monitor_dir of a finished local job."""
+    source = """
+import rolecall
+config = {"project": "gsm8k", "name": "grpo-1", "monitor_dir": "job"}
+with rolecall.launch(config) as job, rolecall.open_monitor(job.config, "trainer") as monitor:
+    monitor.log({"loss": 0.5, "reward/mean": 1.0}, step=1)
+"""
+    ran = computer.python("-c", source)
+    assert ran.status == 0, ran.err
+    return "job"
+
+
+def test_show_what_is_not_there(told: Told) -> None:
+    assert told("show", "nowhere") == snapshot("""\
+rolecall: nowhere: no run.json is here, so it is no monitor_dir. Give the
+monitor_dir of a job that was launched\
+""")
+
+
+def test_show_a_file(computer: Computer, told: Told) -> None:
+    (computer.home / "notes.txt").write_text("hello")
+    assert told("show", "notes.txt") == snapshot("""\
+rolecall: notes.txt/run.json: cannot be read: Not a directory; give the
+monitor_dir of a job\
+""")
+
+
+def test_show_a_directory_with_a_damaged_record(computer: Computer, told: Told, job: str) -> None:
+    (computer.home / job / "run.json").write_text("{")
+    assert told("show", job, "--json") == snapshot("""\
+rolecall: job/run.json: is damaged, or no run's record that this version of
+rolecall reads; use another monitor_dir, or move it away\
+""")
+
+
+def test_show_a_directory_that_cannot_be_read(computer: Computer, told: Told) -> None:
+    # A loop of links cannot be read by anybody; permissions do not stop root, whom containers run tests as.
+    (computer.home / "job").symlink_to("job")
+    assert told("show", "job", "--csv") == snapshot("""\
+rolecall: job/run.json: cannot be read: Too many levels of symbolic links; give
+the monitor_dir of a job\
+""")
+
+
+def test_show_a_metric_that_nobody_logged(told: Told, job: str) -> None:
+    assert told("show", job, "--metric", "explorer/*") == snapshot("""\
+rolecall: --metric explorer/*: matches nothing; metrics are trainer/loss,
+trainer/reward/mean\
+""")
+
+
+def test_deliver_what_is_not_there(told: Told) -> None:
+    assert told("deliver", "nowhere") == snapshot("""\
+rolecall: nowhere: no run.json is here, so it is no monitor_dir; give one of a
+job\
+""")
+
+
+def test_deliver_a_local_job_to_nowhere(told: Told, job: str) -> None:
+    assert told("deliver", job) == snapshot("""\
+rolecall: HOME/job: the job is local, so all of it is here; name a backend with
+--to\
+""")
+
+
+def test_deliver_to_a_backend_that_is_not_installed(told: Told, job: str) -> None:
+    assert told("deliver", job, "--to", "mlflow") == snapshot("""\
+rolecall: --to: no backend 'mlflow' is installed; installed are console, local,
+none. mlflow comes with: pip install 'rolecall[mlflow]'\
+""")
+
+
+@pytest.mark.parametrize("name", ["local", "none"])
+def test_deliver_to_where_nothing_can_go(told: Told, job: str, name: str) -> None:
+    assert told("deliver", job, "--to", name).replace(name, "NAME") == snapshot(
+        "rolecall: --to: 'NAME' is no place to deliver to; name another backend"
+    )
+
+
+def test_deliver_with_wrong_arguments(computer: Computer, told: Told, job: str) -> None:
+    computer.site.backend()
+    assert told("deliver", job, "--to", "acme", "--args", "{retries: many}") == snapshot("""\
+rolecall: config cannot be used:
+  monitor_args.acme.retries: should be a valid integer, unable to parse string
+as an integer; given 'many'\
+""")
+
+
+def test_arguments_that_are_not_yaml(told: Told, job: str) -> None:
+    assert told("deliver", job, "--to", "console", "--args", "{level: 10") == snapshot("""\
+rolecall: --args: is not valid YAML: line 1, column 11: expected ',' or '}', but
+got '<stream end>'\
+""")
+
+
+def test_arguments_on_the_command_line_that_are_no_mapping(told: Told, job: str) -> None:
+    assert told("deliver", job, "--to", "console", "--args", "level=10") == snapshot("""\
+rolecall: --args: must be a mapping such as '{uri: sqlite:///runs.db}', not
+'level=10'\
+""")
+
+
+def test_demo_with_arguments_that_are_not_yaml(told: Told) -> None:
+    assert told("demo", "--monitor-args", "uri: [") == snapshot("""\
+rolecall: --monitor-args: is not valid YAML: line 1, column 7: expected the node
+content, but found '<stream end>'\
+""")
+
+
+def test_demo_with_arguments_that_are_no_mapping(told: Told) -> None:
+    assert told("demo", "--monitor-args", "sqlite:///runs.db") == snapshot("""\
+rolecall: --monitor-args: must be a mapping such as '{uri: sqlite:///runs.db}',
+not 'sqlite:///runs.db'\
+""")
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("draw",), ("check",), ("backends", "--yaml"), ("show", "--chart", "x")]
+)
+def test_a_wrong_call(told: Told, arguments: tuple[str, ...]) -> None:
+    assert told(*arguments).startswith("usage: rolecall")
+
+
+# ------------------------------------------------------------------------- from a program
+
+
+def test_a_role_that_cannot_be_a_name(script: Told) -> None:
+    assert script('rolecall.open_monitor({"project": "p", "name": "n"}, "explorer/0")') == snapshot("""\
+role 'explorer/0': must start with a letter or digit and consist of at most 64
+letters, digits, '.', '_' and '-'; pass a number as rank\
+""")
+
+
+def test_a_rank_that_is_a_text(script: Told) -> None:
+    assert script('rolecall.open_monitor({"project": "p", "name": "n"}, "explorer", rank="0")') == snapshot("""\
+rank '0' of role 'explorer': must be None or a whole number from 0; pass
+int('0')\
+""")
+
+
+def test_a_rank_below_zero(script: Told) -> None:
+    assert script('rolecall.open_monitor({"project": "p", "name": "n"}, "explorer", rank=-1)') == snapshot(
+        "rank -1 of role 'explorer': must be None or a whole number from 0"
+    )
+
+
+def test_keyword_arguments(script: Told) -> None:
+    assert script('rolecall.MonitorConfig(project="p", nane="n", courier="pigeon")') == snapshot("""\
+config cannot be used:
+  name: is missing; every config needs it
+  courier: should be 'process' or 'thread'; given 'pigeon'
+  nane: is not a setting; did you mean 'name'? valid are courier, group,
+monitor_args, monitor_dir, monitor_type, name, on_backend_error, project,
+resume, run_id, shared_run, spool_dir\
+""")
+
+
+def test_a_config_of_a_wrong_kind(script: Told) -> None:
+    assert script("rolecall.MonitorConfig.load(42)") == snapshot("""\
+config: holds a value of type int; it must be a mapping, a dataclass, an
+OmegaConf node or the path of a YAML file\
+""")
+
+
+def test_no_config_in_the_environment(script: Told) -> None:
+    assert script("rolecall.MonitorConfig.from_env()") == snapshot("""\
+ROLECALL_CONFIG is not set; start the role with env={**os.environ,
+**job.config.to_env()}\
+""")
+
+
+def test_another_value_in_the_environment(script: Told) -> None:
+    assert script("rolecall.MonitorConfig.from_env()", ROLECALL_CONFIG="config.yaml") == snapshot(
+        "ROLECALL_CONFIG: is not what MonitorConfig.to_env writes; pass that on unchanged"
+    )
+
+
+def test_a_backend_that_is_not_installed_where_a_role_stands(script: Told, computer: Computer) -> None:
+    data = json.dumps({"project": "p", "name": "n", "monitor_type": "acme"})
+    value = f"base64.b64encode({data.encode()!r}).decode()"
+    lines = ("import base64", f'rolecall.MonitorConfig.from_env({{"ROLECALL_CONFIG": {value}}})')
+    assert script(*lines) == snapshot("""\
+ROLECALL_CONFIG: monitor_type: no backend 'acme' is installed; installed are
+console, local, none. Name one of these, or install the distribution that brings
+it\
+""")
+
+
+def test_a_monitor_dir_that_cannot_be_written(script: Told, computer: Computer) -> None:
+    (computer.home / "file").write_text("")
+    assert script('rolecall.launch({"project": "p", "name": "n", "monitor_dir": "file/job"})') == snapshot("""\
+monitor_dir HOME/file/job: cannot be written: Not a directory; choose one that
+can\
+""")

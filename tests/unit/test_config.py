@@ -1,0 +1,612 @@
+"""Everything that a user may write, from wherever it comes, and what is said of the rest."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from made_site import MadeSite
+from omegaconf import OmegaConf
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from rolecall import BackendError, ConfigError, MonitorConfig, Registry, RolecallError, UnknownBackend
+from rolecall.config import VARIABLE
+
+MINIMAL = {"project": "gsm8k", "name": "grpo-1"}
+ASKED = {
+    **MINIMAL,
+    "group": "grpo",
+    "monitor_type": "acme",
+    "monitor_args": {"url": "https://tracker", "retries": 5, "password": "hunter2hunter2"},
+    "shared_run": True,
+    "run_id": "abc-1",
+    "resume": "never",
+    "monitor_dir": "/data/gsm8k",
+    "spool_dir": "/scratch",
+    "courier": "thread",
+    "on_backend_error": "raise",
+}
+YAML = """
+  project: gsm8k
+  name: grpo-1
+  group: grpo
+  monitor_type: acme
+  monitor_args: {url: https://tracker, retries: 5, password: hunter2hunter2}
+  shared_run: true
+  run_id: abc-1
+  resume: never
+  monitor_dir: /data/gsm8k
+  spool_dir: /scratch
+  courier: thread
+  on_backend_error: raise
+"""
+
+
+@dataclasses.dataclass
+class Wrote:
+    """What a user's own dataclass looks like: defaults are None where ours decide."""
+
+    project: str = "gsm8k"
+    name: str = "grpo-1"
+    group: str | None = None
+    monitor_type: Any = "acme"
+    monitor_args: dict[str, Any] | None = None
+    run_id: str | None = None
+    monitor_dir: str | None = None
+
+
+@dataclasses.dataclass
+class Training:
+    model: str
+    monitor: Any
+
+
+class TrainingModel(BaseModel):
+    model: str = "qwen"
+    monitor: MonitorConfig
+
+
+@pytest.fixture
+def acme(site: MadeSite) -> MadeSite:
+    """An installed backend: what is found by name in any process."""
+    site.backend()
+    return site
+
+
+@pytest.fixture
+def asked(acme: MadeSite) -> MonitorConfig:
+    return MonitorConfig(**ASKED)
+
+
+# ---------------------------------------------------------------------------- its settings
+
+
+def test_the_defaults() -> None:
+    config = MonitorConfig(**MINIMAL)
+    assert config.monitor_type == ("local",)
+    assert config.monitor_dir == Path.cwd() / "rolecall" / "gsm8k" / "grpo-1"
+    assert (config.shared_run, config.resume, config.courier) == (False, "auto", "process")
+    assert config.on_backend_error == "ignore"
+    assert (config.group, config.run_id, config.spool_dir, config.plan, config.nonce) == (None,) * 5
+    assert config.secrets == ()
+
+
+def test_what_was_asked_for(asked: MonitorConfig) -> None:
+    assert asked.monitor_type == ("acme",)
+    assert asked.monitor_args["acme"].url == "https://tracker"  # type: ignore[attr-defined]
+    assert asked.monitor_dir == Path("/data/gsm8k")
+    assert (asked.group, asked.run_id, asked.resume, asked.courier) == ("grpo", "abc-1", "never", "thread")
+
+
+def test_it_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        MonitorConfig(**MINIMAL).name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("given_dir", ["runs/a", Path("runs/a"), "./runs/b/../a"])
+def test_directories_are_absolute_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given_dir: str | Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = MonitorConfig(**MINIMAL, monitor_dir=given_dir, spool_dir=given_dir)
+    monkeypatch.chdir("/")
+    assert config.monitor_dir == config.spool_dir == tmp_path / "runs" / "a"
+
+
+def test_a_directory_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert MonitorConfig(**MINIMAL, monitor_dir="~/runs").monitor_dir == Path("/home/somebody/runs")
+
+
+@pytest.mark.parametrize(
+    ("project", "name", "parts"),
+    [
+        ("gsm8k", "a/b", ["gsm8k", "a_b"]),
+        ("..", "../../etc", ["_", "_.._etc"]),
+        ("数学", "a b", ["数学", "a_b"]),
+    ],
+)
+def test_the_default_directory_stays_below_the_working_directory(
+    project: str, name: str, parts: list[str]
+) -> None:
+    config = MonitorConfig(project=project, name=name)
+    assert config.monitor_dir == Path.cwd().joinpath("rolecall", *parts)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"project": ""}, "project: must be 1 to 200 characters"),
+        ({"project": "a\nb"}, "project: must be 1 to 200 characters"),
+        ({"name": "n" * 201}, "name: must be 1 to 200 characters"),
+        ({"name": None}, "name: should be a valid string; given nothing"),
+        ({"project": 7}, "project: should be a valid string; given 7; put it in quotes"),
+        ({"run_id": "../up"}, "run_id: must be 1 to 128 letters"),
+        ({"run_id": "-x"}, "run_id: must be 1 to 128 letters"),
+        ({"resume": "always"}, "resume: should be 'auto', 'must' or 'never'; given 'always'"),
+        ({"courier": "pigeon"}, "courier: should be 'process' or 'thread'; given 'pigeon'"),
+        ({"on_backend_error": "die"}, "on_backend_error: should be 'ignore' or 'raise'; given 'die'"),
+        ({"shared_run": "perhaps"}, "shared_run: must be true or false; given 'perhaps'"),
+        ({"shared_run": None}, "shared_run: must be true or false; given nothing"),
+        ({"monitor_dir": "a\0b"}, "monitor_dir: must be the path of a directory"),
+        ({"spool_dir": "\ud800"}, "spool_dir: must be the path of a directory"),
+        ({"monitor_dir": ["a"]}, "monitor_dir: "),
+        ({"monitor_dir": "~no-such-user/x"}, "monitor_dir: the home directory is not known"),
+        ({"monitor_type": []}, "monitor_type: must name one backend, or several different ones"),
+        ({"monitor_type": ["local", "local"]}, "given ['local', 'local']"),
+        ({"monitor_type": ["none", "local"]}, "none stands alone"),
+        ({"monitor_type": None}, "monitor_type: must be the name of a backend, or a list of names"),
+        ({"monitor_type": [["local"]]}, "monitor_type: must be the name of a backend"),
+        ({"monitor_type": {"local": {}}}, "given {'local': {}}"),
+        ({"monitor_typ": "local"}, "monitor_typ: is not a setting; did you mean 'monitor_type'?"),
+        ({"zzz": 1}, "zzz: is not a setting; take it out; valid are courier, group,"),
+    ],
+)
+def test_a_wrong_setting(settings: Mapping[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        MonitorConfig(**{**MINIMAL, **settings})
+    with pytest.raises(ConfigError) as loaded:
+        MonitorConfig.load({**MINIMAL, **settings})
+    assert told in str(raised.value)
+    assert str(loaded.value) == str(raised.value)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as raised:
+        MonitorConfig.load(
+            {"projekt": "p", "name": 1, "monitor_type": "console", "monitor_args": {"level": "x"}}
+        )
+    lines = str(raised.value).splitlines()
+    assert lines[0] == "config cannot be used:"
+    assert {line.strip().partition(":")[0] for line in lines[1:]} == {
+        "project",
+        "projekt",
+        "name",
+        "monitor_args.level",
+    }
+
+
+def test_what_launch_fills_in_is_not_recommended() -> None:
+    with pytest.raises(ConfigError) as raised:
+        MonitorConfig.load({**MINIMAL, "once": 1})
+    assert "nonce" not in str(raised.value).replace("once: is not", "")
+
+
+def test_the_error_is_also_a_value_error() -> None:
+    with pytest.raises(ValueError, match="cannot be used"):
+        MonitorConfig(project="p", name="")
+
+
+# -------------------------------------------------------------------------- where it comes from
+
+
+def from_yaml(text: str, tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(lambda _: ASKED, id="a mapping"),
+        pytest.param(lambda _: {"model": "qwen", "monitor": ASKED}, id="a mapping's block"),
+        pytest.param(
+            lambda _: {"project": "rft", "name": "x", "monitor": ASKED}, id="a block beside a project"
+        ),
+        pytest.param(lambda _: {"monitor": MonitorConfig(**ASKED)}, id="a config in a mapping"),
+        pytest.param(lambda _: MonitorConfig(**ASKED), id="a config"),
+        pytest.param(lambda path: from_yaml(YAML, path), id="a file"),
+        pytest.param(lambda path: from_yaml(f"model: qwen\nmonitor:{YAML}", path), id="a file's block"),
+        pytest.param(lambda path: str(from_yaml("\ufeff" + YAML, path)), id="a file by its name"),
+        pytest.param(lambda _: OmegaConf.create(ASKED), id="OmegaConf"),
+        pytest.param(lambda _: OmegaConf.create({"monitor": ASKED}), id="OmegaConf's block"),
+        pytest.param(lambda _: Training("qwen", ASKED), id="a dataclass's block"),
+        pytest.param(lambda _: Training("qwen", OmegaConf.create(ASKED)), id="OmegaConf in a dataclass"),
+        pytest.param(lambda _: TrainingModel(monitor=MonitorConfig(**ASKED)), id="in a pydantic model"),
+    ],
+)
+def test_every_source_gives_the_same(
+    asked: MonitorConfig, tmp_path: Path, source: Callable[[Path], object]
+) -> None:
+    assert MonitorConfig.load(source(tmp_path)) == asked
+
+
+def test_a_dataclass(acme: MadeSite) -> None:
+    assert MonitorConfig.load(Wrote()) == MonitorConfig(**MINIMAL, monitor_type="acme")
+    wrote = Wrote(monitor_type=["acme", "local"], monitor_args={"acme": {"retries": 7}}, run_id="r1")
+    config = MonitorConfig.load(Training("qwen", wrote))
+    assert (config.run_id, config.monitor_args["acme"].retries) == ("r1", 7)  # type: ignore[attr-defined]
+
+
+def test_omegaconf_resolves_only_what_is_ours(acme: MadeSite) -> None:
+    node = OmegaConf.create(
+        {"run": "grpo-1", "other": "${nowhere}", "monitor": {"project": "gsm8k", "name": "${run}"}}
+    )
+    assert MonitorConfig.load(node).name == "grpo-1"
+
+
+@pytest.mark.parametrize("name", ["${nowhere}", "???"])
+def test_omegaconf_that_cannot_be_resolved(name: str) -> None:
+    node = OmegaConf.create({"monitor": {"project": "gsm8k", "name": name}})
+    with pytest.raises(ConfigError, match="monitor: OmegaConf cannot resolve it"):
+        MonitorConfig.load(node)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (None, "config: holds nothing; it must be a mapping, a dataclass, an OmegaConf node or the path"),
+        (42, "config: holds a value of type int"),
+        ([ASKED], "config: holds a value of type list"),
+        (Wrote, "config: holds a value of type type"),
+        (OmegaConf.create([1]), "config: holds a value of type ListConfig"),
+        (
+            {"monitor": None},
+            "monitor: holds nothing; it must be a mapping of settings, with project and name",
+        ),
+        ({"monitor": "local"}, "monitor: holds a value of type str"),
+        (Training("qwen", [1]), "monitor: holds a value of type list"),
+    ],
+)
+def test_a_source_that_is_none(source: object, told: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        MonitorConfig.load(source)
+    assert str(raised.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "holds nothing; it must be a mapping of settings, with project and name, or with a key monitor"),
+        ("- a", "holds a value of type list"),
+        ("just words", "holds a value of type str"),
+        ("a: [", "is not valid YAML: line 1, column 5"),
+        ("a: b: c", "is not valid YAML: line 1, column 5: mapping values are not allowed here"),
+        ("a: !!python/object:os.system {}", "is not valid YAML"),
+        ("a: 2024-13-45", "is not valid YAML: month must be in 1..12"),
+        ("a: !!bool maybe", "is not valid YAML"),
+        ("a: !!timestamp soon", "is not valid YAML"),
+        ("[" * 5000, "is not valid YAML"),
+        ("a: 1\n---\nb: 2", "is not valid YAML"),
+        ("a: \x07", "is not valid YAML"),
+        ("monitor: [", "is not valid YAML"),
+        ("monitor:\n", "monitor: holds nothing"),
+        ("project: p", "cannot be used:\n  name: is missing"),
+        ("monitor: {project: p}", "cannot be used:\n  monitor.name: is missing"),
+        (
+            "monitor: &a {project: p, name: n, group: *a}",
+            "cannot be used:\n  monitor.group: should be a valid string",
+        ),
+        ("project: p\nname: n\nmonitor_type: consle", "monitor_type: no backend 'consle'"),
+        ("monitor: {project: p, name: n, monitor_type: x}", "monitor.monitor_type: no backend 'x'"),
+    ],
+)
+def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, told: str) -> None:
+    path = from_yaml(text, tmp_path)
+    with pytest.raises(RolecallError) as raised:
+        MonitorConfig.load(path)
+    assert str(raised.value).startswith(str(path))
+    assert told in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["nowhere.yaml", "", "no\0where"])
+def test_a_file_that_cannot_be_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        MonitorConfig.load(str(tmp_path / name))
+
+
+# ------------------------------------------------------------------------------ monitor_args
+
+
+def args_of(monitor_type: Any, monitor_args: Any, backend: str = "acme") -> Any:
+    config = MonitorConfig.load({**MINIMAL, "monitor_type": monitor_type, "monitor_args": monitor_args})
+    return config.monitor_args[backend]
+
+
+@pytest.mark.parametrize("given_args", [None, {}])
+def test_defaults_are_the_backends_own(acme: MadeSite, given_args: Any) -> None:
+    assert args_of("acme", given_args).retries == 3
+
+
+@pytest.mark.parametrize("monitor_type", ["acme", ["acme"]])
+@pytest.mark.parametrize("given_args", [{"retries": "5"}, {"acme": {"retries": "5"}}])
+def test_of_the_only_backend_with_or_without_its_name(
+    acme: MadeSite, monitor_type: Any, given_args: Any
+) -> None:
+    assert args_of(monitor_type, given_args).retries == 5
+
+
+def test_of_several_backends(acme: MadeSite) -> None:
+    given_args = {"acme": {"retries": 5}, "console": None}
+    assert args_of(["acme", "console"], given_args).retries == 5
+    assert args_of(["acme", "console"], given_args, "console").logger == "rolecall.console"
+    assert args_of(["acme", "console"], {}, "acme").retries == 3
+
+
+def test_an_argument_with_the_backends_own_name(site: MadeSite) -> None:
+    site.backend(args="class Args(BaseModel):\n    acme: str = 'a'")
+    assert args_of("acme", {"acme": "b"}).acme == "b"
+    config = MonitorConfig(**MINIMAL, monitor_type="acme", monitor_args={"acme": "b"})
+    assert MonitorConfig.load(config) == config
+    assert MonitorConfig.from_env(config.to_env()) == config
+
+
+def test_with_none_there_is_nobody_to_check_them() -> None:
+    # To turn it off, one word has to be enough.
+    config = MonitorConfig(**MINIMAL, monitor_type="none", monitor_args={"url": "https://tracker"})
+    assert config.monitor_args == {}
+    assert config.disabled
+
+
+@pytest.mark.parametrize(
+    ("monitor_type", "given_args", "told"),
+    [
+        (
+            "acme",
+            {"ulr": 1},
+            "monitor_args.ulr: is not an argument of acme; did you mean 'url'? valid are password",
+        ),
+        (
+            "acme",
+            {"zzz": 1},
+            "monitor_args.zzz: is not an argument of acme; take it out; valid are password, retries",
+        ),
+        ("acme", {"retries": "many"}, "monitor_args.retries: should be a valid integer"),
+        ("acme", {"acme": {"retries": "many"}}, "monitor_args.acme.retries: should be a valid integer"),
+        (
+            "acme",
+            {"acme": {"ulr": 1}},
+            "monitor_args.acme.ulr: is not an argument of acme; did you mean 'url'?",
+        ),
+        ("acme", [1], "monitor_args: must be a mapping of arguments; given a list"),
+        ("acme", {1: 2}, "monitor_args"),
+        (
+            ["acme", "local"],
+            {"retries": 1},
+            "monitor_args.retries: is not a backend of monitor_type; valid are acme",
+        ),
+        (
+            ["acme", "local"],
+            {"acme": {"retries": "x"}},
+            "monitor_args.acme.retries: should be a valid integer",
+        ),
+        (["acme", "local"], {"acme": [1]}, "monitor_args.acme: should be a valid dictionary"),
+        (["acme", "local"], {"local": {"level": 1}}, "monitor_args.local.level: is not an argument of local"),
+    ],
+)
+def test_wrong_arguments(acme: MadeSite, monitor_type: Any, given_args: Any, told: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        args_of(monitor_type, given_args)
+    assert told in str(raised.value)
+
+
+@pytest.mark.parametrize("monitor_type", ["acme", ["acme", "local"]])
+def test_a_models_own_words_come_through(site: MadeSite, monitor_type: Any) -> None:
+    site.backend(
+        args="""
+        from pydantic import field_validator
+        class Args(BaseModel):
+            url: str
+            @field_validator("url")
+            @classmethod
+            def _check(cls, url):
+                raise ValueError("use {monitor_dir}, {url} or {{braces}}")
+        """
+    )
+    with pytest.raises(ConfigError, match=r"use \{monitor_dir\}, \{url\} or \{\{braces\}\}; given 'u'"):
+        args_of(monitor_type, {"acme": {"url": "u"}})
+
+
+def test_who_is_not_known_has_no_arguments_to_blame() -> None:
+    with pytest.raises(ConfigError) as raised:
+        args_of(["console", "console"], {"level": 10})
+    assert "monitor_args" not in str(raised.value)
+
+
+def test_a_backend_that_cannot_be_used_is_told_by_its_place(acme: MadeSite) -> None:
+    with pytest.raises(UnknownBackend, match=r"^monitor_type: no backend 'acne'.*Did you mean 'acme'"):
+        MonitorConfig(**MINIMAL, monitor_type="acne")
+    acme.backend("broken", head="raise ValueError('half')")
+    with pytest.raises(BackendError, match=r"^monitor\.monitor_type: backend 'broken'.*half") as raised:
+        MonitorConfig.load({"monitor": {**MINIMAL, "monitor_type": ["acme", "broken"]}})
+    assert isinstance(raised.value.__cause__, ValueError)
+
+
+# --------------------------------------------------------------------------------- registry
+
+
+def test_a_registry_of_ones_own(acme: MadeSite) -> None:
+    registry = Registry().register("mine", Registry().load("acme").manager.get_plugin("acme"))
+    config = MonitorConfig.load(
+        {**MINIMAL, "monitor_type": "mine", "monitor_args": {"retries": 9}}, registry=registry
+    )
+    assert config.registry is registry
+    assert config.monitor_args["mine"].retries == 9  # type: ignore[attr-defined]
+    assert config.model_copy(update={"run_id": "r"}).registry is registry
+    with pytest.raises(UnknownBackend):
+        MonitorConfig.from_env(config.to_env())
+
+
+def test_the_usual_registry() -> None:
+    assert "local" in MonitorConfig(**MINIMAL).registry.names()
+
+
+# ------------------------------------------------------------------------ to other processes
+
+
+def test_a_pickle(asked: MonitorConfig) -> None:
+    again = pickle.loads(pickle.dumps(asked))
+    assert again == asked
+    assert again.monitor_args["acme"].password.get_secret_value() == "hunter2hunter2"
+    assert again.registry.load("acme").name == "acme"
+
+
+def test_the_environment(asked: MonitorConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = asked.to_env()
+    assert list(env) == [VARIABLE] == ["ROLECALL_CONFIG"]
+    assert all(value.isascii() for value in env.values())
+    again = MonitorConfig.from_env(env)
+    assert again == asked
+    assert again.secrets == ("hunter2hunter2",)
+    monkeypatch.setenv(VARIABLE, env[VARIABLE])
+    assert MonitorConfig.from_env() == asked
+
+
+def test_a_subprocess_gets_it_whole(asked: MonitorConfig, acme: MadeSite, tmp_path: Path) -> None:
+    reads = (
+        "from rolecall import MonitorConfig as C; c = C.from_env(); print(c.monitor_dir, *c.secrets, c.group)"
+    )
+    path = os.pathsep.join([str(acme.path), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, **asked.to_env(), "PYTHONPATH": path}
+    ran = subprocess.run(
+        [sys.executable, "-c", reads], env=env, cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert ran.stdout.split() == ["/data/gsm8k", "hunter2hunter2", "grpo"]
+
+
+@pytest.mark.parametrize(
+    ("args", "given_args"),
+    [
+        ("tokens: list[SecretStr]", {"tokens": ["first-token", "second-token"]}),
+        ("tokens: dict[str, SecretStr]", {"tokens": {"eu": "eu-token"}}),
+        ("tokens: frozenset[SecretStr]", {"tokens": ["only-token"]}),
+        ("key: SecretBytes", {"key": "key-in-bytes"}),
+        (
+            "login: 'Login'\nclass Login(BaseModel):\n    password: SecretStr",
+            {"login": {"password": "hunter2"}},
+        ),
+        ("uri: str = Field(alias='tracking_uri')", {"tracking_uri": "https://tracker"}),
+        ("path: Path\n    since: date", {"path": "/data/x", "since": "2024-05-01"}),
+        (
+            "url: str\n    @computed_field\n    @property\n    def host(self) -> str: return self.url",
+            {"url": "u"},
+        ),
+        ("model_config = ConfigDict(extra='allow')", {"anything": {"goes": [1, 2.5, None, True]}}),
+    ],
+)
+@pytest.mark.parametrize("monitor_type", ["acme", ["acme", "console"]])
+def test_whatever_a_backends_model_is_made_of_comes_through(
+    site: MadeSite, args: str, given_args: Any, monitor_type: Any
+) -> None:
+    head = "from datetime import date\nfrom pathlib import Path\nfrom pydantic import *\n"
+    head += "from rolecall import SharedRunSupport, hookimpl"
+    fields, _, after = args.partition("\nclass ")
+    source = (f"class {after}\n" if after else "") + f"class Args(BaseModel):\n    {fields}"
+    site.backend(head=head, args=source)
+    config = MonitorConfig.load(
+        {**MINIMAL, "monitor_type": monitor_type, "monitor_args": {"acme": given_args}}
+    )
+    again = MonitorConfig.from_env(config.to_env())
+    assert again == config
+    assert again.secrets == config.secrets
+
+
+def test_no_variable() -> None:
+    with pytest.raises(ConfigError, match=r"ROLECALL_CONFIG is not set; start the role with env="):
+        MonitorConfig.from_env({})
+
+
+def encoded(value: object) -> str:
+    return base64.b64encode(json.dumps(value).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "config.yaml",
+        "e30",
+        "é",
+        encoded([]),
+        encoded("x"),
+        encoded(None),
+        base64.b64encode(b"\xff").decode(),
+    ],
+)
+def test_another_value(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"ROLECALL_CONFIG: is not what MonitorConfig.to_env writes"):
+        MonitorConfig.from_env({VARIABLE: value})
+
+
+def test_a_fault_in_the_variable_is_told_by_its_path() -> None:
+    with pytest.raises(ConfigError, match=r"^ROLECALL_CONFIG cannot be used:\n  resume: should be 'auto'"):
+        MonitorConfig.from_env({VARIABLE: encoded({**MINIMAL, "resume": "x"})})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from([*MonitorConfig.model_fields, "monitor", "extra"])
+
+
+@given(st.text())
+@example("e30=\n")
+def test_no_text_breaks_it(value: str) -> None:
+    with pytest.raises(ConfigError):
+        MonitorConfig.from_env({VARIABLE: value})
+
+
+@given(st.dictionaries(FIELDS, JSON, max_size=6))
+@example({"monitor_type": "../x"})
+@example({"monitor_dir": "\ud800"})
+@example({"monitor_dir": "~\0"})
+@example({"plan": {"backends": [{"backend": "x", "shared": 1, "carrier": "ship"}]}})
+@example({"monitor_args": {"console": {"level": "{x}"}}, "monitor_type": ["console", "local"]})
+@example({"monitor": {"project": "p"}})
+def test_hostile_values_are_refused_or_held(value: dict[str, Any]) -> None:
+    # What stands in the environment is another's word: it makes a config that survives the same way, or our error.
+    try:
+        config = MonitorConfig.from_env({VARIABLE: encoded({**MINIMAL, **value})})
+    except RolecallError as error:
+        assert str(error).startswith(VARIABLE)  # noqa: PT017 - most values are refused, some are not
+    else:
+        assert MonitorConfig.from_env(config.to_env()) == config
+
+
+@given(st.text(max_size=250), st.text(max_size=250))
+def test_any_project_and_name(project: str, name: str) -> None:
+    try:
+        config = MonitorConfig(project=project, name=name)
+    except ConfigError:
+        return
+    assert config.monitor_dir.parent.parent == Path.cwd() / "rolecall"
+    assert pickle.loads(pickle.dumps(config)) == MonitorConfig.from_env(config.to_env()) == config
+
+
+def test_the_models_are_compared_by_their_values(asked: MonitorConfig) -> None:
+    other = MonitorConfig(**{**ASKED, "monitor_args": {"password": SecretStr("other-password")}})
+    assert other != asked

@@ -1,0 +1,101 @@
+"""What `import rolecall` imports; how long it takes is told by benchmarks/import_time.py."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+from made_site import Computer
+
+SDKS = [
+    "mlflow",
+    "numpy",
+    "omegaconf",
+    "pandas",
+    "plotext",
+    "rich",
+    "tensorboard",
+    "tensorboardX",
+    "torch",
+    "wandb",
+]
+LATE = ["argparse", "packaging.requirements", "yaml"]
+"""What is imported where it is needed, so that a role's process need not wait for it."""
+
+
+@pytest.fixture
+def computer(computer: Computer) -> Computer:
+    """With a module of every SDK's name, so that an import of it would come off."""
+    for sdk in SDKS:
+        computer.site.install(f"made-{sdk}")
+        (computer.site.path / f"{sdk}.py").write_text("")
+    return computer
+
+
+def loaded(computer: Computer, *lines: str) -> set[str]:
+    """Which of the SDKs a program has imported at its end."""
+    tail = f"import json, sys; print(json.dumps([name for name in {SDKS + LATE} if name in sys.modules]))"
+    ran = computer.python("-c", "\n".join([*lines, tail]))
+    assert ran.status == 0, ran.err
+    return set(json.loads(ran.out.splitlines()[-1]))
+
+
+def test_the_modules_are_there_to_be_imported(computer: Computer) -> None:
+    assert loaded(computer, *(f"import {sdk}" for sdk in SDKS)) == set(SDKS)
+
+
+def test_import_rolecall(computer: Computer) -> None:
+    assert loaded(computer, "import rolecall") == set()
+
+
+def test_a_role_that_logs(computer: Computer) -> None:
+    logs = """
+import rolecall
+config = {"project": "p", "name": "n", "monitor_type": "acme", "monitor_dir": "job"}
+with rolecall.launch(config) as job, rolecall.open_monitor(job.config, "trainer") as monitor:
+    for step in range(1, 4):
+        monitor.log({"loss": 1 / step}, step=step)
+    monitor.log_table("samples", (["prompt"], [["2 + 2"]]), step=3)
+"""
+    # The courier's process opens the run, and that imports an SDK: seen from what it leaves.
+    computer.site.backend(
+        open_run="""
+        import os
+
+        class Run:
+            id, url = "acme-1", None
+            def log(self, rows):
+                with open("rows", "a") as file:
+                    file.writelines(f"{os.getpid()} {row.step}\\n" for row in rows)
+            def flush(self, timeout): pass
+            def close(self, status): pass
+
+        @hookimpl
+        def open_run(ticket, args):
+            import wandb
+            return Run()
+        """
+    )
+    assert not loaded(computer, logs) & set(SDKS)
+    assert [line.split()[1] for line in (computer.home / "rows").read_text().splitlines()] == ["1", "2", "3"]
+
+
+def test_checking_a_config(computer: Computer) -> None:
+    computer.site.backend(requires=["made-wandb>=0"])
+    checks = "import rolecall; rolecall.resolve(rolecall.MonitorConfig(project='p', name='n', monitor_type='acme'))"
+    assert loaded(computer, checks) == {"packaging.requirements"}
+
+
+@pytest.mark.parametrize(
+    ("plugin", "sdk"), [("rolecall_mlflow", "mlflow"), ("rolecall_tensorboard", "tensorboardX")]
+)
+def test_listing_backends_imports_no_sdk_of_ours(plugin: str, sdk: str) -> None:
+    if importlib.util.find_spec(plugin) is None or importlib.util.find_spec(sdk) is None:
+        pytest.skip(f"{plugin} and {sdk} are not installed here")
+    lists = f"import sys, rolecall.cli; rolecall.cli.main(['backends']); print({sdk!r} in sys.modules, {plugin!r})"
+    ran = subprocess.run([sys.executable, "-c", lists], check=True, capture_output=True, text=True)
+    assert plugin.replace("_", "-") in ran.stdout
+    assert ran.stdout.splitlines()[-1] == f"False {plugin}"

@@ -1,0 +1,563 @@
+"""One writer's rows: what was appended is read back, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rolecall.backend import Row, Table
+from rolecall.claims import Session, claim
+from rolecall.frames import Damage, encode
+from rolecall.journal import End, Entry, JournalWriter, read_journal
+
+EXAMPLES = settings(deadline=None, max_examples=60)
+HEADER = {"rolecall": 1, "owner": {}, "writer": "explorer"}
+LARGE = Table(name="samples", columns=("i", "text"), rows=tuple((at, "x" * 50) for at in range(1000)))
+SMALL = Table(name="samples", columns=("i", "text"), rows=((1, "a"), (None, "b")))
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    return claim(tmp_path / "explorer", {"writer": "explorer", "config": {"lr": 0.1}}, "it")
+
+
+def read_all(session: Session, limit: int = 1 << 20) -> list[Entry]:
+    entries: list[Entry] = []
+    offset = 0
+    while found := list(read_journal("explorer", session, offset, limit)):
+        entries += found
+        offset = found[-1].offset
+    return entries
+
+
+def rows(session: Session) -> list[Row]:
+    return [entry.value for entry in read_all(session) if isinstance(entry.value, Row)]
+
+
+def damages(session: Session) -> list[Damage]:
+    return [entry.value for entry in read_all(session) if isinstance(entry.value, Damage)]
+
+
+def planted(path: Path, *frames: dict[str, Any] | bytes) -> Session:
+    """A journal of these frames."""
+    lines = [frame if isinstance(frame, bytes) else encode(frame) for frame in (HEADER, *frames)]
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"".join(lines))
+    return Session(path, 1)
+
+
+@contextmanager
+def no_file_longer_than(size: int) -> Iterator[None]:
+    """A disk that is full: the kernel cuts the write short that would go beyond, and refuses the next."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+# ------------------------------------------------------------------ what is written is read
+
+
+def test_rows_are_read_as_they_were_logged(session: Session) -> None:
+    began = time.time()
+    journal = JournalWriter(session)
+    journal.append(5, {"loss": 0.25, "tokens": 2**62})
+    journal.append(-(2**63), {"x": -0.0}, commit=True)
+    journal.append_table(7, SMALL)
+    journal.end("failed")
+    first, second, third, end = (entry.value for entry in read_all(session))
+    assert isinstance(first, Row)
+    assert (first.writer, first.session, first.seq, first.step) == ("explorer", 1, 1, 5)
+    assert first.metrics == {"loss": 0.25, "tokens": 2**62}
+    assert type(first.metrics["tokens"]) is int
+    assert not first.commit
+    assert began <= first.time <= time.time()
+    assert isinstance(second, Row)
+    assert (second.seq, second.step, second.commit) == (2, -(2**63), True)
+    assert isinstance(third, Row)
+    assert (third.seq, third.metrics, third.table) == (3, {}, SMALL)
+    assert end == End("failed")
+    assert journal.rows == 3
+
+
+KEYS = st.text(min_size=1, max_size=20)
+NUMBERS = st.floats() | st.integers(-(2**63), 2**63 - 1)
+
+
+@EXAMPLES
+@given(st.lists(st.dictionaries(KEYS, NUMBERS, max_size=5), max_size=5), st.integers(1, 100))
+def test_any_rows_are_read_as_they_were_logged(
+    tmp_path_factory: pytest.TempPathFactory, given: list[dict[str, float]], limit: int
+) -> None:
+    session = claim(tmp_path_factory.mktemp("journal"), {}, "it")
+    journal = JournalWriter(session)
+    for step, metrics in enumerate(given):
+        journal.append(step, metrics)
+    journal.end("finished")
+    *found, end = (entry.value for entry in read_all(session, limit))
+    assert end == End("finished")
+    back = [(row.seq, row.step, row.metrics) for row in found if isinstance(row, Row)]
+    # NaN is not equal to itself, but its JSON is.
+    assert json.dumps(back) == json.dumps([(step + 1, step, row) for step, row in enumerate(given)])
+
+
+def test_a_large_table_stands_in_a_file_of_its_own(session: Session) -> None:
+    journal = JournalWriter(session)
+    journal.append(1, {"loss": 1.0})
+    journal.append_table(2, LARGE)
+    journal.append_table(3, SMALL)
+    journal.abandon()
+    assert [row.table for row in rows(session)] == [None, LARGE, SMALL]
+    folder = session.path.with_suffix(".tables")
+    assert os.listdir(folder) == ["2.json"]
+    assert session.path.stat().st_size < 1000
+
+
+def test_cells_of_every_kind_come_back(session: Session) -> None:
+    cells = ("\u2603 \U0001f600 \x00", 1, -(2**63), 0.5, True, False, None, "")
+    table = Table(name="t", columns=tuple(map(str, range(len(cells)))), rows=(cells,))
+    journal = JournalWriter(session)
+    journal.append_table(1, table)
+    journal.abandon()
+    (row,) = rows(session)
+    assert row.table == table
+    assert row.table is not None
+    assert [type(cell) for cell in row.table.rows[0]] == [type(cell) for cell in cells]
+
+
+def test_a_header_longer_than_what_is_read_at_once_hides_no_row(tmp_path: Path) -> None:
+    session = claim(tmp_path / "explorer", {"config": {"text": "x" * 3_000_000}}, "it")
+    journal = JournalWriter(session)
+    journal.append(1, {"loss": 0.5})
+    journal.abandon()
+    assert [row.step for row in rows(session)] == [1]
+    assert session.header()["config"] == {"text": "x" * 3_000_000}
+
+
+def test_a_row_longer_than_what_is_read_at_once(session: Session) -> None:
+    metrics = {f"layer/{at}/gradient/norm": float(at) for at in range(100_000)}
+    journal = JournalWriter(session)
+    journal.append(1, metrics)
+    journal.append(2, {"loss": 0.5})
+    journal.abandon()
+    assert session.path.stat().st_size > 3 << 20
+    assert [row.metrics for row in rows(session)] == [metrics, {"loss": 0.5}]
+
+
+def test_a_damaged_header_costs_no_row(session: Session) -> None:
+    journal = JournalWriter(session)
+    journal.append(1, {"loss": 0.5})
+    journal.end("finished")
+    data = bytearray(session.path.read_bytes())
+    data[3] ^= 1
+    session.path.write_bytes(data)
+    damage, row, end = (entry.value for entry in read_all(session))
+    assert isinstance(damage, Damage)
+    assert isinstance(row, Row)
+    assert end == End("finished")
+    assert session.owner() is None
+
+
+def test_a_reader_changes_nothing(session: Session) -> None:
+    journal = JournalWriter(session)
+    journal.append(1, {"loss": 0.5})
+    journal.append_table(2, LARGE)
+    journal.abandon()
+    with session.path.open("ab") as file:
+        file.write(b"damaged\ntorn")
+    folder = session.path.parent
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        os.utime(path, (1, 1))
+    before = [path.read_bytes() for path in files]
+    assert len(rows(session)) == 2
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == files
+    assert [path.read_bytes() for path in files] == before
+    assert {path.stat().st_mtime for path in files} == {1}
+
+
+def test_a_row_is_in_the_file_when_append_returns(session: Session) -> None:
+    journal = JournalWriter(session)
+    for step in range(50):
+        journal.append(step, {"loss": 0.5})
+        assert rows(session)[-1].step == step
+    journal.abandon()
+
+
+def test_reading_while_writing_sees_whole_rows_in_order(session: Session) -> None:
+    journal = JournalWriter(session)
+
+    def write() -> None:
+        for step in range(1, 3001):
+            journal.append(step, {"loss": step / 7})
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen: list[Row] = []
+    offset = 0
+    deadline = time.monotonic() + 60
+    while len(seen) < 3000:
+        assert time.monotonic() < deadline
+        for entry in read_journal("explorer", session, offset, limit=300):
+            assert isinstance(entry.value, Row), entry.value
+            seen.append(entry.value)
+            offset = entry.offset
+    writer.join()
+    journal.abandon()
+    assert [(row.seq, row.step, row.metrics["loss"]) for row in seen] == [
+        (step, step, step / 7) for step in range(1, 3001)
+    ]
+
+
+# ------------------------------------------------------------------ damage and crafted files
+
+
+def row_frame(seq: int, **settings: Any) -> dict[str, Any]:
+    return {"n": seq, "s": seq, "t": 1764000000.0, "m": {"loss": 0.5}, **settings}
+
+
+LINES = [
+    encode(HEADER),
+    encode(row_frame(1, m={"loss": 0.5, 'a "quoted" {key}': math.inf})),
+    encode(row_frame(2, c=True)),
+    encode(row_frame(3, m={}, table={"name": "samples", "columns": ["i", "text"], "rows": [[1, "a"]]})),
+    encode(row_frame(4, m={"loss": 0.125, "\u2603": 2**60})),
+]
+SOUND = b"".join(LINES)
+ENDS = [sum(map(len, LINES[: count + 1])) for count in range(len(LINES))]
+
+
+def read_bytes(data: bytes) -> tuple[list[Row], list[Damage]]:
+    with tempfile.TemporaryDirectory() as folder:
+        session = Session(Path(folder, "1.jsonl"), 1)
+        session.path.write_bytes(data)
+        return rows(session), damages(session)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.integers(0, len(SOUND) - 1),
+    st.sampled_from(b'\n\x00 {}"09af\xff') | st.integers(0, 255),
+)
+def test_one_changed_byte_costs_at_most_the_row_that_it_is_in(place: int, new: int) -> None:
+    given, _ = read_bytes(SOUND)
+    found, _ = read_bytes(SOUND[:place] + bytes([new]) + SOUND[place + 1 :])
+    hit = sum(place >= end for end in ENDS)
+    expected = [row for line, row in enumerate(given, start=1) if line != hit]
+    assert [row for row in found if row in expected] == expected
+    assert all(row in given for row in found), "damage is never read as a row"
+
+
+@EXAMPLES
+@given(st.integers(0, len(SOUND)))
+def test_a_journal_cut_anywhere_keeps_the_rows_before(cut: int) -> None:
+    given, _ = read_bytes(SOUND)
+    found, damaged = read_bytes(SOUND[:cut])
+    assert found == [row for row, end in zip(given, ENDS[1:], strict=True) if end <= cut]
+    assert not damaged
+
+
+DEEP = json.loads("[" * 500 + "]" * 500)
+CRAFTED: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "no number": {"s": 1, "t": 1.0, "m": {}},
+    "number is a text": row_frame(2, n="2"),
+    "number is true": row_frame(2, n=True),
+    "number is a float": row_frame(2, n=2.0),
+    "step is null": row_frame(2, s=None),
+    "step is huge": row_frame(2, s=2**63),
+    "step is small": row_frame(2, s=-(2**63) - 1),
+    "time is a text": row_frame(2, t="1764000000.0"),
+    "time is huge": row_frame(2, t=10**400),
+    "time is nan": row_frame(2, t=math.nan),
+    "time is infinite": row_frame(2, t=math.inf),
+    "time is true": row_frame(2, t=True),
+    "metrics are a list": row_frame(2, m=[["loss", 0.5]]),
+    "metrics are missing": {"n": 2, "s": 2, "t": 1.0},
+    "metric is a text": row_frame(2, m={"loss": "0.5"}),
+    "metric is null": row_frame(2, m={"loss": None}),
+    "metric is true": row_frame(2, m={"loss": True}),
+    "metric is huge": row_frame(2, m={"loss": 10**400}),
+    "metric is beyond 64 bits": row_frame(2, m={"loss": 2**63}),
+    "metric is nested": row_frame(2, m={"loss": {"a": 1}}),
+    "end is unknown": {"end": "exploded"},
+    "end is a list": {"end": ["finished"]},
+    "header in the middle is no row": {"rolecall": 1},
+    "table is null": row_frame(2, table=None),
+    "table is a text": row_frame(2, table="file"),
+    "table is a list": row_frame(2, table=["file"]),
+    "table has no name": row_frame(2, table={"columns": ["a"], "rows": []}),
+    "table has a strange name": row_frame(2, table={"name": 1, "columns": ["a"], "rows": []}),
+    "table has no rows": row_frame(2, table={"name": "t", "columns": ["a"]}),
+    "rows are a number": row_frame(2, table={"name": "t", "columns": ["a"], "rows": 5}),
+    "rows are texts": row_frame(2, table={"name": "t", "columns": ["a"], "rows": ["x"]}),
+    "rows are mappings": row_frame(2, table={"name": "t", "columns": ["a"], "rows": [{"a": 1}]}),
+    "columns are numbers": row_frame(2, table={"name": "t", "columns": [1], "rows": []}),
+    "rows are ragged": row_frame(2, table={"name": "t", "columns": ["a", "b"], "rows": [[1, 2], [1]]}),
+    "cell is a mapping": row_frame(2, table={"name": "t", "columns": ["a"], "rows": [[{}]]}),
+    "cell is nested": row_frame(2, table={"name": "t", "columns": ["a"], "rows": [[DEEP]]}),
+    "cell is huge": row_frame(2, table={"name": "t", "columns": ["a"], "rows": [[10**400]]}),
+    "file is a number": row_frame(2, table={"name": "t", "file": 5}),
+    "file is null": row_frame(2, table={"name": "t", "file": None}),
+    "file is missing": row_frame(2, table={"name": "t", "file": "1.tables/5.json"}),
+    "file is the folder": row_frame(2, table={"name": "t", "file": "1.tables/."}),
+    "file is the folder above": row_frame(2, table={"name": "t", "file": "1.tables/.."}),
+    "file has a null character": row_frame(2, table={"name": "t", "file": "1.tables/\x00"}),
+    "file has a long name": row_frame(2, table={"name": "t", "file": "1.tables/" + "x" * 5000}),
+}
+
+
+@pytest.mark.parametrize("crafted", CRAFTED.values(), ids=CRAFTED.keys())
+def test_a_sound_line_that_is_no_row_is_damage_and_costs_itself_alone(
+    tmp_path: Path, crafted: dict[str, Any]
+) -> None:
+    session = planted(tmp_path / "w" / "1.jsonl", row_frame(1), crafted, row_frame(3))
+    assert [row.seq for row in rows(session)] == [1, 3]
+    (damage,) = damages(session)
+    assert damage.offset == len(encode(HEADER) + encode(row_frame(1)))
+
+
+SECRET = '{"columns":["a"],"rows":[["secret"]]}'
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret.json", "1.tables/../../secret.json", "{root}/secret.json", "./1.tables/../../secret.json"],
+    ids=["up", "down and up", "absolute", "dotted"],
+)
+def test_a_table_is_read_from_its_journals_folder_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret.json").write_text(SECRET)
+    place = {"name": "t", "file": name.format(root=tmp_path)}
+    session = planted(tmp_path / "w" / "1.jsonl", row_frame(1), row_frame(2, table=place))
+    (tmp_path / "w" / "1.tables").mkdir()
+    assert [row.seq for row in rows(session)] == [1]
+    assert "secret" not in str(damages(session)[0]).replace("secret.json", "")
+
+
+@pytest.mark.parametrize("kind", ["link", "linked folder", "pipe", "nested", "no json", "not utf-8"])
+def test_a_table_file_that_someone_put_there_is_damage(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "2.json").write_text(SECRET)
+    place = {"name": "t", "file": "1.tables/2.json"}
+    session = planted(tmp_path / "w" / "1.jsonl", row_frame(1), row_frame(2, table=place), row_frame(3))
+    folder = tmp_path / "w" / "1.tables"
+    if kind == "linked folder":
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.mkdir()
+    if kind == "link":
+        (folder / "2.json").symlink_to(tmp_path / "elsewhere" / "2.json")
+    elif kind == "pipe":
+        os.mkfifo(folder / "2.json")
+    elif kind != "linked folder":
+        content = {"nested": b"[" * 200_000, "no json": b"columns", "not utf-8": b"\xff\xfe\xfd"}
+        (folder / "2.json").write_bytes(content[kind])
+    assert [row.seq for row in rows(session)] == [1, 3]
+    assert len(damages(session)) == 1
+
+
+def test_a_table_is_not_written_into_what_someone_put_in_its_place(session: Session, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    folder = session.path.with_suffix(".tables")
+    folder.mkdir()
+    (folder / "1.json").symlink_to(precious)
+    journal = JournalWriter(session)
+    journal.append_table(1, LARGE)
+    journal.abandon()
+    assert precious.read_text() == "mine"
+    assert [row.table for row in rows(session)] == [LARGE]
+
+
+def test_a_journal_is_not_opened_through_a_symlink(session: Session, tmp_path: Path) -> None:
+    session.path.rename(tmp_path / "precious")
+    session.path.symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic"):
+        JournalWriter(session)
+
+
+# ------------------------------------------------------------------ a disk that is full
+
+
+@pytest.mark.parametrize("room", range(70))
+def test_a_row_that_did_not_fit_costs_itself_alone_wherever_it_was_cut(session: Session, room: int) -> None:
+    journal = JournalWriter(session)
+    journal.append(1, {"loss": 0.5})
+    size = session.path.stat().st_size
+    # All times are as long as one another, so all these rows are, but for the digits of `t`.
+    with no_file_longer_than(size + room):
+        returned = []
+        for step in (2, 3, 4):
+            try:
+                journal.append(step, {"loss": 0.5})
+            except OSError:
+                continue
+            returned.append(step)
+    assert journal.rows == 1 + len(returned)
+    journal.append(5, {"loss": 0.5})
+    journal.append(6, {"loss": 0.5})
+    journal.end("finished")
+    found = rows(session)
+    assert [row.step for row in found] == [1, *returned, 5, 6]
+    assert [row.seq for row in found] == list(range(1, len(found) + 1))
+    assert session.status() == "finished"
+
+
+def test_an_end_that_did_not_fit_is_told_and_the_file_closed(session: Session) -> None:
+    journal = JournalWriter(session)
+    journal.append(1, {"loss": 0.5})
+    with no_file_longer_than(session.path.stat().st_size + 10), pytest.raises(OSError, match=r"No space"):
+        journal.end("finished")
+    journal.end("finished")
+    assert session.status() is None
+    assert [row.step for row in rows(session)] == [1]
+    with pytest.raises(OSError, match="Bad file"):
+        journal.append(2, {"loss": 0.5})
+
+
+def test_a_table_that_did_not_fit_leaves_nothing_over(session: Session) -> None:
+    journal = JournalWriter(session)
+    with no_file_longer_than(10_000), pytest.raises(OSError, match="large"):
+        journal.append_table(1, LARGE)
+    assert journal.rows == 0
+    assert os.listdir(session.path.with_suffix(".tables")) == []
+    journal.append_table(1, LARGE)
+    journal.abandon()
+    assert [(row.seq, row.table) for row in rows(session)] == [(1, LARGE)]
+
+
+def test_a_table_whose_row_did_not_fit_is_not_taken_for_the_next(session: Session) -> None:
+    other = Table(name="other", columns=("x",), rows=LARGE.rows and tuple(("y" * 50,) for _ in range(1000)))
+    journal = JournalWriter(session)
+    for step in range(2000):
+        journal.append(step, {"loss": 0.5})
+    room = session.path.stat().st_size + 20
+    with no_file_longer_than(room), pytest.raises(OSError, match="No space"):
+        journal.append_table(1, LARGE)
+    journal.append_table(2, other)
+    journal.abandon()
+    assert [row.table for row in rows(session)][2000:] == [other]
+
+
+# ------------------------------------------------------------------ threads, signals, forks
+
+
+def test_threads_keep_lines_whole_and_each_ones_order(session: Session) -> None:
+    journal = JournalWriter(session)
+    barrier = threading.Barrier(8)
+
+    def log(thread: int) -> None:
+        barrier.wait()
+        for step in range(300):
+            journal.append(step, {f"thread/{thread}": step})
+
+    threads = [threading.Thread(target=log, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    journal.end("finished")
+    found = rows(session)
+    assert not damages(session)
+    assert [row.seq for row in found] == list(range(1, 2401))
+    for number in range(8):
+        steps = [row.step for row in found if f"thread/{number}" in row.metrics]
+        assert steps == list(range(300))
+
+
+def test_a_signal_handler_that_logs_neither_hangs_nor_takes_a_number_twice(session: Session) -> None:
+    journal = JournalWriter(session)
+    interrupted = 0
+
+    def handle(*_: object) -> None:
+        nonlocal interrupted
+        interrupted += 1
+        mine = interrupted
+        journal.append(mine, {"handler": mine})
+
+    before = signal.signal(signal.SIGALRM, handle)
+    steps = 0
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.00013)
+        while interrupted < 1000:
+            steps += 1
+            journal.append(steps, {"main": steps})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    journal.end("finished")
+    found = rows(session)
+    assert not damages(session)
+    assert [row.seq for row in found] == list(range(1, steps + interrupted + 1))
+    assert [row.step for row in found if "main" in row.metrics] == list(range(1, steps + 1))
+    # A handler may be interrupted itself.
+    handled = [row.step for row in found if "handler" in row.metrics]
+    assert sorted(handled) == list(range(1, interrupted + 1))
+
+
+def test_an_interrupt_in_the_middle_of_a_row_gives_its_number_to_no_other(session: Session) -> None:
+    journal = JournalWriter(session)
+
+    def handle(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, handle)
+    interrupted = 0
+    returned: list[int] = []
+    step = 0
+    try:
+        while interrupted < 300:
+            step += 1
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.00001 + (interrupted % 30) * 0.000002)
+                for _ in range(20):
+                    step += 1
+                    journal.append(step, {"main": step})
+                    returned.append(step)
+            except KeyboardInterrupt:
+                interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    journal.end("finished")
+    found = rows(session)
+    assert not damages(session)
+    assert [row.seq for row in found] == list(range(1, len(found) + 1))
+    assert set(returned) <= {row.step for row in found}
+
+
+def test_a_closed_journal_takes_no_row_and_says_so(session: Session) -> None:
+    journal = JournalWriter(session)
+    journal.end("finished")
+    journal.end("failed")
+    with pytest.raises(OSError, match="Bad file"):
+        journal.append(1, {"loss": 0.5})
+    assert journal.rows == 0
+    assert session.status() == "finished"
+    assert rows(session) == []
+
+
+def test_abandoning_a_journal_leaves_no_word(session: Session) -> None:
+    journal = JournalWriter(session)
+    journal.append(1, {"loss": 0.5})
+    journal.abandon()
+    journal.abandon()
+    journal.end("finished")
+    assert session.status() is None
+    assert session.is_live()

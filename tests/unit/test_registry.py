@@ -1,0 +1,428 @@
+"""Backends are found by name among real distributions, loaded alone, and checked when they are."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_site import MadeSite
+from pydantic import BaseModel
+
+from rolecall import BackendError, Registry, Run, RunTicket, SharedRunSupport, UnknownBackend, hookimpl
+from rolecall.registry import GROUP
+
+NO_ARGS = """
+@hookimpl
+def {hook}(): return {value}
+"""
+
+
+class Args(BaseModel):
+    url: str = "http://localhost"
+
+
+class Quiet:
+    """A run that takes everything."""
+
+    id, url = "1", None
+
+    def log(self, rows: object) -> None: ...
+    def flush(self, timeout: float) -> None: ...
+    def close(self, status: str) -> None: ...
+
+
+class Backend:
+    """A backend as somebody writes it in a notebook."""
+
+    @hookimpl
+    def backend_args(self) -> type[BaseModel]:
+        return Args
+
+    @hookimpl
+    def supports_shared_run(self, args: Args) -> SharedRunSupport:
+        return SharedRunSupport(supported=args.url.startswith("https"), reason="it is not encrypted")
+
+    @hookimpl
+    def open_run(self, ticket: RunTicket, args: Args) -> Run:
+        return Quiet()
+
+
+@pytest.fixture
+def ticket(tmp_path: Path) -> RunTicket:
+    return RunTicket(
+        project="p",
+        name="n",
+        group=None,
+        run_id="r",
+        backend_run_id=None,
+        shared=False,
+        primary=True,
+        writer="trainer",
+        role="trainer",
+        config={},
+        directory=tmp_path,
+        pid=os.getpid(),
+    )
+
+
+# ------------------------------------------------------------------------------- finding
+
+
+def test_the_group_is_what_plugins_register_under() -> None:
+    assert GROUP == "rolecall.backends"
+
+
+def test_listing_imports_no_plugin(site: MadeSite) -> None:
+    site.backend()
+    registry = Registry()
+    assert {"acme", "console", "local"} <= set(registry.names())
+    found = {one.name: (one.distribution, one.version) for one in registry.listings()}
+    assert found["acme"] == ("rolecall-acme", "1.0")
+    assert found["local"][0] == "rolecall"
+    assert "acme_backend" not in sys.modules
+
+
+def test_loading_imports_the_selected_plugin_only(site: MadeSite) -> None:
+    site.backend("acme")
+    site.backend("other")
+    assert Registry().load("acme").args_model().model_fields["retries"].default == 3
+    assert "acme_backend" in sys.modules
+    assert "other_backend" not in sys.modules
+
+
+def test_a_backend_is_loaded_once(site: MadeSite) -> None:
+    site.backend()
+    registry = Registry()
+    assert registry.load("acme") is registry.load("acme")
+
+
+def test_an_object_may_be_the_backend(site: MadeSite) -> None:
+    source = """
+        from pydantic import BaseModel
+        from rolecall import SharedRunSupport, hookimpl
+
+        class Args(BaseModel): ...
+
+        class Backend:
+            @hookimpl
+            def backend_args(self): return Args
+            @hookimpl
+            def supports_shared_run(self): return SharedRunSupport(supported=True)
+            @hookimpl
+            def open_run(self, ticket): return None
+
+        backend = Backend()
+    """
+    site.install("rolecall-acme", backends={"acme": "acme_backend:backend"}, acme_backend=source)
+    backend = Registry().load("acme")
+    assert backend.portable
+    assert backend.supports_shared_run(backend.args_model()()) == SharedRunSupport(supported=True)
+
+
+def test_one_distribution_may_bring_several(site: MadeSite) -> None:
+    site.install("rolecall-acme", backends={"acme": "acme_backend", "acme-eu": "acme_backend"})
+    assert {"acme", "acme-eu"} <= set(Registry().names())
+
+
+def test_a_directory_listed_twice_brings_no_second_backend(
+    site: MadeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.backend()
+    monkeypatch.syspath_prepend(site.path)
+    assert Registry().load("acme").name == "acme"
+    assert len([one for one in Registry().listings() if one.name == "acme"]) == 1
+
+
+@pytest.mark.parametrize("name", ["local", "console"])
+def test_the_built_in_backends(name: str) -> None:
+    backend = Registry().load(name)
+    assert backend.supports_shared_run(backend.args_model()()).supported
+    assert not backend.declares_axes
+
+
+def test_none_is_no_backend(site: MadeSite) -> None:
+    site.backend("none")
+    assert "none" not in Registry().names()
+
+
+# ------------------------------------------------------------------------------- refusing
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("wandbb", ["Did you mean 'wandb'", "pip install 'rolecall[wandb]'"]),
+        ("Console", ["Did you mean 'console'"]),
+        ("acne", ["Did you mean 'acme'"]),
+        ("", ["no backend ''"]),
+        ("../etc", ["no backend '../etc'"]),
+    ],
+)
+def test_an_unknown_backend(site: MadeSite, name: str, words: list[str]) -> None:
+    site.backend()
+    with pytest.raises(UnknownBackend) as raised:
+        Registry().load(name)
+    for word in [repr(name), "acme", "console", "local", "none", *words]:
+        assert word in str(raised.value)
+
+
+def test_a_name_that_cannot_name_a_directory(site: MadeSite) -> None:
+    site.install("rolecall-acme", backends={"../acme": "acme_backend"})
+    with pytest.raises(BackendError, match="letters, digits"):
+        Registry().load("../acme")
+
+
+def test_two_distributions_with_one_name_are_told_before_either_is_imported(site: MadeSite) -> None:
+    site.backend()
+    site.install("acme-tracker", "2.1", backends={"acme": "acme_tracker"}, acme_tracker="raise SystemError")
+    registry = Registry()
+    with pytest.raises(BackendError, match=r"acme-tracker 2\.1 and by rolecall-acme 1\.0"):
+        registry.load("acme")
+    assert not {"acme_backend", "acme_tracker"} & sys.modules.keys()
+    found = {(one.distribution, one.version) for one in registry.listings() if one.name == "acme"}
+    assert found == {("rolecall-acme", "1.0"), ("acme-tracker", "2.1")}
+
+
+@pytest.mark.parametrize("name", ["local", "console"])
+def test_a_distribution_cannot_take_the_place_of_a_built_in_backend(site: MadeSite, name: str) -> None:
+    site.backend(name)
+    with pytest.raises(BackendError, match=f"pip uninstall rolecall-{name}"):
+        Registry().load(name)
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        ("import acme_sdk_of_old", "ModuleNotFoundError: No module named 'acme_sdk_of_old'"),
+        ("def broken(:", "SyntaxError"),
+        ("raise ValueError('no licence')", "ValueError: no licence"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_plugin_that_fails_to_import_leaves_the_others(site: MadeSite, head: str, told: str) -> None:
+    site.backend("broken", head=head)
+    site.backend("acme")
+    registry = Registry()
+    with pytest.raises(BackendError) as raised:
+        registry.load("broken")
+    assert "rolecall-broken 1.0" in str(raised.value)
+    assert told in str(raised.value)
+    assert raised.value.__cause__ is not None
+    assert registry.load("acme").name == "acme"
+    assert {"acme", "broken"} <= set(registry.names())
+
+
+def test_a_plugin_that_was_mended_is_loaded(site: MadeSite) -> None:
+    site.backend(requires=["acme-sdk"])
+    registry = Registry()
+    with pytest.raises(BackendError, match="acme-sdk, which is not installed"):
+        registry.load("acme")
+    site.install("acme-sdk")
+    assert registry.load("acme").name == "acme"
+
+
+@pytest.mark.parametrize(
+    ("requires", "told"),
+    [
+        ("acme-sdk>=2", "acme-sdk>=2, but 1.9.3 is installed"),
+        ("acme-sdk[fast]<1.5", "acme-sdk<1.5, but 1.9.3 is installed"),
+        ("Acme_SDK>=2; python_version>'3'", "Acme_SDK>=2, but 1.9.3 is installed"),
+        ("acme-store", "acme-store, which is not installed"),
+    ],
+)
+def test_an_sdk_that_is_missing_or_too_old(site: MadeSite, requires: str, told: str) -> None:
+    site.backend(requires=["acme-sdk>=1", requires])
+    site.install("acme-sdk", "1.9.3")
+    with pytest.raises(BackendError) as raised:
+        Registry().load("acme")
+    assert told in str(raised.value)
+    assert "pip install --upgrade rolecall-acme" in str(raised.value)
+    assert "acme_backend" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "requires",
+    [
+        "acme-sdk>=1,<2",
+        "acme-sdk>=1.9.0rc1",
+        "other-sdk; extra == 'other'",
+        "other-sdk; python_version<'3'",
+        "this is no requirement!",
+        "acme-legacy>=1",
+    ],
+)
+def test_what_is_required_and_there(site: MadeSite, requires: str) -> None:
+    site.backend(requires=[requires])
+    site.install("acme-sdk", "1.9.3")
+    site.install("acme-legacy", "2004d-final.of_old")
+    assert Registry().load("acme").name == "acme"
+
+
+# ---------------------------------------------------------------------------------- hooks
+
+
+@pytest.mark.parametrize("hook", ["backend_args", "supports_shared_run", "open_run"])
+def test_a_missing_hook(site: MadeSite, hook: str) -> None:
+    site.backend(**{hook: ""})
+    with pytest.raises(BackendError) as raised:
+        Registry().load("acme")
+    assert f"{hook} is missing" in str(raised.value)
+    assert str(site.path / "acme_backend.py") in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("@hookimpl\ndef opn_run(ticket, args): ...", "opn_run is no hook; did you mean 'open_run'?"),
+        ("@hookimpl\ndef zzz(ticket): ...", "zzz is no hook; The hooks are"),
+        ("def open_run(ticket, args): ...", "open_run must be decorated with @rolecall.hookimpl"),
+        (
+            "@hookimpl\ndef open_run(tickets, args): ...",
+            "open_run(tickets, args): tickets is no argument of this hook; valid are ticket, args",
+        ),
+        ("@hookimpl\ndef open_run(a, b, args): ...", "a, b is no argument of this hook"),
+    ],
+)
+def test_a_hook_that_is_misspelled_undecorated_or_wrongly_signed(
+    site: MadeSite, source: str, told: str
+) -> None:
+    site.backend(open_run=source)
+    with pytest.raises(BackendError) as raised:
+        Registry().load("acme")
+    assert told in str(raised.value)
+
+
+def test_an_optional_hook_is_checked_as_well(site: MadeSite) -> None:
+    site.backend(more="def declare_axes(run, axes): ...")
+    with pytest.raises(BackendError, match="declare_axes must be decorated"):
+        Registry().load("acme")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "@hookimpl\ndef open_run(): return Run()",
+        "@hookimpl\ndef open_run(args): return Run()",
+        "@hookimpl\ndef open_run(ticket, args, retries=3): return Run()",
+    ],
+)
+def test_arguments_that_a_hook_does_not_need_may_be_left_out(
+    site: MadeSite, ticket: RunTicket, source: str
+) -> None:
+    run = "class Run:\n id, url = 'r', None\n def log(s, rows): ...\n flush = close = log\n"
+    site.backend(open_run=run + source)
+    backend = Registry().load("acme")
+    assert backend.open_run(ticket, backend.args_model()()).id == "r"
+
+
+def test_a_class_is_no_backend() -> None:
+    with pytest.raises(BackendError, match="is the class Backend; give an instance"):
+        Registry().register("acme", Backend)
+
+
+@pytest.mark.parametrize(
+    ("hook", "value", "valid"),
+    [
+        ("backend_args", "None", "a pydantic model class"),
+        ("backend_args", "Args()", "a pydantic model class"),
+        ("supports_shared_run", "True", "a rolecall.SharedRunSupport"),
+        ("supports_shared_run", "None", "a rolecall.SharedRunSupport"),
+        ("supports_shared_run", "SharedRunSupport(supported=False)", "a reason where it says no"),
+        ("open_run", "None", "a rolecall.Run; id, url, log, flush, close is missing"),
+        ("open_run", "Path()", "a rolecall.Run; id, url, log, flush, close is missing"),
+    ],
+)
+def test_a_hook_that_returns_something_else(
+    site: MadeSite, ticket: RunTicket, hook: str, value: str, valid: str
+) -> None:
+    site.backend(**{hook: NO_ARGS.format(hook=hook, value=value)})
+    backend = Registry().load("acme")
+    call: Mapping[str, Callable[[], Any]] = {
+        "backend_args": backend.args_model,
+        "supports_shared_run": lambda: backend.supports_shared_run(Args()),
+        "open_run": lambda: backend.open_run(ticket, Args()),
+    }
+    with pytest.raises(BackendError) as raised:
+        call[hook]()
+    assert f"hook {hook} returned" in str(raised.value)
+    assert f"it must return {valid}" in str(raised.value)
+
+
+@pytest.mark.parametrize("hook", ["backend_args", "supports_shared_run"])
+def test_a_hook_that_raises(site: MadeSite, hook: str) -> None:
+    site.backend(**{hook: f"@hookimpl\ndef {hook}(): raise KeyError('port')"})
+    backend = Registry().load("acme")
+    with pytest.raises(BackendError, match=f"hook {hook} failed: KeyError: 'port'") as raised:
+        backend.args_model() if hook == "backend_args" else backend.supports_shared_run(Args())
+    assert isinstance(raised.value.__cause__, KeyError)
+
+
+def test_optional_hooks_are_optional(site: MadeSite, ticket: RunTicket) -> None:
+    site.backend("acme")
+    site.backend("full", more="@hookimpl\ndef declare_axes(run, axes): run.append(axes)")
+    assert not Registry().load("acme").declares_axes
+    Registry().load("acme").prepare(ticket, Args())
+    full = Registry().load("full")
+    told: Any = []
+    full.declare_axes(told, {"trainer/loss": "trainer/step"})
+    assert full.declares_axes
+    assert told == [{"trainer/loss": "trainer/step"}]
+
+
+def test_each_backend_is_called_alone(site: MadeSite, tmp_path: Path, ticket: RunTicket) -> None:
+    calls = tmp_path / "calls"
+    for name in ("acme", "other"):
+        more = f"@hookimpl\ndef prepare(ticket):\n with open({str(calls)!r}, 'a') as file: file.write('{name} ')"
+        site.backend(name, more=more)
+    registry = Registry()
+    registry.load("acme")
+    registry.load("other").prepare(ticket, Args())
+    assert calls.read_text() == "other "
+
+
+# ------------------------------------------------------------------------ registered in code
+
+
+def test_a_backend_registered_in_code(ticket: RunTicket) -> None:
+    registry = Registry().register("mine", Backend())
+    backend = registry.load("mine")
+    assert "mine" in registry.names()
+    assert not backend.portable
+    assert backend.open_run(ticket, Args()).id == "1"
+    assert not backend.supports_shared_run(Args()).supported
+    assert backend.supports_shared_run(Args(url="https://x")).supported
+    assert [one.distribution for one in registry.listings() if one.name == "mine"] == ["registered in code"]
+
+
+def test_another_registry_knows_nothing_of_it() -> None:
+    registry = Registry().register("mine", Backend())
+    assert "mine" not in Registry().names()
+    assert "mine" not in pickle.loads(pickle.dumps(registry)).names()
+    assert registry != Registry()
+
+
+@pytest.mark.parametrize("name", ["local", "console", "none", "acme", "mine"])
+def test_a_name_that_is_taken(site: MadeSite, name: str) -> None:
+    site.backend("acme")
+    registry = Registry().register("mine", Backend())
+    with pytest.raises(BackendError, match="register yours under another name"):
+        registry.register(name, Backend())
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "..", "ä"])
+def test_a_name_that_cannot_be(name: str) -> None:
+    with pytest.raises(BackendError, match="letters, digits"):
+        Registry().register(name, Backend())
+
+
+def test_what_is_refused_is_not_registered() -> None:
+    registry = Registry()
+    with pytest.raises(BackendError, match="is missing"):
+        registry.register("mine", object())
+    assert "mine" not in registry.names()
+    registry.register("mine", Backend())

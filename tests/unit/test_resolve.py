@@ -1,0 +1,123 @@
+"""What was asked for, what will happen, and the reasons where they differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from made_site import MadeSite
+
+from rolecall import BackendError, MonitorConfig, Plan, Registry, resolve
+from rolecall.plan import BackendPlan, Downgrade
+
+ENCRYPTED_ONLY = """
+@hookimpl
+def supports_shared_run(args):
+    return SharedRunSupport(supported=args.url.startswith("https"), reason="url is not https; give one that is")
+"""
+NEVER = "@hookimpl\ndef supports_shared_run(): return SharedRunSupport(supported=False, reason='files')"
+ASKED = "@hookimpl\ndef supports_shared_run(): raise AssertionError('nobody asked for a shared run')"
+
+
+def plan(monitor_type: str | list[str], **settings: Any) -> Plan:
+    return resolve(
+        MonitorConfig.load({"project": "p", "name": "n", "monitor_type": monitor_type, **settings})
+    )
+
+
+def test_by_default_there_is_a_run_for_each_role_and_nothing_to_carry() -> None:
+    assert plan("local") == Plan(backends=(BackendPlan(backend="local", shared=False, carrier="none"),))
+
+
+def test_a_shared_run_that_can_be_had(site: MadeSite) -> None:
+    site.backend(supports_shared_run=ENCRYPTED_ONLY)
+    found = plan("acme", shared_run=True, monitor_args={"url": "https://tracker"})
+    assert found == Plan(backends=(BackendPlan(backend="acme", shared=True, carrier="process"),))
+    assert found.shared("acme")
+    assert not found.shared("other")
+
+
+def test_a_shared_run_that_cannot_be_had(site: MadeSite) -> None:
+    site.backend(supports_shared_run=ENCRYPTED_ONLY)
+    found = plan("acme", shared_run=True)
+    assert found.backends == (BackendPlan(backend="acme", shared=False, carrier="process"),)
+    assert found.downgrades == (
+        Downgrade(backend="acme", setting="shared_run", reason="url is not https; give one that is"),
+    )
+    assert str(found.downgrades[0]) == "acme: shared_run: url is not https; give one that is"
+
+
+def test_of_several_backends_each_is_asked_for_itself(site: MadeSite) -> None:
+    site.backend("acme", supports_shared_run=NEVER)
+    found = plan(["local", "acme", "console"], shared_run=True)
+    assert [(one.backend, one.shared) for one in found.backends] == [
+        ("local", True),
+        ("acme", False),
+        ("console", True),
+    ]
+    assert [one.backend for one in found.downgrades] == ["acme"]
+
+
+def test_nobody_is_asked_for_what_nobody_wants(site: MadeSite) -> None:
+    site.backend(supports_shared_run=ASKED)
+    assert plan("acme", shared_run=False).downgrades == ()
+
+
+def test_where_couriers_stand(site: MadeSite) -> None:
+    site.backend("acme")
+    found = plan(["local", "acme", "console"])
+    assert [one.backend for one in found.carried("none")] == ["local"]
+    assert [one.backend for one in found.carried("process")] == ["acme"]
+    assert [one.backend for one in found.carried("thread")] == ["console"]
+    assert found.downgrades == (), "console goes through the role's own logging: that is no lesser service"
+    assert [one.backend for one in plan("acme", courier="thread").carried("thread")] == ["acme"]
+
+
+def test_a_backend_registered_in_code_is_carried_on_a_thread_and_that_is_said(site: MadeSite) -> None:
+    site.backend("acme")
+    registry = Registry().register("mine", Registry().load("acme").manager.get_plugin("acme"))
+    data = {"project": "p", "name": "n", "monitor_type": "mine"}
+    found = resolve(MonitorConfig.load(data, registry=registry))
+    assert found.backends == (BackendPlan(backend="mine", shared=False, carrier="thread"),)
+    assert [(one.backend, one.setting) for one in found.downgrades] == [("mine", "courier")]
+    assert "registered in code" in found.downgrades[0].reason
+    silent = resolve(MonitorConfig.load({**data, "courier": "thread"}, registry=registry))
+    assert silent.downgrades == ()
+
+
+def test_none_is_nothing_at_all() -> None:
+    assert plan("none") == Plan()
+    assert plan("none").disabled
+    assert not plan("local").disabled
+
+
+@pytest.mark.parametrize(("value", "disabled"), [("1", True), ("true", True), ("0", False), ("", False)])
+def test_the_environment_turns_it_off(monkeypatch: pytest.MonkeyPatch, value: str, disabled: bool) -> None:
+    monkeypatch.setenv("ROLECALL_DISABLED", value)
+    assert plan(["local", "console"], shared_run=True).disabled is disabled
+
+
+@pytest.mark.parametrize("answer", ["None", "True", "'yes'"])
+def test_an_answer_that_is_none(site: MadeSite, answer: str) -> None:
+    site.backend(supports_shared_run=f"@hookimpl\ndef supports_shared_run(): return {answer}")
+    with pytest.raises(BackendError, match=r"must return a rolecall\.SharedRunSupport"):
+        plan("acme", shared_run=True)
+
+
+def test_a_plan_survives_the_environment(site: MadeSite) -> None:
+    site.backend(supports_shared_run=NEVER)
+    config = MonitorConfig(project="p", name="n", monitor_type=("acme", "local"), shared_run=True)
+    settled = config.model_copy(update={"plan": resolve(config)})
+    assert MonitorConfig.from_env(settled.to_env()).plan == resolve(config)
+
+
+def test_the_hook_gets_the_typed_arguments(site: MadeSite) -> None:
+    site.backend(
+        supports_shared_run="""
+@hookimpl
+def supports_shared_run(args):
+    return SharedRunSupport(supported=False, reason=f"{type(args) is Args} {args.retries + 1}")
+"""
+    )
+    found = plan("acme", shared_run=True, monitor_args={"retries": "4"})
+    assert [one.reason for one in found.downgrades] == ["True 5"]

@@ -1,0 +1,334 @@
+"""A secret is where it was put, and in what `to_env` writes, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_site import MadeSite
+from pydantic import BaseModel, SecretBytes, SecretStr
+
+from rolecall import ConfigError, MonitorConfig, launch, open_monitor
+from rolecall.secrets import MASK, is_secret_name, public_args, reveal, scrub, scrub_text, secrets_of
+
+SECRET = "hunter2hunter2"
+SPOKEN = """
+from rolecall import Rejected, Unavailable
+
+class Run:
+    spoken = 0
+    id, url = "acme-1", "http://tracker/acme-1"
+    def __init__(self, args): self.args = args
+    def log(self, rows):
+        secret, Run.spoken = self.args.password.get_secret_value(), Run.spoken + 1
+        if Run.spoken == 1:
+            raise OSError(f"refused {secret}")
+        if Run.spoken == 2:
+            raise Unavailable(f"away {secret}")
+        raise Rejected(rows, f"invalid {secret}")
+    def flush(self, timeout): pass
+    def close(self, status): pass
+
+@hookimpl
+def open_run(ticket, args):
+    return Run(args)
+"""
+
+
+class Login(BaseModel):
+    user: str
+    password: SecretStr
+
+
+class Args(BaseModel):
+    url: str = "http://localhost"
+    login: Login | None = None
+    keys: tuple[SecretStr, ...] = ()
+    named: dict[str, SecretStr] = {}
+    raw: SecretBytes | None = None
+
+
+@pytest.fixture
+def config(site: MadeSite, tmp_path: Path) -> MonitorConfig:
+    """Of a backend that tells its secret to whoever uses it."""
+    site.backend(open_run=SPOKEN)
+    return MonitorConfig(
+        project="p",
+        name="n",
+        monitor_type="acme",
+        monitor_args={"url": "http://tracker", "password": SECRET},
+        monitor_dir=tmp_path / "job",
+        courier="thread",
+    )
+
+
+def words_of(error: BaseException | None) -> Iterator[str]:
+    """What an error, and all that it came from, shows."""
+    while error is not None:
+        yield repr(error)
+        yield str(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+# --------------------------------------------------------------------------------- the config
+
+
+def test_the_config_does_not_show_it(config: MonitorConfig) -> None:
+    shown = [
+        repr(config),
+        str(config),
+        repr(config.monitor_args),
+        repr(config.model_dump()),
+        config.model_dump_json(),
+        repr(config.model_dump(mode="json")),
+        repr(vars(config)),
+    ]
+    assert not [text for text in shown if SECRET in text]
+    assert MASK in config.model_dump_json()
+
+
+def test_the_environment_holds_it_and_does_not_show_it(config: MonitorConfig) -> None:
+    env = config.to_env()
+    assert SECRET not in str(env)
+    assert MonitorConfig.from_env(env).secrets == (SECRET,)
+
+
+def test_a_pickle_holds_it(config: MonitorConfig) -> None:
+    assert pickle.loads(pickle.dumps(config)).secrets == (SECRET,)
+
+
+@pytest.mark.parametrize(
+    "monitor_args",
+    [
+        {"password": SECRET, "ulr": SECRET},
+        {"password": SECRET, "retries": "many"},
+        {"password": [SECRET]},
+        {"password": {"value": SECRET}},
+        {"url": [SECRET]},
+        {"acme": SECRET},
+        {"acme": {"pasword": SECRET}},
+        {"other": {"password": SECRET}},
+        [SECRET],
+        SECRET,
+    ],
+)
+@pytest.mark.parametrize("monitor_type", ["acme", ["acme", "local"]])
+def test_errors_do_not_show_it(site: MadeSite, monitor_type: Any, monitor_args: Any) -> None:
+    site.backend()
+    data = {"project": "p", "name": "n", "monitor_type": monitor_type, "monitor_args": monitor_args}
+    for make in (MonitorConfig.load, lambda settings: MonitorConfig(**settings)):
+        with pytest.raises(ConfigError) as raised:
+            make(data)
+        assert not [text for text in words_of(raised.value) if SECRET in text]
+
+
+@pytest.mark.parametrize("number", [12345678, 0.12345678])
+def test_a_number_that_was_meant_as_a_password_is_not_shown(site: MadeSite, number: float) -> None:
+    site.backend()
+    with pytest.raises(
+        ConfigError, match=r"monitor_args\.password: should be a valid string; given a number"
+    ) as raised:
+        MonitorConfig.load(
+            {"project": "p", "name": "n", "monitor_type": "acme", "monitor_args": {"password": number}}
+        )
+    assert "put it in quotes" in str(raised.value)
+    assert "12345678" not in str(raised.value)
+
+
+def test_a_uri_in_an_error_is_shown_without_its_user(site: MadeSite) -> None:
+    site.backend()
+    with pytest.raises(ConfigError) as raised:
+        MonitorConfig.load({"project": "p", "name": "n", "resume": f"http://me:{SECRET}@host/x"})
+    assert f"given 'http{'://'}{MASK}@host/x'" in str(raised.value)
+
+
+# ------------------------------------------------------------------------- what is written down
+
+
+def test_no_file_of_a_job_holds_it(
+    config: MonitorConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_config = {
+        "api_key": "key-of-the-job",
+        "lr": 0.1,
+        "store": f"s3://me:{SECRET}@bucket/x",
+        "note": f"log in with {SECRET}",
+        SECRET: 1,
+    }
+    caplog.set_level(logging.DEBUG)
+    with (
+        launch(config, run_config) as job,
+        open_monitor(job.config, "trainer", run_config=run_config) as monitor,
+    ):
+        monitor.log({"loss": 0.5}, step=1)
+    files = [path for path in (tmp_path / "job").rglob("*") if path.is_file()]
+    assert {"run.json", "1.jsonl"} <= {path.name for path in files}
+    for path in files:
+        text = path.read_text(errors="replace")
+        assert SECRET not in text, path
+        assert "key-of-the-job" not in text, path
+    assert "0.1" in (tmp_path / "job" / "journal" / "trainer" / "1.jsonl").read_text()
+    for word in ("refused", "away", "invalid"):
+        assert f"{word} {MASK}" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_the_record_keeps_the_other_arguments(config: MonitorConfig, tmp_path: Path) -> None:
+    with launch(config):
+        record = json.loads((tmp_path / "job" / "run.json").read_text())
+    assert record["args"] == {"acme": {"url": "http://tracker"}}
+
+
+def test_public_arguments_leave_out_whatever_holds_a_secret() -> None:
+    model = Args(
+        url="http://me:pw@host",
+        login=Login(user="me", password=SecretStr(SECRET)),
+        keys=(SecretStr("key-1-of-2"),),
+    )
+    assert public_args(model) == {}
+    assert public_args(Args(url="http://host")) == {"url": "http://host"}
+    assert public_args(Args()) == {}, "defaults may be others where they are read"
+
+
+# ---------------------------------------------------------------------------------- scrubbing
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "api_key",
+        "apikey",
+        "WANDB_API_KEY",
+        "password",
+        "db.passwd",
+        "hf-token",
+        "auth_token",
+        "secret",
+        "client_secret",
+        "aws_secret_key",
+        "credentials",
+    ],
+)
+def test_what_stands_under_such_a_name_is_masked(name: str) -> None:
+    assert is_secret_name(name)
+    for value in ("abc", b"abc", ["abc"], {"user": "me", "pass": "abc"}):
+        assert scrub({"outer": [{name: value}]}) == {"outer": [{name: MASK}]}
+    assert scrub({name: None}) == {name: None}
+    assert scrub({name: True}) == {name: True}
+
+
+@pytest.mark.parametrize(
+    "name", ["tokens", "max_tokens", "tokenizer", "keyboard", "key", "monkey", "secretary"]
+)
+def test_what_only_looks_like_it_is_kept(name: str) -> None:
+    assert scrub({name: "abc"}) == {name: "abc"}
+
+
+def test_a_number_is_a_password_but_an_index_of_a_token() -> None:
+    given_config = {"password": 12345678, "pad_token": 0, "eos_token": 2}
+    assert scrub(given_config) == {"password": MASK, "pad_token": 0, "eos_token": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("http://me:pw@host:5000/a", f"http://{MASK}@host:5000/a"),
+        ("postgresql+psycopg2://me@host/db", f"postgresql+psycopg2://{MASK}@host/db"),
+        (
+            "see http://me:p@ss@host and https://you:pw@host2",
+            f"see http://{MASK}@host and https://{MASK}@host2",
+        ),
+        ("http://:pw@host", f"http://{MASK}@host"),
+        ("http://host/a@b", "http://host/a@b"),
+        ("http://host?mail=a@b", "http://host?mail=a@b"),
+        ("me@example.org", "me@example.org"),
+        ("models:/m@champion", "models:/m@champion"),
+    ],
+)
+def test_the_user_part_of_a_uri(text: str, clean: str) -> None:
+    assert scrub_text(text) == clean
+    assert scrub({"a": [text]}) == {"a": [clean]}
+
+
+def test_known_secrets_are_masked_wherever_they_stand() -> None:
+    assert scrub({"a": f"x{SECRET}y", SECRET: [SECRET]}, (SECRET,)) == {"a": f"x{MASK}y", MASK: [MASK]}
+    assert scrub_text("abcabcd", ("abcd", "abc")) == MASK * 2
+
+
+def test_what_json_lacks_becomes_its_text() -> None:
+    found = scrub(
+        {"path": Path("/data"), "steps": {3}, "pair": (1, 2.5), "none": None, 7: float("inf"), "c": 1j}
+    )
+    assert found == {
+        "path": "/data",
+        "steps": [3],
+        "pair": [1, 2.5],
+        "none": None,
+        "7": float("inf"),
+        "c": "1j",
+    }
+
+
+def test_models_and_secrets_inside() -> None:
+    model = Args(login=Login(user="me", password=SecretStr(SECRET)), raw=SecretBytes(b"raw-key"))
+    found = scrub({"args": model, "key": SecretStr(SECRET)})
+    assert SECRET not in str(found)
+    assert found["key"] == MASK
+    assert found["args"]["login"] == {"user": "me", "password": MASK}
+    assert found["args"]["raw"] == MASK
+
+
+def test_a_config_that_holds_itself() -> None:
+    loop: dict[str, Any] = {"password": SECRET}
+    loop["self"] = [loop]
+    text = json.dumps(scrub(loop))
+    assert SECRET not in text
+    assert MASK in text
+
+
+def test_a_long_text_takes_no_time() -> None:
+    began = time.perf_counter()
+    scrub_text("f" * 1_000_000)
+    scrub_text("://" * 100_000)
+    scrub_text("://" + "f" * 1_000_000)
+    assert time.perf_counter() - began < 5
+
+
+@given(
+    st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+)
+def test_no_config_lets_a_known_secret_through(value: Any) -> None:
+    found = scrub({"value": value, "more": f"{value}{SECRET}"}, (SECRET,))
+    assert SECRET not in json.dumps(found, ensure_ascii=False)
+
+
+# ----------------------------------------------------------------------------------- finding
+
+
+def test_every_secret_is_found_the_longest_first() -> None:
+    model = Args(
+        login=Login(user="someone", password=SecretStr("short")),
+        keys=(SecretStr("a-key"), SecretStr("a-key-that-is-longer")),
+        named={"x": SecretStr("named-key")},
+        raw=SecretBytes(b"raw-key"),
+    )
+    found = secrets_of({"acme": model})
+    assert set(found) == {"short", "a-key", "a-key-that-is-longer", "named-key", "raw-key"}
+    assert [len(one) for one in found] == sorted((len(one) for one in found), reverse=True)
+
+
+def test_a_secret_too_short_to_tell_from_other_text() -> None:
+    assert secrets_of(Login(user="me", password=SecretStr("abc"))) == ()
+
+
+def test_revealing() -> None:
+    value = {"a": [SecretStr("x")], "b": (SecretBytes(b"y"),), "c": {SecretStr("z")}, "d": 1}
+    assert reveal(value) == {"a": ["x"], "b": [b"y"], "c": ["z"], "d": 1}

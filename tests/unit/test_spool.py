@@ -1,0 +1,137 @@
+"""Where a journal is written, when `monitor_dir` may freeze."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rolecall import DirectoryError, MonitorConfig, spool
+from rolecall.claims import Session, claim
+from rolecall.layout import Layout
+from rolecall.spool import is_on_network, spool_path
+
+MakeConfig = Callable[..., MonitorConfig]
+
+MOUNTS = r"""
+/dev/sda1 / ext4 rw 0 0
+proc /proc proc rw 0 0
+server:/home /home nfs4 rw 0 0
+/dev/sdb1 /home/local xfs rw 0 0
+auto.misc /auto autofs rw 0 0
+server:/auto /auto nfs rw 0 0
+share /mnt/my\040share cifs rw 0 0
+sshfs /mnt/über\040uns fuse.sshfs rw 0 0
+back /mnt/a\134b lustre rw 0 0
+/dev/sdc1 /homes ext4 rw 0 0
+"""
+
+
+@pytest.fixture
+def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "mounts"
+    path.write_text(MOUNTS.lstrip(), encoding="utf-8")
+    monkeypatch.setattr(spool, "_MOUNTS", path)
+    return path
+
+
+@pytest.fixture
+def session(make_config: MakeConfig) -> Session:
+    layout = Layout(make_config().monitor_dir)
+    return claim(layout.journal("explorer/0"), {"writer": "explorer/0"}, "it")
+
+
+@pytest.fixture
+def on_network(mounts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`monitor_dir` is on a network filesystem; what is given is the node's temporary directory."""
+    with mounts.open("a", encoding="utf-8") as file:
+        file.write(f"server:/x {tmp_path / 'monitor'} nfs rw 0 0\n")
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("path", "network"),
+    [
+        ("/", False),
+        ("/data/run", False),
+        ("/home", True),
+        ("/home/me/run", True),
+        ("/home/local/run", False),
+        ("/homes/me", False),
+        ("/auto/run", True),
+        ("/mnt/my share/run", True),
+        ("/mnt/über uns/run", True),
+        ("/mnt/a\\b/run", True),
+        ("/mnt", False),
+    ],
+)
+def test_the_filesystem_that_a_path_is_on(mounts: Path, path: str, network: bool) -> None:
+    assert is_on_network(Path(path)) is network
+
+
+def test_a_link_onto_the_network_is_on_the_network(mounts: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/home/me")
+    assert is_on_network(tmp_path / "link" / "run")
+
+
+def test_without_a_list_of_mounts_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "_MOUNTS", tmp_path / "nowhere")
+    assert not is_on_network(Path("/home/me"))
+
+
+def test_a_local_monitor_dir_needs_no_spool(make_config: MakeConfig, session: Session, mounts: Path) -> None:
+    assert spool_path(make_config(), "explorer/0", session) is None
+
+
+def test_a_spool_begins_like_the_session(make_config: MakeConfig, session: Session, tmp_path: Path) -> None:
+    config = make_config(spool_dir=tmp_path / "node").model_copy(update={"nonce": "n1"})
+    path = spool_path(config, "explorer/0", session)
+    assert path == tmp_path / "node" / "n1" / "explorer@0" / "1.jsonl"
+    assert path.read_bytes() == session.path.read_bytes()
+
+
+def test_the_nodes_own_spool_is_this_users_alone(
+    make_config: MakeConfig, session: Session, on_network: Path
+) -> None:
+    config = make_config().model_copy(update={"nonce": "n1"})
+    path = spool_path(config, "explorer/0", session)
+    root = on_network / f"rolecall-{os.getuid()}"
+    assert path == root / "n1" / "explorer@0" / "1.jsonl"
+    assert root.stat().st_mode & 0o777 == 0o700
+    assert spool_path(config, "explorer/0", session) == path, "a second role finds it there"
+
+
+@pytest.mark.parametrize("kind", ["link", "open to others", "another's", "file"])
+def test_what_another_put_in_the_spools_place_is_refused(
+    make_config: MakeConfig, session: Session, on_network: Path, kind: str
+) -> None:
+    root = on_network / f"rolecall-{os.getuid()}"
+    if kind == "link":
+        (on_network / "elsewhere").mkdir()
+        root.symlink_to(on_network / "elsewhere")
+    elif kind == "file":
+        root.touch()
+    else:
+        root.mkdir()
+        root.chmod(0o777 if kind == "open to others" else 0o700)
+    if kind == "another's":
+        if os.getuid() != 0:
+            pytest.skip("only root can give a directory away")
+        os.chown(root, 12345, 12345)
+    with pytest.raises(DirectoryError, match=r"^spool_dir .*rolecall-"):
+        spool_path(make_config().model_copy(update={"nonce": "n1"}), "explorer/0", session)
+
+
+def test_a_spool_that_cannot_be_written_is_told(
+    make_config: MakeConfig, session: Session, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    config = make_config(spool_dir=tmp_path / "file").model_copy(update={"nonce": "n1"})
+    with pytest.raises(DirectoryError, match=r"spool_dir .*file: cannot be written: Not a directory"):
+        spool_path(config, "explorer/0", session)

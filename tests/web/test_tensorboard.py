@@ -1,0 +1,95 @@
+"""What a person sees in TensorBoard of a job that `rolecall demo` ran."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+pytestmark = [pytest.mark.web, pytest.mark.timeout(600)]
+
+Tags = dict[str, dict[str, Any]]
+WRITERS = ["explorer/0", "explorer/1", "trainer", "evaluator"]
+
+
+@pytest.fixture(scope="module")
+def url(demo: Callable[..., Path], serve: Callable[..., str]) -> str:
+    logdir = demo("tensorboard") / "tensorboard"
+    return serve(
+        "tensorboard.main", "--logdir", str(logdir), "--samples_per_plugin", "scalars=100000,text=100"
+    )
+
+
+def ask(url: str, question: str, **arguments: str) -> Any:
+    """What TensorBoard's own server says."""
+    query = urllib.parse.urlencode(arguments)
+    with urllib.request.urlopen(f"{url}/data/{question}?{query}", timeout=30) as answer:
+        return json.load(answer)
+
+
+def wait_for_runs(page: Page, url: str) -> Tags:
+    """The tags of each run, once TensorBoard has read and listed them all."""
+    from playwright.sync_api import expect
+
+    page.goto(f"{url}/#timeseries")
+    for writer in WRITERS:
+        expect(page.locator("runs-data-table").get_by_text(writer, exact=True)).to_be_visible()
+    tags: Tags = ask(url, "plugin/scalars/tags")
+    return tags
+
+
+def await_line(chart: Locator) -> None:
+    """Wait until something coloured is on the canvas, where the grid and the text are grey."""
+    from PIL import Image
+
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        picture = Image.open(io.BytesIO(chart.screenshot())).convert("HSV")
+        if sum(saturation > 60 for saturation in picture.getchannel("S").tobytes()) > 100:
+            return
+    pytest.fail("the chart stays empty")
+
+
+def test_every_role_is_a_run_on_its_own_axis(page: Page, url: str, steps: list[int]) -> None:
+    tags = wait_for_runs(page, url)
+    assert sorted(tags) == sorted(WRITERS)
+    for writer, keys in tags.items():
+        axes = [axis(url, writer, key) for key in keys]
+        assert all(one == sorted(set(one)) for one in axes)
+        assert sorted(set().union(*axes)) == steps, writer
+
+
+def axis(url: str, writer: str, key: str) -> list[int]:
+    return [step for _, step, _ in ask(url, "plugin/scalars/scalars", run=writer, tag=key)]
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_each_role_has_a_chart_with_a_line(page: Page, url: str, writer: str) -> None:
+    from playwright.sync_api import expect
+
+    key = min(wait_for_runs(page, url)[writer])
+    filters = {"runFilter": f"^{writer}$", "tagFilter": f"^{re.escape(key)}$"}
+    page.goto(f"{url}/?{urllib.parse.urlencode(filters)}#timeseries")
+    card = page.locator("scalar-card").filter(has_text=key).first
+    expect(card).to_contain_text(writer)
+    await_line(card.locator("line-chart").first)
+
+
+def test_config_and_tables_are_readable(page: Page, url: str) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{url}/#text")
+    expect(page.locator("pre")).to_have_count(len(WRITERS))
+    expect(page.locator("pre").first).to_contain_text("{")
+    expect(page.locator("th").first).to_be_visible()
