@@ -68,6 +68,7 @@ def test_every_role_is_a_run_on_its_own_axis(page: Page, url: str, steps: list[i
         axes = [axis(url, writer, key) for key in keys]
         assert all(one == sorted(set(one)) for one in axes)
         assert sorted(set().union(*axes)) == steps, writer
+    await_line(page.locator("line-chart").first)
 
 
 def axis(url: str, writer: str, key: str) -> list[int]:
@@ -93,3 +94,4 @@ def test_config_and_tables_are_readable(page: Page, url: str) -> None:
     expect(page.locator("pre")).to_have_count(len(WRITERS))
     expect(page.locator("pre").first).to_contain_text("{")
     expect(page.locator("th").first).to_be_visible()
+    page.locator("th").first.scroll_into_view_if_needed()

@@ -95,9 +95,10 @@ def options_of(
         ConfigError: a number out of its range.
     """
     name = time.strftime("cartpole-%Y%m%d-%H%M%S")
+    backends = tuple(monitor_type or _default_backends())
     return DemoOptions(
-        monitor_type=tuple(monitor_type or _default_backends()),
-        monitor_args=monitor_args or {},
+        monitor_type=backends,
+        monitor_args=monitor_args or _default_args(backends),
         shared_run=shared_run,
         steps=STEPS if steps is None else steps,
         seed=seed,
@@ -123,6 +124,11 @@ def run_demo(options: DemoOptions) -> DemoResult:
 def _default_backends() -> tuple[str, ...]:
     installed = entry_points(group="rolecall.backends").names
     return ("local", "tensorboard") if "tensorboard" in installed else ("local",)
+
+
+def _default_args(backends: Sequence[str]) -> Mapping[str, Any]:
+    """A demo needs no server: MLflow's own default is one, so it gets a file beside the journals."""
+    return {"mlflow": {"uri": "sqlite:///{monitor_dir}/mlflow.db"}} if "mlflow" in backends else {}
 
 
 def _fresh(path: Path) -> Path:

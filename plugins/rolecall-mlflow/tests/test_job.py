@@ -1,0 +1,93 @@
+"""Whole jobs: the contract for backends, and many rows from several processes at once into one run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rolecall import MonitorConfig, launch
+from rolecall.testing import BackendContract, FinishedJob, Points
+
+if TYPE_CHECKING:
+    from conftest import Server
+
+MUCH = Path(__file__).parent / "much.py"
+ROLES = (("explorer", 0), ("explorer", 1), ("trainer", None))
+ROWS, METRICS = 2_000, 20
+
+
+class TestContract(BackendContract):
+    monitor_type = "mlflow"
+
+    @pytest.fixture
+    def monitor_args(self, tmp_path: Path, migrated: Path) -> Mapping[str, Any]:
+        shutil.copy(migrated, tmp_path / "mlflow.db")
+        return {"uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+
+    def points(self, job: FinishedJob, writer: str, key: str) -> Points:
+        uri = job.config.monitor_args["mlflow"].model_dump()["uri"]
+        return history(uri, job.run_ids[writer], job.key(writer, key))
+
+
+def history(uri: str, run_id: str, key: str) -> Points:
+    """Every point that the store holds, repeated ones too, as MLflow's own client reads it."""
+    from mlflow import MlflowClient
+
+    found = MlflowClient(tracking_uri=uri).get_metric_history(run_id, key)
+    return sorted((metric.step, metric.value) for metric in found)
+
+
+def run_job(uri: str, directory: Path) -> str:
+    """Three roles at once, each a process, into one run; returns the id of MLflow's run."""
+    config = MonitorConfig(
+        project="scale",
+        name=directory.name,
+        monitor_type="mlflow",
+        monitor_args={"uri": uri},
+        shared_run=True,
+        monitor_dir=directory / "monitor",
+    )
+    with launch(config) as job:
+        environ = {**os.environ, **job.config.to_env()}
+        errands = [[role, "" if rank is None else str(rank), str(ROWS), str(METRICS)] for role, rank in ROLES]
+        roles = [subprocess.Popen([sys.executable, str(MUCH), *errand], env=environ) for errand in errands]
+        assert [role.wait() for role in roles] == [0, 0, 0]
+        return str(job.urls["mlflow"])
+
+
+def check_every_point(uri: str) -> None:
+    """All 120,000 points, none twice, in the one run that there is."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("scale")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    for role, rank in ROLES:
+        writer = role if rank is None else f"{role}/{rank}"
+        for number in range(METRICS):
+            points = history(uri, run.info.run_id, f"{writer}/metric/{number}")
+            assert points == [(step, step + number / 100) for step in range(1, ROWS + 1)]
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(300)
+def test_three_roles_at_once_into_one_sqlite_run(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert run_job(uri, tmp_path).startswith("mlflow ui")
+    check_every_point(uri)
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(400)
+def test_three_roles_at_once_over_a_server(server: Server, tmp_path: Path) -> None:
+    assert run_job(server.uri, tmp_path).startswith(server.uri)
+    check_every_point(server.uri)
