@@ -155,11 +155,13 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The site, without a warning; `nox -s docs -- serve` shows it."""
-    install(session, "docs")
-    build = ("build", "--strict", "--quiet", "--site-dir", f"{session.create_tmp()}/site")
-    # the theme's notice on what will follow MkDocs 1 is no fault of these pages
-    session.run("mkdocs", *(session.posargs or build), env={"NO_MKDOCS_2_WARNING": "1"})
+    """Every block of README and docs, executed, and the site, built; `nox -s docs -- serve` shows it."""
+    install(session, "dev", *ALL)
+    if session.posargs[:1] == ["serve"]:
+        # the theme's notice on what will follow MkDocs 1 is no fault of these pages
+        session.run("mkdocs", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
+    else:
+        session.run("pytest", "-m", "docs", "tests/docs", *session.posargs)
 
 
 # ------------------------------------------------------------------------ lock
@@ -180,7 +182,7 @@ def lock(session: nox.Session) -> None:
     }
     for cell in sorted(LOCKS.glob("*.in")):
         resolve(session, cell.stem, str(cell), *groups[cell.stem.partition("-")[0]])
-    for name in ("nox", "build", "lint", "docs"):
+    for name in ("nox", "build", "lint"):
         resolve(session, name, "--group", name)
     resolve(session, "dev", *everything, "--group", "dev")
     newest = max(LOCKS.glob("mlflow_server-*.in"))  # the whole of MLflow, for its UI

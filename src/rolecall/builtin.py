@@ -24,7 +24,7 @@ LOCAL, CONSOLE, NONE = "local", "console", "none"
 class NoArgs(BaseModel):
     """A backend without arguments."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class LocalBackend:
@@ -51,7 +51,7 @@ class ConsoleArgs(BaseModel):
         level: the level of each line.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     logger: str = "rolecall.console"
     level: int = logging.INFO

@@ -35,18 +35,23 @@ _SESSION = re.compile(r"([1-9][0-9]{0,17})\.jsonl", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process, told apart from a later one with the same number by its start time (Linux: in clock ticks)."""
+    """A process, told apart from a later one with the same number by its start time (Linux: in clock ticks).
+
+    `space` is what process numbers mean something in: the boot of the machine and, as containers may share a
+    host's name, the namespace of processes.
+    """
 
     host: str
     pid: int
     start: str
+    space: str
 
     def is_here(self) -> bool:
-        """Whether it is a process of this host."""
-        return self.host == socket.gethostname()
+        """Whether this process would see it."""
+        return (self.host, self.space) == (socket.gethostname(), _space())
 
     def is_running(self) -> bool:
-        """Whether the process still runs; only meaningful on its own host."""
+        """Whether the process still runs; only meaningful if it is here."""
         return _start_of(self.pid) == self.start
 
 
@@ -69,8 +74,8 @@ class Session:
     def owner(self) -> Owner | None:
         """Whose it is; `None` if its first frame does not say."""
         match self.header().get("owner"):
-            case {"host": str(host), "pid": int(pid), "start": str(start)}:
-                return Owner(host, pid, start)
+            case {"host": str(host), "pid": int(pid), "start": str(start), "space": str(space)}:
+                return Owner(host, pid, start, space)
             case _:
                 return None
 
@@ -91,7 +96,8 @@ class Session:
 
 def this_process() -> Owner:
     """The owner that this process is."""
-    return Owner(host=socket.gethostname(), pid=os.getpid(), start=_start_of(os.getpid()) or "")
+    pid = os.getpid()
+    return Owner(host=socket.gethostname(), pid=pid, start=_start_of(pid) or "", space=_space())
 
 
 def sessions(directory: Path) -> list[Session]:
@@ -153,10 +159,22 @@ def _create(directory: Path, number: int, header: Mapping[str, Any]) -> Session 
 def _conflict(holder: str, session: Session) -> str:
     owner = session.owner()
     where = f"process {owner.pid} on {owner.host}" if owner else "another process"
+    silent = (
+        f" If it is gone: what cannot be seen from here is taken for dead after {STALE:.0f} s of silence."
+    )
     return (
         f"{holder} is held by {where} ({session.path}). Stop that process, or use another monitor_dir "
-        f"(or another role or rank) for this one."
+        f"(or another role or rank) for this one.{'' if owner and owner.is_here() else silent}"
     )
+
+
+def _space() -> str:
+    """The boot and the namespace that this process's number belongs to; empty where there is no /proc."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def _start_of(pid: int) -> str | None:

@@ -93,6 +93,7 @@ class MonitorConfig(BaseModel):
         frozen=True,
         hide_input_in_errors=True,
         validate_default=True,
+        defer_build=True,  # `import rolecall` does not wait for it
         coerce_numbers_to_str=False,
     )
 

@@ -319,10 +319,11 @@ class Courier:
 
 
 def _waits() -> Iterator[float]:
-    """Doubling, with jitter, so that many roles do not come back at once."""
+    """Doubling, with jitter, so that many roles do not come back at once. The job's own chance is not used up."""
+    chance = random.Random()
     wait = SHORTEST_WAIT
     while True:
-        yield wait * random.uniform(0.5, 1.0)
+        yield wait * chance.uniform(0.5, 1.0)
         wait = min(wait * 2, LONGEST_WAIT)
 
 

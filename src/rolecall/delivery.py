@@ -32,7 +32,15 @@ from rolecall.layout import Layout
 
 logger = logging.getLogger("rolecall.courier")
 
-__all__ = ["Delivery", "RunReference", "delivered", "read_reference", "undelivered", "write_atomically"]
+__all__ = [
+    "Delivery",
+    "RunReference",
+    "delivered",
+    "is_carried",
+    "read_reference",
+    "undelivered",
+    "write_atomically",
+]
 
 _INT64 = 1 << 63
 

@@ -17,6 +17,7 @@ from typing import Any, Self
 from rolecall.backend import Status
 from rolecall.claims import Session, claim, end, newest
 from rolecall.config import MonitorConfig
+from rolecall.delivery import is_carried
 from rolecall.errors import ConfigError, DirectoryError, WriterConflict
 from rolecall.layout import LAUNCH, Layout
 from rolecall.plan import Plan
@@ -30,6 +31,8 @@ __all__ = ["Job", "launch"]
 logger = logging.getLogger("rolecall")
 
 CLOSING = 30.0
+QUIET = 10.0
+"""Seconds that a launcher waits for the couriers of a job that it is about to set aside."""
 # TensorBoard's event files go with the job, or a new one's curves would run on from the old one's.
 _OURS = ("run.json", "journal", "axes", "delivery", "courier", "tensorboard")
 
@@ -193,7 +196,7 @@ def _check_same(config: MonitorConfig, record: RunRecord) -> None:
 
 def _set_aside(before: _Predecessor) -> None:
     """Move what is ours below `previous/`, where it stays a whole directory of its own."""
-    _check_quiet(before.layout)
+    _wait_for_quiet(before)
     target = _free(before.layout.previous(before.record.run_id))
     target.mkdir(parents=True)
     for name in _OURS:
@@ -201,14 +204,29 @@ def _set_aside(before: _Predecessor) -> None:
             (before.layout.root / name).rename(target / name)
 
 
-def _check_quiet(layout: Layout) -> None:
+def _wait_for_quiet(before: _Predecessor) -> None:
+    """A courier that still drains would go on below the new job: give it a moment to end."""
+    deadline = time.monotonic() + QUIET
+    while (busy := _busy(before)) is not None:
+        if time.monotonic() >= deadline:
+            raise WriterConflict(
+                f"monitor_dir {before.layout.root}: {busy} of the earlier job {before.record.run_id} is still at work. "
+                f"Wait for it to end, stop it, or use another monitor_dir"
+            )
+        time.sleep(0.1)
+
+
+def _busy(before: _Predecessor) -> str | None:
+    """A live role or courier of an earlier job; `None` if there is none."""
+    layout, backends = before.layout, [plan.backend for plan in before.record.plan.backends]
     for writer in layout.writers():
         session = newest(layout.journal(writer))
         if session is not None and session.is_live():
-            raise WriterConflict(
-                f"monitor_dir {layout.root}: role {writer} of an earlier job is still alive. Stop it, or use "
-                f"another monitor_dir"
-            )
+            return f"role {writer}"
+    carried = ((writer, name) for writer in (*layout.writers(), LAUNCH) for name in backends)
+    return next(
+        (f"the courier of {who} to {name}" for who, name in carried if is_carried(layout, name, who)), None
+    )
 
 
 def _free(path: Path) -> Path:

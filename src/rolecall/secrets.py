@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -89,7 +89,8 @@ def scrub_trace(error: BaseException, secrets: tuple[str, ...] = ()) -> str:
 
 def public_args(model: BaseModel) -> dict[str, Any]:
     """What of a backend's arguments may be written down; what holds a secret is left out, not masked."""
-    dump = to_jsonable_python({name: getattr(model, name) for name in model.model_fields_set})
+    given = model.model_dump(exclude_unset=True, by_alias=True, round_trip=True)
+    dump = to_jsonable_python(_replace(given, lambda _: MASK))
     return {
         name: value
         for name, value in dump.items()
@@ -119,12 +120,17 @@ def _secrets(value: Any) -> Iterator[str]:
 
 def reveal(value: Any) -> Any:
     """The plain value with every secret unmasked: for `to_env` alone."""
+    return _replace(value, lambda secret: secret.get_secret_value())
+
+
+def _replace(value: Any, plain: Callable[[Any], Any]) -> Any:
+    """The value with something plain in the place of every secret."""
     if _is_secret(value):
-        return value.get_secret_value()
+        return plain(value)
     if isinstance(value, Mapping):
-        return {key: reveal(item) for key, item in value.items()}
+        return {key: _replace(item, plain) for key, item in value.items()}
     if isinstance(value, _COLLECTIONS):
-        return [reveal(item) for item in value]
+        return [_replace(item, plain) for item in value]
     return value
 
 

@@ -210,6 +210,7 @@ def test_every_block_of_the_page(
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".venv").symlink_to(sys.prefix)
     page = Page(tmp_path, tmp_path_factory.mktemp("site"))
+    monkeypatch.syspath_prepend(page.site)
     for block in blocks(path):
         page.take(block)
     assert page.unused() == []

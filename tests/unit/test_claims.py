@@ -59,6 +59,9 @@ def test_a_claim_is_a_session_that_names_its_owner(folder: Path) -> None:
     assert os.listdir(folder) == ["1.jsonl"]
 
 
+SPACE = {"space": this_process().space}
+
+
 def test_a_live_claim_is_not_given_away_and_says_whose_it_is(folder: Path) -> None:
     session = claim(folder, {}, "writer 'explorer'")
     with pytest.raises(WriterConflict) as caught:
@@ -96,7 +99,7 @@ def test_a_process_that_took_a_dead_ones_number_is_told_from_it(folder: Path) ->
 def test_a_zombie_holds_nothing(folder: Path, wait_until: Wait) -> None:
     child = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
     start = claims._start_of(child.pid)
-    session = plant(folder, 1, {"host": this_process().host, "pid": child.pid, "start": start})
+    session = plant(folder, 1, asdict(replace(this_process(), pid=child.pid, start=start or "")))
     assert session.is_live()
     child.kill()
     # Until it is waited for, its number and its start time stand.
@@ -117,8 +120,26 @@ def test_a_process_whose_name_is_no_text_is_seen(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_container_that_shares_the_hosts_name_is_another_host(folder: Path) -> None:
+    """Its process numbers mean nothing here: a live one of it must not look dead."""
+    script = (
+        "import pathlib, sys, time; from rolecall.claims import claim; claim(pathlib.Path(sys.argv[1]), {}, 'it')\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script, str(folder)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert holder.stdout is not None
+    if holder.stdout.readline() != b"held\n":
+        pytest.skip(f"no namespace can be made here: {holder.communicate()[1]!r}")
+    try:
+        with pytest.raises(WriterConflict, match="after 60 s of silence"):
+            claim(folder, {}, "it")
+    finally:
+        holder.communicate()
+
+
 def test_on_another_host_a_claim_lives_while_it_is_touched(folder: Path) -> None:
-    session = plant(folder, 1, {"host": "elsewhere", "pid": os.getpid(), "start": "1"})
+    session = plant(folder, 1, asdict(replace(this_process(), host="elsewhere", start="1")))
     assert session.is_live()
     with pytest.raises(WriterConflict, match="on elsewhere"):
         claim(folder, {}, "it")
@@ -129,7 +150,7 @@ def test_on_another_host_a_claim_lives_while_it_is_touched(folder: Path) -> None
 
 
 def test_a_clock_that_goes_after_does_not_make_a_file_of_the_future_strange(folder: Path) -> None:
-    session = plant(folder, 1, {"host": "elsewhere", "pid": 1, "start": "1"})
+    session = plant(folder, 1, asdict(replace(this_process(), host="elsewhere", pid=1, start="1")))
     os.utime(session.path, (time.time() + 1000,) * 2)
     assert session.silence() == 0
     session.path.unlink()
@@ -144,12 +165,22 @@ def test_a_clock_that_goes_after_does_not_make_a_file_of_the_future_strange(fold
         "me",
         {},
         {"host": this_process().host, "pid": os.getpid()},
-        {"host": this_process().host, "pid": 2**22 + 1, "start": None},
-        {"host": this_process().host, "pid": "self", "start": this_process().start},
-        {"host": this_process().host, "pid": f"../proc/{os.getpid()}", "start": this_process().start},
-        {"host": 5, "pid": os.getpid(), "start": this_process().start},
-        {"host": this_process().host, "pid": -1, "start": ""},
-        {"host": this_process().host, "pid": 10**30, "start": ""},
+        {"host": this_process().host, "pid": 2**22 + 1, "start": None, **SPACE},
+        {
+            "host": this_process().host,
+            "pid": "self",
+            "start": this_process().start,
+            "space": this_process().space,
+        },
+        {
+            "host": this_process().host,
+            "pid": f"../proc/{os.getpid()}",
+            "start": this_process().start,
+            "space": this_process().space,
+        },
+        {"host": 5, "pid": os.getpid(), "start": this_process().start, **SPACE},
+        {"host": this_process().host, "pid": -1, "start": "", **SPACE},
+        {"host": this_process().host, "pid": 10**30, "start": "", **SPACE},
     ],
     ids=["none", "list", "text", "empty", "no start", "null", "self", "path", "host", "negative", "huge"],
 )

@@ -37,7 +37,7 @@ def shown(computer: Computer) -> str:
 def test_the_core_alone(computer: Computer) -> None:
     assert shown(computer) == snapshot("""\
 console  rolecall VERSION  shared runs
-local    rolecall VERSION  shared runs\
+local  rolecall VERSION  shared runs\
 """)
 
 
@@ -50,18 +50,18 @@ def test_every_kind_of_plugin(computer: Computer) -> None:
         "asking", args="class Args(BaseModel):\n    url: str\n    team: str\n    retries: int = 3"
     )
     assert shown(computer) == snapshot("""\
-acme     rolecall-acme 1.0    shared runs
-alone    rolecall-alone 1.0   no shared runs
+acme  rolecall-acme 1.0  shared runs
+alone  rolecall-alone 1.0  no shared runs
          Two processes that write one file tear each other's lines. Set
          monitor_args.url to a server's address, such as
 https://tracker.example.org/a/long/address/that/no/terminal/should/break/in/the/middle,
          and runs are shared.
-asking   rolecall-asking 1.0  shared runs: depends
+asking  rolecall-asking 1.0  shared runs: depends
          its monitor_args have no default that will do: url, team. Give them in
          a config, and `rolecall check CONFIG` says what it will do
-console  rolecall VERSION       shared runs
-local    rolecall VERSION       shared runs
-old      rolecall-old 1.0     broken
+console  rolecall VERSION  shared runs
+local  rolecall VERSION  shared runs
+old  rolecall-old 1.0  broken
          backend 'old': rolecall-old 1.0 needs old-sdk>=2, but 1.9 is installed.
          Mend it with: pip install --upgrade rolecall-old\
 """)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from lines_server import LinesServer
 
 from rolecall.testing import BackendContract, FinishedJob, Points

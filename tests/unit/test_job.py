@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -472,3 +473,25 @@ def test_a_spooled_journal_is_mirrored_with_its_tables(
     assert spooled.read_bytes() == (mirrored / "1.jsonl").read_bytes()
     assert (mirrored / "1.tables" / "101.json").exists()
     assert len(server.seqs("trainer")) == 100
+
+
+def test_a_courier_that_still_drains_keeps_a_new_job_out_of_the_directory(
+    make_config: MakeConfig, server: LinesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would go on below the new job, and send the new job's rows to the old run."""
+    config = make_config()
+    job = launch(config)
+    monitor = open_monitor(job.config, "trainer")
+    server.fail("down")
+    monitor.log({"a": 1}, step=1)
+    monitor.close(timeout=0.1)
+    job.close(timeout=0.1)
+    monkeypatch.setattr(sys.modules["rolecall.launch"], "QUIET", 0.2)
+    with pytest.raises(WriterConflict, match="still at work"):
+        launch(make_config(resume="never"))
+    server.mend("down")
+    monkeypatch.setattr(sys.modules["rolecall.launch"], "QUIET", 30.0)
+    with launch(make_config(resume="never")) as anew:
+        log_some(anew.config, "trainer", steps=3)
+    assert [step for step, _ in server.points(job.run_id or "", "trainer", "trainer/step")] == [1]
+    assert [step for step, _ in server.points(anew.run_id or "", "trainer", "trainer/step")] == [1, 2, 3]

@@ -377,7 +377,9 @@ def test_optional_hooks_are_optional(site: MadeSite, ticket: RunTicket) -> None:
 def test_each_backend_is_called_alone(site: MadeSite, tmp_path: Path, ticket: RunTicket) -> None:
     calls = tmp_path / "calls"
     for name in ("acme", "other"):
-        more = f"@hookimpl\ndef prepare(ticket):\n with open({str(calls)!r}, 'a') as file: file.write('{name} ')"
+        more = (
+            f"@hookimpl\ndef prepare(ticket):\n with open({str(calls)!r}, 'a') as file: file.write('{name} ')"
+        )
         site.backend(name, more=more)
     registry = Registry()
     registry.load("acme")

@@ -44,7 +44,7 @@ def a_dead_process() -> Owner:
 
 
 def elsewhere() -> Owner:
-    return Owner(host="elsewhere", pid=os.getpid(), start="1")
+    return Owner(host="elsewhere", pid=os.getpid(), start="1", space="")
 
 
 def log(journal: JournalWriter, *steps: int) -> None:
