@@ -149,7 +149,8 @@ def types(session: nox.Session) -> None:
     install(session, "dev", *ALL)
     session.run("mypy", "noxfile.py", "conftest.py", "src", f"{MLFLOW}/src", f"{TENSORBOARD}/src")
     # each directory by itself: tests are no package, and two distributions may have one file name
-    for tests in ("tests", f"{MLFLOW}/tests", f"{TENSORBOARD}/tests"):
+    session.run("mypy", "--explicit-package-bases", "tests")
+    for tests in (f"{MLFLOW}/tests", f"{TENSORBOARD}/tests"):
         session.run("mypy", tests)
 
 

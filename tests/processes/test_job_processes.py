@@ -316,7 +316,9 @@ def test_a_launcher_that_comes_after_a_killed_one_has_the_run(
         "time.sleep(600)"
     )
     environ = {**os.environ, **config.to_env()}
-    launcher = subprocess.Popen([sys.executable, "-c", script], env=environ, stdout=subprocess.PIPE, text=True)
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", script], env=environ, stdout=subprocess.PIPE, text=True
+    )
     assert launcher.stdout is not None
     first = MonitorConfig.from_env({"ROLECALL_CONFIG": launcher.stdout.readline().strip()})
     survivor = start_role(first, "trainer", end="wait")
