@@ -127,7 +127,7 @@ class MonitorConfig(BaseModel):
     @property
     def disabled(self) -> bool:
         """Whether all of it is off: `monitor_type: none`, or `ROLECALL_DISABLED` in the environment."""
-        return self.monitor_type == (NONE,) or os.environ.get(DISABLED_VARIABLE, "0") not in ("", "0")
+        return self.monitor_type == (NONE,) or _is_switched_off()
 
     if not TYPE_CHECKING:  # a type checker knows better what may be given
 
@@ -240,8 +240,14 @@ def _decode(value: str) -> dict[str, Any]:
     return data
 
 
+def _is_switched_off() -> bool:
+    return os.environ.get(DISABLED_VARIABLE, "0") not in {"", "0"}
+
+
 def _models(names: tuple[str, ...], registry: Registry) -> dict[str, type[BaseModel]]:
-    """The model of each backend's arguments."""
+    """The model of each backend's arguments. Where all is switched off, no backend need be installed."""
+    if _is_switched_off():
+        return {}
     try:
         return {name: registry.load(name).args_model() for name in names if name != NONE}
     except BackendError as error:

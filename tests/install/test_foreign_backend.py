@@ -6,12 +6,10 @@ import json
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-
-if TYPE_CHECKING:
-    from conftest import Environment
+from foreign import Environment
 
 pytestmark = [pytest.mark.install, pytest.mark.timeout(600)]
 

@@ -385,6 +385,20 @@ def test_turned_off_it_leaves_nothing_behind(
     assert not config.monitor_dir.exists()
 
 
+def test_turned_off_it_needs_no_backend_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROLECALL_DISABLED", "1")
+    config = MonitorConfig(
+        project="p",
+        name="n",
+        monitor_type="wandb",
+        monitor_args={"base_url": "x"},
+        monitor_dir=tmp_path / "monitor",
+    )
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"a": 1}, step=1)
+    assert MonitorConfig.from_env(config.to_env()).disabled
+
+
 @pytest.mark.parametrize("role", ["", "a/b", "..", ".hidden", "@launch", "a b", "x" * 65, "é", 5])
 def test_a_role_that_cannot_name_a_writer_is_refused(make_config: MakeConfig, role: str) -> None:
     with pytest.raises(ConfigError, match="role"):
