@@ -282,7 +282,7 @@ class Courier:
     def _trouble(self, error: Exception) -> None:
         expected = isinstance(error, Unavailable)
         told = scrub_text(str(error), self._secrets) if expected else scrub_trace(error, self._secrets)
-        logger.warning("%s: %s", self._backend.name, told)
+        logger.log(logging.DEBUG if self._away else logging.WARNING, "%s: %s", self._backend.name, told)
         for load in self._loads:
             load.rewind()
         if not self._away:
@@ -300,6 +300,8 @@ class Courier:
         """Back off, but notice meanwhile that the writers have ended: then the time to drain begins."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
+            if all(load.tail.is_gone() for load in self._loads):
+                raise _GivenUp
             if all(load.tail.over() for load in self._loads):
                 self._until = min(self._until, time.monotonic() + self._drain)
                 end = min(end, time.monotonic() + LONGEST_WAIT_DRAINING)

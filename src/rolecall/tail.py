@@ -86,6 +86,10 @@ class Tail:
         last = self._session(self._last)
         return self._is_over(last) or last.status() is not None
 
+    def is_gone(self) -> bool:
+        """Whether the journal was deleted: nothing is left to carry, nor any word of the writer's end to come."""
+        return not self._session(self._last).path.exists()
+
     def read(self) -> list[Entry]:
         """The next entries; empty if there are none for now, or (with `status` set) no more."""
         current = self._session(self._place.session)
@@ -122,7 +126,7 @@ class Tail:
         """Cheap enough for every look: one `/proc` file where the owner is on this host."""
         last = newest(self._journal)
         followed = last is not None and last.number > session.number
-        return self.status is not None or followed or not self._is_live(session)
+        return self.status is not None or followed or self.is_gone() or not self._is_live(session)
 
     def _is_live(self, session: Session) -> bool:
         if session.number not in self._owners:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lines_role
 import pytest
 from lines_server import LinesServer
 
@@ -67,12 +69,6 @@ def finish(process: subprocess.Popen[str], timeout: float = 60.0) -> int:
     return process.returncode
 
 
-def explore(config: MonitorConfig, rank: int) -> None:
-    with open_monitor(config, "explorer", rank) as monitor:
-        for step in range(1, 101):
-            monitor.log({"reward/mean": step / 2}, step=step)
-
-
 def axis(server: LinesServer, job: Job, writer: str) -> list[int]:
     return [step for step, _ in server.points(job.run_id or "", writer, f"{writer}/step")]
 
@@ -89,7 +85,7 @@ def test_roles_of_multiprocessing_share_a_run(
 ) -> None:
     context: Any = multiprocessing.get_context(method)
     with launch(make_config(courier="process")) as job:
-        children = [context.Process(target=explore, args=(job.config, rank)) for rank in range(2)]
+        children = [context.Process(target=lines_role.explore, args=(job.config, rank)) for rank in range(2)]
         for child in children:
             child.start()
         for child in children:
@@ -334,3 +330,28 @@ def test_a_launcher_that_comes_after_a_killed_one_has_the_run(
         survivor.communicate()
     ends = [line["closed"] for line in server.lines() if "closed" in line and line["by"] is None]
     assert ends == ["finished"]
+
+
+@pytest.mark.parametrize("fault", ["down", "none"])
+def test_no_courier_outlives_a_directory_that_was_deleted(
+    make_config: MakeConfig, server: LinesServer, wait_until: Wait, fault: str
+) -> None:
+    job = launch(make_config(courier="process"))
+    role = start_role(job.config, "trainer", end="wait")
+    assert role.stdout is not None
+    assert role.stdout.readline() == "logged\n"
+    wait_until(lambda: len(server.seqs("trainer")) == 100)
+    pids = [*courier_pids(job.config, "trainer"), *courier_pids(job.config, "@launch")]
+    assert len(pids) == 2
+    server.fail(fault)
+    shutil.rmtree(job.config.monitor_dir)
+    role.kill()
+    role.communicate()
+    job.close(timeout=1.0)
+    wait_until(lambda: not [pid for pid in pids if is_running(pid)], 60.0)
+
+
+def is_running(pid: int) -> bool:
+    """Whether it runs; a zombie of ours does not."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(") ")[2][0] not in "ZX"
