@@ -31,6 +31,8 @@ nox.options.sessions = [
 ]
 
 LOCKS = Path("requirements")
+BESIDE = ("-n", "2")
+"""Many tests wait for processes and servers, so two at a time take little more than half as long."""
 MLFLOW = "plugins/rolecall-mlflow"
 TENSORBOARD = "plugins/rolecall-tensorboard"
 ALL = (".", MLFLOW, TENSORBOARD)
@@ -62,7 +64,7 @@ def install(session: nox.Session, lock: str, *distributions: str) -> None:
 def tests(session: nox.Session, version: str) -> None:
     """The core alone: no plugin and no SDK is installed."""
     install(session, f"core-{version}", ".")
-    session.run("pytest", "tests", *session.posargs)
+    session.run("pytest", *BESIDE, "tests", *session.posargs)
 
 
 @nox.session
@@ -70,7 +72,7 @@ def tests(session: nox.Session, version: str) -> None:
 def tensorboard(session: nox.Session, version: str) -> None:
     """rolecall-tensorboard beside one version of tensorboardX."""
     install(session, f"tensorboard-{version}", ".", TENSORBOARD)
-    session.run("pytest", f"{TENSORBOARD}/tests", *session.posargs)
+    session.run("pytest", *BESIDE, f"{TENSORBOARD}/tests", *session.posargs)
 
 
 @nox.session
@@ -78,7 +80,7 @@ def tensorboard(session: nox.Session, version: str) -> None:
 def mlflow(session: nox.Session, version: str) -> None:
     """rolecall-mlflow and its extras beside one version of mlflow-skinny, with nothing else of MLflow."""
     install(session, f"mlflow-{version}", ".", MLFLOW)
-    session.run("pytest", f"{MLFLOW}/tests", *session.posargs)
+    session.run("pytest", *BESIDE, f"{MLFLOW}/tests", *session.posargs)
 
 
 @nox.session
@@ -162,7 +164,7 @@ def docs(session: nox.Session) -> None:
         # the theme's notice on what will follow MkDocs 1 is no fault of these pages
         session.run("mkdocs", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
     else:
-        session.run("pytest", "-m", "docs", "tests/docs", *session.posargs)
+        session.run("pytest", *BESIDE, "-m", "docs", "tests/docs", *session.posargs)
 
 
 # ------------------------------------------------------------------------ lock
