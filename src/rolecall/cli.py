@@ -21,13 +21,12 @@ from rolecall.builtin import LOCAL, NONE
 from rolecall.config import MonitorConfig
 from rolecall.courier import News
 from rolecall.errors import BackendError, ConfigError, RolecallError
+from rolecall.installed import version_of
 from rolecall.registry import Registry
 from rolecall.resolve import resolve
 from rolecall.sources import parse_yaml
 
 __all__ = ["main"]
-
-EPILOG = "Documentation and source: see the README of the distribution rolecall."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rolecall", description="The monitor layer of multi-process training jobs."
     )
+    parser.add_argument("--version", action="version", version=f"rolecall {version_of('rolecall')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add(commands, "backends", _backends, "list the backends that can be selected", _backends_options)
     _add(

@@ -24,7 +24,7 @@ from rolecall.plan import Plan
 from rolecall.record import RunRecord, read_record, write_record
 from rolecall.resolve import resolve
 from rolecall.secrets import public_args
-from rolecall.station import Station
+from rolecall.station import Station, status_of
 
 __all__ = ["Job", "launch"]
 
@@ -76,7 +76,7 @@ class Job:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close("finished" if kind is None else "failed")
+        self.close(status_of(error))
 
 
 def launch(config: MonitorConfig | Mapping[str, Any], run_config: Mapping[str, Any] | None = None) -> Job:

@@ -21,7 +21,7 @@ from rolecall.measure import Cleaner
 from rolecall.plan import BackendPlan, Plan
 from rolecall.record import RunRecord, read_record
 from rolecall.resolve import resolve
-from rolecall.station import Station
+from rolecall.station import Station, status_of
 
 __all__ = ["Monitor", "open_monitor"]
 
@@ -138,7 +138,7 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close("finished" if kind is None else "failed")
+        self.close(status_of(error))
 
     def _open_journal(self) -> Any:
         """The journal, if this process may write it. A backend's fault is raised here, if it was asked for."""

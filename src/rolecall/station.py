@@ -23,12 +23,18 @@ from rolecall.plan import BackendPlan, Plan
 from rolecall.secrets import scrub
 from rolecall.spool import spool_path
 
-__all__ = ["NewsDesk", "Station"]
+__all__ = ["NewsDesk", "Station", "status_of"]
 
 logger = logging.getLogger("rolecall")
 
 OPENING = 30.0
 """Seconds that `launch` and `open_monitor` wait to hear of each backend before they go on without."""
+
+
+def status_of(error: BaseException | None) -> Status:
+    """How a `with` block ended; `sys.exit(0)` in it is an end like any other."""
+    orderly = error is None or (isinstance(error, SystemExit) and error.code in {None, 0})
+    return "finished" if orderly else "failed"
 
 
 class NewsDesk:

@@ -24,6 +24,7 @@ from rolecall import (
     open_monitor,
 )
 from rolecall.delivery import undelivered
+from rolecall.history import read_history
 from rolecall.layout import Layout
 
 MakeConfig = Callable[..., MonitorConfig]
@@ -93,6 +94,21 @@ def test_the_primary_ends_the_run_last_with_the_jobs_status(
         ("trainer", "finished", False),
         (None, "failed", True),
     ]
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [(0, "finished"), (None, "finished"), (1, "failed"), ("no", "failed")]
+)
+def test_the_status_is_that_of_the_process(make_config: MakeConfig, code: object, status: str) -> None:
+    config = make_config(monitor_type="local", monitor_args={})
+    with pytest.raises(SystemExit):
+        leave(config, code)
+    assert read_history(config.monitor_dir).state == status
+
+
+def leave(config: MonitorConfig, code: object) -> None:
+    with launch(config):
+        sys.exit(code)  # type: ignore[arg-type]
 
 
 def test_the_merged_config_of_all_roles_reaches_the_run(make_config: MakeConfig, server: LinesServer) -> None:
