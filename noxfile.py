@@ -88,7 +88,8 @@ def mlflow(session: nox.Session, version: str) -> None:
 def mlflow_server(session: nox.Session, version: str) -> None:
     """rolecall-mlflow against a real `mlflow server` on this machine, client and server of one version."""
     install(session, f"mlflow_server-{version}", ".", MLFLOW)
-    session.run("pytest", "-m", "servers", f"{MLFLOW}/tests", *session.posargs)
+    # a file of tests to a worker, as each file starts a server of its own
+    session.run("pytest", *BESIDE, "--dist", "loadfile", "-m", "servers", f"{MLFLOW}/tests", *session.posargs)
 
 
 @nox.session(name="install")

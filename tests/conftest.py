@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,8 +27,12 @@ def server(tmp_path: Path) -> Iterator[LinesServer]:
     path = tmp_path / "server"
     path.mkdir()
     yield LinesServer(path)
-    # Nothing may hang on after the test.
-    (path / "hang").unlink(missing_ok=True)
+    # Nothing may hang on after the test: what a courier of it says would be taken for the next one's.
+    for fault in ("hang", "down", "broken", "forbidden"):
+        (path / fault).unlink(missing_ok=True)
+    for courier in [thread for thread in threading.enumerate() if thread.name == "rolecall"]:
+        courier.join(20.0)
+        assert not courier.is_alive(), "a courier outlives its test"
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Protocol
 
 from rolecall.config import MonitorConfig
@@ -56,19 +55,21 @@ class ProcessCarrier:
         writer: str,
         plans: Sequence[BackendPlan],
         tell: Callable[[News], None],
-        spool: Path | None = None,
     ) -> None:
         self._tell = tell
         self._log = Layout(config.monitor_dir).courier_log(writer)
         self._backends = [plan.backend for plan in plans]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "rolecall.process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self._instruct(_errand(config, writer, plans, spool))
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as log:
+            # -P: the working directory is not where a role imports from, so its courier must not either.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "rolecall.process"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._instruct(_errand(config, writer, plans))
         # Blocked in a read almost always, so it does not contend for the interpreter lock.
         self._reader = threading.Thread(target=self._read_news, name="rolecall-news", daemon=True)
         self._reader.start()
@@ -104,13 +105,10 @@ class ProcessCarrier:
             self._tell(News(backend, "refused", ended))
 
 
-def _errand(
-    config: MonitorConfig, writer: str, plans: Sequence[BackendPlan], spool: Path | None
-) -> dict[str, Any]:
+def _errand(config: MonitorConfig, writer: str, plans: Sequence[BackendPlan]) -> dict[str, Any]:
     return {
         "env": config.to_env(),
         "writer": writer,
         "backends": [plan.backend for plan in plans],
-        "spool": str(spool) if spool else None,
         "log": str(Layout(config.monitor_dir).courier_log(writer)),
     }

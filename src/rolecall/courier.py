@@ -12,7 +12,9 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Literal, TypeVar
 
@@ -117,6 +119,7 @@ class Courier:
         self._merged = 0
         self._flushed = time.monotonic()
         self._away = False
+        self._closed: Status | None = None
         self._told: set[tuple[str, str]] = set()
 
     def carry(self, may_close: Callable[[Courier], bool] | None = None) -> None:
@@ -128,9 +131,11 @@ class Courier:
         try:
             run = self._open()
             self._carry_all(run)
+            status = self._status()
             if may_close is None or may_close(self):
                 self._attempt(lambda: self._exchange(run))
-                self._attempt(lambda: run.close(self._status()))
+                self._attempt(lambda: run.close(status))
+                self._closed = status
         except _GivenUp:
             logger.warning("%s: given up with rows undelivered", self._backend.name)
         except (BackendRefused, BackendError) as error:
@@ -157,7 +162,7 @@ class Courier:
         ticket, run = self._attempt(self._open_once)
         self._shared = ticket.shared
         for load in self._loads:
-            load.delivery.refer(RunReference(run.id, run.url))
+            self._attempt(partial(load.delivery.refer, RunReference(run.id, run.url)))
         self._tell(News(self._backend.name, "opened", id=run.id, url=run.url))
         return run
 
@@ -299,10 +304,13 @@ class Courier:
     def _pause(self, seconds: float) -> None:
         """Back off, but notice meanwhile that the writers have ended: then the time to drain begins."""
         end = time.monotonic() + seconds
+        over = False
         while (left := end - time.monotonic()) > 0:
-            if all(load.tail.is_gone() for load in self._loads):
-                raise _GivenUp
-            if all(load.tail.over() for load in self._loads):
+            with suppress(OSError):  # a directory that does not answer says nothing about the writers
+                over = all(load.tail.over() for load in self._loads)
+                if all(load.tail.is_gone() for load in self._loads):
+                    raise _GivenUp
+            if over:
                 self._until = min(self._until, time.monotonic() + self._drain)
                 end = min(end, time.monotonic() + LONGEST_WAIT_DRAINING)
             self.wait(min(left, 0.5))
@@ -316,7 +324,7 @@ class Courier:
 
     def _release(self) -> None:
         for load in self._loads:
-            load.delivery.release(load.tail.status or "killed")
+            load.delivery.release(self._closed)
         self._tell(News(self._backend.name, "ended"))
 
 

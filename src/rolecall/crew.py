@@ -15,16 +15,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from rolecall.axes import AxisBook
-from rolecall.claims import HEARTBEAT, newest
+from rolecall.claims import HEARTBEAT, newest, sessions, this_process
 from rolecall.config import MonitorConfig
 from rolecall.courier import POLL, Courier, Destination, Load, News
-from rolecall.delivery import Delivery, is_carried
+from rolecall.delivery import Delivery, delivered, is_carried
 from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict
 from rolecall.layout import LAUNCH, Layout
 from rolecall.plan import BackendPlan
 from rolecall.registry import Backend
 from rolecall.secrets import scrub_text, scrub_trace
-from rolecall.tail import Mirror, Tail
+from rolecall.spool import mirrors
+from rolecall.tail import Tail
 from rolecall.tickets import TicketOffice
 
 __all__ = ["DRAIN", "Crew"]
@@ -43,7 +44,7 @@ class Crew:
         writer: whose rows; `@launch` for the launcher.
         plans: the backends to carry to.
         tell: gets the news of every backend, from any thread.
-        spool: the journal on the node, where `monitor_dir` is on a network filesystem.
+        others: whether crews that this process runs for roles are at work; a launcher's waits for them.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Crew:
         writer: str,
         plans: Sequence[BackendPlan],
         tell: Callable[[News], None],
-        spool: Path | None = None,
+        others: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config = config
         self._layout = Layout(config.monitor_dir)
@@ -61,16 +62,19 @@ class Crew:
         self._plans = plans
         self._news = tell
         self._book = AxisBook(self._layout, writer)
-        session = newest(self._layout.journal(writer))
-        self._number = session.number if session else 0
-        self._mirror = Mirror(spool, session.path) if spool and session else None
+        self._others = others
+        found = sessions(self._layout.journal(writer))
+        self._session = found[-1] if found else None
+        self._mirrors = list(mirrors(config, writer, found))
         self._couriers: list[Courier] = []
         self._alive = time.monotonic()
         self._threads = [threading.Thread(target=self._serve, args=(plan,), daemon=True) for plan in plans]
 
     def start(self) -> None:
-        """Start the couriers' threads."""
-        self._publish_config()
+        """Start the couriers' threads; what a dead session left on the node is fetched first."""
+        self._mirror()
+        with suppress(OSError):
+            self._publish_config()
         for thread in self._threads:
             thread.start()
 
@@ -79,13 +83,21 @@ class Crew:
         self.start()
         beat = 0.0
         while any(thread.is_alive() for thread in self._threads) or self._must_stay():
+            self._mirror(newest_only=True)
             if time.monotonic() - beat >= HEARTBEAT:
                 self._beat()
                 beat = time.monotonic()
                 if self._is_hung():
                     return False
             time.sleep(POLL)
+        self._mirror(newest_only=True)
         return True
+
+    def _mirror(self, *, newest_only: bool = False) -> None:
+        """Copy what is spooled, however the backends fare; a directory that does not answer is asked again."""
+        for mirror in self._mirrors[-1:] if newest_only else self._mirrors:
+            with suppress(OSError):
+                mirror.copy()
 
     def hurry(self, seconds: float) -> None:
         """Leave every courier at most this much time."""
@@ -118,7 +130,9 @@ class Crew:
 
     def _carry(self, backend: Backend, plan: BackendPlan) -> None:
         delivery = self._claim(backend.name)
-        tail = Tail(self._writer, self._layout.journal(self._writer), delivery.done.place, self._mirror)
+        tail = Tail(
+            self._writer, self._layout.journal(self._writer), delivery.done.place, *self._mirrors[-1:]
+        )
         courier = Courier(
             destination=Destination(
                 backend,
@@ -145,14 +159,18 @@ class Crew:
 
     def _wait_for_roles(self, backend: str) -> Callable[[Courier], bool]:
         def wait(courier: Courier) -> bool:
-            """Until every role has ended and its courier too; a hung one is not waited for.
+            """Until every role has ended and its courier too; one that gets nowhere is not waited for.
 
             A launcher that came after this one has the run from then on, so this one leaves it open.
             """
-            ended = time.monotonic()
-            while self._awaited(backend) and time.monotonic() - ended < DRAIN and not self._is_followed():
-                if self._live_roles():
-                    ended = time.monotonic()
+            ended, carried = time.monotonic(), -1
+            while time.monotonic() - ended < DRAIN:
+                with suppress(OSError):  # a directory that does not answer says nothing about the roles
+                    if self._is_followed() or not self._awaited(backend):
+                        break
+                    before, carried = carried, self._carried(backend)
+                    if self._live_roles() or carried != before:
+                        ended = time.monotonic()
                 courier.wait(POLL)
             return not self._is_followed()
 
@@ -160,7 +178,11 @@ class Crew:
 
     def _is_followed(self) -> bool:
         session = newest(self._layout.journal(self._writer))
-        return session is not None and session.number > self._number
+        return session is not None and session != self._session
+
+    def _is_live(self) -> bool:
+        """Whether the session that this crew carries is its owner's still."""
+        return self._session is not None and self._session.is_live() and not self._is_followed()
 
     def _live_roles(self) -> bool:
         newests = (newest(self._layout.journal(writer)) for writer in self._layout.writers())
@@ -168,37 +190,34 @@ class Crew:
 
     def _awaited(self, backend: str) -> bool:
         writers = self._layout.writers()
-        return self._live_roles() or any(is_carried(self._layout, backend, writer) for writer in writers)
+        carried = (is_carried(self._layout, backend, writer) for writer in writers)
+        return self._others() or self._live_roles() or any(carried)
+
+    def _carried(self, backend: str) -> int:
+        """How many rows of all roles the backend holds: it grows as long as a courier gets anywhere."""
+        return sum(delivered(self._layout, backend, writer).rows for writer in self._layout.writers())
 
     def _publish_config(self) -> None:
-        session = newest(self._layout.journal(self._writer))
-        config = session.header().get("config") if session else None
+        config = self._session.header().get("config") if self._session else None
         if config and self._writer != LAUNCH:
             self._book.publish_config(config)
 
     def _must_stay(self) -> bool:
         """With no backend to carry to, there is still the journal to mirror, and its owner to vouch for."""
-        if self._mirror is None:
-            return False
-        session = newest(self._layout.journal(self._writer))
-        over = session is None or not session.is_live()
-        self._mirror.copy()
-        return not over
+        return bool(self._mirrors) and self._is_live()
 
     def _beat(self) -> None:
         """Tell other hosts that the writer and its couriers are alive."""
-        session = newest(self._layout.journal(self._writer))
-        if session is not None and session.is_live():
-            _touch(session.path)
+        if self._session is not None and self._is_live():
+            _touch(self._session.path)
         for plan in self._plans:
             carrying = newest(self._layout.delivery(plan.backend, self._writer))
-            if carrying is not None and carrying.is_live():
+            if carrying is not None and carrying.owner() == this_process():
                 _touch(carrying.path)
 
     def _is_hung(self) -> bool:
         """Whether the writer has ended and no courier gave a sign of life for as long as it may drain."""
-        session = newest(self._layout.journal(self._writer))
-        if session is not None and session.is_live():
+        if self._is_live():
             self._alive = time.monotonic()
         signs = [self._alive, *(courier.last_sign for courier in self._couriers)]
         return time.monotonic() - max(signs) > DRAIN

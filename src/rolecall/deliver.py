@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from rolecall.builtin import LOCAL
+from rolecall.claims import newest, sessions
 from rolecall.config import MonitorConfig
-from rolecall.courier import POLL, News
+from rolecall.courier import News
 from rolecall.crew import Crew
-from rolecall.delivery import is_carried, undelivered
+from rolecall.delivery import is_carried, is_left, undelivered
 from rolecall.errors import DirectoryError
 from rolecall.layout import LAUNCH, Layout
 from rolecall.plan import BackendPlan, Plan
 from rolecall.record import RunRecord, read_record
 from rolecall.registry import Registry
 from rolecall.resolve import resolve
+from rolecall.spool import mirrors
 
 __all__ = ["Left", "deliver"]
 
@@ -66,7 +68,7 @@ def deliver(
         raise DirectoryError(f"{root}: no run.json is here, so it is no monitor_dir; give one of a job")
     config = _config(layout, record, to, args, registry)
     names = [plan.backend for plan in config.plan.backends] if config.plan else []
-    _carry(config, layout, [(writer, name) for writer in layout.writers() for name in names], tell, timeout)
+    _carry(config, layout, names, tell, timeout)
     left = [
         Left(name, writer, undelivered(layout, name, writer)) for name in names for writer in layout.writers()
     ]
@@ -90,6 +92,7 @@ def _config(
         "group": record.group,
         "run_id": record.run_id,
         "monitor_dir": layout.root,
+        "spool_dir": record.spool_dir,
         "monitor_type": names,
         "monitor_args": kept,
         "shared_run": shared,
@@ -111,39 +114,56 @@ def _plan(config: MonitorConfig, record: RunRecord) -> Plan:
 
 
 def _carry(
+    config: MonitorConfig, layout: Layout, names: list[str], tell: Callable[[str, News], None], timeout: float
+) -> None:
+    """A crew for each writer that lacks something, and the launcher's, which ends shared runs after them."""
+    deadline = time.monotonic() + timeout
+    _fetch(config, layout)
+    lacking = {writer: _lacking(layout, writer, names) for writer in layout.writers()}
+    roles = [_start(config, writer, lacks, tell) for writer, lacks in lacking.items() if lacks]
+    wanted = {name for lacks in lacking.values() for name in lacks} | _lacking(layout, LAUNCH, names)
+    primaries = {name for name in wanted if config.plan and config.plan.shared(name)}
+    crews = [*roles, *_start_launcher(config, layout, primaries, tell, roles)]
+    for crew in crews:
+        crew.join(max(0.0, deadline - time.monotonic()))
+
+
+def _fetch(config: MonitorConfig, layout: Layout) -> None:
+    """What is spooled on this node comes first: it may hold rows that nobody has seen yet."""
+    for writer in layout.writers():
+        for mirror in mirrors(config, writer, sessions(layout.journal(writer))):
+            mirror.copy()
+
+
+def _lacking(layout: Layout, writer: str, names: list[str]) -> set[str]:
+    """The backends that lack something of a writer, and that nobody is carrying it to."""
+    return {name for name in names if is_left(layout, name, writer) and not is_carried(layout, name, writer)}
+
+
+def _start_launcher(
     config: MonitorConfig,
     layout: Layout,
-    pairs: list[tuple[str, str]],
+    names: set[str],
     tell: Callable[[str, News], None],
-    timeout: float,
-) -> None:
-    """A crew for each writer that lacks something, then the launcher's, which waits for them."""
-    deadline = time.monotonic() + timeout
-    lacking = [
-        (writer, name)
-        for writer, name in pairs
-        if undelivered(layout, name, writer) and not is_carried(layout, name, writer)
-    ]
-    threads = [
-        _start(config, writer, {name for who, name in lacking if who == writer}, tell)
-        for writer in dict.fromkeys(writer for writer, _ in lacking)
-    ]
-    while any(thread.is_alive() for thread in threads) and not all(
-        is_carried(layout, name, writer) for writer, name in lacking
-    ):
-        time.sleep(POLL)
-    shared = {name for _, name in lacking if config.plan and config.plan.shared(name)}
-    free = {name for name in shared if not is_carried(layout, name, LAUNCH)}
-    threads += [_start(config, LAUNCH, free, tell)] if free else []
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    roles: list[threading.Thread],
+) -> list[threading.Thread]:
+    """The primary runs are a live launcher's, if there is one."""
+    place = newest(layout.journal(LAUNCH))
+    free = {name for name in names if not is_carried(layout, name, LAUNCH)}
+    if not free or (place is not None and place.is_live()):
+        return []
+    return [_start(config, LAUNCH, free, tell, lambda: any(role.is_alive() for role in roles))]
 
 
 def _start(
-    config: MonitorConfig, writer: str, names: set[str], tell: Callable[[str, News], None]
+    config: MonitorConfig,
+    writer: str,
+    names: set[str],
+    tell: Callable[[str, News], None],
+    others: Callable[[], bool] = lambda: False,
 ) -> threading.Thread:
     plans = [plan for plan in (config.plan.backends if config.plan else ()) if plan.backend in names]
-    crew = Crew(config, writer, plans, lambda news: tell(writer, news))
+    crew = Crew(config, writer, plans, lambda news: tell(writer, news), others)
     thread = threading.Thread(target=crew.run, daemon=True)
     thread.start()
     return thread

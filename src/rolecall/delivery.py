@@ -6,7 +6,7 @@ session is a file of frames, each of which says how far the backend holds the ro
     {"rolecall": 1, "owner": {...}, "a": [1, 0], "k": 0}
     {"a": [1, 5120], "k": 40}
     {"a": [1, 5248], "k": 41, "rejected": {"session": 1, "seq": 41, "step": 41, "reason": "..."}}
-    {"a": [1, 5320], "k": 41, "end": "finished"}
+    {"a": [1, 5320], "k": 41, "end": "finished"}     or "left", where the run could not be closed
 
 `a` is the writer's session and the offset in its journal, `k` the number of rows done with. Rows that the backend
 will never take are named under `rejected`; they stay in the journal. What comes after `a` is undelivered, so an
@@ -37,12 +37,17 @@ __all__ = [
     "RunReference",
     "delivered",
     "is_carried",
+    "is_left",
     "read_reference",
     "undelivered",
     "write_atomically",
 ]
 
 _INT64 = 1 << 63
+
+
+LEFT = "left"
+"""How a courier ends its session if it did not come to close the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ class Delivery:
     def acknowledge(self, place: Place, rows: int) -> None:
         """The backend holds `rows` more, up to `place`."""
         if place != self.done.place:
+            # Before it is written: the backend holds them, whether the disk takes our word for it or not.
             self.done = Delivered(place, self.done.rows + rows)
             append_frame(self._descriptor, _frame(self.done))
 
@@ -100,8 +106,8 @@ class Delivery:
         """Keep what the backend calls the run, for later sessions and for roles that join it."""
         write_atomically(self._reference, asdict(reference))
 
-    def release(self, status: Status) -> None:
-        """Give the carrying up; what is undelivered stays so.
+    def release(self, closed: Status | None) -> None:
+        """Give the carrying up, with the status that the run was closed with, if it was.
 
         On a full disk that cannot be written: the carrying is then free once this process has ended.
         """
@@ -109,7 +115,7 @@ class Delivery:
         if descriptor < 0:
             return
         try:
-            append_frame(descriptor, {**_frame(self.done), "end": status})
+            append_frame(descriptor, {**_frame(self.done), "end": closed or LEFT})
         except OSError as error:
             logger.warning("%s: its end could not be written: %s", self._session.path, error)
         finally:
@@ -159,6 +165,13 @@ def write_atomically(path: Path, value: Mapping[str, Any]) -> None:
     """Put a file of JSON there; readers see the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     put_whole(path, json.dumps(value, indent=1).encode() + b"\n")
+
+
+def is_left(layout: Layout, backend: str, writer: str) -> bool:
+    """Whether rows are undelivered, or a run that was opened for them has not been closed."""
+    session = newest(layout.delivery(backend, writer))
+    unclosed = session is not None and session.status() in {None, LEFT}
+    return unclosed or undelivered(layout, backend, writer) > 0
 
 
 def is_carried(layout: Layout, backend: str, writer: str) -> bool:

@@ -24,7 +24,7 @@ from rolecall.plan import Plan
 from rolecall.record import RunRecord, read_record, write_record
 from rolecall.resolve import resolve
 from rolecall.secrets import public_args
-from rolecall.station import Station, status_of
+from rolecall.station import Station, status_at_exit, status_of
 
 __all__ = ["Job", "launch"]
 
@@ -34,7 +34,8 @@ CLOSING = 30.0
 QUIET = 10.0
 """Seconds that a launcher waits for the couriers of a job that it is about to set aside."""
 # TensorBoard's event files go with the job, or a new one's curves would run on from the old one's.
-_OURS = ("run.json", "journal", "axes", "delivery", "courier", "tensorboard")
+# The record goes last: while it is there, a launcher that dies half-way is followed by one that goes on with this.
+_OURS = ("journal", "axes", "delivery", "courier", "tensorboard", "run.json")
 
 
 class Job:
@@ -165,6 +166,7 @@ def _record(config: MonitorConfig, plan: Plan, before: _Predecessor | None) -> R
         name=config.name,
         group=config.group,
         created=time.time(),
+        spool_dir=str(config.spool_dir) if config.spool_dir else None,
         plan=plan,
         args={name: public_args(model) for name, model in config.monitor_args.items()},
     )
@@ -239,4 +241,4 @@ def _close_forgotten(station: Station | None) -> None:
     """Nobody closed it: the interpreter ends, or the job was dropped."""
     if station is not None:
         warnings.warn("the job of rolecall.launch was never closed", ResourceWarning, stacklevel=2)
-        station.close("finished", 5.0)
+        station.close(status_at_exit(), 5.0)

@@ -21,7 +21,7 @@ from rolecall.measure import Cleaner
 from rolecall.plan import BackendPlan, Plan
 from rolecall.record import RunRecord, read_record
 from rolecall.resolve import resolve
-from rolecall.station import Station, status_of
+from rolecall.station import Station, status_at_exit, status_of
 
 __all__ = ["Monitor", "open_monitor"]
 
@@ -128,9 +128,11 @@ class Monitor:
             timeout: seconds; 0 leaves the draining to the couriers' process.
         """
         if self._forgotten.detach() and self._station is not None:
-            self._station.close(status, timeout)
-            if self._job is not None:
-                self._job.close(status, timeout)
+            try:
+                self._station.close(status, timeout)
+            finally:
+                if self._job is not None:
+                    self._job.close(status, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -144,8 +146,8 @@ class Monitor:
         """The journal, if this process may write it. A backend's fault is raised here, if it was asked for."""
         if self._journal is None or os.getpid() != self._pid or not self._forgotten.alive:
             return None
-        if self._raises and self._station is not None and self._station.desk.failure is not None:
-            raise BackendError(self._station.desk.failure)
+        if self._raises and self._station is not None and (failure := self._station.desk.take_failure()):
+            raise BackendError(failure)
         return self._journal
 
     def _lose(self, error: OSError) -> None:
@@ -252,4 +254,4 @@ def _close_forgotten(writer: str, station: Station | None, job: Job | None) -> N
     """Nobody closed it: the interpreter ends, or the monitor was dropped."""
     if station is not None:
         warnings.warn(f"the monitor of {writer} was never closed", ResourceWarning, stacklevel=2)
-        station.close("finished", 5.0)
+        station.close(status_at_exit(), 5.0)

@@ -35,7 +35,7 @@ def main() -> None:
     plans = [
         plan for plan in (config.plan.backends if config.plan else ()) if plan.backend in errand["backends"]
     ]
-    crew = Crew(config, errand["writer"], plans, tell, Path(errand["spool"]) if errand["spool"] else None)
+    crew = Crew(config, errand["writer"], plans, tell)
     signal.signal(signal.SIGTERM, lambda *_: crew.hurry(PREEMPTED))
     if not crew.run():
         # A backend's call hangs on its thread; an orderly end of the interpreter could wait for it for ever.

@@ -31,6 +31,7 @@ class RunRecord:
     name: str
     group: str | None
     created: float
+    spool_dir: str | None = None
     plan: Plan
     args: dict[str, dict[str, Any]] = field(default_factory=dict)
 

@@ -7,14 +7,16 @@ import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from rolecall.claims import Session
 from rolecall.config import MonitorConfig
 from rolecall.errors import DirectoryError
 from rolecall.layout import slug_of
+from rolecall.tail import Mirror
 
-__all__ = ["is_on_network", "spool_path"]
+__all__ = ["is_on_network", "is_spooled", "mirrors", "open_spool"]
 
 NETWORK_FILESYSTEMS = frozenset(
     [
@@ -47,24 +49,47 @@ NETWORK_FILESYSTEMS = frozenset(
 _MOUNTS = Path("/proc/mounts")
 
 
-def spool_path(config: MonitorConfig, writer: str, session: Session) -> Path | None:
-    """A journal on the node that begins like the session's; `None` if the session's own will do.
+def is_spooled(config: MonitorConfig) -> bool:
+    """Whether journals are written on the node first."""
+    return config.spool_dir is not None or is_on_network(config.monitor_dir)
+
+
+def open_spool(config: MonitorConfig, writer: str, session: Session) -> Path:
+    """A journal on the node that begins like the session's, whose header names the nonce under `spool`.
 
     Raises:
         DirectoryError: it cannot be written.
     """
-    if config.spool_dir is None and not is_on_network(config.monitor_dir):
-        return None
-    root = config.spool_dir or Path(tempfile.gettempdir(), f"rolecall-{os.getuid()}")
-    path = root / str(config.nonce) / slug_of(writer) / session.path.name
+    path = _spool_file(config, writer, str(config.nonce), session)
     try:
         if config.spool_dir is None:
-            _make_private(root)
+            _make_private(_root(config))
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(session.path, path)
     except OSError as error:
-        raise DirectoryError(f"spool_dir {root}: cannot be written: {error.strerror}") from error
+        raise DirectoryError(f"spool_dir {_root(config)}: cannot be written: {error.strerror}") from error
     return path
+
+
+def mirrors(config: MonitorConfig, writer: str, found: list[Session]) -> Iterator[Mirror]:
+    """A mirror for each session of a writer that is spooled on this node, oldest first.
+
+    A role and its courier may have died together: what they left on the node is fetched by whoever comes next.
+    """
+    for session in found:
+        nonce = session.header().get("spool")
+        if isinstance(nonce, str) and nonce.isalnum():
+            path = _spool_file(config, writer, nonce, session)
+            if path.is_file() and not path.is_symlink():
+                yield Mirror(path, session.path)
+
+
+def _root(config: MonitorConfig) -> Path:
+    return config.spool_dir or Path(tempfile.gettempdir(), f"rolecall-{os.getuid()}")
+
+
+def _spool_file(config: MonitorConfig, writer: str, nonce: str, session: Session) -> Path:
+    return _root(config) / nonce / slug_of(writer) / session.path.name
 
 
 def _make_private(folder: Path) -> None:

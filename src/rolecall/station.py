@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from rolecall.backend import Status
 from rolecall.carrier import Carrier, ProcessCarrier, ThreadCarrier
-from rolecall.claims import Session, claim
+from rolecall.claims import Session, claim, end
 from rolecall.config import MonitorConfig
 from rolecall.courier import News
 from rolecall.crew import DRAIN, Crew
@@ -19,11 +20,11 @@ from rolecall.delivery import undelivered
 from rolecall.errors import BackendRefused, DirectoryError, Undelivered
 from rolecall.journal import JournalWriter
 from rolecall.layout import LAUNCH, Layout
-from rolecall.plan import BackendPlan, Plan
+from rolecall.plan import Plan
 from rolecall.secrets import scrub
-from rolecall.spool import spool_path
+from rolecall.spool import is_spooled, open_spool
 
-__all__ = ["NewsDesk", "Station", "status_of"]
+__all__ = ["NewsDesk", "Station", "status_at_exit", "status_of"]
 
 logger = logging.getLogger("rolecall")
 
@@ -35,6 +36,11 @@ def status_of(error: BaseException | None) -> Status:
     """How a `with` block ended; `sys.exit(0)` in it is an end like any other."""
     orderly = error is None or (isinstance(error, SystemExit) and error.code in {None, 0})
     return "finished" if orderly else "failed"
+
+
+def status_at_exit() -> Status:
+    """How a program ends that closed nothing: Python keeps the exception that it died of."""
+    return "failed" if getattr(sys, "last_value", None) is not None else "finished"
 
 
 class NewsDesk:
@@ -58,6 +64,11 @@ class NewsDesk:
                 self.failure = f"{news.backend}: {news.message}"
             self._change.notify_all()
         self._log(news)
+
+    def take_failure(self) -> str | None:
+        """The last fault of a backend that nobody took yet."""
+        failure, self.failure = self.failure, None
+        return failure
 
     def wait(self, backends: Sequence[str], timeout: float) -> list[News]:
         """The first news of each backend that spoke within so many seconds."""
@@ -100,11 +111,16 @@ class Station:
         self._writer = writer
         self._pid = os.getpid()
         self._layout = Layout(config.monitor_dir)
-        session = self._claim(run_config)
-        self._spool = spool_path(config, writer, session)
-        self.journal = JournalWriter(Session(self._spool, session.number) if self._spool else session)
-        self._carriers = list(self._start(plan))
         self._names = [one.backend for one in plan.backends if one.carrier != "none"]
+        self._carriers: list[Carrier] = []
+        self._is_spooled = is_spooled(config)
+        session = self._claim(run_config)
+        try:
+            self.journal = JournalWriter(self._place(session))
+            self._start(plan)
+        except BaseException:
+            end(session, "failed")  # or the name would be held for as long as this process lives
+            raise
 
     def wait_opened(self) -> None:
         """Hear of every backend.
@@ -112,7 +128,12 @@ class Station:
         Raises:
             BackendRefused: one said no; the session is closed as failed.
         """
-        refused = [news for news in self.desk.wait(self._names, OPENING) if news.kind == "refused"]
+        try:
+            heard = self.desk.wait(self._names, OPENING)
+        except BaseException:  # Ctrl-C, for one
+            self.close("failed", 0.0, told=True)
+            raise
+        refused = [news for news in heard if news.kind == "refused"]
         if refused:
             self.close("failed", 5.0, told=True)
             raise BackendRefused("; ".join(f"{news.backend}: {news.message}" for news in refused))
@@ -139,6 +160,7 @@ class Station:
         header = {
             "writer": self._writer,
             "opened": time.time(),
+            **({"spool": self._config.nonce} if self._is_spooled else {}),
             "config": scrub(run_config or {}, self._config.secrets),
         }
         holder = "the launcher's place" if self._writer == LAUNCH else f"writer {self._writer!r}"
@@ -149,21 +171,18 @@ class Station:
                 f"monitor_dir {self._layout.root}: cannot be written: {error.strerror}"
             ) from error
 
-    def _start(self, plan: Plan) -> list[Carrier]:
-        carriers: list[Carrier] = []
-        processes, threads = plan.carried("process"), plan.carried("thread")
-        if processes or (self._spool and self._config.courier == "process"):
-            carriers.append(
-                ProcessCarrier(self._config, self._writer, processes, self.desk.tell, self._spool)
-            )
-        elif self._spool and not threads:
-            carriers.append(self._thread(()))
-        if threads:
-            carriers.append(self._thread(threads))
-        return carriers
+    def _place(self, session: Session) -> Session:
+        """Where rows are written: the session's own file, or one on the node that begins like it."""
+        if not self._is_spooled:
+            return session
+        return Session(open_spool(self._config, self._writer, session), session.number)
 
-    def _thread(self, plans: Sequence[BackendPlan]) -> Carrier:
-        return ThreadCarrier(Crew(self._config, self._writer, plans, self.desk.tell, self._spool))
+    def _start(self, plan: Plan) -> None:
+        processes, threads = plan.carried("process"), plan.carried("thread")
+        if processes or (self._is_spooled and self._config.courier == "process"):
+            self._carriers.append(ProcessCarrier(self._config, self._writer, processes, self.desk.tell))
+        if threads or (self._is_spooled and not processes and self._config.courier == "thread"):
+            self._carriers.append(ThreadCarrier(Crew(self._config, self._writer, threads, self.desk.tell)))
 
     def _tell_left(self, drained: bool) -> None:
         left = {name: undelivered(self._layout, name, self._writer) for name in self._names}

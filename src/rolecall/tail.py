@@ -80,6 +80,7 @@ class Tail:
         """Read again from here."""
         self._place = place
         self.status = None
+        self._owners.clear()
 
     def over(self) -> bool:
         """Whether the writer's last session has ended or its owner is gone, read or not."""

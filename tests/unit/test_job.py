@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +25,9 @@ from rolecall import (
     launch,
     open_monitor,
 )
+from rolecall.deliver import deliver
 from rolecall.delivery import undelivered
+from rolecall.frames import encode, first_frame
 from rolecall.history import read_history
 from rolecall.layout import Layout
 
@@ -525,3 +529,114 @@ def test_a_courier_that_still_drains_keeps_a_new_job_out_of_the_directory(
         log_some(anew.config, "trainer", steps=3)
     assert [step for step, _ in server.points(job.run_id or "", "trainer", "trainer/step")] == [1]
     assert [step for step, _ in server.points(anew.run_id or "", "trainer", "trainer/step")] == [1, 2, 3]
+
+
+def test_a_run_whose_closing_is_tried_again_keeps_its_status(
+    make_config: MakeConfig,
+    server: LinesServer,
+    wait_until: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    job = launch(make_config())
+    with open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"a": 1}, step=1)
+    server.fail("down")
+    job.close("failed", timeout=0.1)
+    wait_until(lambda: "@launch: lines: not available" in caplog.text)
+    server.mend("down")
+    wait_until(lambda: [line for line in server.lines() if "closed" in line and line["by"] is None])
+    assert [line["closed"] for line in server.lines() if "closed" in line and line["by"] is None] == [
+        "failed"
+    ]
+
+
+def test_a_launch_that_fails_half_way_does_not_hold_the_directory(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    local = {"monitor_type": "local", "monitor_args": {}}
+    with pytest.raises(DirectoryError, match="spool_dir"):
+        launch(make_config(**local, spool_dir=tmp_path / "file" / "spool"))
+    with launch(make_config(**local)):
+        pass
+
+
+def test_a_primary_whose_rows_are_left_still_ends_the_job(
+    make_config: MakeConfig, server: LinesServer
+) -> None:
+    config = make_config(on_backend_error="raise")
+    monitor = open_monitor(config, "trainer", primary=True)
+    server.fail("down")
+    monitor.log({"a": 1}, step=1)
+    with pytest.raises(Undelivered):
+        monitor.close("failed", timeout=0.2)
+    assert read_history(config.monitor_dir).state == "failed"
+    server.mend("down")
+
+
+def test_a_fault_is_raised_once(
+    make_config: MakeConfig,
+    server: LinesServer,
+    wait_until: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with launch(make_config(on_backend_error="raise")) as job, open_monitor(job.config, "trainer") as monitor:
+        server.fail("down")
+        monitor.log({"a": 1}, step=1)
+        wait_until(lambda: "not available" in caplog.text)
+        server.mend("down")
+        with pytest.raises(BackendError, match="the server is down"):
+            monitor.log({"a": 2}, step=2)
+        monitor.log({"a": 3}, step=3)
+        wait_until(lambda: len(set(server.seqs("trainer"))) == 2)
+
+
+def test_what_a_courier_could_not_close_is_closed_by_deliver(
+    make_config: MakeConfig, server: LinesServer
+) -> None:
+    """Two backends at once, of which one needs nothing and the other its primary, rows and end."""
+    args = {"lines": {"path": server.path}}
+    with launch(make_config(monitor_type=["lines", "console"], monitor_args=args)) as job:
+        log_some(job.config, "trainer")
+    ledger = job.config.monitor_dir / "delivery" / "lines"
+    for name in ("@launch", "trainer"):
+        text = (ledger / name / "1.jsonl").read_text()
+        (ledger / name / "1.jsonl").write_text("\n".join(text.splitlines()[:1]) + "\n")
+        os.utime(ledger / name / "1.jsonl", (0, 0))
+    make_dead(ledger)
+    before = len(server.lines())
+    assert deliver(job.config.monitor_dir, None, args, lambda _writer, _news: None, timeout=30.0) == []
+    late = server.lines()[before:]
+    assert [line["closed"] for line in late if line.get("by") is None and "closed" in line] == ["finished"]
+    assert set(server.seqs("trainer")) == {(1, seq) for seq in range(1, 11)}
+
+
+def make_dead(folder: Path) -> None:
+    """Give every claim to a process that is gone."""
+    for path in folder.rglob("1.jsonl"):
+        header = first_frame(path) or {}
+        header["owner"]["start"] = "0"
+        path.write_bytes(encode(header))
+
+
+def test_rows_that_a_role_left_on_the_node_are_fetched_by_whoever_comes_next(
+    make_config: MakeConfig, server: LinesServer, tmp_path: Path
+) -> None:
+    """Role and courier died together: monitor_dir has the header alone."""
+    config = make_config(spool_dir=tmp_path / "spool")
+    with launch(config) as job:
+        log_some(job.config, "trainer", steps=20)
+    session = job.config.monitor_dir / "journal" / "trainer" / "1.jsonl"
+    header = first_frame(session) or {}
+    header["owner"]["start"] = "0"
+    (spooled,) = (tmp_path / "spool").glob("*/trainer/1.jsonl")
+    rows = spooled.read_bytes().splitlines(keepends=True)[1:21]
+    spooled.write_bytes(encode(header) + b"".join(rows))
+    session.write_bytes(encode(header))
+    shutil.rmtree(job.config.monitor_dir / "delivery" / "lines" / "trainer")
+    before = len(server.seqs("trainer"))
+    args = {"lines": {"path": str(server.path)}}
+    record = job.config.monitor_dir / "run.json"
+    assert "spool_dir" in record.read_text()
+    assert deliver(job.config.monitor_dir, None, args, lambda _writer, _news: None, timeout=30.0) == []
+    assert server.seqs("trainer")[before:] == [(1, seq) for seq in range(1, 21)]

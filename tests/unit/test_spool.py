@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from rolecall import DirectoryError, MonitorConfig, spool
-from rolecall.claims import Session, claim
+from rolecall.claims import Session, claim, sessions
+from rolecall.frames import encode
 from rolecall.layout import Layout
-from rolecall.spool import is_on_network, spool_path
+from rolecall.spool import is_on_network, is_spooled, mirrors, open_spool
 
 MakeConfig = Callable[..., MonitorConfig]
 
@@ -86,12 +87,12 @@ def test_without_a_list_of_mounts_nothing_is_known(tmp_path: Path, monkeypatch: 
 
 
 def test_a_local_monitor_dir_needs_no_spool(make_config: MakeConfig, session: Session, mounts: Path) -> None:
-    assert spool_path(make_config(), "explorer/0", session) is None
+    assert not is_spooled(make_config())
 
 
 def test_a_spool_begins_like_the_session(make_config: MakeConfig, session: Session, tmp_path: Path) -> None:
     config = make_config(spool_dir=tmp_path / "node").model_copy(update={"nonce": "n1"})
-    path = spool_path(config, "explorer/0", session)
+    path = open_spool(config, "explorer/0", session)
     assert path == tmp_path / "node" / "n1" / "explorer@0" / "1.jsonl"
     assert path.read_bytes() == session.path.read_bytes()
 
@@ -100,11 +101,11 @@ def test_the_nodes_own_spool_is_this_users_alone(
     make_config: MakeConfig, session: Session, on_network: Path
 ) -> None:
     config = make_config().model_copy(update={"nonce": "n1"})
-    path = spool_path(config, "explorer/0", session)
+    path = open_spool(config, "explorer/0", session)
     root = on_network / f"rolecall-{os.getuid()}"
     assert path == root / "n1" / "explorer@0" / "1.jsonl"
     assert root.stat().st_mode & 0o777 == 0o700
-    assert spool_path(config, "explorer/0", session) == path, "a second role finds it there"
+    assert open_spool(config, "explorer/0", session) == path, "a second role finds it there"
 
 
 @pytest.mark.parametrize("kind", ["link", "open to others", "another's", "file"])
@@ -125,7 +126,7 @@ def test_what_another_put_in_the_spools_place_is_refused(
             pytest.skip("only root can give a directory away")
         os.chown(root, 12345, 12345)
     with pytest.raises(DirectoryError, match=r"^spool_dir .*rolecall-"):
-        spool_path(make_config().model_copy(update={"nonce": "n1"}), "explorer/0", session)
+        open_spool(make_config().model_copy(update={"nonce": "n1"}), "explorer/0", session)
 
 
 def test_a_spool_that_cannot_be_written_is_told(
@@ -134,4 +135,31 @@ def test_a_spool_that_cannot_be_written_is_told(
     (tmp_path / "file").touch()
     config = make_config(spool_dir=tmp_path / "file").model_copy(update={"nonce": "n1"})
     with pytest.raises(DirectoryError, match=r"spool_dir .*file: cannot be written: Not a directory"):
-        spool_path(config, "explorer/0", session)
+        open_spool(config, "explorer/0", session)
+
+
+def test_every_session_that_is_spooled_here_is_fetched(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(spool_dir=tmp_path / "node").model_copy(update={"nonce": "n1"})
+    folder = config.monitor_dir / "journal" / "trainer"
+    for status in ("failed", "finished"):
+        opened = claim(folder, {"writer": "trainer", "spool": "n1"}, "it")
+        dead = {**opened.header(), "owner": {**opened.header()["owner"], "start": "0"}}
+        opened.path.write_bytes(encode(dead))
+        with open_spool(config, "trainer", opened).open("ab") as file:
+            file.write(encode({"n": 1, "s": 1, "t": 1.0, "m": {"a": 1}}) + encode({"end": status}))
+    (tmp_path / "node" / "n1" / "trainer" / "1.jsonl").rename(tmp_path / "lost")
+    assert len(list(mirrors(config, "trainer", sessions(folder)))) == 1, "the other is on another node"
+    (tmp_path / "lost").rename(tmp_path / "node" / "n1" / "trainer" / "1.jsonl")
+    for mirror in mirrors(config, "trainer", sessions(folder)):
+        mirror.copy()
+    assert [session.status() for session in sessions(folder)] == ["failed", "finished"]
+
+
+@pytest.mark.parametrize("nonce", ["..", "../../etc", "/etc", "", 5, None])
+def test_a_header_cannot_lead_the_mirror_elsewhere(
+    make_config: MakeConfig, tmp_path: Path, nonce: object
+) -> None:
+    config = make_config(spool_dir=tmp_path / "node")
+    folder = config.monitor_dir / "journal" / "trainer"
+    claim(folder, {"writer": "trainer", "spool": nonce}, "it")
+    assert list(mirrors(config, "trainer", sessions(folder))) == []
