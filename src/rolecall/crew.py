@@ -32,6 +32,8 @@ __all__ = ["DRAIN", "Crew"]
 
 logger = logging.getLogger("rolecall.courier")
 
+LOOK = 0.3
+"""Seconds between a launcher's looks at what every role and its courier does."""
 DRAIN = 120.0
 """Seconds that a courier goes on trying after its writer has ended, while its backend takes nothing."""
 
@@ -163,15 +165,15 @@ class Crew:
 
             A launcher that came after this one has the run from then on, so this one leaves it open.
             """
-            ended, carried = time.monotonic(), -1
-            while time.monotonic() - ended < DRAIN:
+            moved, carried = time.monotonic(), -1
+            while time.monotonic() - moved < DRAIN:
                 with suppress(OSError):  # a directory that does not answer says nothing about the roles
                     if self._is_followed() or not self._awaited(backend):
                         break
-                    before, carried = carried, self._carried(backend)
-                    if self._live_roles() or carried != before:
-                        ended = time.monotonic()
-                courier.wait(POLL)
+                    before, carried = carried, -1 if self._live_roles() else self._carried(backend)
+                    if carried != before or carried < 0:
+                        moved = time.monotonic()
+                courier.wait(LOOK)
             return not self._is_followed()
 
         return wait
