@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rolecall.backend import Status
@@ -152,9 +153,9 @@ class Station:
             self.journal.end(status)
         except OSError as error:
             logger.warning("%s: the end of the journal could not be written: %s", self._writer, error)
-        drained = [carrier.join(max(0.0, deadline - time.monotonic())) for carrier in self._carriers]
+        undrained = [one for one in self._carriers if not one.join(max(0.0, deadline - time.monotonic()))]
         if not told:
-            self._tell_left(all(drained))
+            self._tell_left(goes_on=any(isinstance(one, ProcessCarrier) for one in undrained))
 
     def _claim(self, run_config: Mapping[str, Any] | None) -> Session:
         header = {
@@ -184,22 +185,18 @@ class Station:
         if threads or (self._is_spooled and not processes and self._config.courier == "thread"):
             self._carriers.append(ThreadCarrier(Crew(self._config, self._writer, threads, self.desk.tell)))
 
-    def _tell_left(self, drained: bool) -> None:
+    def _tell_left(self, *, goes_on: bool) -> None:
         left = {name: undelivered(self._layout, name, self._writer) for name in self._names}
         left = {name: count for name, count in left.items() if count}
         if not left:
             return
-        message = _left_message(self._writer, left, self._layout, drained)
+        message = _left_message(self._writer, left, self._layout.root, goes_on=goes_on)
         if self._config.on_backend_error == "raise":
             raise Undelivered(message)
         logger.warning("%s", message)
 
 
-def _left_message(writer: str, left: Mapping[str, int], layout: Layout, drained: bool) -> str:
+def _left_message(writer: str, left: Mapping[str, int], root: Path, *, goes_on: bool) -> str:
     counts = ", ".join(f"{count} rows not yet in {name}" for name, count in left.items())
-    goes_on = (
-        ""
-        if drained
-        else f" The courier goes on for up to {DRAIN:.0f} s; what is left then is sent by the same."
-    )
-    return f"{writer}: {counts}. They are in the journal; send them with: rolecall deliver {layout.root}.{goes_on}"
+    later = f" The courier's process goes on trying for up to {DRAIN:.0f} s." if goes_on else ""
+    return f"{writer}: {counts}. They are in the journal; send them with: rolecall deliver {root}.{later}"
