@@ -64,6 +64,24 @@ def start_role(
     )
 
 
+LAUNCHER = """
+import time
+from rolecall import MonitorConfig, launch
+job = launch(MonitorConfig.from_env())
+print(job.config.to_env()["ROLECALL_CONFIG"], flush=True)
+time.sleep(600)
+"""
+
+
+def start_launcher(config: MonitorConfig) -> tuple[subprocess.Popen[str], MonitorConfig]:
+    """A launcher in a process of its own, and the config that it hands on."""
+    environ = {**os.environ, **config.to_env()}
+    command = [sys.executable, "-c", LAUNCHER]
+    launcher = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)
+    assert launcher.stdout is not None
+    return launcher, MonitorConfig.from_env({"ROLECALL_CONFIG": launcher.stdout.readline().strip()})
+
+
 def finish(process: subprocess.Popen[str], timeout: float = 60.0) -> int:
     process.communicate(timeout=timeout)
     return process.returncode
@@ -131,17 +149,7 @@ def test_a_killed_launcher_leaves_the_roles_alone_and_the_run_is_ended(
     make_config: MakeConfig, server: LinesServer, wait_until: Wait
 ) -> None:
     config = make_config(courier="process")
-    script = (
-        "import sys, time; from rolecall import MonitorConfig, launch\n"
-        "job = launch(MonitorConfig.from_env()); print(job.config.to_env()['ROLECALL_CONFIG'], flush=True)\n"
-        "time.sleep(600)"
-    )
-    environ = {**os.environ, **config.to_env()}
-    launcher = subprocess.Popen(
-        [sys.executable, "-c", script], env=environ, stdout=subprocess.PIPE, text=True
-    )
-    assert launcher.stdout is not None
-    handed_on = MonitorConfig.from_env({"ROLECALL_CONFIG": launcher.stdout.readline().strip()})
+    launcher, handed_on = start_launcher(config)
     role = start_role(handed_on, "trainer", end="wait")
     assert role.stdout is not None
     assert role.stdout.readline() == "logged\n"
@@ -306,17 +314,7 @@ def test_a_launcher_that_comes_after_a_killed_one_has_the_run(
 ) -> None:
     """The killed one's courier, which waits for a surviving role, makes way and does not end the run."""
     config = make_config(courier="process")
-    script = (
-        "import sys, time; from rolecall import MonitorConfig, launch\n"
-        "job = launch(MonitorConfig.from_env()); print(job.config.to_env()['ROLECALL_CONFIG'], flush=True)\n"
-        "time.sleep(600)"
-    )
-    environ = {**os.environ, **config.to_env()}
-    launcher = subprocess.Popen(
-        [sys.executable, "-c", script], env=environ, stdout=subprocess.PIPE, text=True
-    )
-    assert launcher.stdout is not None
-    first = MonitorConfig.from_env({"ROLECALL_CONFIG": launcher.stdout.readline().strip()})
+    launcher, first = start_launcher(config)
     survivor = start_role(first, "trainer", end="wait")
     assert survivor.stdout is not None
     assert survivor.stdout.readline() == "logged\n"
