@@ -27,7 +27,7 @@ from rolecall.backend import Row, Status
 from rolecall.claims import Session, claim, newest, sessions
 from rolecall.files import open_own, put_whole
 from rolecall.frames import append_frame, last_frame
-from rolecall.journal import Place, read_journal
+from rolecall.journal import Place, read_to_end
 from rolecall.layout import Layout
 
 logger = logging.getLogger("rolecall.courier")
@@ -142,13 +142,7 @@ def undelivered(layout: Layout, backend: str, writer: str) -> int:
 
 
 def _count_rows(writer: str, session: Session, offset: int) -> int:
-    count = 0
-    while True:
-        entries = list(read_journal(writer, session, offset))
-        if not entries:
-            return count
-        count += sum(isinstance(entry.value, Row) for entry in entries)
-        offset = entries[-1].offset
+    return sum(isinstance(entry.value, Row) for entry in read_to_end(writer, session, offset))
 
 
 def read_reference(layout: Layout, backend: str, writer: str) -> RunReference | None:

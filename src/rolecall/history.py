@@ -12,7 +12,7 @@ from rolecall.backend import Row
 from rolecall.claims import Session, sessions
 from rolecall.errors import DirectoryError
 from rolecall.frames import Damage
-from rolecall.journal import Entry, read_journal
+from rolecall.journal import Entry, read_to_end
 from rolecall.layout import LAUNCH, Layout
 from rolecall.record import RunRecord, read_record
 
@@ -99,7 +99,7 @@ def read_rows(root: Path) -> Iterator[Row]:
     layout = Layout(root)
     for writer in layout.writers():
         for session in sessions(layout.journal(writer)):
-            values = (entry.value for entry in _entries(writer, session))
+            values = (entry.value for entry in read_to_end(writer, session))
             yield from (value for value in values if isinstance(value, Row))
 
 
@@ -107,16 +107,9 @@ def _read_writer(layout: Layout, writer: str) -> WriterHistory:
     found = sessions(layout.journal(writer))
     history = WriterHistory(writer, sessions=len(found), state=_state(found))
     for session in found:
-        for entry in _entries(writer, session):
+        for entry in read_to_end(writer, session):
             history.take(entry)
     return history
-
-
-def _entries(writer: str, session: Session) -> Iterator[Entry]:
-    offset = 0
-    while entries := list(read_journal(writer, session, offset)):
-        yield from entries
-        offset = entries[-1].offset
 
 
 def _state(found: list[Session]) -> str:

@@ -39,7 +39,7 @@ from rolecall.claims import Session
 from rolecall.files import open_own, open_regular, put_whole, write_whole
 from rolecall.frames import Damage, Frame, encode, read_frames
 
-__all__ = ["End", "Entry", "JournalWriter", "Place", "read_journal"]
+__all__ = ["End", "Entry", "JournalWriter", "Place", "read_journal", "read_to_end"]
 
 _INLINE_TABLE = 1 << 15
 _INT64 = 1 << 63
@@ -162,6 +162,13 @@ def read_journal(writer: str, session: Session, offset: int = 0, limit: int = 1 
     for found in read_frames(session.path, offset or _behind_header(session), limit):
         value = found if isinstance(found, Damage) else _interpret(writer, session, found)
         yield Entry(value, found.end)
+
+
+def read_to_end(writer: str, session: Session, offset: int = 0) -> Iterator[Entry]:
+    """Everything that stands in a session's journal from `offset` on, read piece by piece."""
+    while entries := list(read_journal(writer, session, offset)):
+        yield from entries
+        offset = entries[-1].offset
 
 
 def _behind_header(session: Session) -> int:
