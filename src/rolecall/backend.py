@@ -2,7 +2,7 @@
 
 A backend's author needs this module, `rolecall.hookimpl` and the two errors `Unavailable` and `Rejected`.
 Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsTables`,
-`SupportsConfig`, `SupportsProgress`), which the courier tests with `isinstance`.
+`SupportsConfig`, `SupportsProgress`, `SupportsConfirmation`), which the courier tests with `isinstance`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ __all__ = [
     "SharedRunSupport",
     "Status",
     "SupportsConfig",
+    "SupportsConfirmation",
     "SupportsProgress",
     "SupportsTables",
     "Table",
@@ -85,7 +86,8 @@ class RunTicket:
         primary: whether this opening creates and ends the run. True for every run that is not shared.
         writer: `"explorer"` or `"explorer/0"`; `None` in a launcher, which logs no rows.
         role: the role of the writer, or `None`.
-        config: the run's config as a nested mapping, secrets scrubbed.
+        config: the run's config as a nested mapping, secrets scrubbed: the job's, and in a run that is not shared
+            the role's too. In a shared one that comes by `SupportsConfig`.
         directory: the absolute `monitor_dir`, for a backend that writes files.
         pid: the process whose rows these are (the courier is another one).
     """
@@ -163,3 +165,22 @@ class SupportsProgress(Protocol):
 
     def held(self, writer: str, session: int) -> int:
         """The highest `seq` up to which the backend holds every row of this writer's session; 0 if none."""
+
+
+@runtime_checkable
+class SupportsConfirmation(Protocol):
+    """A run whose backend takes rows long before it can say that it holds them.
+
+    Rows are acknowledged as they are confirmed, and new ones handed over meanwhile; `flush` is only called once
+    the writers have ended.
+    """
+
+    def tend(self) -> None:
+        """Ask the backend how far it got, where it is time to; called every second as long as the run is open.
+
+        Raises:
+            Unavailable: the backend does not answer, or lost what it took: unconfirmed rows come again.
+        """
+
+    def confirmed(self, writer: str, session: int) -> int:
+        """As `SupportsProgress.held`, but from what `tend` last learned: it must cost next to nothing."""

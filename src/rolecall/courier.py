@@ -21,14 +21,24 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel
 
 from rolecall.axes import AxisBook, Placement
-from rolecall.backend import Row, Run, RunTicket, Status, SupportsConfig, SupportsProgress, SupportsTables
-from rolecall.delivery import Delivery, RunReference
+from rolecall.backend import (
+    Row,
+    Run,
+    RunTicket,
+    Status,
+    SupportsConfig,
+    SupportsConfirmation,
+    SupportsProgress,
+    SupportsTables,
+)
+from rolecall.delivery import RunReference
 from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
+from rolecall.load import Load
 from rolecall.registry import Backend
 from rolecall.secrets import scrub_text, scrub_trace, secrets_of
-from rolecall.tail import Tail, damages
+from rolecall.tail import damages
 
-__all__ = ["Courier", "Destination", "Kind", "Load", "News"]
+__all__ = ["Courier", "Destination", "Kind", "News"]
 
 logger = logging.getLogger("rolecall.courier")
 T = TypeVar("T")
@@ -69,25 +79,6 @@ class Destination:
     ticket: Callable[[], RunTicket]
 
 
-@dataclass(slots=True)
-class Load:
-    """One writer's rows on their way: read from the tail, acknowledged in the delivery."""
-
-    tail: Tail
-    delivery: Delivery
-    pending: int = 0
-
-    def rewind(self) -> None:
-        """Read again what is not acknowledged."""
-        self.tail.rewind(self.delivery.done.place)
-        self.pending = 0
-
-    def acknowledge(self) -> None:
-        """Write down that the backend holds all that was read."""
-        self.delivery.acknowledge(self.tail.place, self.pending)
-        self.pending = 0
-
-
 class _GivenUp(Exception):
     """The writer has ended, and so has the time to drain."""
 
@@ -122,17 +113,17 @@ class Courier:
         self._closed: Status | None = None
         self._told: set[tuple[str, str]] = set()
 
-    def carry(self, may_close: Callable[[Courier], bool] | None = None) -> None:
+    def carry(self, may_close: Callable[[Callable[[float], None]], bool] | None = None) -> None:
         """Carry until every writer has ended and everything is acknowledged, or there is no time left.
 
-        `may_close` is called with the run still open: a primary waits there for the roles, and says whether the
-        run is still its own to end.
+        `may_close` is called with the run still open and a way to stand by for some seconds: a primary waits there
+        for the roles, and says whether the run is still its own to end.
         """
         try:
             run = self._open()
             self._carry_all(run)
             status = self._status()
-            if may_close is None or may_close(self):
+            if may_close is None or may_close(partial(self.stand_by, run)):
                 self._attempt(lambda: self._exchange(run))
                 self._attempt(lambda: run.close(status))
                 self._closed = status
@@ -158,6 +149,21 @@ class Courier:
         if time.monotonic() >= self._until:
             raise _GivenUp
 
+    def stand_by(self, run: Run, seconds: float) -> None:
+        """Wait a moment with all rows delivered, and do for the other writers what an open run does for them."""
+        self.wait(seconds)
+        if time.monotonic() - self._flushed < FLUSH_EVERY:
+            return
+        self._flushed = time.monotonic()
+        try:
+            if isinstance(run, SupportsConfirmation):
+                run.tend()
+            self._exchange(run)
+        except Exception as error:  # noqa: BLE001 - nothing is lost by it, and it comes again
+            self._trouble(error)
+        else:
+            self._recovered()
+
     def _open(self) -> Run:
         ticket, run = self._attempt(self._open_once)
         self._shared = ticket.shared
@@ -180,27 +186,45 @@ class Courier:
         read = [self._carry_one(run, load) for load in self._loads]
         idle = not any(read)
         pending = sum(load.pending for load in self._loads)
-        if (idle and pending) or pending >= WINDOW or time.monotonic() - self._flushed >= FLUSH_EVERY:
+        if self._is_time(run, idle, pending):
             self._acknowledge(run, pending)
         if idle and not self._has_ended():
             self.wait(POLL)
         return idle and not pending and self._has_ended()
 
+    def _is_time(self, run: Run, idle: bool, pending: int) -> bool:
+        """Whether to ask the backend what it holds."""
+        if time.monotonic() - self._flushed >= FLUSH_EVERY:
+            return True
+        return not self._is_confirmed_later(run) and ((idle and pending > 0) or pending >= WINDOW)
+
+    def _is_confirmed_later(self, run: Run) -> bool:
+        """Whether to go on meanwhile: as long as more rows may come."""
+        return isinstance(run, SupportsConfirmation) and not self._has_ended()
+
     def _carry_one(self, run: Run, load: Load) -> bool:
+        if load.pending >= WINDOW:
+            return False
         entries = load.tail.read()
         for damage in damages(entries):
             self._tell_once("damaged", str(damage), str(damage))
         rows = [entry.value for entry in entries if isinstance(entry.value, Row)]
-        load.pending += len(rows)
+        taken: list[Row] = []
         for has_table, group in groupby(rows, key=lambda row: row.table is not None):
-            self._hand_over(run, load, self._fresh(run, list(group)), has_table)
+            taken += self._hand_over(run, load, list(group), has_table)
+        if entries:
+            load.mark(rows, taken[-1] if taken else None)
         return bool(entries)
 
-    def _hand_over(self, run: Run, load: Load, rows: list[Row], has_table: bool) -> None:
-        """Give rows to the backend, their axes bound first; what it will never take is set aside."""
-        if not rows:
-            return
-        placed = self._place(run, rows)
+    def _hand_over(self, run: Run, load: Load, rows: list[Row], has_table: bool) -> list[Row]:
+        """Give rows to the backend, their axes bound first; those that it took, now or before.
+
+        What it will never take is set aside.
+        """
+        fresh = self._fresh(run, rows)
+        if not fresh:
+            return rows
+        placed = self._place(run, fresh)
         try:
             if has_table:
                 self._log_tables(run, placed)
@@ -209,6 +233,9 @@ class Courier:
         except Rejected as rejected:
             load.delivery.set_aside(rejected.rows, scrub_text(rejected.reason, self._secrets))
             self._tell_once("rejected", rejected.reason, _rejection(rejected))
+            refused = {(row.session, row.seq) for row in rejected.rows}
+            return [row for row in rows if (row.session, row.seq) not in refused]
+        return rows
 
     def _tell_once(self, kind: Kind, reason: str, message: str) -> None:
         """The first of its reason; the others are in the delivery's file."""
@@ -247,10 +274,15 @@ class Courier:
         return [row for row in rows if row.seq > known[row.writer, row.session]]
 
     def _acknowledge(self, run: Run, pending: int) -> None:
-        if pending:
-            run.flush(FLUSH_TIMEOUT)
-        for load in self._loads:
-            load.acknowledge()
+        if isinstance(run, SupportsConfirmation) and self._is_confirmed_later(run):
+            run.tend()
+            for load in self._loads:
+                load.acknowledge_confirmed(run)
+        else:
+            if pending:
+                run.flush(FLUSH_TIMEOUT)
+            for load in self._loads:
+                load.acknowledge()
         self._exchange(run)
         self._flushed = time.monotonic()
 

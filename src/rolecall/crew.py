@@ -17,10 +17,11 @@ from pathlib import Path
 from rolecall.axes import AxisBook
 from rolecall.claims import HEARTBEAT, newest, sessions, this_process
 from rolecall.config import MonitorConfig
-from rolecall.courier import POLL, Courier, Destination, Load, News
+from rolecall.courier import POLL, Courier, Destination, News
 from rolecall.delivery import Delivery, delivered, is_carried
 from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict
 from rolecall.layout import LAUNCH, Layout
+from rolecall.load import Load
 from rolecall.plan import BackendPlan
 from rolecall.registry import Backend
 from rolecall.secrets import scrub_text, scrub_trace
@@ -159,8 +160,8 @@ class Crew:
                 while is_carried(self._layout, backend, self._writer):
                     time.sleep(POLL)
 
-    def _wait_for_roles(self, backend: str) -> Callable[[Courier], bool]:
-        def wait(courier: Courier) -> bool:
+    def _wait_for_roles(self, backend: str) -> Callable[[Callable[[float], None]], bool]:
+        def wait(stand_by: Callable[[float], None]) -> bool:
             """Until every role has ended and its courier too; one that gets nowhere is not waited for.
 
             A launcher that came after this one has the run from then on, so this one leaves it open.
@@ -173,7 +174,7 @@ class Crew:
                     before, carried = carried, -1 if self._live_roles() else self._carried(backend)
                     if carried != before or carried < 0:
                         moved = time.monotonic()
-                courier.wait(LOOK)
+                stand_by(LOOK)
             return not self._is_followed()
 
         return wait

@@ -57,9 +57,9 @@ class TicketOffice:
         return f"{run_id}-{slug_of(self.writer).replace('@', '-')}" if separate else run_id
 
     def _run_config(self, *, shared: bool) -> Mapping[str, Any]:
-        """A run of a role's own also shows the job's config; in a shared one the primary's run has that."""
-        own = self._header(self.writer).get("config") or {}
-        return own if shared else {**(self._header(LAUNCH).get("config") or {}), **own}
+        """The job's; a run of a role's own shows the role's too, and a shared one is told that by the courier."""
+        job = self._header(LAUNCH).get("config") or {}
+        return job if shared else {**job, **(self._header(self.writer).get("config") or {})}
 
     def _pid(self) -> int:
         return int(self._header(self.writer).get("owner", {}).get("pid", 0))
