@@ -21,10 +21,15 @@ nox.options.reuse_venv = "yes"
 LOCKS = Path("requirements")
 BESIDE = ("-n", "2")
 """Many tests wait for processes and servers, so two at a time take little more than half as long."""
+WAITING = ("-n", "4")
+"""wandb's SDK waits for most of the time: 5 s or 30 s for each upload."""
 MLFLOW = "plugins/rolecall-mlflow"
 TENSORBOARD = "plugins/rolecall-tensorboard"
-ALL = (".", MLFLOW, TENSORBOARD)
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # nothing here calls home
+WANDB = "plugins/rolecall-wandb"
+PLUGINS = (MLFLOW, TENSORBOARD, WANDB)
+ALL = (".", *PLUGINS)
+# nothing here calls home
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "WANDB_ERROR_REPORTING": "false"}
 # What builds our distributions is locked too, and apart from what they are tested beside.
 BUILD = {f"{tool}_BUILD_CONSTRAINT": f"{LOCKS}/build.txt" for tool in ("UV", "PIP")}
 
@@ -51,6 +56,7 @@ nox.options.sessions = [
     "mlflow",
     # The client is tried at its oldest beside sqlite; the oldest server, which takes minutes, by name.
     f"mlflow_server({versions('mlflow_server')[-1]})",
+    "wandb",
     "install",
     "demo",
 ]
@@ -99,6 +105,22 @@ def mlflow_server(session: nox.Session, version: str) -> None:
     install(session, f"mlflow_server-{version}", ".", MLFLOW)
     # a file of tests to a worker, as each file starts a server of its own
     session.run("pytest", *BESIDE, "--dist", "loadfile", "-m", "servers", f"{MLFLOW}/tests", *session.posargs)
+
+
+@nox.session
+@matrix("wandb")
+def wandb(session: nox.Session, version: str) -> None:
+    """rolecall-wandb beside one version of wandb, against an emulator of its server on this machine."""
+    install(session, f"wandb-{version}", ".", WANDB)
+    session.run("pytest", *WAITING, f"{WANDB}/tests", *session.posargs)
+
+
+@nox.session
+@matrix("wandb")
+def wandb_jobs(session: nox.Session, version: str) -> None:
+    """Whole jobs, minutes long, with every binding looked at each second. By name only."""
+    install(session, f"wandb-{version}", ".", WANDB)
+    session.run("pytest", *WAITING, "-m", "servers", f"{WANDB}/tests", *session.posargs)
 
 
 @nox.session(name="install")
@@ -159,11 +181,11 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Mypy, strict, on sources, tests and the files beside them."""
     install(session, "dev", *ALL)
-    session.run("mypy", "noxfile.py", "conftest.py", "src", f"{MLFLOW}/src", f"{TENSORBOARD}/src")
+    session.run("mypy", "noxfile.py", "conftest.py", "src", *[f"{path}/src" for path in PLUGINS])
     # each directory by itself: tests are no package, and two distributions may have one file name
     session.run("mypy", "--explicit-package-bases", "tests")
-    for tests in (f"{MLFLOW}/tests", f"{TENSORBOARD}/tests"):
-        session.run("mypy", tests)
+    for path in PLUGINS:
+        session.run("mypy", f"{path}/tests")
 
 
 @nox.session
@@ -192,6 +214,7 @@ def lock(session: nox.Session) -> None:
         "tensorboard": (*core, f"{TENSORBOARD}/pyproject.toml", "--group", "read-tensorboard"),
         "mlflow": (*core, *with_mlflow),
         "mlflow_server": (*core, *with_mlflow),
+        "wandb": (*core, f"{WANDB}/pyproject.toml"),
     }
     for cell in sorted(LOCKS.glob("*.in")):
         resolve(session, cell.stem, str(cell), *groups[cell.stem.partition("-")[0]])
@@ -204,7 +227,7 @@ def lock(session: nox.Session) -> None:
 
 def resolve(session: nox.Session, name: str, *sources: str) -> None:
     """Write one lock: for every platform, with hashes, without this repository's own distributions."""
-    ours = ("rolecall", "rolecall-mlflow", "rolecall-tensorboard")
+    ours = ("rolecall", *(Path(path).name for path in PLUGINS))
     omit = [argument for name in ours for argument in ("--no-emit-package", name)]
     session.run(
         *("uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"),

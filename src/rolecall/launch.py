@@ -33,9 +33,9 @@ logger = logging.getLogger("rolecall")
 CLOSING = 30.0
 QUIET = 10.0
 """Seconds that a launcher waits for the couriers of a job that it is about to set aside."""
-# TensorBoard's event files go with the job, or a new one's curves would run on from the old one's.
+# TensorBoard's event files go with the job, or a new one's curves would run on from the old one's; so do wandb's.
 # The record goes last: while it is there, a launcher that dies half-way is followed by one that goes on with this.
-_OURS = ("journal", "axes", "delivery", "courier", "tensorboard", "run.json")
+_OURS = ("journal", "axes", "delivery", "courier", "tensorboard", "wandb", "run.json")
 
 
 class Job:

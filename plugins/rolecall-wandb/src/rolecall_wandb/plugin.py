@@ -1,0 +1,83 @@
+"""The hooks of rolecall's wandb backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from rolecall.backend import Run, RunTicket, SharedRunSupport
+from rolecall.errors import BackendRefused
+from rolecall.hookspecs import hookimpl
+from rolecall_wandb.args import WandbArgs
+from rolecall_wandb.situation import mode, what_hinders, what_is_missing, what_key_is_missing
+
+if TYPE_CHECKING:
+    from rolecall_wandb.server import Server
+
+__all__ = ["backend_args", "declare_axes", "open_run", "prepare", "supports_shared_run"]
+
+
+@hookimpl
+def backend_args() -> type[BaseModel]:
+    """See `WandbArgs`."""
+    return WandbArgs
+
+
+@hookimpl
+def supports_shared_run(args: BaseModel) -> SharedRunSupport:
+    """Online, with a key, and an SDK that can."""
+    reason = what_hinders(_ours(args))
+    return SharedRunSupport(supported=reason is None, reason=reason or "")
+
+
+@hookimpl
+def prepare(ticket: RunTicket, args: BaseModel) -> None:
+    """See that the server knows the key, before any role opens a run of its own."""
+    _require(_ours(args))
+
+
+@hookimpl
+def open_run(ticket: RunTicket, args: BaseModel) -> Run:
+    """Open, join or resume the run; who comes first does not matter, as the id is rolecall's own."""
+    ours = _ours(args)
+    server = _require(ours)
+    if server is None:
+        from rolecall_wandb.offline import open_offline
+
+        return open_offline(ticket, ours)
+    if not ticket.shared:
+        from rolecall_wandb.separate import SeparateRun
+
+        return SeparateRun(ticket, ours, server)
+    if reason := what_hinders(ours):
+        raise BackendRefused(reason)
+    from rolecall_wandb.shared import SharedRun
+
+    return SharedRun(ticket, ours, server)
+
+
+@hookimpl
+def declare_axes(run: Any, axes: Mapping[str, str]) -> None:
+    """Bind each key, by its full name, in this writer's definitions too."""
+    run.define(axes)
+
+
+def _require(args: WandbArgs) -> Server | None:
+    """The server, which knows the key; `None` if wandb is offline or off."""
+    if missing := what_is_missing():
+        raise BackendRefused(missing)
+    if mode(args).value != "online":
+        return None
+    if missing := what_key_is_missing(args):
+        raise BackendRefused(missing)
+    from rolecall_wandb.server import server_of
+
+    server = server_of(args)
+    server.require_key()
+    return server
+
+
+def _ours(args: BaseModel) -> WandbArgs:
+    return args if isinstance(args, WandbArgs) else WandbArgs.model_validate(args.model_dump())

@@ -1,0 +1,114 @@
+"""A run of a role's own, on a server."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from rolecall.backend import Row, RunTicket, Status
+from rolecall.errors import Rejected, Unavailable
+from rolecall_wandb.args import WandbArgs
+from rolecall_wandb.history import TOO_LATE, History
+from rolecall_wandb.sdk import TRANSMIT_EVERY, init
+from rolecall_wandb.server import RunPath, Server
+from rolecall_wandb.watch import LOST, Watch
+
+__all__ = ["SeparateRun"]
+
+SETTLE: Final = 2 * TRANSMIT_EVERY + 10.0
+POLL: Final = 0.5
+
+
+class SeparateRun:
+    """A run that one writer writes alone; what counts as held are whole lines of its history."""
+
+    def __init__(self, ticket: RunTicket, args: WandbArgs, server: Server) -> None:
+        self._ticket = ticket
+        self._args = args
+        self._server = server
+        self._open()
+
+    def _open(self) -> None:
+        self._run = init(self._ticket, self._args)
+        self._is_open = True
+        self._watch = Watch(self._server, RunPath(self._run.entity, self._run.project, self._run.id))
+        self._history = History(self._run, self._watch.look().lines if self._run.resumed else 0)
+        self._handed: dict[int, int] = {}
+        self._held: dict[int, int] = {}
+        self._waiting: deque[tuple[int, Row]] = deque()
+
+    @property
+    def id(self) -> str:
+        """The run's id in wandb."""
+        return str(self._run.id)
+
+    @property
+    def url(self) -> str | None:
+        """The run's page."""
+        return self._run.url
+
+    def log(self, rows: Sequence[Row]) -> None:
+        """See `rolecall.Run`."""
+        if not self._waiting:
+            self._watch.moved()
+        late = [row for row in rows if not self._log_one(row)]
+        if late:
+            raise Rejected(late, TOO_LATE)
+
+    def log_table(self, row: Row) -> None:
+        """See `rolecall.SupportsTables`. The SDK uploads it before this returns."""
+        self.log([row])
+
+    def held(self, writer: str, session: int) -> int:
+        """See `rolecall.SupportsProgress`: what a living SDK has taken will get there."""
+        return self._handed.get(session, 0)
+
+    def confirmed(self, writer: str, session: int) -> int:
+        """See `rolecall.SupportsConfirmation`."""
+        return self._held.get(session, 0)
+
+    def tend(self) -> None:
+        """See `rolecall.SupportsConfirmation`."""
+        if self._waiting and self._watch.is_due():
+            self._look()
+            if self._waiting and self._watch.is_stalled():
+                self._lose()
+
+    def flush(self, timeout: float) -> None:
+        """See `rolecall.Run`. A last line that was not committed is, as at the end of the run."""
+        self._history.commit()
+        deadline = time.monotonic() + min(timeout, SETTLE)
+        while self._waiting and time.monotonic() < deadline:
+            self._look()
+            if self._waiting:
+                time.sleep(POLL)
+        if self._waiting:
+            self._lose()
+
+    def close(self, status: Status) -> None:
+        """See `rolecall.Run`."""
+        if self._is_open:
+            self._is_open = False
+            self._run.finish(exit_code=0 if status == "finished" else 1)
+
+    def _log_one(self, row: Row) -> bool:
+        line = self._history.log(row)
+        if line is not None:
+            self._waiting.append((line, row))
+            self._handed[row.session] = row.seq
+        return line is not None
+
+    def _look(self) -> None:
+        lines = self._watch.look().lines
+        while self._waiting and self._waiting[0][0] <= lines:
+            _, row = self._waiting.popleft()
+            self._held[row.session] = row.seq
+            self._watch.moved()
+
+    def _lose(self) -> None:
+        """The SDK will not bring these rows any more: they are read again, and go through a new one."""
+        self.close("finished")
+        self._open()
+        raise Unavailable(LOST)

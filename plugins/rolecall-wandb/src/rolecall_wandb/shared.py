@@ -1,0 +1,209 @@
+"""One writer's part in a run that all roles of a job write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from rolecall.backend import Row, RunTicket, Status
+from rolecall.errors import Unavailable
+from rolecall_wandb.args import WandbArgs
+from rolecall_wandb.definitions import Definitions
+from rolecall_wandb.sdk import TRANSMIT_EVERY, init
+from rolecall_wandb.server import RunPath, RunState, Server
+from rolecall_wandb.tables import table_of
+from rolecall_wandb.watch import LOST, Watch
+
+if TYPE_CHECKING:
+    import wandb
+
+__all__ = ["PROGRESS", "SharedRun"]
+
+PROGRESS: Final = "_rolecall/"
+"""In the run's summary, before a writer's name: session and seq of the last row that the server holds of it."""
+
+CHECK_EVERY: Final = {True: 10.0, False: 60.0}
+"""Seconds between looks at the bindings that the server holds: of the primary, of the others."""
+REPAIR_AFTER: Final = 15.0
+"""Seconds to wait for a repair to arrive before the next; the SDK holds an upload back for 5 (0.31.0)."""
+SETTLE: Final = TRANSMIT_EVERY + 10.0
+"""Seconds for the last rows to arrive by themselves, before the SDK's run is ended to press them out."""
+POLL: Final = 0.5
+EVERYTHING: Final = (1 << 63) - 1
+
+
+class SharedRun:
+    """One writer's part in a run.
+
+    Every row is a line of history, whose `_step` the server counts in the order of arrival. How far the writer got
+    stands in the run's summary, which the SDK transmits with the lines it belongs to or after them: so what the
+    server shows there is a proof that it holds the rows.
+    """
+
+    def __init__(self, ticket: RunTicket, args: WandbArgs, server: Server) -> None:
+        self._ticket = ticket
+        self._args = args
+        self._known: dict[str, str] = {}
+        self._configs: dict[str, Mapping[str, Any]] = {}
+        self._handed: dict[str, tuple[int, int]] = {}
+        self._held: dict[str, tuple[int, int]] = {}
+        self._checked = self._repaired = time.monotonic()
+        self._run, self._definitions = self._join()
+        self._is_open = True
+        self._watch = Watch(server, RunPath(self._run.entity, self._run.project, self._run.id))
+        self._learn(self._watch.look(summary=True))
+
+    @property
+    def id(self) -> str:
+        """The run's id in wandb, which is rolecall's own."""
+        return str(self._run.id)
+
+    @property
+    def url(self) -> str | None:
+        """The run's page."""
+        return self._run.url
+
+    def log(self, rows: Sequence[Row]) -> None:
+        """See `rolecall.Run`."""
+        self._reopen_if_ended()
+        for row in rows:
+            self._run.log({**row.metrics, "_timestamp": row.time})
+        self._mark(rows)
+
+    def log_table(self, row: Row) -> None:
+        """See `rolecall.SupportsTables`. The SDK uploads it before this returns."""
+        self._reopen_if_ended()
+        self._run.log({**table_of(row), **row.metrics, "_timestamp": row.time})
+        self._mark([row])
+
+    def define(self, axes: Mapping[str, str]) -> None:
+        """Bind keys to their axes."""
+        self._known.update(axes)
+        self._definitions.define(axes)
+
+    def merge_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
+        """See `rolecall.SupportsConfig`: each writer's config under its name, beside the job's."""
+        self._configs.update(config)
+        job = self._ticket.config
+        told = {writer: {**_mapping(job.get(writer)), **own} for writer, own in config.items()}
+        self._run.config.update(told, allow_val_change=True)  # type: ignore[no-untyped-call]
+
+    def held(self, writer: str, session: int) -> int:
+        """See `rolecall.SupportsProgress`: what a living SDK has taken will get there."""
+        return max(_seq(self._held.get(writer), session), _seq(self._handed.get(writer), session))
+
+    def confirmed(self, writer: str, session: int) -> int:
+        """See `rolecall.SupportsConfirmation`."""
+        return _seq(self._held.get(writer), session)
+
+    def tend(self) -> None:
+        """See `rolecall.SupportsConfirmation`: ask how far the server got, and repair its bindings."""
+        now = time.monotonic()
+        checks = now - self._checked >= CHECK_EVERY[self._ticket.primary]
+        if self._watch.is_due() and (checks or self._is_waiting()):
+            was_away = self._watch.was_away
+            state = self._watch.look(summary=self._is_waiting(), config=checks)
+            self._learn(state)
+            if was_away:
+                self._repair()
+            if checks:
+                self._check(state)
+            self._require_progress()
+
+    def flush(self, timeout: float) -> None:
+        """See `rolecall.Run`. Rows that do not arrive by themselves are pressed out by ending the SDK's run."""
+        deadline = time.monotonic() + min(timeout, SETTLE)
+        while self._is_waiting() and time.monotonic() < deadline:
+            self._learn(self._watch.look(summary=True))
+            if self._is_waiting():
+                time.sleep(POLL)
+        if self._is_waiting() and self._is_open:
+            self._finish("finished")
+            self._learn(self._watch.look(summary=True))
+        if self._is_waiting():
+            self._lose()
+
+    def close(self, status: Status) -> None:
+        """See `rolecall.Run`; a primary uploads all bindings once more, and then ends the run."""
+        if self._is_open:
+            if self._ticket.primary:
+                self._definitions.touch()
+            self._finish(status)
+
+    def _join(self) -> tuple[wandb.Run, Definitions]:
+        run = init(self._ticket, self._args)
+        definitions = Definitions(run)
+        definitions.define(self._known)
+        return run, definitions
+
+    def _reopen_if_ended(self) -> None:
+        if not self._is_open:
+            self._run, self._definitions = self._join()
+            self._is_open = True
+            self.merge_config(self._configs)
+            self._watch.moved()
+
+    def _mark(self, rows: Sequence[Row]) -> None:
+        if not self._is_waiting():
+            self._watch.moved()
+        for row in rows:
+            self._handed[row.writer] = (row.session, row.seq)
+        marks = {row.writer: f"{row.session}:{row.seq}" for row in rows}
+        self._run.summary.update({PROGRESS + writer: mark for writer, mark in marks.items()})
+
+    def _is_waiting(self) -> bool:
+        """Whether the SDK has rows that the server is not known to hold."""
+        return any(self._held.get(writer, (0, 0)) < handed for writer, handed in self._handed.items())
+
+    def _learn(self, state: RunState) -> None:
+        self._watch.was_away = False
+        for key, value in state.summary.items():
+            if key.startswith(PROGRESS):
+                self._learn_one(key.removeprefix(PROGRESS), str(value))
+
+    def _learn_one(self, writer: str, mark: str) -> None:
+        session, _, seq = mark.partition(":")
+        if session.isdecimal() and seq.isdecimal():
+            told = (int(session), int(seq))
+            if told > self._held.get(writer, (0, 0)):
+                self._held[writer] = told
+                self._watch.moved()
+
+    def _check(self, state: RunState) -> None:
+        self._checked = time.monotonic()
+        if self._definitions.missing(state.config):
+            self._repair()
+
+    def _repair(self) -> None:
+        if time.monotonic() - self._repaired >= REPAIR_AFTER:
+            self._repaired = time.monotonic()
+            self._definitions.touch()
+
+    def _require_progress(self) -> None:
+        if self._is_waiting() and self._watch.is_stalled():
+            self._lose()
+
+    def _lose(self) -> None:
+        """The SDK will not bring these rows any more: they are read again, and go through a new one."""
+        with suppress(Exception):
+            self._finish("finished")
+        self._handed.clear()
+        raise Unavailable(LOST)
+
+    def _finish(self, status: Status) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._run.finish(exit_code=0 if status == "finished" else 1)
+
+
+def _seq(known: tuple[int, int] | None, session: int) -> int:
+    """How much of a session is known: all, if a later one has begun."""
+    if known is None or known[0] < session:
+        return 0
+    return known[1] if known[0] == session else EVERYTHING
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

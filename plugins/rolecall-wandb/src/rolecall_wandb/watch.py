@@ -1,0 +1,63 @@
+"""Looks at what the server holds of a run, no oftener than that costs, and tells when it has stopped to grow."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from rolecall.errors import Unavailable
+from rolecall_wandb.server import RunPath, RunState, Server
+
+__all__ = ["LOST", "Watch"]
+
+LOOK_EVERY: Final = 5.0
+COST: Final = 20
+"""A look that took a second is followed by none for this many."""
+STALL: Final = 90.0
+"""Seconds after which rows that a reachable server does not hold count as lost. The SDK tries a failed transmission
+again after at most 60 (`x_file_stream_retry_wait_max_seconds`, 0.31.0)."""
+
+LOST: Final = (
+    "wandb has not taken all rows that its SDK sent (its debug-internal.log says why); they are sent again"
+)
+
+
+class Watch:
+    """What the server was last seen to hold of one run."""
+
+    def __init__(self, server: Server, path: RunPath) -> None:
+        self.was_away = False
+        self._server = server
+        self._path = path
+        self._next = 0.0
+        self._moved = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether it is time to look again."""
+        return time.monotonic() >= self._next
+
+    def look(self, *, summary: bool = False, config: bool = False) -> RunState:
+        """What the server holds now.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        began = time.monotonic()
+        try:
+            found = self._server.look_up(self._path, summary=summary, config=config)
+        except Unavailable:
+            self.was_away = True
+            self.moved()
+            raise
+        finally:
+            now = time.monotonic()
+            self._next = now + max(LOOK_EVERY, COST * (now - began))
+        return found or RunState()
+
+    def moved(self) -> None:
+        """The server took something, or could not: either way it has as long as before from now on."""
+        self._moved = time.monotonic()
+
+    def is_stalled(self) -> bool:
+        """Whether the server answers, and has taken nothing for too long."""
+        return time.monotonic() - self._moved > STALL
