@@ -14,18 +14,23 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from rolecall_wandb.args import WandbArgs
 
-__all__ = ["HOSTED", "OLDEST", "Said", "api_key", "base_url", "mode", "what_hinders", "what_is_missing"]
+__all__ = ["OLDEST", "Said", "api_key", "base_url", "mode", "what_hinders", "what_is_missing"]
 
 OLDEST: Final = (0, 19, 10)
 """The oldest wandb that is tested. Shared mode is public since 0.19.9."""
 
-HOSTED: Final = "https://api.wandb.ai"
+_HOSTED: Final = "https://api.wandb.ai"
+_HOSTED_HOSTS: Final = ("api.wandb.ai", "api.forge.coreweave.com")
+"""wandb's own cloud by its names; 0.31 goes by the second, and takes the first one's key for it (`lib/urls.py`)."""
+_MOVES_SETTINGS: Final = (0, 19, 11)
+"""The first wandb that looks for its settings where WANDB_CONFIG_DIR says."""
 _ALIASES: Final = {"dryrun": "offline", "run": "online", "shared": "online"}
 _TRUE: Final = {"1", "true", "t", "yes", "y", "on"}
 
@@ -40,14 +45,21 @@ class Said:
 
 def what_is_missing() -> str | None:
     """What has to be installed, in words that a user can act on; `None` if nothing."""
-    oldest = ".".join(map(str, OLDEST))
-    try:
-        found = version("wandb")
-    except PackageNotFoundError:
+    found, oldest = _version(), ".".join(map(str, OLDEST))
+    if not found:
         return f"wandb is not installed; run: pip install 'wandb>={oldest}'"
-    if tuple(int(number) for number in re.findall(r"\d+", found)[:3]) < OLDEST:
-        return f"wandb {found} cannot share a run reliably; run: pip install 'wandb>={oldest}'"
+    if found < OLDEST:
+        told = ".".join(map(str, found))
+        return f"wandb {told} is too old to share a run reliably; run: pip install 'wandb>={oldest}'"
     return None
+
+
+def _version() -> tuple[int, ...]:
+    """The installed version's numbers; empty if there is none."""
+    try:
+        return tuple(int(number) for number in re.findall(r"\d+", version("wandb"))[:3])
+    except PackageNotFoundError:
+        return ()
 
 
 def what_hinders(args: WandbArgs) -> str | None:
@@ -97,7 +109,18 @@ def _mode_of_switches() -> Said:
 def base_url(args: WandbArgs) -> str:
     """The server."""
     found = _setting("base_url")
-    return args.base_url or (found.value.rstrip("/") if found else HOSTED)
+    return args.base_url or (found.value.rstrip("/") if found else _default_url())
+
+
+def _default_url() -> str:
+    """The installed SDK's own default, which its sources say: importing it would take more than a second."""
+    spec = find_spec("wandb")
+    source = Path(spec.origin).parent / "sdk/lib/urls.py" if spec and spec.origin else Path()
+    try:
+        found = re.search(r'^DEFAULT_BASE_URL = "(.+)"$', source.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return _HOSTED
+    return found[1] if found else _HOSTED
 
 
 def api_key(args: WandbArgs) -> str | None:
@@ -128,7 +151,8 @@ def _settings_files() -> Iterator[Path]:
     """The working directory's, which `wandb init` and `wandb offline` write, then the user's."""
     hidden = Path.cwd() / ".wandb"
     yield (hidden if hidden.is_dir() else Path.cwd() / "wandb") / "settings"
-    yield Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser() / "settings"
+    moved = os.environ.get("WANDB_CONFIG_DIR") if _version() >= _MOVES_SETTINGS else None
+    yield Path(moved or "~/.config/wandb").expanduser() / "settings"
 
 
 def _read(path: Path) -> Mapping[str, str]:
@@ -144,10 +168,12 @@ def _key_of_netrc(url: str) -> str | None:
     path = next((path for path in _netrc_files() if path.is_file()), None)
     host = urlsplit(url).netloc
     try:
-        found = netrc.netrc(str(path)).authenticators(host) if path else None
+        kept = netrc.netrc(str(path)) if path else None
     except (netrc.NetrcParseError, OSError):
         return None
-    return found[2] if found else None
+    hosts = (host, *_HOSTED_HOSTS) if host in _HOSTED_HOSTS else (host,)
+    found = [kept.hosts[name][2] for name in hosts if kept and name in kept.hosts]
+    return found[0] if found else None
 
 
 def _netrc_files() -> Iterator[Path]:
