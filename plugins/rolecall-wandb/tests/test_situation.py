@@ -195,6 +195,6 @@ def test_an_identity_token_is_a_credential(place: Path, monkeypatch: pytest.Monk
 def test_an_sdk_that_is_too_old_is_refused(
     place: Path, monkeypatch: pytest.MonkeyPatch, installed: str, is_old: bool
 ) -> None:
-    monkeypatch.setattr(rolecall_wandb.situation, "version", lambda name: installed)
+    monkeypatch.setattr(rolecall_wandb.situation, "version", lambda _: installed)
     reason = what_hinders(WandbArgs.model_validate({"api_key": KEY}))
     assert ("is too old" in (reason or "")) == is_old

@@ -28,7 +28,7 @@ class History:
     def __init__(self, run: wandb.Run, lines: int = 0) -> None:
         self.lines = lines
         self._run = run
-        self._least = run.step
+        self._least = run.starting_step  # `run.step` of a resumed run is 0 (0.31.0)
         self._open: int | None = None
 
     def log(self, row: Row) -> int | None:

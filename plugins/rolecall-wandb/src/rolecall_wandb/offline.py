@@ -31,7 +31,8 @@ class OfflineRun:
     """
 
     def __init__(self, ticket: RunTicket, args: WandbArgs) -> None:
-        self._run = init(ticket, args)
+        self._sdk = init(ticket, args)
+        self._run = self._sdk.run
         self._history = History(self._run)
         self._logged = 0.0
 
@@ -63,7 +64,7 @@ class OfflineRun:
 
     def close(self, status: Status) -> None:
         """See `rolecall.Run`."""
-        self._run.finish(exit_code=0 if status == "finished" else 1)
+        self._sdk.finish(status)
 
 
 class NoRun:

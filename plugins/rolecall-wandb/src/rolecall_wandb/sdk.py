@@ -6,19 +6,21 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rolecall.backend import RunTicket
+from rolecall.backend import RunTicket, Status
 from rolecall.errors import BackendRefused, Unavailable
 from rolecall_wandb.args import WandbArgs
+from rolecall_wandb.service import Service, with_own_service
 from rolecall_wandb.situation import base_url, mode
 from rolecall_wandb.surroundings import settings_of_role
 
 if TYPE_CHECKING:
     import wandb
 
-__all__ = ["TRANSMIT_EVERY", "WRITE_EVERY", "init"]
+__all__ = ["TRANSMIT_EVERY", "WRITE_EVERY", "OpenRun", "init"]
 
 TRANSMIT_EVERY: Final = 5.0
 """Seconds between transmissions of a run's rows. The SDK's own 15 would make every role's last rows wait as long."""
@@ -31,26 +33,46 @@ _NAMES: Final = ("NAME", "NOTES", "TAGS", "JOB_TYPE", "RUN_GROUP")
 """Variables from which the SDK names a run; those of a later joiner would overwrite the primary's."""
 
 
-def init(ticket: RunTicket, args: WandbArgs) -> wandb.Run:
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run of the SDK, with a service process of its own."""
+
+    run: wandb.Run
+    service: Service
+
+    def finish(self, status: Status) -> None:
+        """Upload what is left, tell the server the end if that is this writer's to tell, and end the service."""
+        self.run.finish(exit_code=0 if status == "finished" else 1)
+        self.service.end()
+
+
+def init(ticket: RunTicket, args: WandbArgs) -> OpenRun:
     """Open, join or resume a run.
 
     Raises:
         Unavailable: not now; it may be tried again.
         BackendRefused: an argument that this SDK does not know, or credentials that it cannot use.
     """
-    with _environment(ticket, args):
-        import wandb
+    return OpenRun(*with_own_service(lambda: _init_here(ticket, args)))
 
-        settings = _settings(ticket, args)
-        try:
-            return wandb.init(**_arguments(ticket, args), settings=settings)
-        except wandb.errors.AuthenticationError as error:
-            raise BackendRefused(f"wandb cannot use these credentials: {error}") from error
-        except wandb.errors.UsageError as error:
-            raise BackendRefused(f"wandb refuses: {error}") from error
-        except Exception as error:
-            _tear_down()
-            raise Unavailable(f"wandb.init failed: {_describe(error)}") from error
+
+def _init_here(ticket: RunTicket, args: WandbArgs) -> wandb.Run:
+    with _environment(ticket, args):
+        return _init(ticket, args)
+
+
+def _init(ticket: RunTicket, args: WandbArgs) -> wandb.Run:
+    import wandb
+
+    settings = _settings(ticket, args)
+    try:
+        return wandb.init(**_arguments(ticket, args), settings=settings)
+    except wandb.errors.AuthenticationError as error:
+        raise BackendRefused(f"wandb cannot use these credentials: {error}") from error
+    except wandb.errors.UsageError as error:
+        raise BackendRefused(f"wandb refuses: {error}") from error
+    except Exception as error:
+        raise Unavailable(f"wandb.init failed: {_describe(error)}") from error
 
 
 def _arguments(ticket: RunTicket, args: WandbArgs) -> dict[str, Any]:
@@ -134,11 +156,7 @@ def _directory(ticket: RunTicket, args: WandbArgs) -> Path:
 
 @contextmanager
 def _environment(ticket: RunTicket, args: WandbArgs) -> Iterator[None]:
-    """Hide from the SDK what is not meant for this process' run.
-
-    A process that inherits WANDB_SERVICE would join its parent's service, and could not open the run (wandb#10434).
-    """
-    os.environ.pop("WANDB_SERVICE", None)
+    """Hide from the SDK what is not meant for this process' run."""
     names = [f"WANDB_{name}" for name in _IDENTITY + (() if ticket.primary else _NAMES)]
     hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
     if args.api_key is not None:  # 0.19 takes a key from nowhere else
@@ -147,14 +165,6 @@ def _environment(ticket: RunTicket, args: WandbArgs) -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
-
-
-def _tear_down() -> None:
-    """After a failed `init` the SDK's service is in no state to try again; but it may serve other runs too."""
-    import wandb
-
-    if wandb.setup().most_recent_active_run is None:
-        wandb.teardown()
 
 
 def _describe(error: Exception) -> str:

@@ -31,8 +31,9 @@ class SeparateRun:
         self._open()
 
     def _open(self) -> None:
-        self._run = init(self._ticket, self._args)
+        self._sdk = init(self._ticket, self._args)
         self._is_open = True
+        self._run = self._sdk.run
         self._watch = Watch(self._server, RunPath(self._run.entity, self._run.project, self._run.id))
         self._history = History(self._run, self._watch.look().lines if self._run.resumed else 0)
         self._handed: dict[int, int] = {}
@@ -91,7 +92,7 @@ class SeparateRun:
         """See `rolecall.Run`."""
         if self._is_open:
             self._is_open = False
-            self._run.finish(exit_code=0 if status == "finished" else 1)
+            self._sdk.finish(status)
 
     def _log_one(self, row: Row) -> bool:
         line = self._history.log(row)

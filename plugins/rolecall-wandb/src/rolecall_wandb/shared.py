@@ -5,19 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rolecall.backend import Row, RunTicket, Status
 from rolecall.errors import Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.definitions import Definitions
-from rolecall_wandb.sdk import TRANSMIT_EVERY, init
+from rolecall_wandb.sdk import init
 from rolecall_wandb.server import RunPath, RunState, Server
 from rolecall_wandb.tables import table_of
 from rolecall_wandb.watch import LOST, Watch
-
-if TYPE_CHECKING:
-    import wandb
 
 __all__ = ["PROGRESS", "SharedRun"]
 
@@ -28,8 +25,8 @@ CHECK_EVERY: Final = {True: 10.0, False: 60.0}
 """Seconds between looks at the bindings that the server holds: of the primary, of the others."""
 REPAIR_AFTER: Final = 15.0
 """Seconds to wait for a repair to arrive before the next; the SDK holds an upload back for 5 (0.31.0)."""
-SETTLE: Final = TRANSMIT_EVERY + 10.0
-"""Seconds for the last rows to arrive by themselves, before the SDK's run is ended to press them out."""
+SETTLE: Final = 10.0
+"""Seconds for the server to show what the SDK has uploaded."""
 POLL: Final = 0.5
 EVERYTHING: Final = (1 << 63) - 1
 
@@ -50,8 +47,7 @@ class SharedRun:
         self._handed: dict[str, tuple[int, int]] = {}
         self._held: dict[str, tuple[int, int]] = {}
         self._checked = self._repaired = time.monotonic()
-        self._run, self._definitions = self._join()
-        self._is_open = True
+        self._join()
         self._watch = Watch(server, RunPath(self._run.entity, self._run.project, self._run.id))
         self._learn(self._watch.look(summary=True))
 
@@ -67,25 +63,28 @@ class SharedRun:
 
     def log(self, rows: Sequence[Row]) -> None:
         """See `rolecall.Run`."""
-        self._reopen_if_ended()
+        self._rejoin_if_ended()
         for row in rows:
             self._run.log({**row.metrics, "_timestamp": row.time})
         self._mark(rows)
 
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`. The SDK uploads it before this returns."""
-        self._reopen_if_ended()
+        self._rejoin_if_ended()
         self._run.log({**table_of(row), **row.metrics, "_timestamp": row.time})
         self._mark([row])
 
     def define(self, axes: Mapping[str, str]) -> None:
-        """Bind keys to their axes."""
+        """Bind keys to their axes; once the last rows are through, that is for the others to do."""
         self._known.update(axes)
-        self._definitions.define(axes)
+        if self._is_open:
+            self._definitions.define(axes)
 
     def merge_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
         """See `rolecall.SupportsConfig`: each writer's config under its name, beside the job's."""
         self._configs.update(config)
+        if not self._is_open:
+            return
         job = self._ticket.config
         told = {writer: {**_mapping(job.get(writer)), **own} for writer, own in config.items()}
         self._run.config.update(told, allow_val_change=True)  # type: ignore[no-untyped-call]
@@ -113,17 +112,20 @@ class SharedRun:
             self._require_progress()
 
     def flush(self, timeout: float) -> None:
-        """See `rolecall.Run`. Rows that do not arrive by themselves are pressed out by ending the SDK's run."""
-        deadline = time.monotonic() + min(timeout, SETTLE)
-        while self._is_waiting() and time.monotonic() < deadline:
-            self._learn(self._watch.look(summary=True))
-            if self._is_waiting():
-                time.sleep(POLL)
-        if self._is_waiting() and self._is_open:
+        """See `rolecall.Run`. Ending the SDK's run presses the last rows out; they would take seconds by themselves."""
+        if self._is_waiting():
+            self._learn(self._watch.look(summary=True))  # a server that is away would hold `finish` up
+        if self._is_waiting():
             self._finish("finished")
-            self._learn(self._watch.look(summary=True))
+            self._await(time.monotonic() + min(timeout, SETTLE))
         if self._is_waiting():
             self._lose()
+
+    def _await(self, deadline: float) -> None:
+        self._learn(self._watch.look(summary=True))
+        while self._is_waiting() and time.monotonic() < deadline:
+            time.sleep(POLL)
+            self._learn(self._watch.look(summary=True))
 
     def close(self, status: Status) -> None:
         """See `rolecall.Run`; a primary uploads all bindings once more, and then ends the run."""
@@ -132,16 +134,16 @@ class SharedRun:
                 self._definitions.touch()
             self._finish(status)
 
-    def _join(self) -> tuple[wandb.Run, Definitions]:
-        run = init(self._ticket, self._args)
-        definitions = Definitions(run)
-        definitions.define(self._known)
-        return run, definitions
+    def _join(self) -> None:
+        self._sdk = init(self._ticket, self._args)
+        self._is_open = True
+        self._run = self._sdk.run
+        self._definitions = Definitions(self._run)
+        self._definitions.define(self._known)
 
-    def _reopen_if_ended(self) -> None:
+    def _rejoin_if_ended(self) -> None:
         if not self._is_open:
-            self._run, self._definitions = self._join()
-            self._is_open = True
+            self._join()
             self.merge_config(self._configs)
             self._watch.moved()
 
@@ -195,7 +197,7 @@ class SharedRun:
     def _finish(self, status: Status) -> None:
         if self._is_open:
             self._is_open = False
-            self._run.finish(exit_code=0 if status == "finished" else 1)
+            self._sdk.finish(status)
 
 
 def _seq(known: tuple[int, int] | None, session: int) -> int:

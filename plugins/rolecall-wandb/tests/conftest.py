@@ -1,0 +1,112 @@
+"""A wandb server on loopback for the real SDK, and jobs of real processes that write to it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rolecall import MonitorConfig
+
+SUPPORT = str(Path(__file__).parent / "support")
+sys.path.insert(0, SUPPORT)
+
+from wandb_emulator import Policy, WandbServer, environment  # noqa: E402 - it is there from here on
+
+ROLE = Path(SUPPORT) / "wandb_role.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The SDK and its own dependencies warn about each other; their warnings are theirs.
+    for item in items:
+        item.add_marker(pytest.mark.filterwarnings("default"))
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Nobody's login, settings or working directory; no test sees what another set."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        del os.environ[name]
+    os.environ.update(HOME=str(elsewhere), WANDB_SILENT="true", WANDB_ERROR_REPORTING="false")
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def policy() -> Policy:
+    """What the server does to a config; a test that tries both parametrizes it."""
+    return Policy.REPLACE
+
+
+@pytest.fixture
+def server(policy: Policy, tmp_path: Path, clean_environment: None) -> Iterator[WandbServer]:
+    with WandbServer(policy) as running:
+        os.environ.update(environment(running, tmp_path))
+        yield running
+
+
+@pytest.fixture
+def make_config(tmp_path: Path) -> Callable[..., MonitorConfig]:
+    """A config of a shared wandb run; keyword arguments differ from it."""
+
+    def make(**settings: Any) -> MonitorConfig:
+        defaults: dict[str, Any] = {
+            "project": "gsm8k",
+            "name": "grpo-1",
+            "monitor_type": "wandb",
+            "shared_run": True,
+            "monitor_dir": tmp_path / "monitor",
+        }
+        return MonitorConfig(**{**defaults, **settings})
+
+    return make
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start_role() -> Iterator[Start]:
+    """Start a role in a process of its own, which logs as `support/wandb_role.py` is told."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(config: MonitorConfig, writer: str, *options: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, str(ROLE), writer, *options],
+            env={**os.environ, **config.to_env()},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """Wait for a condition, with a deadline."""
+
+    def wait(condition: Callable[[], object], timeout: float = 60.0) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {timeout} s"
+            time.sleep(0.05)
+
+    return wait

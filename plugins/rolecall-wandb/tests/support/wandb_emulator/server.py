@@ -1,0 +1,232 @@
+"""The HTTP side: takes requests, lets faults happen, and hands the rest to what is stored."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from wandb_emulator.faults import Fault, Faults, Operation
+from wandb_emulator.graphql import answer, is_upsert
+from wandb_emulator.stored import Policy, State, StoredRun
+
+__all__ = ["KEY", "WandbServer", "environment"]
+
+KEY = "local0000000000000000000000000000000000a"
+"""A key of 40 characters, which is what 0.19.10 wants."""
+
+
+class _Listener(ThreadingHTTPServer):
+    """Knows its connections, so that it can be gone all at once."""
+
+    daemon_threads = True
+    request_queue_size = 256
+    allow_reuse_address = True
+
+    def __init__(self, port: int, state: State, faults: Faults, lock: threading.Lock) -> None:
+        self.state, self.faults, self.lock = state, faults, lock
+        self.connections: set[socket.socket] = set()
+        super().__init__(("127.0.0.1", port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no news."""
+
+    def drop_connections(self) -> None:
+        for connection in list(self.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Listener
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class calls it so
+        """Stay quiet."""
+
+    def do_GET(self) -> None:
+        if self.path == "/_state":
+            with self.server.lock:
+                self._send(200, _summary(self.server.state))
+        else:
+            self._send(404, {})
+
+    def do_PUT(self) -> None:
+        body = self._body()
+        _, _, run, name = self.path.split("/", 3)
+        if not self._fails("upload"):
+            with self.server.lock:
+                self.server.state.run(run).files[name] = body
+            self._send(200, {})
+
+    def do_POST(self) -> None:
+        body = self._body()
+        if not self._knows_key():
+            self._send(401, {"errors": [{"message": "user is not logged in"}]})
+        elif self.path == "/graphql":
+            self._graphql(json.loads(body))
+        elif self.path.endswith("/file_stream"):
+            self._stream(json.loads(body or b"{}"))
+        elif self.path == "/_faults":
+            self._add_faults(json.loads(body))
+        else:
+            self._send(200, {})
+
+    def _graphql(self, asked: Mapping[str, Any]) -> None:
+        query, variables = str(asked["query"]), asked.get("variables") or {}
+        client = self.headers.get("X-Wandb-Client-Id")
+        operation: Operation = "upsert" if is_upsert(query) else "query"
+        fault = self.server.faults.take(operation, client)
+        if self._refuses(fault):
+            return
+        with self.server.lock:
+            data = answer(self.server.state, query, variables, client, f"http://{self.headers['Host']}")
+        self._send_or_lose(fault, {"data": data})
+
+    def _stream(self, body: Mapping[str, Any]) -> None:
+        client = self.headers.get("X-Wandb-Async-Client-Id")
+        fault = self.server.faults.take("stream", client)
+        if self._refuses(fault):
+            return
+        _, _, entity, project, run, _ = self.path.split("/")
+        with self.server.lock:
+            self.server.state.run(run, project, entity).stream(client, body)
+        self._send_or_lose(fault, {"exitcode": None, "limits": {}})
+
+    def _add_faults(self, told: Mapping[str, Any]) -> None:
+        if told.get("clear"):
+            self.server.faults.clear()
+        else:
+            self.server.faults.add(Fault(**told))
+        self._send(200, {})
+
+    def _fails(self, operation: Operation) -> bool:
+        return self._refuses(self.server.faults.take(operation, None))
+
+    def _refuses(self, fault: Fault | None) -> bool:
+        if fault is None:
+            return False
+        time.sleep(fault.delay)
+        if fault.answer is not None:
+            self._send(fault.answer, {"errors": [{"message": "as the test wants it"}]})
+        return fault.answer is not None
+
+    def _send_or_lose(self, fault: Fault | None, value: Mapping[str, Any]) -> None:
+        if fault is not None and fault.loses:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+        else:
+            self._send(200, value)
+
+    def _send(self, status: int, value: Mapping[str, Any]) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _body(self) -> bytes:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        return gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+
+    def _knows_key(self) -> bool:
+        keys = self.server.state.keys
+        told = self.headers.get("Authorization", "").removeprefix("Basic ")
+        return keys is None or base64.b64decode(told).decode().partition(":")[2] in keys
+
+
+class WandbServer:
+    """The server, in threads of this process; a context manager."""
+
+    def __init__(self, policy: Policy = Policy.REPLACE, port: int = 0) -> None:
+        self.faults = Faults()
+        self.state = State(policy=policy)
+        self._lock = threading.Lock()
+        self._start(port)
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def runs(self) -> Mapping[str, StoredRun]:
+        """The runs by their ids."""
+        return self.state.runs
+
+    def run(self, name: str) -> StoredRun:
+        """One run."""
+        return self.state.runs[name]
+
+    def bindings(self, name: str) -> dict[str, str]:
+        """What a poll of the run finds bound, now."""
+        with self._lock:
+            return self.state.runs[name].bindings() if name in self.state.runs else {}
+
+    def stop(self) -> None:
+        """Be gone: connections are cut, new ones refused."""
+        self._listener.shutdown()
+        self._listener.server_close()
+        self._listener.drop_connections()
+
+    def restart(self) -> None:
+        """Be back at the same address, with all that was there."""
+        self._start(self.port)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start(self, port: int) -> None:
+        self._listener = _Listener(port, self.state, self.faults, self._lock)
+        self.port = self._listener.server_address[1]
+        threading.Thread(target=self._listener.serve_forever, args=(0.05,), daemon=True).start()
+
+
+def environment(server: WandbServer, directory: Path) -> dict[str, str]:
+    """What a process' environment needs for the SDK to talk to this server and to nothing else."""
+    return {
+        "WANDB_BASE_URL": server.url,
+        "WANDB_API_KEY": KEY,
+        "WANDB_SILENT": "true",
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_CONFIG_DIR": str(directory / "config"),
+        "WANDB_CACHE_DIR": str(directory / "cache"),
+        "WANDB_DATA_DIR": str(directory / "data"),
+    }
+
+
+def _summary(state: State) -> dict[str, Any]:
+    return {
+        name: {
+            "state": run.state,
+            "bindings": len(run.bindings()),
+            "patterns": run.patterns(),
+            "lines": len(run.history),
+            "upserts": [[one.time, one.client, one.size, len(one.bindings())] for one in run.upserts],
+            "summary": run.summary,
+        }
+        for name, run in state.runs.items()
+    }

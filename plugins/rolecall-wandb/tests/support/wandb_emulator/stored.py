@@ -1,0 +1,206 @@
+"""What the server keeps of its runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+__all__ = ["HistoryLine", "Policy", "State", "StoredRun", "Upsert", "bindings_of", "patterns_of"]
+
+_NAMES = {
+    "displayName": "name",
+    "groupName": "group",
+    "jobType": "job_type",
+    "tags": "tags",
+    "notes": "notes",
+    "program": "program",
+    "host": "host",
+    "commit": "commit",
+    "repo": "repo",
+}
+
+
+class Policy(StrEnum):
+    """What an upsert does to the config that is there."""
+
+    REPLACE = "replace"
+    MERGE = "merge"
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """One upsert of a run, as it came."""
+
+    time: float
+    client: str | None
+    variables: Mapping[str, Any]
+    config: Mapping[str, Any] | None
+    size: int
+
+    def bindings(self) -> dict[str, str]:
+        """The bindings of keys to axes that it carried."""
+        return bindings_of(self.config or {})
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLine:
+    """One line of history, with the step that the server gave it."""
+
+    time: float
+    client: str | None
+    line: Mapping[str, Any]
+    step: int
+
+
+@dataclass(slots=True)
+class StoredRun:
+    """A run, and how it came to be so."""
+
+    id: str
+    entity: str
+    project: str
+    is_shared: bool = False
+    named: dict[str, Any] = field(default_factory=dict)
+    state: str = "running"
+    config: dict[str, Any] = field(default_factory=dict)
+    upserts: list[Upsert] = field(default_factory=list)
+    history: list[HistoryLine] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    events: list[Mapping[str, Any]] = field(default_factory=list)
+    console: dict[str, list[str]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    posts: list[tuple[float, str | None, Mapping[str, Any]]] = field(default_factory=list)
+    exits: list[tuple[float, str | None, int]] = field(default_factory=list)
+    changes: list[tuple[float, dict[str, str]]] = field(default_factory=list)
+    _received: Counter[tuple[str | None, str]] = field(default_factory=Counter)
+
+    def bindings(self) -> dict[str, str]:
+        """Which key is bound to which axis, by the config that the server has now."""
+        return bindings_of(self.config)
+
+    def patterns(self) -> dict[str, str]:
+        """Which pattern is bound to which axis."""
+        return patterns_of(self.config)
+
+    def rows(self, axis: str) -> list[Mapping[str, Any]]:
+        """The lines that carry this key, in the order of their arrival."""
+        return [one.line for one in self.history if axis in one.line]
+
+    def upsert(self, client: str | None, variables: Mapping[str, Any], policy: Policy) -> None:
+        """Take an upsert."""
+        text = variables.get("config")
+        config = json.loads(text) if text else None
+        told = {key: value for key, value in variables.items() if key != "config" and value is not None}
+        self.upserts.append(Upsert(time.time(), client, told, config, len(text or "")))
+        self.named.update({_NAMES[key]: value for key, value in told.items() if key in _NAMES})
+        self.state = "running"
+        if config is not None:
+            self.config = config if policy is Policy.REPLACE else _merged(self.config, config)
+            self.changes.append((time.time(), self.bindings()))
+
+    def stream(self, client: str | None, body: Mapping[str, Any]) -> None:
+        """Take a request of the file stream."""
+        self.posts.append(
+            (time.time(), client, {key: value for key, value in body.items() if key != "files"})
+        )
+        for name, chunk in (body.get("files") or {}).items():
+            self._take(client, name, chunk)
+        if body.get("complete"):
+            code = int(body.get("exitcode") or 0)
+            self.exits.append((time.time(), client, code))
+            self.state = "failed" if code else "finished"
+
+    def _take(self, client: str | None, name: str, chunk: Mapping[str, Any]) -> None:
+        if name == "wandb-summary.json":
+            for text in chunk["content"]:
+                self.summary.update(json.loads(text))
+        elif name == "output.log":
+            self.console.setdefault(client or "", []).extend(chunk["content"])
+        else:
+            for text in self._unseen(client, name, chunk):
+                self._add(client, name, json.loads(text))
+
+    def _unseen(self, client: str | None, name: str, chunk: Mapping[str, Any]) -> list[str]:
+        offset, content = int(chunk.get("offset") or 0), list(chunk["content"])
+        known = self._received[client, name]
+        self._received[client, name] = max(known, offset + len(content))
+        return content[max(0, known - offset) :]
+
+    def _add(self, client: str | None, name: str, line: Mapping[str, Any]) -> None:
+        if name == "wandb-history.jsonl":
+            step = len(self.history) if self.is_shared else int(line.get("_step", len(self.history)))
+            self.history.append(HistoryLine(time.time(), client, line, step))
+        elif name == "wandb-events.jsonl":
+            self.events.append(line)
+
+    def keys(self) -> dict[str, Any]:
+        """`historyKeys`: how often each key came, and its last value."""
+        counts: Counter[str] = Counter()
+        last: dict[str, Any] = {}
+        for one in self.history:
+            counts.update(one.line.keys())
+            last.update(one.line)
+        told = {
+            key: {"typeCounts": [{"type": "number", "count": count}], "previousValue": last[key]}
+            for key, count in counts.items()
+        }
+        return {"keys": told, "lastStep": self.history[-1].step if self.history else -1, "sets": []}
+
+
+@dataclass(slots=True)
+class State:
+    """All that a server knows."""
+
+    policy: Policy = Policy.REPLACE
+    runs: dict[str, StoredRun] = field(default_factory=dict)
+    keys: set[str] | None = None
+    unknown: list[str] = field(default_factory=list)
+    entity: str = "team"
+
+    def run(self, name: str, project: str = "", entity: str = "") -> StoredRun:
+        """The run, made if it is not there."""
+        if name not in self.runs:
+            self.runs[name] = StoredRun(name, entity or self.entity, project)
+        return self.runs[name]
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """By key; definitions by their metric's name, their axes by name too, as places in the list shift."""
+    merged = {**old, **new}
+    both = {**bindings_of(old), **bindings_of(new)}
+    patterns = {**patterns_of(old), **patterns_of(new)}
+    told = [{"1": key, "4": axis} for key, axis in both.items()]
+    told += [{"2": key, "4": axis} for key, axis in patterns.items()]
+    value = {**_own(old), **_own(new), "m": told}
+    return {**merged, "_wandb": {"value": value}}
+
+
+def bindings_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Keys and their axes."""
+    return _bound(config, "1")
+
+
+def patterns_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Patterns and their axes."""
+    return _bound(config, "2")
+
+
+def _bound(config: Mapping[str, Any], name: str) -> dict[str, str]:
+    told = _own(config).get("m") or []
+    return {one[name]: axis for one in told if name in one and (axis := _axis(one, told)) is not None}
+
+
+def _axis(one: Mapping[str, Any], told: list[Mapping[str, Any]]) -> str | None:
+    if "4" in one:
+        return str(one["4"])
+    return str(told[one["5"] - 1]["1"]) if one.get("5") else None
+
+
+def _own(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    value = (config.get("_wandb") or {}).get("value")
+    return value if isinstance(value, dict) else {}
