@@ -18,7 +18,7 @@ definitions stand in `config._wandb.value.m`         `1` name, `2` pattern, `5` 
 =================================================== ==================================================================
 documented (the SDK's public API: `wandb/apis/public/runs.py`; docs.wandb.ai)
 =================================================== ==================================================================
-fields of a run                                      `state`, `config`, `summaryMetrics`, `historyLineCount`, `historyKeys`
+fields of a run                                      `state`, `config`, `summaryMetrics`, `historyLineCount`, ...
 resuming asks for `bucket(... missingOk: true)`      a run is there if `wandbConfig` has `t`
 =================================================== ==================================================================
 

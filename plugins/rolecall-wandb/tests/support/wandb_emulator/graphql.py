@@ -154,23 +154,16 @@ def _create_files(state: State, query: str, variables: Variables, url: str) -> A
 
 def _create_artifact(state: State, query: str, variables: Variables, url: str) -> Answer:
     sequence = {"id": "sequence", "latestArtifact": None}
-    return {
-        "createArtifact": {"artifact": {"id": "artifact", "state": "PENDING", "artifactSequence": sequence}}
-    }
+    made = {"id": variables.get("clientID") or "artifact", "state": "PENDING", "artifactSequence": sequence}
+    return {"createArtifact": {"artifact": made}}
 
 
 def _artifact_manifest(state: State, query: str, variables: Variables, url: str) -> Answer:
-    file = {
-        "id": "f",
-        "name": "manifest",
-        "displayName": "manifest",
-        "uploadUrl": f"{url}/upload/artifact/manifest",
-        "uploadHeaders": [],
-    }
-    return {
-        "createArtifactManifest": {"artifactManifest": {"id": "manifest", "file": file}},
-        "updateArtifactManifest": {"artifactManifest": {"id": "manifest", "file": file}},
-    }
+    id_ = variables.get("artifactID") or variables.get("artifactId") or "artifact"
+    where = {"uploadUrl": f"{url}/upload/artifacts/{id_}", "uploadHeaders": []}
+    file = {"id": "f", "name": "manifest", "displayName": "manifest", **where}
+    made = {"artifactManifest": {"id": f"manifest-{id_}", "file": file}}
+    return {"createArtifactManifest": made, "updateArtifactManifest": made}
 
 
 def _artifact_files(state: State, query: str, variables: Variables, url: str) -> Answer:
@@ -181,7 +174,7 @@ def _artifact_files(state: State, query: str, variables: Variables, url: str) ->
                 "id": "f",
                 "name": spec["name"],
                 "displayName": spec["name"],
-                "uploadUrl": f"{url}/upload/artifact/{spec['name']}",
+                "uploadUrl": f"{url}/upload/artifact-files/{spec['name']}",
                 "uploadHeaders": [],
                 "storagePath": f"artifact/{spec['name']}",
                 "artifact": {"id": "artifact"},
@@ -198,7 +191,7 @@ def _commit_artifact(state: State, query: str, variables: Variables, url: str) -
 
 
 def _introspection(state: State, query: str, variables: Variables, url: str) -> Answer:
-    """The SDK of 0.19 asks which fields there are before it uses the newer ones: all that it could want."""
+    """The SDK of 0.19 asks which fields there are before it uses the newer ones."""
     names = [
         "name",
         "tags",
@@ -227,6 +220,37 @@ def _introspection(state: State, query: str, variables: Variables, url: str) -> 
     )
 
 
+def _artifact(state: State, query: str, variables: Variables, url: str) -> Answer:
+    project = {"name": "project", "entityName": state.entity, "entity": {"name": state.entity}}
+    sequence = {"__typename": "ArtifactSequence", "id": "s", "name": "run-table", "project": project}
+    return {
+        "artifact": {
+            "__typename": "Artifact",
+            "id": variables.get("id"),
+            "versionIndex": 0,
+            "artifactSequence": sequence,
+            "artifactType": {"name": "run_table"},
+            "description": None,
+            "metadata": "{}",
+            "ttlDurationSeconds": -2,
+            "ttlIsInherited": False,
+            "aliases": [
+                {"__typename": "ArtifactAlias", "id": "a", "alias": "latest", "artifactCollection": sequence}
+            ],
+            "tags": [],
+            "historyStep": 0,
+            "state": "COMMITTED",
+            "size": 0,
+            "digest": "digest",
+            "commitHash": "hash",
+            "fileCount": 1,
+            "createdAt": "2026-01-01T00:00:00",
+            "updatedAt": "2026-01-01T00:00:00",
+            "currentManifest": {"file": {"directUrl": f"{url}/upload/artifacts/{variables.get('id')}"}},
+        }
+    }
+
+
 _FIELDS: list[tuple[str, Callable[[State, str, Variables, str], Answer]]] = [
     ("bucket(name:", _resume),
     ("createRunFiles", _create_files),
@@ -235,6 +259,10 @@ _FIELDS: list[tuple[str, Callable[[State, str, Variables, str], Answer]]] = [
     ("updateArtifactManifest", _artifact_manifest),
     ("commitArtifact", _commit_artifact),
     ("createArtifact", _create_artifact),
+    ("artifact(id:", _artifact),
+    ("currentManifest", _artifact),
+    ("artifact(name:", lambda *_: {"project": {"artifact": None}}),
+    ("artifactType", lambda *_: {"project": {"artifactType": None, "artifact": None}}),
     ("__type", _introspection),
     ("stopped", lambda *_: {"project": {"run": {"stopped": False}}}),
     ("run(name:", _run),

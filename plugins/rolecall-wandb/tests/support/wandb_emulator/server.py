@@ -65,8 +65,19 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/_state":
             with self.server.lock:
                 self._send(200, _summary(self.server.state))
+        elif self.path.startswith("/upload/"):
+            self._download()
         else:
             self._send(404, {})
+
+    def _download(self) -> None:
+        _, _, run, name = self.path.split("/", 3)
+        with self.server.lock:
+            body = self.server.state.run(run).files.get(name)
+        self.send_response(404 if body is None else 200)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+        self.wfile.write(body or b"")
 
     def do_PUT(self) -> None:
         body = self._body()
