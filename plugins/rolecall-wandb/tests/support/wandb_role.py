@@ -1,7 +1,8 @@
 """A role in a process of its own: `wandb_role.py WRITER [--steps N] [--metrics M] [--every SECONDS] ...`.
 
 Logs `--steps` rows of `--metrics` metrics, one each `--every` seconds; with `--grow N` a new key comes every N steps.
-Prints `open`, and `logged STEP` after each row. With `--then wait` it then waits for a line of input.
+Prints `open`, and `logged STEP` after each row. With `--then wait` it then waits for a line of input. With `--primary`
+it is the launcher too.
 """
 
 from __future__ import annotations
@@ -9,8 +10,21 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import dataclass
+from typing import Any
 
-from rolecall import open_monitor
+from rolecall import Monitor, MonitorConfig, open_monitor
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a role logs."""
+
+    steps: int = 20
+    first: int = 1
+    metrics: int = 5
+    every: float = 0.0
+    grow: int = 0
 
 
 def metrics(step: int, count: int, grow: int) -> dict[str, float]:
@@ -19,6 +33,27 @@ def metrics(step: int, count: int, grow: int) -> dict[str, float]:
     if grow:
         row[f"new/{step // grow * grow}"] = float(step)
     return row
+
+
+def run_config_of(writer: str) -> dict[str, Any]:
+    """What the role tells of itself."""
+    return {"lr": len(writer)}
+
+
+def open_role(config: MonitorConfig, writer: str, *, primary: bool = False) -> Monitor:
+    """`explorer/0` is rank 0 of the role `explorer`."""
+    role, _, rank = writer.partition("/")
+    return open_monitor(config, role, int(rank) if rank else None, primary, run_config_of(writer))
+
+
+def work(monitor: Monitor, told: Work) -> None:
+    """Log as told."""
+    print("open", flush=True)
+    for step in range(told.first, told.first + told.steps):
+        began = time.monotonic()
+        monitor.log(metrics(step, told.metrics, told.grow), step=step)
+        print(f"logged {step}", flush=True)
+        time.sleep(max(0.0, began + told.every - time.monotonic()))
 
 
 def main() -> None:
@@ -30,17 +65,10 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=0.0)
     parser.add_argument("--grow", type=int, default=0)
     parser.add_argument("--then", choices=["end", "wait"], default="end")
+    parser.add_argument("--primary", action="store_true")
     told = parser.parse_args()
-    role, _, rank = told.writer.partition("/")
-    with open_monitor(
-        role=role, rank=int(rank) if rank else None, run_config={"lr": len(told.writer)}
-    ) as monitor:
-        print("open", flush=True)
-        for step in range(told.first, told.first + told.steps):
-            began = time.monotonic()
-            monitor.log(metrics(step, told.metrics, told.grow), step=step)
-            print(f"logged {step}", flush=True)
-            time.sleep(max(0.0, began + told.every - time.monotonic()))
+    with open_role(MonitorConfig.from_env(), told.writer, primary=told.primary) as monitor:
+        work(monitor, Work(told.steps, told.first, told.metrics, told.every, told.grow))
         if told.then == "wait":
             sys.stdin.readline()
 
