@@ -51,11 +51,13 @@ class RunState:
         lines: how many lines of history.
         summary: the last value of each key.
         config: as stored, `{"lr": {"value": 0.1}}`; empty if it was not asked for.
+        state: `running`, `finished`, `failed`, ...
     """
 
     lines: int = 0
     summary: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    state: str = ""
 
 
 class Server:
@@ -63,8 +65,6 @@ class Server:
 
     def __init__(self, url: str, key: str | None) -> None:
         self.url = url
-        self._session = requests.Session()
-        # Not `Session.auth`: from there requests would prefer a `.netrc`.
         self._auth = requests.auth.HTTPBasicAuth("api", key) if key else None
 
     def require_key(self) -> None:
@@ -96,12 +96,15 @@ class Server:
         if not run:
             return None
         return RunState(
-            run.get("historyLineCount") or 0, _decode(run.get("summaryMetrics")), _decode(run.get("config"))
+            run.get("historyLineCount") or 0,
+            _decode(run.get("summaryMetrics")),
+            _decode(run.get("config")),
+            run.get("state") or "",
         )
 
     def _ask(self, query: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
-            response = self._session.post(
+            response = requests.post(
                 f"{self.url}/graphql",
                 json={"query": query, "variables": variables},
                 auth=self._auth,

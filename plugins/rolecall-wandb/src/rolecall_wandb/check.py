@@ -1,0 +1,188 @@
+"""`rolecall-wandb`: sees whether a wandb server does what a shared run needs, by a small run of its own.
+
+What the hosted server does is unknown in places (docs/wandb.md says which); this asks yours. It opens one run in the
+project `rolecall-check` by the plugin's own code, writes to it as a launcher and two roles, looks at what the server
+holds, and says so. The run stays, for you to look at and to delete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rolecall.backend import Row, RunTicket
+from rolecall.errors import BackendRefused, Unavailable
+from rolecall_wandb.args import WandbArgs
+from rolecall_wandb.definitions import stored_bindings
+from rolecall_wandb.plugin import open_run, supports_shared_run
+from rolecall_wandb.server import RunPath, RunState, Server, server_of
+from rolecall_wandb.shared import SharedRun
+
+__all__ = ["Finding", "check", "main"]
+
+ROWS: Final = 20
+WAIT: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One question, what the server did, and whether a shared run can be trusted with that."""
+
+    question: str
+    answer: str
+    good: bool = True
+
+    def __str__(self) -> str:
+        return f"{'ok ' if self.good else 'NO '} {self.question}: {self.answer}"
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Ask, print, and say by the exit status whether all is well."""
+    parser = argparse.ArgumentParser(prog="rolecall-wandb", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--base-url", help="the server; by default what the SDK would use here")
+    parser.add_argument("--entity", help="team or user; by default the key's own")
+    told = parser.parse_args(given)
+    try:
+        args = WandbArgs(base_url=told.base_url, entity=told.entity)
+        findings = []
+        for finding in check(args):
+            findings.append(finding)
+            sys.stdout.write(f"{finding}\n")
+            sys.stdout.flush()
+    except (BackendRefused, Unavailable, ValueError) as error:
+        sys.stderr.write(f"rolecall-wandb: {error}\n")
+        return 2
+    return 0 if all(finding.good for finding in findings) else 1
+
+
+def check(args: WandbArgs) -> Iterator[Finding]:
+    """Run the questions, one after the other.
+
+    Raises:
+        BackendRefused, Unavailable: the server cannot be asked at all.
+    """
+    support = supports_shared_run(args)
+    yield Finding("can a run be shared from here", support.reason or "yes", support.supported)
+    if support.supported:
+        with tempfile.TemporaryDirectory(prefix="rolecall-wandb-") as directory:
+            yield from _Trial(args, Path(directory)).run()
+
+
+class _Trial:
+    """One run, written by a launcher and two roles of this process."""
+
+    def __init__(self, args: WandbArgs, directory: Path) -> None:
+        self._args = args
+        self._directory = directory
+        self._id = uuid.uuid4().hex[:12]
+        self._server: Server = server_of(args)
+        self._path: RunPath
+
+    def run(self) -> Iterator[Finding]:
+        launcher = self._open(None)
+        yield Finding("a run was opened", launcher.url or launcher.id)
+        self._path = launcher.path
+        launcher.define({"trainer/loss": "trainer/step"})
+        yield self._stored("are definitions kept in the run's config", {"trainer/loss"}, launcher.tend)
+        trainer = self._open("trainer")
+        yield self._policy()
+        yield from self._write(trainer, "trainer")
+        explorer = self._open("explorer/0")
+        yield from self._write(explorer, "explorer/0")
+        for role in (trainer, explorer):
+            role.close("finished")
+        launcher.define({"explorer/0/loss": "explorer/0/step"})
+        launcher.close("finished")
+        yield from self._look_back()
+
+    def _write(self, run: SharedRun, writer: str) -> Iterator[Finding]:
+        run.define({"trainer/loss": "trainer/step", "explorer/0/loss": "explorer/0/step"})
+        began = time.monotonic()
+        run.log([_row(writer, seq) for seq in range(1, ROWS + 1)])
+        held = _until(lambda: self._held(run, writer), WAIT)
+        took = f"after {time.monotonic() - began:.1f} s"
+        yield Finding(
+            f"does it show how far {writer} got, while the run goes on", took if held else "no", held
+        )
+
+    def _held(self, run: SharedRun, writer: str) -> bool:
+        run.tend()
+        return run.confirmed(writer, 1) == ROWS
+
+    def _policy(self) -> Finding:
+        """A joiner's first upload carries no definitions."""
+        kept = "trainer/loss" in stored_bindings(self._look().config)
+        return Finding("a writer's config, when another joins", "merged" if kept else "replaced")
+
+    def _stored(self, question: str, keys: set[str], meanwhile: Callable[[], None] = lambda: None) -> Finding:
+        def is_stored() -> bool:
+            meanwhile()
+            return keys <= stored_bindings(self._look().config).keys()
+
+        found = _until(is_stored, WAIT)
+        return Finding(question, "yes" if found else f"not within {WAIT:.0f} s", found)
+
+    def _look_back(self) -> Iterator[Finding]:
+        keys = {"trainer/loss", "explorer/0/loss"}
+        yield self._stored("are all keys bound to their axes at the end", keys)
+        lines = _until(lambda: self._look().lines == 2 * ROWS, WAIT)
+        yield Finding("does it hold every row of both roles", f"{self._look().lines} of {2 * ROWS}", lines)
+        summary = self._look().summary
+        yield Finding(
+            "does the summary hold both roles' last values",
+            str(keys <= summary.keys()),
+            keys <= summary.keys(),
+        )
+        state = self._look().state
+        yield Finding("how the run ended", state, state == "finished")
+
+    def _look(self) -> RunState:
+        return self._server.look_up(self._path, summary=True, config=True) or RunState()
+
+    def _open(self, writer: str | None) -> SharedRun:
+        run: Any = open_run(self._ticket(writer), self._args)
+        if not isinstance(run, SharedRun):
+            raise BackendRefused("wandb is not online here")
+        return run
+
+    def _ticket(self, writer: str | None) -> RunTicket:
+        return RunTicket(
+            project="rolecall-check",
+            name=f"check {self._id}",
+            group=None,
+            run_id=self._id,
+            backend_run_id=None,
+            shared=True,
+            primary=writer is None,
+            writer=writer,
+            role=writer,
+            config={"by": "rolecall-wandb"},
+            directory=self._directory,
+            pid=0,
+        )
+
+
+def _row(writer: str, seq: int) -> Row:
+    metrics = {f"{writer}/loss": 1 / seq, f"{writer}/step": seq}
+    return Row(writer=writer, session=1, seq=seq, step=seq, time=time.time(), metrics=metrics)
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether it came true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.5)
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""The command with which a user looks at their own server."""
+
+from importlib.metadata import version
+
+import pytest
+from packaging.version import Version
+from wandb_emulator import Fault, Policy, WandbServer
+
+from rolecall_wandb.check import main
+
+IS_SLOW = Version(version("wandb")) < Version("0.19.11")
+"""It holds uploads back for 30 s."""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "policy", [pytest.param(policy, marks=[pytest.mark.servers] if IS_SLOW else []) for policy in Policy]
+)
+def test_a_server_that_does_what_is_needed(
+    server: WandbServer, capsys: pytest.CaptureFixture[str], policy: Policy
+) -> None:
+    assert main([]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if not line.startswith("ok ") and "rolecall" not in line] == []
+    expected = {Policy.REPLACE: "replaced", Policy.MERGE: "merged"}[policy]
+    assert any(line.endswith(f"when another joins: {expected}") for line in said)
+    assert any("40 of 40" in line for line in said)
+
+
+def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--base-url", "http://127.0.0.1:9"]) == 1
+    assert "no API key for http://127.0.0.1:9" in capsys.readouterr().out
+
+
+def test_a_server_that_answers_nothing(server: WandbServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.faults.add(Fault("any", answer=500))
+    assert main([]) == 2
+    assert "answers 500" in capsys.readouterr().err
