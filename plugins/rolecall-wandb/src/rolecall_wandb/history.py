@@ -30,6 +30,7 @@ class History:
         self._run = run
         self._least = run.starting_step  # `run.step` of a resumed run is 0 (0.31.0)
         self._open: int | None = None
+        self._time = 0.0
 
     def log(self, row: Row) -> int | None:
         """The number of the line that the row is in, from 1; `None` if wandb does not take it."""
@@ -41,6 +42,7 @@ class History:
             {**table_of(row), **row.metrics, "_timestamp": row.time}, step=row.step, commit=row.commit
         )
         self._open = self._least = row.step
+        self._time = row.time
         line = self.lines + 1
         if row.commit:
             self._end_line(row.step)
@@ -49,7 +51,7 @@ class History:
     def commit(self) -> None:
         """End the line that is open, as the end of the run would."""
         if self._open is not None:
-            self._run.log({}, step=self._open, commit=True)
+            self._run.log({"_timestamp": self._time}, step=self._open, commit=True)
             self._end_line(self._open)
 
     def _end_line(self, step: int) -> None:

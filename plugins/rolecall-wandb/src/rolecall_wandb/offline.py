@@ -55,7 +55,8 @@ class OfflineRun:
 
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`."""
-        self.log([row])
+        with self._sdk.at_hand():
+            self.log([row])
 
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`; the line that is open stays so."""

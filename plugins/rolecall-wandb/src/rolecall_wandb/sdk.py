@@ -15,7 +15,7 @@ from rolecall.errors import BackendRefused, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.service import Service, with_own_service
 from rolecall_wandb.situation import base_url, mode
-from rolecall_wandb.surroundings import settings_of_role
+from rolecall_wandb.surroundings import in_place_of_role, settings_of_role
 
 if TYPE_CHECKING:
     import wandb
@@ -39,6 +39,14 @@ class OpenRun:
 
     run: wandb.Run
     service: Service
+    ticket: RunTicket
+    args: WandbArgs
+
+    @contextmanager
+    def at_hand(self) -> Iterator[None]:
+        """While a table is logged: the SDK asks the process, not the run, for server, key and mode."""
+        with self.service.at_hand(), _environment(self.ticket, self.args):
+            yield
 
     def finish(self, status: Status) -> None:
         """Upload what is left, tell the server the end if that is this writer's to tell, and end the service."""
@@ -53,11 +61,11 @@ def init(ticket: RunTicket, args: WandbArgs) -> OpenRun:
         Unavailable: not now; it may be tried again.
         BackendRefused: an argument that this SDK does not know, or credentials that it cannot use.
     """
-    return OpenRun(*with_own_service(lambda: _init_here(ticket, args)))
+    return OpenRun(*with_own_service(lambda: _init_here(ticket, args)), ticket, args)
 
 
 def _init_here(ticket: RunTicket, args: WandbArgs) -> wandb.Run:
-    with _environment(ticket, args):
+    with _environment(ticket, args), in_place_of_role(ticket):
         return _init(ticket, args)
 
 
@@ -156,15 +164,23 @@ def _directory(ticket: RunTicket, args: WandbArgs) -> Path:
 
 @contextmanager
 def _environment(ticket: RunTicket, args: WandbArgs) -> Iterator[None]:
-    """Hide from the SDK what is not meant for this process' run."""
+    """Hide from the SDK what is not meant for this run, and tell it what it takes from nowhere else.
+
+    That is the key for 0.19, and for whatever is no matter of the run, such as a table's artifact, also the server.
+    """
     names = [f"WANDB_{name}" for name in _IDENTITY + (() if ticket.primary else _NAMES)]
-    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
-    if args.api_key is not None:  # 0.19 takes a key from nowhere else
-        os.environ["WANDB_API_KEY"] = args.api_key.get_secret_value()
+    told = {"WANDB_BASE_URL": base_url(args), "WANDB_MODE": mode(args).value}
+    if args.api_key is not None:
+        told["WANDB_API_KEY"] = args.api_key.get_secret_value()
+    before = {name: os.environ.pop(name, None) for name in (*names, *told)}
+    os.environ.update(told)
     try:
         yield
     finally:
-        os.environ.update(hidden)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _describe(error: Exception) -> str:

@@ -60,7 +60,8 @@ class SeparateRun:
 
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`. The SDK uploads it before this returns."""
-        self.log([row])
+        with self._sdk.at_hand():
+            self.log([row])
 
     def held(self, writer: str, session: int) -> int:
         """See `rolecall.SupportsProgress`: what a living SDK has taken will get there."""

@@ -2,16 +2,17 @@
 
 The SDK keeps one for the whole process, and that opens a run id once ("run ID ... is in use", 0.31.0); but a launcher
 and its roles may stand in one process (`courier: thread`), and a run of the user's own is nothing of ours. So for as
-long as a run is opened, the SDK is made to believe that it has none yet. The name that this takes is private and the
-same in 0.19.10, 0.24.2 and 0.31.0; a run holds on to its own service, whatever the name stands for later.
+long as a run is opened, the SDK is made to believe that it has none yet, and for as long as a table is logged, for
+which it asks for the process' own, that it is the run's. The name that this takes is private and the same in
+0.19.10, 0.24.2 and 0.31.0; a run holds on to its own service, whatever the name stands for later.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -19,8 +20,10 @@ __all__ = ["Service", "with_own_service"]
 
 T = TypeVar("T")
 
-_STARTING: Final = threading.Lock()
+_SWAPPING: Final = threading.RLock()
 """What is swapped belongs to the whole process."""
+_VARIABLE: Final = "WANDB_SERVICE"
+"""Where the SDK leaves word of its service for the processes that this one starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +32,16 @@ class Service:
 
     handle: Any
 
+    @contextmanager
+    def at_hand(self) -> Iterator[None]:
+        """Let what the SDK does beside the run, as for a table, happen with this service and its settings."""
+        with _standing_for_all(self.handle):
+            yield
+
     def end(self) -> None:
         """Let the process go; it may be dead already, which is all that is wanted."""
         if self.handle is not None:
-            with suppress(Exception):
+            with _variable_kept(), suppress(Exception):
                 self.handle._teardown()  # noqa: SLF001 - `wandb.teardown` would end another's
 
 
@@ -41,15 +50,49 @@ def with_own_service(start: Callable[[], T]) -> tuple[T, Service]:
 
     A process that inherits WANDB_SERVICE would join its parent's service, and could not open the run (wandb#10434).
     """
-    with _STARTING:
+    with _standing_for_all(None), _variable_kept():
         from wandb.sdk import wandb_setup
 
-        os.environ.pop("WANDB_SERVICE", None)
-        others, wandb_setup._singleton = wandb_setup._singleton, None  # noqa: SLF001
+        os.environ.pop(_VARIABLE, None)
         try:
             return start(), Service(wandb_setup._singleton)  # noqa: SLF001
         except BaseException:
             Service(wandb_setup._singleton).end()  # noqa: SLF001
             raise
+
+
+@contextmanager
+def _standing_for_all(handle: Any) -> Iterator[None]:
+    from wandb.sdk import wandb_setup
+
+    with _SWAPPING:
+        others, wandb_setup._singleton = wandb_setup._singleton, handle  # noqa: SLF001
+        try:
+            yield
         finally:
             wandb_setup._singleton = others  # noqa: SLF001
+
+
+@contextmanager
+def _variable_kept() -> Iterator[None]:
+    """Leave the variable as it was: processes that the user starts have nothing to do with our service."""
+    before = os.environ.get(_VARIABLE)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_VARIABLE, None)
+        else:
+            os.environ[_VARIABLE] = before
+
+
+@contextmanager
+def _service_of_others() -> Iterator[None]:
+    """The environment names none meanwhile, and afterwards that of the user's own runs again, for their children."""
+    named = os.environ.pop("WANDB_SERVICE", None)
+    try:
+        yield
+    finally:
+        os.environ.pop("WANDB_SERVICE", None)
+        if named is not None:
+            os.environ["WANDB_SERVICE"] = named

@@ -71,7 +71,8 @@ class SharedRun:
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`. The SDK uploads it before this returns."""
         self._rejoin_if_ended()
-        self._run.log({**table_of(row), **row.metrics, "_timestamp": row.time})
+        with self._sdk.at_hand():
+            self._run.log({**table_of(row), **row.metrics, "_timestamp": row.time})
         self._mark([row])
 
     def define(self, axes: Mapping[str, str]) -> None:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from rolecall.backend import RunTicket
 
-__all__ = ["settings_of_role"]
+__all__ = ["in_place_of_role", "settings_of_role"]
 
-_OPTIONS_WITH_VALUE: Final = {"-W", "-X", "-Q"}
+_WITH_VALUE: Final = "cmWX"
+"""Python's own options that take a value, in the same word or the next."""
+_WITH_VALUE_APART: Final = "--check-hash-based-pycs"
+_VARIABLE: Final = "WANDB_PROGRAM"
+_NO_PROGRAM: Final = "<python with no main file>"
+"""The SDK's words."""
 
 
 def settings_of_role(ticket: RunTicket) -> dict[str, Any]:
@@ -18,11 +27,44 @@ def settings_of_role(ticket: RunTicket) -> dict[str, Any]:
 
     Console output can't be had from another process, and the courier's own would be taken for it.
     """
-    if ticket.pid in {0, os.getpid()}:
-        return {"git_root": os.getcwd()}
-    found: dict[str, Any] = {"x_stats_pid": ticket.pid, "console": "off", "git_root": os.getcwd()}
-    program = _program(_command(ticket.pid))
-    return found | ({"program": program} if program else {})
+    found: dict[str, Any] = {"git_root": os.getcwd()}  # the run's own directory is no working copy
+    return found if _is_here(ticket) else found | {"x_stats_pid": ticket.pid, "console": "off"}
+
+
+@contextmanager
+def in_place_of_role(ticket: RunTicket) -> Iterator[None]:
+    """Have the SDK find the role's program and arguments, where it looks for this process'.
+
+    From the program it infers more: where the code is in its repository. A program that the user set stays.
+    """
+    if _is_here(ticket):
+        yield
+        return
+    program, arguments = _read(_command(ticket.pid))
+    sets_program = _VARIABLE not in os.environ
+    own = sys.argv
+    if sets_program:
+        os.environ[_VARIABLE] = program
+    sys.argv = [program, *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = own
+        if sets_program:
+            del os.environ[_VARIABLE]
+
+
+def _is_here(ticket: RunTicket) -> bool:
+    return ticket.pid in {0, os.getpid()}
+
+
+def _read(command: Sequence[str]) -> tuple[str, list[str]]:
+    """What the SDK says of a process with this command line: its program, and the program's arguments."""
+    program, arguments = _program(command)
+    if program is None:
+        return _NO_PROGRAM, arguments
+    path = os.path.abspath(program)
+    return (path if os.path.exists(path) else program), arguments
 
 
 def _command(pid: int) -> list[str]:
@@ -34,17 +76,25 @@ def _command(pid: int) -> list[str]:
     return raw.decode(errors="replace").split("\0")[:-1]
 
 
-def _program(command: list[str]) -> str | None:
-    """The script of a Python command line, or `-m module`, as the SDK says it of its own process."""
-    words = iter(command[1:])
-    for word in words:
-        if word == "-m":
-            module = next(words, None)
-            return f"-m {module}" if module else None
-        if word in _OPTIONS_WITH_VALUE:
-            next(words, None)
-        elif word == "-c" or word.startswith("-c"):
-            return None
-        elif not word.startswith("-"):
-            return word
-    return None
+def _program(command: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The script of a Python command line, or `-m module`; and what comes after it."""
+    words = deque(command[1:])
+    while words:
+        word = words.popleft()
+        if word == _WITH_VALUE_APART:
+            words.popleft()
+        elif word == "-" or not word.startswith("-"):
+            return (None if word == "-" else word), list(words)
+        elif not word.startswith("--"):
+            option, value = _option(word, words)
+            if option in {"c", "m"}:
+                return (f"-m {value}" if option == "m" and value else None), list(words)
+    return None, []
+
+
+def _option(word: str, words: deque[str]) -> tuple[str, str]:
+    """The option with a value in a word like `-uW`, and its value, taken from the words if it is not in this one."""
+    for place, letter in enumerate(word[1:], 2):
+        if letter in _WITH_VALUE:
+            return letter, word[place:] or (words.popleft() if words else "")
+    return "", ""
