@@ -17,7 +17,16 @@ import pytest
 from pydantic import BaseModel
 
 import rolecall
-from rolecall import MonitorConfig, Registry, Run, SupportsConfig, SupportsProgress, SupportsTables, hookspecs
+from rolecall import (
+    MonitorConfig,
+    Registry,
+    Run,
+    SupportsConfig,
+    SupportsConfirmation,
+    SupportsProgress,
+    SupportsTables,
+    hookspecs,
+)
 from rolecall.cli import _parser
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +96,7 @@ def test_every_choice_of_the_config() -> None:
 
 
 @pytest.mark.docs
-@pytest.mark.parametrize("name", ["local", "console", "tensorboard", "mlflow"])
+@pytest.mark.parametrize("name", ["local", "console", "tensorboard", "mlflow", "wandb"])
 def test_every_argument_of_a_backend(name: str) -> None:
     model = Registry().load(name).args_model()
     said = {argument: cells[0] for argument, cells in rows(section(page("backends"), name)).items()}
@@ -111,7 +120,9 @@ def test_no_hook_that_is_none() -> None:
     assert rows(section(page("write-a-backend"), "The hooks")).keys() == {signature(hook) for hook in hooks()}
 
 
-@pytest.mark.parametrize("protocol", [Run, SupportsTables, SupportsConfig, SupportsProgress])
+@pytest.mark.parametrize(
+    "protocol", [Run, SupportsTables, SupportsConfig, SupportsProgress, SupportsConfirmation]
+)
 def test_every_member_of_a_run(protocol: type) -> None:
     said = section(page("write-a-backend"), "The run")
     members = {name: member for name, member in vars(protocol).items() if not name.startswith("_")}

@@ -1,0 +1,173 @@
+"""Rows that a backend takes at once and confirms later: they are acknowledged as it catches up, and none waits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lines_backend
+import pytest
+from lines_server import LinesServer
+from pydantic import BaseModel
+
+from rolecall import MonitorConfig, Registry, Row, RunTicket, SharedRunSupport, Unavailable, hookimpl, launch
+from rolecall.delivery import undelivered
+from rolecall.layout import Layout
+from rolecall.monitor import Monitor, open_monitor
+
+WaitUntil = Callable[..., None]
+
+
+class LateRun(lines_backend.LinesRun):
+    """Its server shows as many rows as the test lets it; all, once the writer has ended."""
+
+    def __init__(self, args: lines_backend.LinesArgs, ticket: RunTicket, server: Late) -> None:
+        super().__init__(args, ticket)
+        self._late = server
+
+    def log(self, rows: Sequence[Row]) -> None:
+        self._late.handed.extend(row.seq for row in rows)
+        super().log(rows)
+
+    def tend(self) -> None:
+        self._late.tended[self._ticket.writer] += 1
+        if self._late.loses and self._ticket.writer:
+            self._late.loses = False
+            raise Unavailable("it lost what it took")
+
+    def confirmed(self, writer: str, session: int) -> int:
+        return self._late.shown
+
+    def flush(self, timeout: float) -> None:
+        self._late.flushed += 1
+
+
+class Late:
+    """The backend, and its server's state."""
+
+    def __init__(self) -> None:
+        self.handed: list[int] = []
+        self.shown = self.flushed = 0
+        self.tended: Counter[str | None] = Counter()
+        self.loses = False
+
+    @hookimpl
+    def backend_args(self) -> type[BaseModel]:
+        return lines_backend.LinesArgs
+
+    @hookimpl
+    def supports_shared_run(self, args: BaseModel) -> SharedRunSupport:
+        return SharedRunSupport(supported=True)
+
+    @hookimpl
+    def open_run(self, ticket: RunTicket, args: Any) -> LateRun:
+        return LateRun(args, ticket, self)
+
+
+@pytest.fixture
+def late() -> Late:
+    return Late()
+
+
+@pytest.fixture
+def monitor(tmp_path: Path, server: LinesServer, late: Late) -> Iterator[Monitor]:
+    settings: Mapping[str, Any] = {
+        "project": "p",
+        "name": "n",
+        "monitor_type": "late",
+        "monitor_args": {"path": server.path},
+        "monitor_dir": tmp_path / "monitor",
+        "shared_run": True,
+    }
+    config = MonitorConfig.load(settings, registry=Registry().register("late", late))
+    with launch(config) as job, open_monitor(job.config, "trainer") as opened:
+        yield opened
+
+
+def left(tmp_path: Path) -> int:
+    return undelivered(Layout(tmp_path / "monitor"), "late", "trainer")
+
+
+def test_what_is_confirmed_is_acknowledged_while_more_is_handed_over(
+    monitor: Monitor, late: Late, tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    for step in range(1, 4):
+        monitor.log({"a": step}, step=step)
+        wait_until(lambda step=step: late.handed == list(range(1, step + 1)))
+    assert (left(tmp_path), late.flushed) == (3, 0)
+    late.shown = 2
+    wait_until(lambda: left(tmp_path) == 1)
+    late.shown = 3
+    wait_until(lambda: left(tmp_path) == 0)
+    assert late.flushed == 0
+
+
+def test_the_end_of_a_writer_flushes(
+    monitor: Monitor, late: Late, tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    monitor.log({"a": 1}, step=1)
+    wait_until(lambda: late.handed == [1])
+    monitor.close()
+    assert (left(tmp_path), late.flushed) == (0, 1)
+
+
+def test_what_was_lost_comes_again(monitor: Monitor, late: Late, wait_until: WaitUntil) -> None:
+    monitor.log({"a": 1}, step=1)
+    wait_until(lambda: late.handed == [1])
+    late.loses = True
+    wait_until(lambda: late.handed == [1, 1])
+
+
+def test_a_row_that_is_refused_is_not_waited_for(
+    monitor: Monitor, late: Late, server: LinesServer, tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    (server.path / "picky").write_text("[2]")
+    for step in (1, 2):
+        monitor.log({"a": step}, step=step)
+    wait_until(lambda: late.handed == [1, 2])
+    late.shown = 1
+    wait_until(lambda: left(tmp_path) == 0)
+
+
+def test_a_run_is_tended_while_nothing_is_logged(monitor: Monitor, late: Late, wait_until: WaitUntil) -> None:
+    before = late.tended["trainer"]
+    wait_until(lambda: late.tended["trainer"] >= before + 2)
+    assert late.handed == []
+
+
+def test_no_more_is_handed_over_than_may_be_lost_at_once(
+    monitor: Monitor, late: Late, tmp_path: Path, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rolecall.courier.WINDOW", 5)
+    for step in range(1, 6):
+        monitor.log({"a": step}, step=step)
+    wait_until(lambda: len(late.handed) == 5)
+    monitor.log({"a": 6}, step=6)
+    before = late.tended["trainer"]
+    wait_until(lambda: late.tended["trainer"] >= before + 2)
+    assert len(late.handed) == 5
+    late.shown = 5
+    wait_until(lambda: len(late.handed) == 6)
+
+
+def test_a_primary_that_waits_for_its_roles_is_tended(
+    tmp_path: Path, server: LinesServer, late: Late, wait_until: WaitUntil
+) -> None:
+    config = MonitorConfig.load(
+        {
+            "project": "p",
+            "name": "n",
+            "monitor_type": "late",
+            "monitor_args": {"path": server.path},
+            "monitor_dir": tmp_path / "monitor",
+            "shared_run": True,
+        },
+        registry=Registry().register("late", late),
+    )
+    job = launch(config)
+    with open_monitor(job.config, "trainer"):
+        job.close(timeout=0.1)
+        before = late.tended[None]
+        wait_until(lambda: late.tended[None] >= before + 2)
