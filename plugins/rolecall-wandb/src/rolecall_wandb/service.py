@@ -84,15 +84,3 @@ def _variable_kept() -> Iterator[None]:
             os.environ.pop(_VARIABLE, None)
         else:
             os.environ[_VARIABLE] = before
-
-
-@contextmanager
-def _service_of_others() -> Iterator[None]:
-    """The environment names none meanwhile, and afterwards that of the user's own runs again, for their children."""
-    named = os.environ.pop("WANDB_SERVICE", None)
-    try:
-        yield
-    finally:
-        os.environ.pop("WANDB_SERVICE", None)
-        if named is not None:
-            os.environ["WANDB_SERVICE"] = named

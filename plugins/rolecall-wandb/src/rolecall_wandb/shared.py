@@ -48,7 +48,8 @@ class SharedRun:
         self._held: dict[str, tuple[int, int]] = {}
         self._checked = self._repaired = time.monotonic()
         self._join()
-        self._watch = Watch(server, RunPath(self._run.entity, self._run.project, self._run.id))
+        self.path = RunPath(self._run.entity, self._run.project, self._run.id)
+        self._watch = Watch(server, self.path)
         self._learn(self._watch.look(summary=True))
 
     @property
@@ -110,7 +111,9 @@ class SharedRun:
                 self._repair()
             if checks:
                 self._check(state)
-            self._require_progress()
+            if self._is_waiting():
+                self._require_progress()
+                self._show_progress()
 
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`. Ending the SDK's run presses the last rows out; they would take seconds by themselves."""
@@ -153,8 +156,12 @@ class SharedRun:
             self._watch.moved()
         for row in rows:
             self._handed[row.writer] = (row.session, row.seq)
-        marks = {row.writer: f"{row.session}:{row.seq}" for row in rows}
-        self._run.summary.update({PROGRESS + writer: mark for writer, mark in marks.items()})
+        self._show_progress()
+
+    def _show_progress(self) -> None:
+        """Also said again while it has not arrived: 0.19 sends a summary only when something else comes up."""
+        marks = {PROGRESS + writer: f"{session}:{seq}" for writer, (session, seq) in self._handed.items()}
+        self._run.summary.update(marks)
 
     def _is_waiting(self) -> bool:
         """Whether the SDK has rows that the server is not known to hold."""
@@ -185,7 +192,7 @@ class SharedRun:
             self._definitions.touch()
 
     def _require_progress(self) -> None:
-        if self._is_waiting() and self._watch.is_stalled():
+        if self._watch.is_stalled():
             self._lose()
 
     def _lose(self) -> None:
