@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from rolecall.backend import Row, RunTicket, Status
@@ -13,6 +14,7 @@ from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.sdk import TRANSMIT_EVERY, init
 from rolecall_wandb.server import RunPath, Server
+from rolecall_wandb.tables import TableTries
 from rolecall_wandb.watch import LOST, Watch
 
 __all__ = ["SeparateRun"]
@@ -28,6 +30,7 @@ class SeparateRun:
         self._ticket = ticket
         self._args = args
         self._server = server
+        self._tables = TableTries()
         self._open()
 
     def _open(self) -> None:
@@ -60,8 +63,15 @@ class SeparateRun:
 
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`. The SDK uploads it before this returns."""
-        with self._sdk.at_hand():
-            self.log([row])
+        try:
+            with self._sdk.at_hand():
+                self.log([row])
+        except (Rejected, Unavailable):
+            raise
+        except Exception as error:
+            self._watch.look()  # a server that is away is not the table's fault
+            self._tables.fail(row, error)
+            raise
 
     def held(self, writer: str, session: int) -> int:
         """See `rolecall.SupportsProgress`: what a living SDK has taken will get there."""
@@ -76,7 +86,7 @@ class SeparateRun:
         if self._waiting and self._watch.is_due():
             self._look()
             if self._waiting and self._watch.is_stalled():
-                self._lose()
+                raise self._lost()
 
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`. A last line that was not committed is, as at the end of the run."""
@@ -87,7 +97,7 @@ class SeparateRun:
             if self._waiting:
                 time.sleep(POLL)
         if self._waiting:
-            self._lose()
+            raise self._lost()
 
     def close(self, status: Status) -> None:
         """See `rolecall.Run`."""
@@ -96,7 +106,14 @@ class SeparateRun:
             self._sdk.finish(status)
 
     def _log_one(self, row: Row) -> bool:
-        line = self._history.log(row)
+        try:
+            line = self._history.log(row)
+        except Rejected:
+            raise
+        except Exception as error:
+            if row.table is None:
+                raise self._lost(f"wandb's SDK does not take rows any more: {error!r}") from error
+            raise
         if line is not None:
             self._waiting.append((line, row))
             self._handed[row.session] = row.seq
@@ -109,8 +126,9 @@ class SeparateRun:
             self._held[row.session] = row.seq
             self._watch.moved()
 
-    def _lose(self) -> None:
-        """The SDK will not bring these rows any more: they are read again, and go through a new one."""
-        self.close("finished")
+    def _lost(self, reason: str = LOST) -> Unavailable:
+        """The SDK will not bring all rows: what the server does not hold is read again, and goes through a new one."""
+        with suppress(Exception):
+            self.close("finished")
         self._open()
-        raise Unavailable(LOST)
+        return Unavailable(reason)

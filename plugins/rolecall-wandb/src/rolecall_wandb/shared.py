@@ -13,7 +13,7 @@ from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.definitions import Definitions
 from rolecall_wandb.sdk import init
 from rolecall_wandb.server import RunPath, RunState, Server
-from rolecall_wandb.tables import table_of
+from rolecall_wandb.tables import TableTries, table_of
 from rolecall_wandb.watch import LOST, Watch
 
 __all__ = ["PROGRESS", "SharedRun"]
@@ -46,6 +46,7 @@ class SharedRun:
         self._configs: dict[str, Mapping[str, Any]] = {}
         self._handed: dict[str, tuple[int, int]] = {}
         self._held: dict[str, tuple[int, int]] = {}
+        self._tables = TableTries()
         self._checked = self._repaired = time.monotonic()
         self._join()
         self.path = RunPath(self._run.entity, self._run.project, self._run.id)
@@ -66,15 +67,26 @@ class SharedRun:
         """See `rolecall.Run`."""
         self._rejoin_if_ended()
         for row in rows:
-            self._run.log({**row.metrics, "_timestamp": row.time})
-        self._mark(rows)
+            try:
+                self._run.log({**row.metrics, "_timestamp": row.time})
+            except Exception as error:
+                raise self._lost(f"wandb's SDK does not take rows any more: {error!r}") from error
+            self._take(row)
+        self._show_progress()
 
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`. The SDK uploads it before this returns."""
         self._rejoin_if_ended()
-        with self._sdk.at_hand():
-            self._run.log({**table_of(row), **row.metrics, "_timestamp": row.time})
-        self._mark([row])
+        table = table_of(row)
+        try:
+            with self._sdk.at_hand():
+                self._run.log({**table, **row.metrics, "_timestamp": row.time})
+        except Exception as error:
+            self._watch.look()  # a server that is away is not the table's fault
+            self._tables.fail(row, error)
+            raise self._lost(f"wandb did not take a table: {error!r}") from error
+        self._take(row)
+        self._show_progress()
 
     def define(self, axes: Mapping[str, str]) -> None:
         """Bind keys to their axes; once the last rows are through, that is for the others to do."""
@@ -123,7 +135,7 @@ class SharedRun:
             self._finish("finished")
             self._await(time.monotonic() + min(timeout, SETTLE))
         if self._is_waiting():
-            self._lose()
+            raise self._lost()
 
     def _await(self, deadline: float) -> None:
         self._learn(self._watch.look(summary=True))
@@ -151,12 +163,10 @@ class SharedRun:
             self.merge_config(self._configs)
             self._watch.moved()
 
-    def _mark(self, rows: Sequence[Row]) -> None:
+    def _take(self, row: Row) -> None:
         if not self._is_waiting():
             self._watch.moved()
-        for row in rows:
-            self._handed[row.writer] = (row.session, row.seq)
-        self._show_progress()
+        self._handed[row.writer] = (row.session, row.seq)
 
     def _show_progress(self) -> None:
         """Also said again while it has not arrived: 0.19 sends a summary only when something else comes up."""
@@ -193,14 +203,17 @@ class SharedRun:
 
     def _require_progress(self) -> None:
         if self._watch.is_stalled():
-            self._lose()
+            raise self._lost()
 
-    def _lose(self) -> None:
-        """The SDK will not bring these rows any more: they are read again, and go through a new one."""
+    def _lost(self, reason: str = LOST) -> Unavailable:
+        """The SDK will not bring all rows: what the server does not hold is read again, and goes through a new one."""
         with suppress(Exception):
+            self._show_progress()
             self._finish("finished")
+            self._learn(self._watch.look(summary=True))
+        self._is_open = False
         self._handed.clear()
-        raise Unavailable(LOST)
+        return Unavailable(reason)
 
     def _finish(self, status: Status) -> None:
         if self._is_open:

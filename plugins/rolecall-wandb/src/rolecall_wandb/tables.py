@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Final
 
 from rolecall.backend import Row
 from rolecall.errors import Rejected
@@ -10,7 +11,9 @@ from rolecall.errors import Rejected
 if TYPE_CHECKING:
     import wandb
 
-__all__ = ["table_of"]
+__all__ = ["TableTries", "table_of"]
+
+TRIES: Final = 3
 
 
 def table_of(row: Row) -> dict[str, wandb.Table]:
@@ -29,3 +32,20 @@ def table_of(row: Row) -> dict[str, wandb.Table]:
     except Exception as error:
         raise Rejected([row], f"wandb makes no table of {row.table.name!r}: {error}") from error
     return {row.table.name: table}
+
+
+class TableTries:
+    """How often a table failed: the rows behind it shall not wait for ever for one that the server refuses."""
+
+    def __init__(self) -> None:
+        self._failed: Counter[tuple[str, int, int]] = Counter()
+
+    def fail(self, row: Row, error: Exception) -> None:
+        """Count it.
+
+        Raises:
+            Rejected: that was once too often.
+        """
+        self._failed[row.writer, row.session, row.seq] += 1
+        if self._failed[row.writer, row.session, row.seq] >= TRIES:
+            raise Rejected([row], f"wandb did not take the table in {TRIES} tries: {error!r}") from error
