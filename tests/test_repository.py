@@ -38,7 +38,9 @@ def test_the_core_is_tested_beside_the_oldest_that_it_claims() -> None:
     assert cell("core-oldest") == floors(*core["dependencies"], *core["optional-dependencies"]["cli"])
 
 
-@pytest.mark.parametrize(("plugin", "sdk"), [("mlflow", "mlflow-skinny"), ("tensorboard", "tensorboardx")])
+@pytest.mark.parametrize(
+    ("plugin", "sdk"), [("mlflow", "mlflow-skinny"), ("tensorboard", "tensorboardx"), ("wandb", "wandb")]
+)
 def test_a_plugin_is_tested_beside_the_oldest_sdk_that_it_claims(plugin: str, sdk: str) -> None:
     claimed = floors(*project(ROOT / "plugins" / f"rolecall-{plugin}")["dependencies"])[sdk]
     assert claimed == min(cell(path.stem)[sdk] for path in LOCKS.glob(f"{plugin}-*.in"))

@@ -15,6 +15,7 @@ Any other language fails, and so does a Python file that no command of its page 
 from __future__ import annotations
 
 import doctest
+import importlib
 import os
 import re
 import subprocess
@@ -184,6 +185,17 @@ class Page:
         assert same, f"the page says\n{expected}\nbut the command printed\n{self.printed}"
 
 
+@pytest.fixture
+def _wandb(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a page logs to wandb goes to the emulator of its server, by the settings that a user's machine has."""
+    monkeypatch.syspath_prepend(ROOT / "plugins/rolecall-wandb/tests/support")
+    emulator = importlib.import_module("wandb_emulator")
+    with emulator.WandbServer() as server:
+        for name, value in emulator.environment(server, tmp_path_factory.mktemp("wandb")).items():
+            monkeypatch.setenv(name, value)
+        yield
+
+
 def _name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -203,6 +215,7 @@ def test_what_is_not_executed_stands_in_a_page() -> None:
 
 @pytest.mark.docs
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("_wandb")
 @pytest.mark.parametrize("path", PAGES, ids=_name)
 def test_every_block_of_the_page(
     path: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
