@@ -9,7 +9,7 @@ import pytest
 from foreign import ALONE, SHARES, Environment, build_wheel, make_venv, pip_install, write_distribution
 
 REPOSITORY = Path(__file__).parents[2]
-OURS = (".", "plugins/rolecall-mlflow", "plugins/rolecall-tensorboard")
+OURS = (".", "plugins/rolecall-mlflow", "plugins/rolecall-tensorboard", "plugins/rolecall-wandb")
 
 
 @pytest.fixture(scope="session")

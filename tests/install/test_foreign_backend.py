@@ -94,6 +94,7 @@ def test_ours_are_listed_with_what_they_lack(environment: Environment) -> None:
     found = {one["name"]: one for one in json.loads(environment.run("rolecall", "backends", "--json"))}
     assert "which is not installed" in found["tensorboard"]["error"]
     assert "which is not installed" in found["mlflow"]["error"]
+    assert "which is not installed" in found["wandb"]["error"]
 
 
 @pytest.mark.parametrize(

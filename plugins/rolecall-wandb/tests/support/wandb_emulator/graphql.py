@@ -135,7 +135,7 @@ def _viewer(state: State, query: str, variables: Variables, url: str) -> Answer:
 
 
 def _server_info(state: State, query: str, variables: Variables, url: str) -> Answer:
-    info = {
+    info: Answer = {
         "features": [],
         "cliVersionInfo": {"max_cli_version": "99.0.0", "min_cli_version": "0.0.1"},
         "latestLocalVersionInfo": None,

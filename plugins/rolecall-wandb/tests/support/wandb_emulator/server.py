@@ -56,7 +56,7 @@ class _Listener(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Listener
+    server: _Listener  # type: ignore[mutable-override]  # it is what makes the handlers
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class calls it so
         """Stay quiet."""
