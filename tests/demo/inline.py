@@ -29,4 +29,4 @@ def train(task: Task) -> list[float]:
 
 if __name__ == "__main__":
     steps, seed = map(int, sys.argv[1:])
-    print(json.dumps(train(Task(steps=steps, seed=seed))))  # noqa: T201 - it is what the caller reads
+    print(json.dumps(train(Task(steps=steps, seed=seed))))
