@@ -83,7 +83,7 @@ class SeparateRun:
 
     def tend(self) -> None:
         """See `rolecall.SupportsConfirmation`."""
-        if self._waiting and self._watch.is_due():
+        if self._watch.was_away or (self._waiting and self._watch.is_due()):
             self._look()
             if self._waiting and self._watch.is_stalled():
                 raise self._lost()

@@ -115,8 +115,8 @@ class SharedRun:
         """See `rolecall.SupportsConfirmation`: ask how far the server got, and repair its bindings."""
         now = time.monotonic()
         checks = now - self._checked >= CHECK_EVERY[self._ticket.primary]
-        if self._watch.is_due() and (checks or self._is_waiting()):
-            was_away = self._watch.was_away
+        was_away = self._watch.was_away
+        if self._watch.is_due() and (checks or was_away or self._is_waiting()):
             state = self._watch.look(summary=self._is_waiting(), config=checks)
             self._learn(state)
             if was_away:
@@ -178,7 +178,6 @@ class SharedRun:
         return any(self._held.get(writer, (0, 0)) < handed for writer, handed in self._handed.items())
 
     def _learn(self, state: RunState) -> None:
-        self._watch.was_away = False
         for key, value in state.summary.items():
             if key.startswith(PROGRESS):
                 self._learn_one(key.removeprefix(PROGRESS), str(value))

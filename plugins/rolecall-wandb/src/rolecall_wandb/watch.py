@@ -33,8 +33,8 @@ class Watch:
         self._moved = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether it is time to look again."""
-        return time.monotonic() >= self._next
+        """Whether it is time to look again; at once where the last look failed, as the courier waits by itself."""
+        return self.was_away or time.monotonic() >= self._next
 
     def look(self, *, summary: bool = False, config: bool = False) -> RunState:
         """What the server holds now.
@@ -52,6 +52,7 @@ class Watch:
         finally:
             now = time.monotonic()
             self._next = now + max(LOOK_EVERY, COST * (now - began))
+        self.was_away = False
         return found or RunState()
 
     def moved(self) -> None:
