@@ -18,6 +18,7 @@ SUPPORT = str(Path(__file__).parent / "support")
 sys.path.insert(0, SUPPORT)
 
 from wandb_emulator import Policy, WandbServer, environment  # noqa: E402 - it is there from here on
+from wandb_scene import RUN, Scene  # noqa: E402
 
 ROLE = Path(SUPPORT) / "wandb_role.py"
 
@@ -110,3 +111,14 @@ def wait_until() -> Callable[..., None]:
             time.sleep(0.05)
 
     return wait
+
+
+@pytest.fixture
+def scene(
+    server: WandbServer,
+    make_config: Callable[..., MonitorConfig],
+    start_role: Start,
+    wait_until: Callable[..., None],
+) -> Scene:
+    """A job, not launched yet, to which something shall happen."""
+    return Scene(server, make_config(run_id=RUN), start_role, wait_until)
