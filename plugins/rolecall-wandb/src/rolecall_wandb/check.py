@@ -24,6 +24,7 @@ from rolecall_wandb.definitions import stored_bindings
 from rolecall_wandb.plugin import open_run, supports_shared_run
 from rolecall_wandb.server import RunPath, RunState, Server, server_of
 from rolecall_wandb.shared import SharedRun
+from rolecall_wandb.watch import until
 
 __all__ = ["Finding", "check", "main"]
 
@@ -106,7 +107,7 @@ class _Trial:
         run.define({"trainer/loss": "trainer/step", "explorer/0/loss": "explorer/0/step"})
         began = time.monotonic()
         run.log([_row(writer, seq) for seq in range(1, ROWS + 1)])
-        held = _until(lambda: self._held(run, writer), WAIT)
+        held = until(lambda: self._held(run, writer), WAIT)
         took = f"after {time.monotonic() - began:.1f} s"
         yield Finding(
             f"does it show how far {writer} got, while the run goes on", took if held else "no", held
@@ -126,13 +127,13 @@ class _Trial:
             meanwhile()
             return keys <= stored_bindings(self._look().config).keys()
 
-        found = _until(is_stored, WAIT)
+        found = until(is_stored, WAIT)
         return Finding(question, "yes" if found else f"not within {WAIT:.0f} s", found)
 
     def _look_back(self) -> Iterator[Finding]:
         keys = {"trainer/loss", "explorer/0/loss"}
         yield self._stored("are all keys bound to their axes at the end", keys)
-        lines = _until(lambda: self._look().lines == 2 * ROWS, WAIT)
+        lines = until(lambda: self._look().lines == 2 * ROWS, WAIT)
         yield Finding("does it hold every row of both roles", f"{self._look().lines} of {2 * ROWS}", lines)
         summary = self._look().summary
         yield Finding(
@@ -172,16 +173,6 @@ class _Trial:
 def _row(writer: str, seq: int) -> Row:
     metrics = {f"{writer}/loss": 1 / seq, f"{writer}/step": seq}
     return Row(writer=writer, session=1, seq=seq, step=seq, time=time.time(), metrics=metrics)
-
-
-def _until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether it came true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.5)
-    return True
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,12 +14,11 @@ from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.sdk import TRANSMIT_EVERY, init
 from rolecall_wandb.server import RunPath, Server
 from rolecall_wandb.tables import TableTries
-from rolecall_wandb.watch import LOST, Watch
+from rolecall_wandb.watch import LOST, Watch, until
 
 __all__ = ["SeparateRun"]
 
 SETTLE: Final = 2 * TRANSMIT_EVERY + 10.0
-POLL: Final = 0.5
 
 
 class SeparateRun:
@@ -91,13 +89,13 @@ class SeparateRun:
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`. A last line that was not committed is, as at the end of the run."""
         self._history.commit()
-        deadline = time.monotonic() + min(timeout, SETTLE)
-        while self._waiting and time.monotonic() < deadline:
-            self._look()
-            if self._waiting:
-                time.sleep(POLL)
-        if self._waiting:
+        if not until(self._is_held, min(timeout, SETTLE)):
             raise self._lost()
+
+    def _is_held(self) -> bool:
+        if self._waiting:
+            self._look()
+        return not self._waiting
 
     def close(self, status: Status) -> None:
         """See `rolecall.Run`."""

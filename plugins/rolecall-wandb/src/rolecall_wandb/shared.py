@@ -14,7 +14,7 @@ from rolecall_wandb.definitions import Definitions
 from rolecall_wandb.sdk import init
 from rolecall_wandb.server import RunPath, RunState, Server
 from rolecall_wandb.tables import TableTries, table_of
-from rolecall_wandb.watch import LOST, Watch
+from rolecall_wandb.watch import LOST, Watch, until
 
 __all__ = ["PROGRESS", "SharedRun"]
 
@@ -27,7 +27,6 @@ REPAIR_AFTER: Final = 15.0
 """Seconds to wait for a repair to arrive before the next; the SDK holds an upload back for 5 (0.31.0)."""
 SETTLE: Final = 10.0
 """Seconds for the server to show what the SDK has uploaded."""
-POLL: Final = 0.5
 EVERYTHING: Final = (1 << 63) - 1
 
 
@@ -129,26 +128,28 @@ class SharedRun:
 
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`. Ending the SDK's run presses the last rows out; they would take seconds by themselves."""
-        if self._is_waiting():
-            self._learn(self._watch.look(summary=True))  # a server that is away would hold `finish` up
-        if self._is_waiting():
-            self._finish("finished")
-            self._await(time.monotonic() + min(timeout, SETTLE))
-        if self._is_waiting():
+        if self._is_held():  # a server that is away would hold `finish` up, so it is asked first
+            return
+        self._finish("finished")
+        if not until(self._is_held, min(timeout, SETTLE)):
             raise self._lost()
 
-    def _await(self, deadline: float) -> None:
-        self._learn(self._watch.look(summary=True))
-        while self._is_waiting() and time.monotonic() < deadline:
-            time.sleep(POLL)
+    def _is_held(self) -> bool:
+        """Whether the server holds all rows, asked only if that is not known."""
+        if self._is_waiting():
             self._learn(self._watch.look(summary=True))
+        return not self._is_waiting()
 
     def close(self, status: Status) -> None:
-        """See `rolecall.Run`; a primary uploads all bindings once more, and then ends the run."""
-        if self._is_open:
-            if self._ticket.primary:
-                self._definitions.touch()
+        """See `rolecall.Run`; a primary uploads all bindings once more, and sees that the server took the end."""
+        if not self._ticket.primary:
             self._finish(status)
+            return
+        self._rejoin_if_ended()
+        self._definitions.touch()
+        self._finish(status)
+        if not until(lambda: self._watch.look().state != "running", SETTLE):
+            raise Unavailable("wandb has not taken the end of the run; it is told again")
 
     def _join(self) -> None:
         self._sdk = init(self._ticket, self._args)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 from rolecall.errors import Unavailable
 from rolecall_wandb.server import RunPath, RunState, Server
 
-__all__ = ["LOST", "Watch"]
+__all__ = ["LOST", "Watch", "until"]
 
 LOOK_EVERY: Final = 5.0
 COST: Final = 20
 """A look that took a second is followed by none for this many."""
+POLL: Final = 0.5
 STALL: Final = 90.0
 """Seconds after which rows that a reachable server does not hold count as lost. The SDK tries a failed transmission
 again after at most 60 (`x_file_stream_retry_wait_max_seconds`, 0.31.0)."""
@@ -62,3 +64,13 @@ class Watch:
     def is_stalled(self) -> bool:
         """Whether the server answers, and has taken nothing for too long."""
         return time.monotonic() - self._moved > STALL
+
+
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether it comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(POLL)
+    return True
