@@ -42,7 +42,7 @@ class Definitions:
                 self._run.define_metric(key, step_metric=axis)
                 self.keys[key] = axis
             else:
-                self._define_pattern(axis)
+                self.define_pattern(axis)
 
     def touch(self) -> None:
         """Have the whole set uploaded again, by defining one axis anew: all that the SDK needs (0.31.0, 0.19.10)."""
@@ -54,7 +54,8 @@ class Definitions:
         stored = stored_bindings(config)
         return [key for key, axis in self.keys.items() if stored.get(key) != axis]
 
-    def _define_pattern(self, axis: str) -> None:
+    def define_pattern(self, axis: str) -> None:
+        """Bind all further keys of an axis' writer at once, as far as the SDK and the server resolve patterns."""
         pattern = f"{axis.removesuffix('step')}*"
         if pattern in self._patterns:
             return

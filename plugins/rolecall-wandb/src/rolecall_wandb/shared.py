@@ -91,7 +91,7 @@ class SharedRun:
         """Bind keys to their axes; once the last rows are through, that is for the others to do."""
         self._known.update(axes)
         if self._is_open:
-            self._definitions.define(axes)
+            self.definitions.define(axes)
 
     def merge_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
         """See `rolecall.SupportsConfig`: each writer's config under its name, beside the job's."""
@@ -146,7 +146,7 @@ class SharedRun:
             self._finish(status)
             return
         self._rejoin_if_ended()
-        self._definitions.touch()
+        self.definitions.touch()
         self._finish(status)
         if not until(lambda: self._watch.look().state != "running", SETTLE):
             raise Unavailable("wandb has not taken the end of the run; it is told again")
@@ -155,8 +155,8 @@ class SharedRun:
         self._sdk = init(self._ticket, self._args)
         self._is_open = True
         self._run = self._sdk.run
-        self._definitions = Definitions(self._run)
-        self._definitions.define(self._known)
+        self.definitions = Definitions(self._run)
+        self.definitions.define(self._known)
 
     def _rejoin_if_ended(self) -> None:
         if not self._is_open:
@@ -193,13 +193,13 @@ class SharedRun:
 
     def _check(self, state: RunState) -> None:
         self._checked = time.monotonic()
-        if self._definitions.missing(state.config):
+        if self.definitions.missing(state.config):
             self._repair()
 
     def _repair(self) -> None:
         if time.monotonic() - self._repaired >= REPAIR_AFTER:
             self._repaired = time.monotonic()
-            self._definitions.touch()
+            self.definitions.touch()
 
     def _require_progress(self) -> None:
         if self._watch.is_stalled():

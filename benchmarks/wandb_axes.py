@@ -1,0 +1,218 @@
+"""What it costs to bind many metric keys to their axes in one wandb run that three roles write.
+
+    python benchmarks/wandb_axes.py [--keys 1000 10000] [--how once each-flush pattern] [--flushes 6] [--limit 2000]
+                                    [--json FILE]
+
+Each role is a process that opens the run with rolecall's wandb plugin, against the emulator of wandb's server that the
+plugin's tests use, in a process of its own. In each of `--flushes` rounds some of the keys are new. `once` is what
+rolecall does: a key is defined once in each writer, up to `--limit` keys. `each-flush` is the plain way: every writer
+defines all known keys at each flush. `pattern` defines one `{writer}/*` for each writer. CPU is that of wandb-core, of
+all three roles, before the run is closed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+SUPPORT = ROOT / "plugins/rolecall-wandb/tests/support"
+WRITERS = ("explorer/0", "explorer/1", "trainer")
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def keys_of(writer: str, count: int) -> dict[str, str]:
+    """So many keys of one writer, bound to its axis."""
+    return {f"{writer}/group{number % 10}/metric_{number}": f"{writer}/step" for number in range(count)}
+
+
+def core_cpu() -> float:
+    """Seconds of CPU that the wandb-core of this process has used."""
+    stats = [
+        path.read_text().rpartition(")")[2].split()
+        for path in Path("/proc").glob("[0-9]*/stat")
+        if path.exists()
+    ]
+    children = [fields for fields in stats if int(fields[1]) == os.getpid()]
+    return sum(int(fields[11]) + int(fields[12]) for fields in children) / TICKS
+
+
+def role(writer: str, how: str, keys: int, flushes: int, limit: int, directory: str) -> dict[str, float]:
+    """One writer's part: every writer's new keys in each flush, then its rows, then the end."""
+    from rolecall import Row, RunTicket
+    from rolecall_wandb import definitions
+    from rolecall_wandb.args import WandbArgs
+    from rolecall_wandb.plugin import open_run
+
+    definitions.MANY = limit  # type: ignore[misc]
+    ticket = RunTicket(
+        project="bench",
+        name="axes",
+        group=None,
+        run_id="axes",
+        backend_run_id=None,
+        shared=True,
+        primary=writer == WRITERS[0],
+        writer=writer,
+        role=writer,
+        config={},
+        directory=Path(directory),
+        pid=os.getpid(),
+    )
+    run: Any = open_run(ticket, WandbArgs())
+    everyone = [list(keys_of(one, keys // len(WRITERS)).items()) for one in WRITERS]
+    began, cpu, python = time.monotonic(), core_cpu(), time.process_time()
+    known: dict[str, str] = {}
+    for flush in range(flushes):
+        news = {}
+        for bindings in everyone:
+            share = -(-len(bindings) // flushes)
+            news.update(dict(bindings[flush * share : (flush + 1) * share]))
+        known.update(news)
+        define(run, how, news, known)
+        run.log(
+            [
+                Row(
+                    writer=writer,
+                    session=1,
+                    seq=flush + 1,
+                    step=flush + 1,
+                    time=time.time(),
+                    metrics={f"{writer}/step": flush + 1},
+                )
+            ]
+        )
+        time.sleep(max(0.0, began + flush + 1 - time.monotonic()))
+    told = {"python_cpu": time.process_time() - python}
+    run.tend()
+    time.sleep(6.0)  # the SDK holds uploads back for 5 s
+    told["core_cpu"] = core_cpu() - cpu
+    began = time.monotonic()
+    run.flush(60.0)
+    run.close("finished")
+    told["close"] = time.monotonic() - began
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    told["core_cpu_with_close"] = used.ru_utime + used.ru_stime
+    return told
+
+
+def define(run: Any, how: str, news: dict[str, str], known: dict[str, str]) -> None:
+    """Tell wandb of keys, in one of the ways."""
+    match how:
+        case "once":
+            run.define(news)
+        case "each-flush":
+            run.definitions.keys.clear()
+            run.define(known)
+        case "pattern":
+            for axis in sorted(set(news.values())):
+                run.definitions.define_pattern(axis)
+
+
+def measure(how: str, keys: int, flushes: int, limit: int) -> dict[str, Any]:
+    """One line of the table."""
+    environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "wandb_emulator"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as server,
+        tempfile.TemporaryDirectory() as directory,
+    ):
+        url = server.stdout.readline().strip() if server.stdout else ""
+        environment |= settings(url, directory)
+        told = [
+            json.loads(process.communicate()[0].splitlines()[-1])
+            for process in [
+                start([writer, how, str(keys), str(flushes), str(limit), directory], environment)
+                for writer in WRITERS
+            ]
+        ]
+        with urllib.request.urlopen(f"{url}/_state") as answer:  # noqa: S310 - it is our own
+            run = json.load(answer)["axes"]
+        server.communicate("")
+    uploads = [size for _, _, size, count in run["upserts"] if count]
+    return {
+        "how": how,
+        "keys": keys,
+        "core_cpu": sum(one["core_cpu"] for one in told),
+        "python_cpu": sum(one["python_cpu"] for one in told),
+        "uploads": len(uploads),
+        "uploaded": sum(uploads),
+        "close": max(one["close"] for one in told),
+        "bound": run["bindings"],
+    }
+
+
+def settings(url: str, directory: str) -> dict[str, str]:
+    """For the SDK to talk to this server alone."""
+    return {
+        "WANDB_BASE_URL": url,
+        "WANDB_API_KEY": "x" * 40,
+        "WANDB_SILENT": "true",
+        "WANDB_ERROR_REPORTING": "false",
+        "HOME": directory,
+    }
+
+
+def start(errand: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    """A role in a process of its own."""
+    command = [sys.executable, __file__, "--role", *errand]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """For people."""
+    head = (
+        f"{'how':<12}{'keys':>7}{'core CPU s':>12}{'Python CPU s':>14}{'uploads':>9}{'MB':>8}{'close s':>9}"
+    )
+    head += f"{'bound':>8}"
+    rows = [
+        f"{one['how']:<12}{one['keys']:>7}{one['core_cpu']:>12.2f}{one['python_cpu']:>14.2f}{one['uploads']:>9}"
+        f"{one['uploaded'] / 1e6:>8.2f}{one['close']:>9.2f}{one['bound']:>8}"
+        for one in lines
+    ]
+    return "\n".join([head, *rows])
+
+
+def main() -> None:
+    """Measure, print, and write down."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--keys", type=int, nargs="+", default=[1_000])
+    parser.add_argument(
+        "--how",
+        nargs="+",
+        choices=["once", "each-flush", "pattern"],
+        default=["once", "each-flush", "pattern"],
+    )
+    parser.add_argument("--flushes", type=int, default=6)
+    parser.add_argument("--limit", type=int, default=2_000, help="of keys bound one by one")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--role", nargs=6, help=argparse.SUPPRESS)
+    told = parser.parse_args()
+    if told.role:
+        writer, how, keys, flushes, limit, directory = told.role
+        print(json.dumps(role(writer, how, int(keys), int(flushes), int(limit), directory)))
+        return
+    lines = [measure(how, keys, told.flushes, told.limit) for keys in told.keys for how in told.how]
+    print(table(lines))
+    if told.json:
+        told.json.write_text(json.dumps(lines, indent=1))
+
+
+if __name__ == "__main__":
+    main()
