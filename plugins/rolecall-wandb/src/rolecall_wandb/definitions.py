@@ -38,7 +38,9 @@ class Definitions:
             if axis not in self._axes:
                 self._run.define_metric(axis)
                 self._axes.add(axis)
-            if len(self.keys) < MANY and "*" not in key:
+            if "*" in key:  # the sign of a pattern, and nothing else to the SDK
+                continue
+            if len(self.keys) < MANY:
                 self._run.define_metric(key, step_metric=axis)
                 self.keys[key] = axis
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rolecall.backend import Row
 from rolecall.errors import Rejected
@@ -26,7 +26,7 @@ def table_of(row: Row) -> dict[str, wandb.Table]:
 
     if row.table is None:
         return {}
-    data = [list(line) for line in row.table.rows]
+    data: list[Any] = [list(line) for line in row.table.rows]
     try:
         table = wandb.Table(columns=list(row.table.columns), data=data, allow_mixed_types=True)
     except Exception as error:

@@ -15,7 +15,17 @@ from wandb_emulator import StoredRun, WandbServer
 
 from rolecall import MonitorConfig, launch
 
-__all__ = ["SAME", "differences", "make_repository", "own_runs", "run_plain", "run_through_rolecall", "view"]
+__all__ = [
+    "REMOTE",
+    "SAME",
+    "SUPPORT",
+    "differences",
+    "make_repository",
+    "own_runs",
+    "run_plain",
+    "run_through_rolecall",
+    "view",
+]
 
 SUPPORT = Path(__file__).parent
 SAME = (str(SUPPORT / "wandb_same.py"),)

@@ -1,8 +1,8 @@
 """A role in a process of its own: `wandb_role.py WRITER [--steps N] [--metrics M] [--every SECONDS] ...`.
 
 Logs `--steps` rows of `--metrics` metrics, one each `--every` seconds; with `--grow N` a new key comes every N steps.
-Prints `open`, and `logged STEP` after each row. With `--then wait` it then waits for a line of input. With `--primary`
-it is the launcher too.
+Prints `start`, `open`, and `logged STEP` after each row. With `--then wait` it then waits for a line of input. With
+`--primary` it is the launcher too.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--then", choices=["end", "wait"], default="end")
     parser.add_argument("--primary", action="store_true")
     told = parser.parse_args()
+    print("start", flush=True)
     with open_role(MonitorConfig.from_env(), told.writer, primary=told.primary) as monitor:
         work(monitor, Work(told.steps, told.first, told.metrics, told.every, told.grow))
         if told.then == "wait":

@@ -1,0 +1,209 @@
+"""Jobs without a server: offline, to be uploaded later, and disabled; and what a job leaves as it was."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb_emulator import WandbServer
+
+from rolecall import BackendRefused, Job, MonitorConfig, launch
+from rolecall.history import read_rows
+from rolecall.show import show_json
+
+Make = Callable[..., MonitorConfig]
+Start = Callable[..., "subprocess.Popen[str]"]
+Say = Callable[[Path], dict[str, Any]]
+
+STEPS = list(range(1, 21))
+
+
+def by_argument(place: Path) -> dict[str, Any]:
+    return {"mode": "offline"}
+
+
+def by_environment(place: Path) -> dict[str, Any]:
+    os.environ["WANDB_MODE"] = "offline"
+    return {}
+
+
+def by_a_settings_file(place: Path) -> dict[str, Any]:
+    (place / "wandb").mkdir()
+    (place / "wandb/settings").write_text("[default]\nmode = offline\n")
+    return {}
+
+
+def run_roles(config: MonitorConfig, start_role: Start, *writers: str) -> Job:
+    with launch(config) as job:
+        started = [start_role(job.config, writer) for writer in writers]
+        for role in started:
+            role.communicate(timeout=90)
+            assert role.returncode == 0
+    return job
+
+
+def offline_runs(directory: Path) -> list[Path]:
+    """Each run once: `latest-run` is a link to one."""
+    return sorted(path for path in directory.rglob("offline-run-*") if path.is_dir())
+
+
+def sync(directory: Path) -> None:
+    """The user's own command, which the job's URL says."""
+    environ = {key: value for key, value in os.environ.items() if key != "WANDB_MODE"}
+    command = Path(sys.executable).parent / "wandb"
+    told = subprocess.run(
+        [str(command), "sync", str(directory)], env=environ, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+
+
+def steps(server: WandbServer) -> dict[str, list[int]]:
+    return {run.named["name"]: [one.step for one in run.history] for run in server.runs.values()}
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("say", [by_argument, by_environment, by_a_settings_file])
+def test_offline_runs_are_uploaded_whole(
+    server: WandbServer, make_config: Make, start_role: Start, tmp_path: Path, say: Say
+) -> None:
+    config = make_config(monitor_args=say(Path.cwd()))
+    job = run_roles(config, start_role, "explorer/0", "trainer")
+    (downgrade,) = job.plan.downgrades
+    assert "wandb is offline" in downgrade.reason
+    assert not server.runs
+    found = offline_runs(config.monitor_dir / "wandb")
+    written = [path.relative_to(config.monitor_dir / "wandb").parts[0] for path in found]
+    assert written == ["explorer@0", "trainer"]
+    for path in found:
+        sync(path)
+    assert steps(server) == {"grpo-1_explorer_0": STEPS, "grpo-1_trainer": STEPS}
+    assert {run.named["group"] for run in server.runs.values()} == {"grpo-1"}
+    for run in server.runs.values():
+        assert [one.line["group1/m1"] for one in run.history] == [1 + step / 1000 for step in STEPS]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_a_disabled_job_is_in_the_journal_alone(
+    server: WandbServer,
+    make_config: Make,
+    start_role: Start,
+    by: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if by == "environment":
+        os.environ["WANDB_MODE"] = "disabled"
+    config = make_config(monitor_args={"mode": "disabled"} if by == "argument" else {})
+    job = run_roles(config, start_role, "trainer")
+    assert "wandb is disabled" in job.plan.downgrades[0].reason
+    assert not server.runs
+    assert not (config.monitor_dir / "wandb").exists()
+    assert not (Path.cwd() / "wandb").exists()
+    assert [row.step for row in read_rows(config.monitor_dir)] == STEPS
+    show_json(config.monitor_dir)
+    (writer,) = json.loads(capsys.readouterr().out)["writers"]
+    assert (writer["writer"], writer["rows"]) == ("trainer", 20)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("shared", [True, False])
+def test_without_a_key_a_job_does_not_start(server: WandbServer, make_config: Make, shared: bool) -> None:
+    del os.environ["WANDB_API_KEY"]
+    with pytest.raises(BackendRefused, match=r"WANDB_API_KEY.*wandb login"):
+        launch(make_config(shared_run=shared))
+    assert not server.runs
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_the_sdks_files_are_where_the_user_says(
+    server: WandbServer, make_config: Make, start_role: Start, tmp_path: Path, by: str
+) -> None:
+    args: dict[str, Any] = {"mode": "offline"}
+    if by == "argument":
+        args["dir"] = tmp_path / "sdk"
+    else:
+        os.environ["WANDB_DIR"] = str(tmp_path / "sdk")
+    config = make_config(monitor_args=args)
+    run_roles(config, start_role, "explorer/0", "explorer/1")
+    assert [path.parent.parent.name for path in offline_runs(tmp_path / "sdk")] == [
+        "explorer@0",
+        "explorer@1",
+    ]
+    assert not (config.monitor_dir / "wandb").exists()
+
+
+BESIDE = """
+import json, os, sys
+import wandb
+from rolecall import MonitorConfig, launch, open_monitor
+
+own = wandb.init(project="own", name="own") if "own" in sys.argv else None
+before = dict(os.environ)
+with launch(MonitorConfig.from_env()) as job, open_monitor(job.config, "trainer") as monitor:
+    for step in range(1, 6):
+        monitor.log({"loss": 1 / step}, step=step)
+        if own is not None:
+            own.log({"mine": step})
+    monitor.log_table("samples", (["a", "b"], [[1, "x"]]), 5)
+    assert wandb.run is own, wandb.run
+assert wandb.run is own, wandb.run
+after = dict(os.environ)
+if own is not None:
+    own.log({"mine": 6, "table": wandb.Table(columns=["a"], data=[[1]])})
+    own.finish()
+print(json.dumps(sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))))
+"""
+
+CHANGED: list[str] = []
+"""What a job on threads changes in the environment of the user's process: nothing."""
+
+
+def run_beside(config: MonitorConfig, *words: str) -> list[str]:
+    """Run the user's program; the names of the variables that the job changed."""
+    told = subprocess.run(
+        [sys.executable, "-c", BESIDE, *words],
+        env={**os.environ, **config.to_env()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert "Traceback" not in told.stderr
+    changed: list[str] = json.loads(told.stdout.splitlines()[-1])
+    return changed
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_job_on_threads_leaves_the_environment(
+    server: WandbServer, make_config: Make, shared: bool
+) -> None:
+    key = os.environ.pop("WANDB_API_KEY")
+    server.state.keys = {key}
+    os.environ["WANDB_RUN_ID"] = "somebodys"
+    os.environ["WANDB_SERVICE"] = "3-1-tcp-localhost-1"
+    config = make_config(shared_run=shared, courier="thread", monitor_args={"api_key": key})
+    assert run_beside(config) == CHANGED
+    assert "somebodys" not in server.runs
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_run_of_the_users_own_is_not_disturbed(
+    server: WandbServer, make_config: Make, shared: bool
+) -> None:
+    assert run_beside(make_config(shared_run=shared, courier="thread"), "own") == CHANGED
+    (own,) = [run for run in server.runs.values() if run.project == "own"]
+    assert [one.line["mine"] for one in own.history] == [1, 2, 3, 4, 5, 6]
+    assert (own.state, own.is_shared) == ("finished", False)
+    (ours,) = [run for run in server.runs.values() if run.project == "gsm8k"]
+    assert ours.state == "finished"
+    losses = "trainer/loss" if shared else "loss"
+    assert [one.line[losses] for one in ours.history if losses in one.line] == [
+        1 / step for step in range(1, 6)
+    ]

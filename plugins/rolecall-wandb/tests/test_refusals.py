@@ -1,0 +1,163 @@
+"""A server that does not let us in, or is none; and keys, which are nobody's to read."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb_emulator import Fault, StoredRun, WandbServer
+from wandb_scene import LogTimes, Role, Scene
+
+from rolecall import MonitorConfig, launch, open_monitor
+from rolecall.errors import BackendRefused
+
+pytestmark = [pytest.mark.processes]
+
+BRIEF = ("--steps", "20", "--every", "0.05")
+SECRET = "5ec4e75ec4e75ec4e75ec4e75ec4e75ec4e75ec4"
+
+
+def with_args(scene: Scene, **args: Any) -> MonitorConfig:
+    """The scene's config with other arguments of wandb's."""
+    return scene.config.model_validate({**scene.config.model_dump(), "monitor_args": args})
+
+
+FAILURES: dict[str, Callable[[], Fault]] = {
+    "fails": lambda: Fault("any", answer=500),
+    "init-fails": lambda: Fault("upsert", answer=500),
+    "init-hangs": lambda: Fault("upsert", delay=8.0),
+    "hangs": lambda: Fault("query", delay=12.0),
+}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_a_job_starts_without_the_server_and_rows_arrive_when_it_is_well(scene: Scene, kind: str) -> None:
+    fault = scene.server.faults.add(FAILURES[kind]())
+    with launch(with_args(scene, init_timeout=5.0)) as job, open_monitor(job.config, "trainer") as monitor:
+        trainer = LogTimes(monitor)
+        trainer.log_for(1.0)
+        assert (scene.held("trainer"), monitor.urls) == (0, {})
+        assert fault.hits
+        scene.server.faults.clear()
+        scene.wait_for("trainer", len(trainer.calls))
+    scene.wait_for_end()
+    scene.check()
+
+
+def test_a_key_that_the_server_does_not_know_is_refused_at_launch(scene: Scene) -> None:
+    scene.server.state.keys = {SECRET}
+    with pytest.raises(BackendRefused, match=r"does not know this API key.*monitor_args\.api_key") as refused:
+        launch(scene.config)
+    assert os.environ["WANDB_API_KEY"] not in str(refused.value)
+    assert not scene.server.runs
+
+
+def test_rows_wait_while_the_key_is_refused(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:
+        trainer = LogTimes(monitor)
+        trainer.log_until(lambda: scene.held("trainer") > 0)
+        scene.server.state.keys = {SECRET}
+        trainer.log_until(lambda: "trainer: wandb: not available" in caplog.text)
+        assert "refuses these credentials" in caplog.text
+        trainer.log_for(2.0)
+        scene.server.state.keys = None
+        trainer.log_for(1.0)
+    scene.wait_for_end()
+    scene.check()
+
+
+class Answer(BaseHTTPRequestHandler):
+    """Something else that speaks HTTP."""
+
+    server: Elsewhere  # type: ignore[mutable-override]
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b"<html><body>Welcome</body></html>"
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its signature
+        pass
+
+
+class Elsewhere(ThreadingHTTPServer):
+    """A web server that is not wandb's."""
+
+    status = 200
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Elsewhere]:
+    with Elsewhere(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize("status", [200, 404, 405])
+def test_an_address_of_something_else_is_refused_at_launch(
+    scene: Scene, elsewhere: Elsewhere, status: int
+) -> None:
+    elsewhere.status = status
+    url = f"http://127.0.0.1:{elsewhere.server_port}"
+    with pytest.raises(BackendRefused, match=f"{url} is no wandb server; mend monitor_args.base_url"):
+        launch(with_args(scene, base_url=url))
+
+
+def test_a_setting_that_the_sdk_does_not_have_is_refused_at_launch(scene: Scene) -> None:
+    config = with_args(scene, settings={"x_file_stream_transmit_intervall": 1})
+    with pytest.raises(
+        BackendRefused, match=r"no such setting; did you mean x_file_stream_transmit_interval\?"
+    ):
+        launch(config)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "shared": {"shared_run": True},
+    "separate": {"shared_run": False},
+    "offline": {"shared_run": False, "monitor_args": {"mode": "offline"}},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_key_is_in_no_file_and_in_nothing_but_its_header(
+    server: WandbServer,
+    make_config: Callable[..., MonitorConfig],
+    start_role: Callable[..., Role],
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    del os.environ["WANDB_API_KEY"]
+    server.state.keys = {SECRET}
+    settings = KINDS[kind]
+    args = {"api_key": SECRET, "dir": tmp_path / "sdk", **settings.get("monitor_args", {})}
+    config = make_config(**{**settings, "monitor_args": args})
+    with launch(config, run_config={"monitor": {"api_key": SECRET, "note": f"key {SECRET}"}}) as job:
+        assert start_role(job.config, "trainer", *BRIEF).wait() == 0
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in files if holds_key(path.read_bytes())] == []
+    assert any(path.suffix == ".wandb" and path.stat().st_size > 1000 for path in files)
+    assert [name for name, run in server.runs.items() if holds_key(all_of(run))] == []
+    assert bool(server.runs) == (kind != "offline")
+
+
+def holds_key(content: bytes) -> bool:
+    return any(form in content for form in (SECRET.encode(), base64.b64encode(f"api:{SECRET}".encode())))
+
+
+def all_of(run: StoredRun) -> bytes:
+    """All that a server got of a run."""
+    told = [(upsert.variables, upsert.config) for upsert in run.upserts]
+    lines = [one.line for one in run.history]
+    whole = [told, lines, run.summary, run.events, run.console, [post for _, _, post in run.posts]]
+    return json.dumps(whole).encode() + b"".join(run.files.values())

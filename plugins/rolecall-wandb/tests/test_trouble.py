@@ -1,0 +1,184 @@
+"""A server that is away, slow, or refuses: nothing is lost or doubled, and nobody waits for it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from wandb_emulator import Fault, Policy, StoredRun
+from wandb_scene import LogTimes, Scene
+
+import rolecall.crew
+import rolecall_wandb.watch
+from rolecall import launch, open_monitor
+
+BRIEF = ("--steps", "40", "--every", "0.1", "--grow", "10")
+LONGEST_LOG = 0.25
+BOTH = pytest.mark.parametrize("policy", list(Policy))
+SERVERS = [pytest.mark.servers, pytest.mark.timeout(300)]
+
+
+@contextmanager
+def trainer_of(scene: Scene, **settings: Any) -> Iterator[LogTimes]:
+    """A job with one role, both in this process."""
+    config = scene.config.model_copy(update=settings)
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        times = LogTimes(monitor)
+        yield times
+        print(f"{len(times.calls)} rows, longest log {max(times.calls, default=0.0) * 1000:.1f} ms")
+
+
+def told(caplog: pytest.LogCaptureFixture, writer: str) -> list[str]:
+    """`not` for each time that it told that the server is away, `again` for each that it is back."""
+    news = [record.getMessage() for record in caplog.records if record.name == "rolecall"]
+    own = [line.removeprefix(f"{writer}: wandb: ") for line in news if line.startswith(f"{writer}: wandb: ")]
+    return [line.split()[0 if line.startswith("not") else 1] for line in own if "available" in line[:16]]
+
+
+@BOTH
+@pytest.mark.servers
+@pytest.mark.timeout(300)
+def test_a_server_that_is_away_for_twenty_seconds(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "rolecall")
+    with trainer_of(scene) as trainer:
+        other = scene.start(scene.config, "explorer/0", "--steps", "500", "--every", "0.1", "--grow", "20")
+        trainer.log_until(lambda: min(scene.held("trainer"), scene.held("explorer/0")) >= 20)
+        scene.server.stop()
+        trainer.log(during=1.0)
+        trainer.log_for(20.0)
+        scene.server.restart()
+        trainer.log(after=1.0)
+        trainer.log_until(lambda: "again" in told(caplog, "trainer"), 90.0)
+        assert other.wait() == 0
+    scene.wait_for_end()
+    scene.check()
+    assert told(caplog, "trainer") == ["not", "again"]
+    assert told(caplog, "@launch") == ["not", "again"]
+    assert max(trainer.calls) < LONGEST_LOG
+
+
+def refuse_stream(scene: Scene, client: str | None) -> Fault:
+    """The SDK's stream of this client is dead for good once it has been refused."""
+    return scene.server.faults.add(Fault("stream", answer=403, client=client))
+
+
+@pytest.mark.processes
+def test_rows_whose_stream_was_refused_are_sent_again_when_the_role_ends(scene: Scene) -> None:
+    with trainer_of(scene) as trainer:
+        trainer.log_until(lambda: scene.held("trainer") > 0)
+        refused = refuse_stream(scene, scene.run.history[0].client)
+        trainer.log_until(lambda: refused.hits)
+        trainer.log_for(1.0)
+        held = scene.held("trainer")
+        assert held < len(trainer.calls)
+    scene.wait_for_end()
+    scene.check()
+
+
+@pytest.mark.processes
+def test_rows_whose_stream_was_refused_are_sent_again_while_the_role_goes_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rolecall_wandb.watch, "STALL", 8.0)
+    monkeypatch.setattr(rolecall_wandb.watch, "LOOK_EVERY", 1.0)
+    with trainer_of(scene, courier="thread") as trainer:
+        trainer.log_until(lambda: scene.held("trainer") > 0)
+        refused = refuse_stream(scene, scene.run.history[0].client)
+        trainer.log_until(lambda: refused.hits)
+        logged = len(trainer.calls)
+        trainer.log_until(lambda: scene.held("trainer") > logged)
+    scene.wait_for_end()
+    scene.check()
+
+
+@pytest.mark.processes
+def test_the_run_ends_though_the_primarys_stream_was_refused(scene: Scene) -> None:
+    with trainer_of(scene) as trainer:
+        refused = refuse_stream(scene, scene.run.upserts[0].client)
+        trainer.log_until(lambda: refused.hits)
+        trainer.log_until(lambda: scene.held("trainer") > 0)
+    scene.wait_for_end()
+    scene.check()
+
+
+@pytest.mark.processes
+def test_rows_that_were_refused_to_the_last_are_delivered(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rolecall.crew, "DRAIN", 5.0)
+    with trainer_of(scene, courier="thread") as trainer:
+        trainer.log_until(lambda: scene.held("trainer") > 0)
+        refused = refuse_stream(scene, None)
+        trainer.log_until(lambda: refused.hits)
+        trainer.log_for(1.0)
+    scene.wait_for_end()
+    assert scene.tallies()["trainer"].lost
+    scene.server.faults.clear()
+    scene.deliver()
+    scene.check()
+
+
+MISBEHAVIOURS: dict[str, Callable[[], list[Fault]]] = {
+    "500": lambda: [Fault("upsert", answer=500, times=3), Fault("stream", answer=500, times=3)],
+    "409": lambda: [Fault("upsert", answer=409, times=6)],
+    "lost-stream": lambda: [Fault("stream", loses=True, times=4)],
+    "lost-upsert": lambda: [Fault("upsert", loses=True, times=4)],
+    "slow": lambda: [Fault("any", delay=3.0, times=25)],
+}
+
+
+@BOTH
+@pytest.mark.parametrize("kind", MISBEHAVIOURS)
+@pytest.mark.servers
+@pytest.mark.timeout(300)
+def test_several_roles_join_a_server_that_misbehaves(scene: Scene, kind: str) -> None:
+    with launch(scene.config) as job:
+        faults = [scene.server.faults.add(fault) for fault in MISBEHAVIOURS[kind]()]
+        roles = [scene.start(job.config, name, *BRIEF) for name in ("explorer/0", "explorer/1", "trainer")]
+        assert [role.wait() for role in roles] == [0, 0, 0]
+    scene.wait_for_end(200.0)
+    assert [len(fault.hits) for fault in faults] == [fault.times for fault in faults]
+    scene.check()
+    assert {one.logged for one in scene.tallies().values()} == {40}
+
+
+TABLE = [{"prompt": "1+1", "score": 0.5}, {"prompt": "2+2", "score": 1.0}]
+
+
+def check_table(run: StoredRun, step: int) -> None:
+    (line,) = run.rows("trainer/samples")
+    told = line["trainer/samples"]
+    assert (line["trainer/step"], told["_type"]) == (step, "table-file")
+    assert told["path"].startswith("media/table/")
+    content = json.loads(run.files[told["path"]])
+    assert (content["columns"], content["data"]) == (["prompt", "score"], [["1+1", 0.5], ["2+2", 1.0]])
+
+
+@pytest.mark.processes
+def test_a_table_is_a_file_and_a_line_that_names_it(scene: Scene) -> None:
+    with trainer_of(scene) as trainer:
+        trainer.log()
+        trainer.monitor.log_table("samples", TABLE, 1000)
+        trainer.log()
+    scene.wait_for_end()
+    scene.check()
+    check_table(scene.run, 1000)
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(300)
+def test_a_table_that_is_logged_while_the_server_is_away(scene: Scene) -> None:
+    with trainer_of(scene) as trainer:
+        trainer.log_until(lambda: scene.held("trainer") > 0)
+        scene.server.stop()
+        trainer.monitor.log_table("samples", TABLE, 1000)
+        trainer.log_for(10.0)
+        scene.server.restart()
+        scene.wait_for_all(120.0)
+    scene.wait_for_end()
+    scene.check()
+    check_table(scene.run, 1000)
