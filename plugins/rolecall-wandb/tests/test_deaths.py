@@ -14,8 +14,6 @@ from wandb_scene import RUN, SHOWS_LATE, Role, Scene, kill_with_children
 
 from rolecall import MonitorConfig, launch, open_monitor
 
-pytestmark = [pytest.mark.processes]
-
 LAUNCHER = Path(__file__).parent / "support" / "wandb_launcher.py"
 ENDLESS = ("--steps", "100000", "--every", "0.05", "--grow", "10")
 BRIEF = ("--steps", "30", "--every", "0.05", "--grow", "10")
@@ -34,6 +32,7 @@ def end(role: Role) -> None:
     assert role.returncode == 0
 
 
+@pytest.mark.processes
 def test_what_a_killed_role_logged_arrives_and_its_next_session_goes_on(scene: Scene) -> None:
     with launch(scene.config) as job:
         survivor = scene.start(job.config, "trainer", "--every", "0.05", "--steps", "100", "--then", "wait")
@@ -51,6 +50,7 @@ def test_what_a_killed_role_logged_arrives_and_its_next_session_goes_on(scene: S
     assert scene.tallies()["trainer"].logged == 100
 
 
+@pytest.mark.servers
 def test_the_next_session_brings_what_its_dead_courier_left(scene: Scene) -> None:
     with launch(scene.config) as job:
         killed = scene.start(job.config, "explorer/0", *ENDLESS)
@@ -63,6 +63,7 @@ def test_the_next_session_brings_what_its_dead_courier_left(scene: Scene) -> Non
     scene.check(may_double=SHOWS_LATE)
 
 
+@pytest.mark.servers
 def test_deliver_brings_what_a_dead_courier_left(scene: Scene) -> None:
     with launch(scene.config) as job:
         killed = scene.start(job.config, "explorer/0", *ENDLESS)
@@ -91,6 +92,7 @@ def first_launcher(scene: Scene) -> Iterator[Role]:
     launcher.communicate()
 
 
+@pytest.mark.servers
 def test_a_killed_launcher_is_followed_by_another_in_the_same_run(scene: Scene, first_launcher: Role) -> None:
     assert first_launcher.stdout is not None
     config = MonitorConfig.from_env(json.loads(first_launcher.stdout.readline()))
@@ -113,6 +115,7 @@ def fail_as_a_launcher(scene: Scene) -> None:
         raise RuntimeError("out of memory")
 
 
+@pytest.mark.processes
 def test_a_launcher_that_fails_ends_the_run_as_failed(scene: Scene) -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         fail_as_a_launcher(scene)
@@ -127,6 +130,7 @@ def fail_as_a_role(config: MonitorConfig) -> None:
         raise RuntimeError("out of memory")
 
 
+@pytest.mark.servers
 def test_a_role_that_fails_does_not_end_the_run(scene: Scene) -> None:
     with launch(scene.config) as job:
         with pytest.raises(RuntimeError, match="out of memory"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -47,7 +48,7 @@ def job_of(config: MonitorConfig, rows: dict[str, list[dict[str, float]]]) -> Jo
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.processes
+@pytest.mark.servers
 def test_no_key_is_defined_twice(
     server: WandbServer, make_config: MakeConfig, calls: Calls, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -119,5 +120,8 @@ def test_a_pattern_takes_over_where_there_are_too_many(
     monkeypatch.setattr(definitions, "MANY", 3)
     job = job_of(make_config(courier="thread"), {"trainer": [{"a": 1, "b": 2}, {"c": 3, "d": 4, "e": 5}]})
     assert job.run_id is not None
-    assert server.run(job.run_id).patterns() == {"trainer/*": "trainer/step"}
-    assert {f"trainer/{key}": "trainer/step" for key in "abc"}.items() <= server.bindings(job.run_id).items()
+    bound = server.bindings(job.run_id) | server.run(job.run_id).patterns()
+    # 0.19.10 resolves patterns itself
+    beyond = ["trainer/d", "trainer/e"] if version("wandb") == "0.19.10" else ["trainer/*"]
+    wanted = [*beyond, "trainer/a", "trainer/b", "trainer/c"]
+    assert {key: bound.get(key) for key in wanted} == dict.fromkeys(wanted, "trainer/step")

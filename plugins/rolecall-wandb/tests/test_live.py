@@ -38,6 +38,7 @@ LONG = ("--steps", "200", "--metrics", "50", "--grow", "7", "--every", str(PACE)
 SHORT = ("--steps", "60", "--metrics", "10", "--grow", "5", "--every", "0.25")
 BRIEF = ("--steps", "40", "--metrics", "10", "--grow", "5", "--every", "0.2")
 BOTH = pytest.mark.parametrize("policy", list(Policy))
+MERGING = pytest.param(Policy.MERGE, marks=pytest.mark.servers)
 
 
 @dataclass
@@ -139,7 +140,7 @@ def test_each_second_of_a_long_job_each_key_has_its_axis(live: Live) -> None:
         assert pace_of(live.run, writer) == pytest.approx(PACE, abs=0.02)
 
 
-@BOTH
+@pytest.mark.parametrize("policy", [Policy.REPLACE, MERGING])
 @pytest.mark.processes
 def test_each_second_of_a_short_job_each_key_has_its_axis(live: Live) -> None:
     with live.poll() as poll, launch(live.config, run_config=JOB) as job:
@@ -159,10 +160,10 @@ def test_each_second_of_a_short_job_each_key_has_its_axis(live: Live) -> None:
 @pytest.mark.parametrize(
     ("method", "courier", "options"),
     [
-        ("spawn", "process", []),
+        pytest.param("spawn", "process", [], marks=pytest.mark.servers),
         ("fork", "process", ["--threads"]),
-        ("spawn", "thread", ["--threads"]),
-        ("fork", "thread", []),
+        pytest.param("spawn", "thread", ["--threads"], marks=pytest.mark.servers),
+        pytest.param("fork", "thread", [], marks=pytest.mark.servers),
     ],
 )
 def test_roles_that_are_children_of_a_launcher_that_uses_wandb_itself(
@@ -203,7 +204,7 @@ def test_a_role_that_comes_before_the_primary_and_one_with_it(live: Live) -> Non
         assert steps_of(live.rows, writer) == list(range(1, 41))
 
 
-@pytest.mark.processes
+@pytest.mark.servers
 def test_a_role_that_comes_after_another_was_killed(live: Live) -> None:
     with live.poll() as poll, launch(live.config, run_config=JOB) as job:
         killed = live.begin(job.config, "explorer/0", "--steps", "100000", "--every", "0.1", "--grow", "3")

@@ -66,7 +66,13 @@ def steps(server: WandbServer) -> dict[str, list[int]]:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("say", [by_argument, by_environment, by_a_settings_file])
+@pytest.mark.parametrize(
+    "say",
+    [
+        by_argument,
+        *(pytest.param(say, marks=pytest.mark.servers) for say in (by_environment, by_a_settings_file)),
+    ],
+)
 def test_offline_runs_are_uploaded_whole(
     server: WandbServer, make_config: Make, start_role: Start, tmp_path: Path, say: Say
 ) -> None:
@@ -118,7 +124,7 @@ def test_without_a_key_a_job_does_not_start(server: WandbServer, make_config: Ma
     assert not server.runs
 
 
-@pytest.mark.processes
+@pytest.mark.servers
 @pytest.mark.parametrize("by", ["argument", "environment"])
 def test_the_sdks_files_are_where_the_user_says(
     server: WandbServer, make_config: Make, start_role: Start, tmp_path: Path, by: str
@@ -192,7 +198,7 @@ def test_a_job_on_threads_leaves_the_environment(
     assert "somebodys" not in server.runs
 
 
-@pytest.mark.processes
+@pytest.mark.servers
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_run_of_the_users_own_is_not_disturbed(
     server: WandbServer, make_config: Make, shared: bool

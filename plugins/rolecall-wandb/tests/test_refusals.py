@@ -13,12 +13,10 @@ from typing import Any
 
 import pytest
 from wandb_emulator import Fault, StoredRun, WandbServer
-from wandb_scene import LogTimes, Role, Scene
+from wandb_scene import SHOWS_LATE, LogTimes, Role, Scene
 
 from rolecall import MonitorConfig, launch, open_monitor
 from rolecall.errors import BackendRefused
-
-pytestmark = [pytest.mark.processes]
 
 BRIEF = ("--steps", "20", "--every", "0.05")
 SECRET = "5ec4e75ec4e75ec4e75ec4e75ec4e75ec4e75ec4"
@@ -37,6 +35,7 @@ FAILURES: dict[str, Callable[[], Fault]] = {
 }
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("kind", FAILURES)
 def test_a_job_starts_without_the_server_and_rows_arrive_when_it_is_well(scene: Scene, kind: str) -> None:
     fault = scene.server.faults.add(FAILURES[kind]())
@@ -51,6 +50,7 @@ def test_a_job_starts_without_the_server_and_rows_arrive_when_it_is_well(scene: 
     scene.check()
 
 
+@pytest.mark.processes
 def test_a_key_that_the_server_does_not_know_is_refused_at_launch(scene: Scene) -> None:
     scene.server.state.keys = {SECRET}
     with pytest.raises(BackendRefused, match=r"does not know this API key.*monitor_args\.api_key") as refused:
@@ -59,6 +59,7 @@ def test_a_key_that_the_server_does_not_know_is_refused_at_launch(scene: Scene) 
     assert not scene.server.runs
 
 
+@pytest.mark.servers
 def test_rows_wait_while_the_key_is_refused(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:
         trainer = LogTimes(monitor)
@@ -70,7 +71,7 @@ def test_rows_wait_while_the_key_is_refused(scene: Scene, caplog: pytest.LogCapt
         scene.server.state.keys = None
         trainer.log_for(1.0)
     scene.wait_for_end()
-    scene.check()
+    scene.check(may_double=SHOWS_LATE)
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -104,6 +105,7 @@ def elsewhere() -> Iterator[Elsewhere]:
         server.shutdown()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("status", [200, 404, 405])
 def test_an_address_of_something_else_is_refused_at_launch(
     scene: Scene, elsewhere: Elsewhere, status: int
@@ -114,6 +116,7 @@ def test_an_address_of_something_else_is_refused_at_launch(
         launch(with_args(scene, base_url=url))
 
 
+@pytest.mark.processes
 def test_a_setting_that_the_sdk_does_not_have_is_refused_at_launch(scene: Scene) -> None:
     config = with_args(scene, settings={"x_file_stream_transmit_intervall": 1})
     with pytest.raises(
@@ -129,7 +132,10 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "kind", ["shared", *(pytest.param(kind, marks=pytest.mark.servers) for kind in ("separate", "offline"))]
+)
 def test_the_key_is_in_no_file_and_in_nothing_but_its_header(
     server: WandbServer,
     make_config: Callable[..., MonitorConfig],

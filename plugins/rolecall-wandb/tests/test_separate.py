@@ -100,8 +100,15 @@ def point_at(server: WandbServer, directory: Path) -> None:
     os.environ.update(environment(server, directory))
 
 
-@pytest.mark.parametrize("fails", [False, True])
-@pytest.mark.parametrize("courier", ["process", "thread"])
+@pytest.mark.parametrize(
+    ("courier", "fails"),
+    [
+        ("process", False),
+        pytest.param("process", True, marks=pytest.mark.servers),
+        pytest.param("thread", False, marks=pytest.mark.servers),
+        ("thread", True),
+    ],
+)
 def test_the_server_gets_what_plain_calls_bring(  # noqa: PLR0913, PLR0917
     server: WandbServer,
     other_server: WandbServer,
@@ -160,6 +167,7 @@ def steps(run: StoredRun) -> list[int]:
     return [one.step for one in run.history]
 
 
+@pytest.mark.servers
 def test_server_and_key_of_the_arguments_are_those_of_tables_too(
     server: WandbServer, make_config: Make, repository: str
 ) -> None:
@@ -172,6 +180,7 @@ def test_server_and_key_of_the_arguments_are_those_of_tables_too(
     assert len([name for name in stored(server).files if name.startswith("media/table/")]) == 2
 
 
+@pytest.mark.servers
 def test_a_restarted_role_goes_on_in_its_run(
     server: WandbServer, make_config: Make, start_role: Start, tmp_path: Path
 ) -> None:
@@ -208,6 +217,7 @@ def test_rows_that_wandb_does_not_take_are_told(
     assert "explorer step 3" in told[0]
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(("group", "expected"), [(None, NAME), ("sweep", "sweep")])
 def test_each_role_has_a_run_of_the_jobs_group(
     server: WandbServer, make_config: Make, start_role: Start, group: str | None, expected: str
@@ -236,6 +246,7 @@ with open_monitor(MonitorConfig.from_env(), "trainer") as monitor:
 """
 
 
+@pytest.mark.servers
 def test_system_metrics_are_the_roles(
     server: WandbServer, make_config: Make, wait_until: Callable[..., None]
 ) -> None:

@@ -92,10 +92,10 @@ def metadata(run: StoredRun) -> Mapping[str, Any]:
 @pytest.mark.parametrize(
     "command",
     [
-        ["-u", "-W", "ignore", "train.py", "--comment", "two words"],
+        pytest.param(["-u", "-W", "ignore", "train.py", "--comment", "two words"], marks=pytest.mark.servers),
         [str(SUPPORT / "wandb_same.py"), "--comment", "-m eval"],
-        ["-m", "wandb_same", "--comment", ""],
-        ["-c", "import wandb_same; wandb_same.main()"],
+        pytest.param(["-m", "wandb_same", "--comment", ""], marks=pytest.mark.servers),
+        pytest.param(["-c", "import wandb_same; wandb_same.main()"], marks=pytest.mark.servers),
     ],
 )
 def test_the_run_shows_the_roles_program(

@@ -57,8 +57,7 @@ def main() -> None:
     context = multiprocessing.get_context(told.method)
     with launch(MonitorConfig.from_env(), run_config=run_config_of("job")) as job:
         children = [
-            context.Process(target=child, args=(job.config, writer, work_))
-            for writer in told.writers
+            context.Process(target=child, args=(job.config, writer, work_)) for writer in told.writers
         ]
         call_all([one.start for one in children], threads=told.threads)
         for one in children:
