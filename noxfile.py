@@ -21,7 +21,7 @@ nox.options.reuse_venv = "yes"
 LOCKS = Path("requirements")
 BESIDE = ("-n", "2")
 """Many tests wait for processes and servers, so two at a time take little more than half as long."""
-WAITING = ("-n", "4")
+WAITING = ("-n", "6")
 """wandb's SDK waits for most of the time: 5 s or 30 s for each upload."""
 MLFLOW = "plugins/rolecall-mlflow"
 TENSORBOARD = "plugins/rolecall-tensorboard"
@@ -56,7 +56,9 @@ nox.options.sessions = [
     "mlflow",
     # The client is tried at its oldest beside sqlite; the oldest server, which takes minutes, by name.
     f"mlflow_server({versions('mlflow_server')[-1]})",
-    "wandb",
+    # wandb in the middle of its range, and jobs of minutes (`wandb_jobs`), by name.
+    f"wandb({versions('wandb')[0]})",
+    f"wandb({versions('wandb')[-1]})",
     "install",
     "demo",
 ]
@@ -120,7 +122,8 @@ def wandb(session: nox.Session, version: str) -> None:
 def wandb_jobs(session: nox.Session, version: str) -> None:
     """Whole jobs, minutes long, with every binding looked at each second. By name only."""
     install(session, f"wandb-{version}", ".", WANDB)
-    session.run("pytest", *WAITING, "-m", "servers", f"{WANDB}/tests", *session.posargs)
+    patient = ("--timeout", "400")
+    session.run("pytest", *WAITING, *patient, "-m", "servers", f"{WANDB}/tests", *session.posargs)
 
 
 @nox.session(name="install")

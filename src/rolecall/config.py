@@ -81,6 +81,8 @@ class MonitorConfig(BaseModel):
         monitor_dir: where the journals are; by default `rolecall/{project}/{name}` below the working directory.
             Relative paths are made absolute at once.
         spool_dir: a directory on the node, for journals whose `monitor_dir` is on a network filesystem.
+        sync_every: seconds within which a row is on the disk too (`fsync`), which a power cut then spares; 0.1 or more.
+            By default the kernel decides when.
         courier: where rows are carried from: a `process` beside each role, or a `thread` of it.
         on_backend_error: `ignore` keeps every fault of a backend away from training; `raise` hands it to the
             next `Monitor.log` or `close`, for tests.
@@ -107,6 +109,7 @@ class MonitorConfig(BaseModel):
     resume: Literal["auto", "must", "never"] = "auto"
     monitor_dir: Directory = Path()
     spool_dir: Directory | None = None
+    sync_every: Annotated[float, Field(ge=0.1, le=86_400.0)] | None = None
     courier: Literal["process", "thread"] = "process"
     on_backend_error: Literal["ignore", "raise"] = "ignore"
     plan: Plan | None = None

@@ -10,12 +10,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from rolecall.axes import AxisBook
-from rolecall.claims import HEARTBEAT, newest, sessions, this_process
+from rolecall.claims import HEARTBEAT, Session, newest, sessions, this_process
 from rolecall.config import MonitorConfig
 from rolecall.courier import POLL, Courier, Destination, News
 from rolecall.delivery import Delivery, delivered, is_carried
@@ -26,6 +26,7 @@ from rolecall.plan import BackendPlan
 from rolecall.registry import Backend
 from rolecall.secrets import scrub_text, scrub_trace
 from rolecall.spool import mirrors
+from rolecall.sync import Syncer
 from rolecall.tail import Tail
 from rolecall.tickets import TicketOffice
 
@@ -69,6 +70,7 @@ class Crew:
         found = sessions(self._layout.journal(writer))
         self._session = found[-1] if found else None
         self._mirrors = list(mirrors(config, writer, found))
+        self._syncers = list(self._make_syncer())
         self._couriers: list[Courier] = []
         self._alive = time.monotonic()
         self._threads = [threading.Thread(target=self._serve, args=(plan,), daemon=True) for plan in plans]
@@ -80,6 +82,8 @@ class Crew:
             self._publish_config()
         for thread in self._threads:
             thread.start()
+        for syncer in self._syncers:
+            syncer.start()
 
     def run(self) -> bool:
         """Carry until all is done; False if a backend hung and was left behind."""
@@ -94,6 +98,8 @@ class Crew:
                     return False
             time.sleep(POLL)
         self._mirror(newest_only=True)
+        for syncer in self._syncers:
+            syncer.stop()
         return True
 
     def _mirror(self, *, newest_only: bool = False) -> None:
@@ -206,8 +212,18 @@ class Crew:
             self._book.publish_config(config)
 
     def _must_stay(self) -> bool:
-        """With no backend to carry to, there is still the journal to mirror, and its owner to vouch for."""
-        return bool(self._mirrors) and self._is_live()
+        """With no backend to carry to, there is still the journal to mirror or sync, and its owner to vouch for."""
+        return bool(self._mirrors or self._syncers) and self._is_live()
+
+    def _make_syncer(self) -> Iterator[Syncer]:
+        """For the session that is written now, where it is written."""
+        every = None if self._office.is_launcher else self._config.sync_every
+        if every is not None and self._session is not None and self._session.is_live():
+            path = self._mirrors[-1].spool if self._mirrors else self._session.path
+            yield Syncer(Session(path, self._session.number), every, self._warn)
+
+    def _warn(self, message: str) -> None:
+        self._tell(News("journal", "warning", message))
 
     def _beat(self) -> None:
         """Tell other hosts that the writer and its couriers are alive."""

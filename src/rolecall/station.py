@@ -115,6 +115,7 @@ class Station:
         self._names = [one.backend for one in plan.backends if one.carrier != "none"]
         self._carriers: list[Carrier] = []
         self._is_spooled = is_spooled(config)
+        self._is_tended = self._is_spooled or (config.sync_every is not None and writer != LAUNCH)
         session = self._claim(run_config)
         try:
             self.journal = JournalWriter(self._place(session))
@@ -180,9 +181,9 @@ class Station:
 
     def _start(self, plan: Plan) -> None:
         processes, threads = plan.carried("process"), plan.carried("thread")
-        if processes or (self._is_spooled and self._config.courier == "process"):
+        if processes or (self._is_tended and self._config.courier == "process"):
             self._carriers.append(ProcessCarrier(self._config, self._writer, processes, self.desk.tell))
-        if threads or (self._is_spooled and not processes and self._config.courier == "thread"):
+        if threads or (self._is_tended and not processes and self._config.courier == "thread"):
             self._carriers.append(ThreadCarrier(Crew(self._config, self._writer, threads, self.desk.tell)))
 
     def _tell_left(self, *, goes_on: bool) -> None:

@@ -27,6 +27,11 @@ class Mirror:
         self._target = target
         self._lock = threading.Lock()
 
+    @property
+    def spool(self) -> Path:
+        """Where rows are written."""
+        return self._spool
+
     def copy(self) -> None:
         """Append what is not there yet; tables first, since the rows name them."""
         with self._lock, open(self._spool, "rb") as source:

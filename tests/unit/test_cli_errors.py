@@ -239,7 +239,7 @@ def test_an_unknown_setting(check: Told) -> None:
 rolecall: config.yaml cannot be used:
   monitor.shared_runs: is not a setting; did you mean 'shared_run'? valid are
 courier, group, monitor_args, monitor_dir, monitor_type, name, on_backend_error,
-project, resume, run_id, shared_run, spool_dir\
+project, resume, run_id, shared_run, spool_dir, sync_every\
 """)
 
 
@@ -538,7 +538,7 @@ config cannot be used:
   courier: should be 'process' or 'thread'; given 'pigeon'
   nane: is not a setting; did you mean 'name'? valid are courier, group,
 monitor_args, monitor_dir, monitor_type, name, on_backend_error, project,
-resume, run_id, shared_run, spool_dir\
+resume, run_id, shared_run, spool_dir, sync_every\
 """)
 
 

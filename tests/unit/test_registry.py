@@ -156,7 +156,7 @@ def test_none_is_no_backend(site: MadeSite) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("wandbb", ["Did you mean 'wandb'", "pip install 'rolecall[wandb]'"]),
+        ("wandbb", ["Did you mean 'wandb'"]),
         ("Console", ["Did you mean 'console'"]),
         ("acne", ["Did you mean 'acme'"]),
         ("", ["no backend ''"]),

@@ -1,0 +1,98 @@
+"""What is asked of the disk, when, and in which order."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rolecall import MonitorConfig, launch, open_monitor
+from rolecall.layout import Layout
+
+MakeConfig = Callable[..., MonitorConfig]
+Synced = list[tuple[str, int]]
+WIDE = (["text"], [["x" * 40_000]])
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> Synced:
+    """Name and size of each file or folder for which this process called `fsync`."""
+    found: Synced = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        found.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, os.fstat(descriptor).st_size))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    return found
+
+
+def test_rows_are_synced_while_the_role_runs_and_at_its_end(
+    make_config: MakeConfig, synced: Synced, wait_until: Callable[..., None]
+) -> None:
+    with launch(make_config(courier="thread", sync_every=0.1)) as job:
+        monitor = open_monitor(job.config, "trainer")
+        monitor.log({"loss": 1.0}, 1)
+        journal = Layout(job.config.monitor_dir).journal("trainer") / "1.jsonl"
+        wait_until(lambda: ("1.jsonl", journal.stat().st_size) in synced)
+        monitor.log({"loss": 0.5}, 2)
+        monitor.close()
+    assert synced[-1] == ("1.jsonl", journal.stat().st_size)
+    assert {"trainer", "journal", "monitor"} <= {name for name, _ in synced}
+    sizes = [size for name, size in synced if name == "1.jsonl"]
+    assert sizes == sorted(set(sizes)), "what was synced once is left alone until something comes"
+
+
+def test_a_table_is_synced_before_the_row_that_names_it(
+    make_config: MakeConfig, synced: Synced, wait_until: Callable[..., None]
+) -> None:
+    with (
+        launch(make_config(courier="thread", sync_every=0.1)) as job,
+        open_monitor(job.config, "trainer") as monitor,
+    ):
+        monitor.log_table("samples", WIDE, 1)
+        wait_until(lambda: "1.json" in dict(synced))
+        wait_until(lambda: synced[-1][0] == "1.jsonl")
+    names = [name for name, _ in synced]
+    assert names.count("1.json") == 1
+    assert names.index("1.json") < len(names) - 1 - names[::-1].index("1.jsonl")
+
+
+def test_rows_on_the_node_are_synced_there(make_config: MakeConfig, synced: Synced, tmp_path: Path) -> None:
+    config = make_config(courier="thread", sync_every=0.1, spool_dir=tmp_path / "node")
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0}, 1)
+    assert job.config.nonce in dict(synced)
+    assert "monitor" not in dict(synced)
+
+
+def test_nothing_is_synced_unless_asked_for(make_config: MakeConfig, synced: Synced) -> None:
+    with launch(make_config(courier="thread")) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0}, 1)
+    assert "1.jsonl" not in dict(synced)
+
+
+def test_a_disk_that_fails_is_told_and_training_goes_on(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    caplog.set_level(logging.WARNING)
+    with launch(make_config(monitor_type="local", monitor_args={}, sync_every=0.1)) as job:
+        monkeypatch.setattr(os, "fsync", fail)
+        with open_monitor(job.config, "trainer") as monitor:
+            monitor.log({"loss": 1.0}, 1)
+    assert "trainer: journal: " in caplog.text
+    assert "1.jsonl could not be synced: Input/output error" in caplog.text
+
+
+@pytest.mark.parametrize("value", [0, -1, 0.01, "often", float("inf"), float("nan")])
+def test_how_often_is_checked(make_config: MakeConfig, value: object) -> None:
+    with pytest.raises(ValueError, match="sync_every: "):
+        make_config(sync_every=value)
