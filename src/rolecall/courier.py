@@ -130,6 +130,7 @@ class Courier:
         except _GivenUp:
             logger.warning("%s: given up with rows undelivered", self._backend.name)
         except (BackendRefused, BackendError) as error:
+            self._explain(str(error))
             self._tell(News(self._backend.name, "refused", str(error)))
         finally:
             self._release()
@@ -324,14 +325,20 @@ class Courier:
             load.rewind()
         if not self._away:
             message = str(error) if expected else f"{type(error).__name__}: {error}"
+            self._explain(message)
             self._tell(News(self._backend.name, "unavailable", message))
         self._away = True
 
     def _recovered(self) -> None:
         if self._away:
+            self._explain(None)
             self._tell(News(self._backend.name, "recovered"))
         self._away = False
         self._until = self._limit
+
+    def _explain(self, why: str | None) -> None:
+        for load in self._loads:
+            load.delivery.explain(scrub_text(why, self._secrets) if why else None)
 
     def _pause(self, seconds: float) -> None:
         """Back off, but notice meanwhile that the writers have ended: then the time to drain begins."""

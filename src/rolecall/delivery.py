@@ -6,11 +6,12 @@ session is a file of frames, each of which says how far the backend holds the ro
     {"rolecall": 1, "owner": {...}, "a": [1, 0], "k": 0}
     {"a": [1, 5120], "k": 40}
     {"a": [1, 5248], "k": 41, "rejected": {"session": 1, "seq": 41, "step": 41, "reason": "..."}}
+    {"a": [1, 5248], "k": 41, "why": "cannot reach http://..."}      and one without it when that is over
     {"a": [1, 5320], "k": 41, "end": "finished"}     or "left", where the run could not be closed
 
 `a` is the writer's session and the offset in its journal, `k` the number of rows done with. Rows that the backend
-will never take are named under `rejected`; they stay in the journal. What comes after `a` is undelivered, so an
-acknowledgement that is lost costs a repetition and no row.
+will never take are named under `rejected`; they stay in the journal. `why` says why rows wait. What comes after `a`
+is undelivered, so an acknowledgement that is lost costs a repetition and no row.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,7 @@ class Delivery:
         self._session = claim(directory, _frame(done), holder)
         self._reference = layout.run(backend, writer)
         self._descriptor = open_own(self._session.path)
+        self._why: str | None = None
         # A predecessor may have acknowledged more between our look and its death.
         self.done = delivered(layout, backend, writer, before=self._session.number)
 
@@ -102,6 +105,12 @@ class Delivery:
             what = {"session": row.session, "seq": row.seq, "step": row.step, "reason": reason}
             append_frame(self._descriptor, {**_frame(self.done), "rejected": what})
 
+    def explain(self, why: str | None) -> None:
+        """Why rows wait, for people who look; `None` when they do no more. A full disk keeps nothing of it."""
+        self._why = why
+        with suppress(OSError):
+            append_frame(self._descriptor, self._said())
+
     def refer(self, reference: RunReference) -> None:
         """Keep what the backend calls the run, for later sessions and for roles that join it."""
         write_atomically(self._reference, asdict(reference))
@@ -115,11 +124,14 @@ class Delivery:
         if descriptor < 0:
             return
         try:
-            append_frame(descriptor, {**_frame(self.done), "end": closed or LEFT})
+            append_frame(descriptor, {**self._said(), "end": closed or LEFT})
         except OSError as error:
             logger.warning("%s: its end could not be written: %s", self._session.path, error)
         finally:
             os.close(descriptor)
+
+    def _said(self) -> dict[str, Any]:
+        return {**_frame(self.done), **({"why": self._why} if self._why else {})}
 
 
 def delivered(layout: Layout, backend: str, writer: str, before: int | None = None) -> Delivered:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from rolecall.errors import ConfigError
 from rolecall.history import JobHistory, MetricHistory, WriterHistory, read_history, read_rows
+from rolecall.layout import Layout
+from rolecall.progress import Progress, read_progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +30,9 @@ CSV_COLUMNS = ("writer", "session", "seq", "step", "time", "key", "value")
 
 def show_json(root: Path, out: TextIO | None = None) -> None:
     """The job's summary as JSON; NaN and infinities as strings, which JSON lacks."""
-    json.dump(_finite(read_history(root).summary()), out or sys.stdout, indent=2)
+    job = read_history(root)
+    backends = [one.summary() for one in read_progress(Layout(root), job.record.plan)]
+    json.dump(_finite({**job.summary(), "backends": backends}), out or sys.stdout, indent=2)
     print(file=out or sys.stdout)
 
 
@@ -78,8 +82,24 @@ def _show_job(console: Console, job: JobHistory, root: Path) -> None:
         _add_writer(table, writer)
         table.add_section()
     console.print(table)
+    if backends := read_progress(Layout(root), job.record.plan):
+        console.print(_backends(backends))
     for damage in (damage for writer in job.writers for damage in writer.damages):
         console.print(f"damaged: {damage}", markup=False)
+
+
+def _backends(backends: Sequence[Progress]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        "backend", "writer", "delivered", "waiting", "rejected", "courier", "why rows wait, or where they are"
+    )
+    for one in backends:
+        counts = (str(count) for count in (one.delivered, one.waiting, one.rejected))
+        where = (one.run.url or one.run.id) if one.run else ""
+        table.add_row(one.backend, one.writer, *counts, one.courier, escape(one.why or where))
+    return table
 
 
 def _add_writer(table: Table, writer: WriterHistory) -> None:
