@@ -30,6 +30,7 @@ from rolecall.launch import Job, launch
 from rolecall.monitor import Monitor, open_monitor
 from rolecall.registry import Registry
 from rolecall.resolve import Downgrade, Plan, resolve
+from rolecall.writers import WriterState
 
 __all__ = [
     "BackendError",
@@ -58,6 +59,7 @@ __all__ = [
     "Undelivered",
     "UnknownBackend",
     "WriterConflict",
+    "WriterState",
     "hookimpl",
     "hookspec",
     "launch",

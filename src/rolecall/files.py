@@ -9,7 +9,9 @@ import uuid
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["open_own", "open_regular", "put_whole", "write_whole"]
+__all__ = ["open_own", "open_regular", "put_back", "put_whole", "write_whole"]
+
+_PIECE = 1 << 20
 
 _NO_FILE = frozenset([errno.ENOENT, errno.EISDIR, errno.ELOOP, errno.ENXIO])
 
@@ -56,6 +58,27 @@ def put_whole(path: Path, data: bytes) -> None:
         draft.write_bytes(data)
         os.replace(draft, path)
     finally:
+        draft.unlink(missing_ok=True)
+
+
+def put_back(descriptor: int, path: Path) -> None:
+    """Copy a file that was removed while it is open to where it was; the descriptor is the copy's from then on.
+
+    Raises:
+        OSError: it could not be copied, or something else stands there by now; all is as before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{uuid.uuid4().hex}")
+    copy = open_own(draft, create=True)
+    try:
+        offset = 0
+        while piece := os.pread(descriptor, _PIECE, offset):
+            write_whole(copy, piece)
+            offset += len(piece)
+        os.link(draft, path)
+        os.dup2(copy, descriptor, inheritable=False)
+    finally:
+        os.close(copy)
         draft.unlink(missing_ok=True)
 
 

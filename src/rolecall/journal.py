@@ -25,6 +25,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import logging
 import math
 import os
 import threading
@@ -36,13 +37,17 @@ from typing import Any
 
 from rolecall.backend import Cell, Metrics, Row, Status, Table
 from rolecall.claims import Session
-from rolecall.files import open_own, open_regular, put_whole, write_whole
+from rolecall.files import open_own, open_regular, put_back, put_whole, write_whole
 from rolecall.frames import Damage, Frame, encode, read_frames
 
 __all__ = ["End", "Entry", "JournalWriter", "Place", "read_journal", "read_to_end"]
 
+logger = logging.getLogger("rolecall")
+
 _INLINE_TABLE = 1 << 15
 _INT64 = 1 << 63
+LOOK = 1.0
+"""Seconds between a writer's looks whether its file is still where it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +87,27 @@ class JournalWriter:
         self.session = session
         self.rows = 0
         self._torn = False
+        self._looked = 0.0
         self._lock = threading.RLock()
         self._descriptor = open_own(session.path)
 
     def append(self, step: int, metrics: Metrics, commit: bool = False) -> None:
         """Record one row; once this returns, it survives the death of the process.
 
+        A file that was removed meanwhile is put back as it was, at the first row after `LOOK` seconds.
+
         Raises:
             OSError: it could not be written, and is not in the journal.
         """
         with self._lock:
-            row = {"s": step, "t": time.time(), "m": metrics}
+            row = {"s": step, "t": self._now(), "m": metrics}
             self._append({**row, "c": True} if commit else row)
 
     def append_table(self, step: int, table: Table) -> None:
         """Record one table; errors as in `append`."""
         with self._lock:
             place = self._place_table(table)
-            self._append({"s": step, "t": time.time(), "m": {}, "table": place})
+            self._append({"s": step, "t": self._now(), "m": {}, "table": place})
 
     def end(self, status: Status) -> None:
         """Record how the writer ended, and close the file; a second call does nothing."""
@@ -115,6 +123,18 @@ class JournalWriter:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+    def _now(self) -> float:
+        """The time; and, about once a second, whether the file is still there: a write to a removed one succeeds."""
+        now = time.time()
+        if abs(now - self._looked) >= LOOK:
+            if os.fstat(self._descriptor).st_nlink == 0:
+                put_back(self._descriptor, self.session.path)
+                logger.warning(
+                    "%s was removed while it was written; all of it was put back", self.session.path
+                )
+            self._looked = now
+        return now
 
     def _append(self, row: Mapping[str, Any]) -> None:
         """Number a row and write it.

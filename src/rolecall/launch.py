@@ -25,6 +25,7 @@ from rolecall.record import RunRecord, read_record, write_record
 from rolecall.resolve import resolve
 from rolecall.secrets import public_args
 from rolecall.station import Station, status_at_exit, status_of
+from rolecall.writers import WriterState, read_writers, wait_for_writers
 
 __all__ = ["Job", "launch"]
 
@@ -62,14 +63,33 @@ class Job:
         """Where a person looks at the shared runs, for each backend that has opened by now."""
         return dict(self._station.desk.urls) if self._station else {}
 
-    def close(self, status: Status = "finished", timeout: float = CLOSING) -> None:
+    @property
+    def writers(self) -> list[WriterState]:
+        """What became of every role that has opened by now, on any node."""
+        return read_writers(Layout(self.config.monitor_dir)) if self._station else []
+
+    def close(self, status: Status = "finished", timeout: float = CLOSING, wait: float = 0.0) -> None:
         """End the job: wait for the roles and their couriers, then end the shared runs with this status.
 
-        A second call does nothing. Where roles are still running after `timeout` seconds, the couriers' process
-        waits for them and ends the runs.
+        Roles that died without a word, and roles that still run, are told. A second call does nothing. Where roles
+        are still running after `wait` and `timeout` seconds, the couriers' process waits for them and ends the runs.
+
+        Args:
+            status: how the job ended.
+            timeout: seconds that the couriers may take.
+            wait: seconds to wait for the roles before that, until each has closed or died.
+
+        Raises:
+            Undelivered: with `on_backend_error: raise`, if rows are left; several in an `ExceptionGroup`.
         """
         if self._forgotten.detach() and self._station is not None:
+            self._tell_of(wait_for_writers(Layout(self.config.monitor_dir), wait))
             self._station.close(status, timeout)
+
+    def _tell_of(self, states: list[WriterState]) -> None:
+        astray = [str(one) for one in states if one.state in ("died", "running")]
+        if astray:
+            logger.warning("the job ends, but not each of its roles has closed: %s", "; ".join(astray))
 
     def __enter__(self) -> Self:
         return self

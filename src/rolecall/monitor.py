@@ -14,14 +14,14 @@ from typing import Any, Self
 from rolecall.backend import Status
 from rolecall.claims import newest
 from rolecall.config import MonitorConfig
-from rolecall.errors import BackendError, ConfigError, DirectoryError
+from rolecall.errors import BackendError, ConfigError, DirectoryError, Undelivered
 from rolecall.launch import Job, launch
 from rolecall.layout import LAUNCH, Layout, writer_name
 from rolecall.measure import Cleaner
 from rolecall.plan import BackendPlan, Plan
 from rolecall.record import RunRecord, read_record
 from rolecall.resolve import resolve
-from rolecall.station import Station, status_at_exit, status_of
+from rolecall.station import Station, raise_together, status_at_exit, status_of
 
 __all__ = ["Monitor", "open_monitor"]
 
@@ -126,13 +126,22 @@ class Monitor:
         Args:
             status: how the role ended.
             timeout: seconds; 0 leaves the draining to the couriers' process.
+
+        Raises:
+            Undelivered: with `on_backend_error: raise`, if rows are left, after every backend was closed; those of
+                several backends in an `ExceptionGroup`.
         """
-        if self._forgotten.detach() and self._station is not None:
+        if not self._forgotten.detach() or self._station is None:
+            return
+        deadline = time.monotonic() + timeout
+        errors: list[Exception] = []
+        for one in (self._station, self._job):
             try:
-                self._station.close(status, timeout)
-            finally:
-                if self._job is not None:
-                    self._job.close(status, timeout)
+                if one is not None:
+                    one.close(status, max(0.0, deadline - time.monotonic()))
+            except (Undelivered, ExceptionGroup) as error:
+                errors.append(error)
+        raise_together(f"{self.writer}: rows are not delivered", errors)
 
     def __enter__(self) -> Self:
         return self

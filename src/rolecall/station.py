@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -25,7 +26,7 @@ from rolecall.plan import Plan
 from rolecall.secrets import scrub
 from rolecall.spool import is_spooled, open_spool
 
-__all__ = ["NewsDesk", "Station", "status_at_exit", "status_of"]
+__all__ = ["NewsDesk", "Station", "raise_together", "status_at_exit", "status_of"]
 
 logger = logging.getLogger("rolecall")
 
@@ -34,14 +35,24 @@ OPENING = 30.0
 
 
 def status_of(error: BaseException | None) -> Status:
-    """How a `with` block ended; `sys.exit(0)` in it is an end like any other."""
-    orderly = error is None or (isinstance(error, SystemExit) and error.code in {None, 0})
-    return "finished" if orderly else "failed"
+    """How a `with` block ended; `sys.exit(0)` in it is an end like any other.
+
+    Ctrl-C, and a signal handler's `sys.exit(128 + signum)` as shells count, are a kill.
+    """
+    match error:
+        case None | SystemExit(code=None | 0):
+            return "finished"
+        case KeyboardInterrupt():
+            return "killed"
+        case SystemExit(code=int(code)) if code - 128 in signal.valid_signals():
+            return "killed"
+        case _:
+            return "failed"
 
 
 def status_at_exit() -> Status:
     """How a program ends that closed nothing: Python keeps the exception that it died of."""
-    return "failed" if getattr(sys, "last_value", None) is not None else "finished"
+    return status_of(getattr(sys, "last_value", None))
 
 
 class NewsDesk:
@@ -144,7 +155,8 @@ class Station:
         """End the session, let the couriers drain for so many seconds, and tell what is left.
 
         Raises:
-            Undelivered: with `on_backend_error: raise`, if anything is left.
+            Undelivered: with `on_backend_error: raise`, if anything is left; an `ExceptionGroup` of them where
+                several backends lack rows.
         """
         if os.getpid() != self._pid:
             self.journal.abandon()
@@ -188,16 +200,28 @@ class Station:
 
     def _tell_left(self, *, goes_on: bool) -> None:
         left = {name: undelivered(self._layout, name, self._writer) for name in self._names}
-        left = {name: count for name, count in left.items() if count}
-        if not left:
-            return
-        message = _left_message(self._writer, left, self._layout.root, goes_on=goes_on)
+        told = [
+            _left_message(self._writer, name, count, self._layout.root, goes_on=goes_on)
+            for name, count in left.items()
+            if count
+        ]
         if self._config.on_backend_error == "raise":
-            raise Undelivered(message)
-        logger.warning("%s", message)
+            raise_together(f"{self._writer}: rows are not delivered", [Undelivered(each) for each in told])
+        for each in told:
+            logger.warning("%s", each)
 
 
-def _left_message(writer: str, left: Mapping[str, int], root: Path, *, goes_on: bool) -> str:
-    counts = ", ".join(f"{count} rows not yet in {name}" for name, count in left.items())
+def raise_together(message: str, errors: Sequence[Exception]) -> None:
+    """One error as it is, several as a group, none not at all."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ExceptionGroup(message, errors)
+
+
+def _left_message(writer: str, backend: str, count: int, root: Path, *, goes_on: bool) -> str:
     later = f" The courier's process goes on trying for up to {DRAIN:.0f} s." if goes_on else ""
-    return f"{writer}: {counts}. They are in the journal; send them with: rolecall deliver {root}.{later}"
+    return (
+        f"{writer}: {count} rows not yet in {backend}. They are in the journal; send them with: "
+        f"rolecall deliver {root}.{later}"
+    )

@@ -40,7 +40,7 @@ def log_some(config: MonitorConfig, role: str, rank: int | None = None, steps: i
             monitor.log({"reward/mean": step / 2}, step=step)
 
 
-def fail(config: MonitorConfig, error: type[Exception]) -> None:
+def fail(config: MonitorConfig, error: type[BaseException]) -> None:
     """A job whose launcher fails after its trainer has ended."""
     with launch(config) as job:
         log_some(job.config, "trainer")
@@ -101,13 +101,20 @@ def test_the_primary_ends_the_run_last_with_the_jobs_status(
 
 
 @pytest.mark.parametrize(
-    ("code", "status"), [(0, "finished"), (None, "finished"), (1, "failed"), ("no", "failed")]
+    ("code", "status"),
+    [(0, "finished"), (None, "finished"), (1, "failed"), ("no", "failed"), (130, "killed"), (143, "killed")],
 )
 def test_the_status_is_that_of_the_process(make_config: MakeConfig, code: object, status: str) -> None:
     config = make_config(monitor_type="local", monitor_args={})
     with pytest.raises(SystemExit):
         leave(config, code)
     assert read_history(config.monitor_dir).state == status
+
+
+def test_ctrl_c_is_a_kill(make_config: MakeConfig, server: LinesServer) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fail(make_config(), KeyboardInterrupt)
+    assert [line["closed"] for line in server.lines() if "closed" in line] == ["finished", "killed"]
 
 
 def leave(config: MonitorConfig, code: object) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import tempfile
 import threading
@@ -561,3 +562,59 @@ def test_abandoning_a_journal_leaves_no_word(session: Session) -> None:
     journal.end("finished")
     assert session.status() is None
     assert session.is_live()
+
+
+# ------------------------------------------------------------- a removed file
+
+
+@pytest.fixture
+def looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that looks at its file before every row."""
+    monkeypatch.setattr("rolecall.journal.LOOK", 0.0)
+
+
+@pytest.mark.usefixtures("looking")
+def test_a_journal_that_was_removed_is_put_back_whole(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = JournalWriter(session)
+    writer.append(1, {"loss": 1.0})
+    before = session.path.read_bytes()
+    shutil.rmtree(session.path.parent)
+    writer.append(2, {"loss": 0.5})
+    writer.append(3, {"loss": 0.25})
+    writer.end("finished")
+    assert session.path.read_bytes().startswith(before)
+    assert [(row.seq, row.step) for row in rows(session)] == [(1, 1), (2, 2), (3, 3)]
+    assert session.status() == "finished"
+    assert caplog.text.count("was removed while it was written") == 1
+
+
+@pytest.mark.usefixtures("looking")
+def test_what_stands_in_the_place_of_a_removed_journal_is_left_alone(session: Session) -> None:
+    writer = JournalWriter(session)
+    writer.append(1, {"loss": 1.0})
+    session.path.unlink()
+    session.path.write_bytes(b"another's")
+    for _ in range(2):
+        with pytest.raises(FileExistsError):
+            writer.append(2, {"loss": 0.5})
+    assert session.path.read_bytes() == b"another's"
+    session.path.unlink()
+    writer.append(2, {"loss": 0.25})
+    assert [(row.seq, row.metrics["loss"]) for row in rows(session)] == [(1, 1.0), (2, 0.25)]
+    assert [path.name for path in session.path.parent.iterdir()] == [session.path.name]
+
+
+def test_a_removed_journal_is_looked_for_about_once_a_second(session: Session) -> None:
+    writer = JournalWriter(session)
+    writer.append(1, {"loss": 1.0})
+    session.path.unlink()
+    deadline = time.monotonic() + 30.0
+    step = 1
+    while not session.path.exists():
+        step += 1
+        writer.append(step, {"loss": 1.0})
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert [row.seq for row in rows(session)] == list(range(1, step + 1))

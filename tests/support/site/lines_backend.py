@@ -2,8 +2,9 @@
 
 It is installed as a distribution is (there is a dist-info beside it), so processes find it by its entry point. A
 file in the directory puts a fault into every process that talks to this server: `down` (not reachable), `hang`
-(calls never return), `forbidden` (credentials refused), `broken` (an error of the plugin's own), `picky` (rows
-of the steps that it lists are rejected). Taking the file away mends it.
+(calls never return, or only that which it names: `open`, `log`, `flush` or `close`), `forbidden` (credentials
+refused), `broken` (an error of the plugin's own), `picky` (rows of the steps that it lists are rejected). Taking the
+file away mends it.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class LinesRun:
             self._write({"run_config": dict(ticket.config), "by": ticket.writer})
 
     def log(self, rows: Sequence[Row]) -> None:
-        _suffer(self._server)
+        _suffer(self._server, "log")
         refused = _picky(self._server)
         for row in rows:
             if row.step not in refused:
@@ -63,7 +64,7 @@ class LinesRun:
             raise Rejected(bad, "the server is picky")
 
     def log_table(self, row: Row) -> None:
-        _suffer(self._server)
+        _suffer(self._server, "log")
         assert row.table is not None
         self._write(
             {"table": row.table.name, "step": row.step, "columns": row.table.columns, "rows": row.table.rows}
@@ -73,10 +74,10 @@ class LinesRun:
         self._write({"config": config, "by": self._ticket.writer})
 
     def flush(self, timeout: float) -> None:
-        _suffer(self._server)
+        _suffer(self._server, "flush")
 
     def close(self, status: Status) -> None:
-        _suffer(self._server)
+        _suffer(self._server, "close")
         self._write({"closed": status, "by": self._ticket.writer, "primary": self._ticket.primary})
 
     def declare(self, axes: Mapping[str, str]) -> None:
@@ -90,13 +91,18 @@ class LinesRun:
             os.close(descriptor)
 
 
-def _suffer(server: Path) -> None:
-    while (server / "hang").exists():
+def _suffer(server: Path, call: str) -> None:
+    while _hangs(server, call):
         time.sleep(0.05)
     if (server / "down").exists():
         raise Unavailable("the server is down")
     if (server / "broken").exists():
         raise RuntimeError("the plugin is broken")
+
+
+def _hangs(server: Path, call: str) -> bool:
+    file = server / "hang"
+    return file.exists() and file.read_text() in ("", call)
 
 
 def _picky(server: Path) -> list[int]:
@@ -118,7 +124,7 @@ def supports_shared_run(args: LinesArgs) -> SharedRunSupport:
 
 @hookimpl
 def prepare(ticket: RunTicket, args: LinesArgs) -> None:
-    _suffer(args.path)
+    _suffer(args.path, "open")
     if (args.path / "forbidden").exists():
         raise BackendRefused(f"the server refuses the api_key {args.api_key}")
     (args.path / "prepared").touch()

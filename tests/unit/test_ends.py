@@ -1,0 +1,133 @@
+"""How a job ends: what its launcher is told of the roles, and what is said when backends lack rows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from lines_server import LinesServer
+
+from rolecall import Job, Monitor, MonitorConfig, Undelivered, WriterState, launch, open_monitor
+
+MakeConfig = Callable[..., MonitorConfig]
+LOCAL = {"monitor_type": "local", "monitor_args": {}}
+
+ABANDON = """
+import os, sys
+from rolecall import MonitorConfig, open_monitor
+monitor = open_monitor(MonitorConfig.from_env(), "trainer")
+monitor.log({"loss": 1.0}, step=1)
+os._exit(9)
+"""
+
+
+@pytest.fixture
+def two(tmp_path: Path, make_config: MakeConfig) -> Iterator[tuple[MonitorConfig, list[LinesServer]]]:
+    """A job's config with two backends, and their servers."""
+    servers = [LinesServer(tmp_path / name) for name in ("one", "other")]
+    for server in servers:
+        server.path.mkdir()
+    args = {name: {"path": server.path} for name, server in zip(BACKENDS, servers, strict=True)}
+    yield make_config(monitor_type=BACKENDS, monitor_args=args, on_backend_error="raise"), servers
+    for server in servers:
+        (server.path / "down").unlink(missing_ok=True)
+
+
+BACKENDS = ["lines", "lines-again"]
+
+
+def states(job: Job) -> dict[str, str]:
+    return {one.writer: one.state for one in job.writers}
+
+
+def test_the_launcher_tells_of_each_role_how_it_ended(make_config: MakeConfig) -> None:
+    with launch(make_config(**LOCAL)) as job:
+        open_monitor(job.config, "explorer", 0).close()
+        open_monitor(job.config, "explorer", 1).close("failed")
+        with open_monitor(job.config, "evaluator"):
+            subprocess.run([sys.executable, "-c", ABANDON], env=job.config.to_env(), check=False)
+            assert states(job) == {
+                "explorer/0": "finished",
+                "explorer/1": "failed",
+                "evaluator": "running",
+                "trainer": "died",
+            }
+
+
+def test_a_role_that_died_or_still_runs_is_told_at_the_end(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = launch(make_config(**LOCAL))
+    open_monitor(job.config, "explorer").close()
+    subprocess.run([sys.executable, "-c", ABANDON], env=job.config.to_env(), check=False)
+    with open_monitor(job.config, "evaluator"):
+        job.close()
+    (told,) = [message for message in caplog.messages if "not each of its roles" in message]
+    assert "trainer died (process " in told
+    assert "evaluator running (process " in told
+    assert "explorer" not in told
+
+
+def test_close_waits_for_roles_that_still_run(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = launch(make_config(**LOCAL))
+    monitor = open_monitor(job.config, "trainer")
+    ending = threading.Thread(target=job.close, kwargs={"wait": 60.0})
+    ending.start()
+    assert ending.is_alive()
+    monitor.log({"loss": 1.0}, step=1)
+    monitor.close()
+    ending.join(30.0)
+    assert not ending.is_alive()
+    assert states(job) == {"trainer": "finished"}
+    assert not caplog.messages
+
+
+def test_close_gives_up_waiting_in_time(make_config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:
+    job = launch(make_config(**LOCAL))
+    with open_monitor(job.config, "trainer"):
+        job.close(wait=0.3)
+    assert "trainer running" in caplog.text
+
+
+def test_a_writer_of_another_host_is_told_by_its_silence() -> None:
+    assert str(WriterState("trainer", "died", 61.0, "process 7 on node3")) == (
+        "trainer died (process 7 on node3, silent for 61 s)"
+    )
+
+
+def test_several_backends_that_lack_rows_are_told_together(
+    two: tuple[MonitorConfig, list[LinesServer]],
+) -> None:
+    config, servers = two
+    job = launch(config)
+    monitor = open_monitor(job.config, "trainer")
+    for server in servers:
+        server.fail("down")
+    monitor.log({"loss": 1.0}, step=1)
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(Undelivered, match="1 rows not yet in lines"),
+        pytest.RaisesExc(Undelivered, match="1 rows not yet in lines-again"),
+    ):
+        monitor.close(timeout=0.5)
+    assert states(job) == {"trainer": "finished"}
+    for server in servers:
+        server.mend("down")
+    job.close()
+    assert [len(server.seqs("trainer")) for server in servers] == [1, 1]
+
+
+def test_of_a_role_that_is_the_primary_both_ends_are_told(
+    two: tuple[MonitorConfig, list[LinesServer]],
+) -> None:
+    config, servers = two
+    monitor: Monitor = open_monitor(config, "trainer", primary=True)
+    servers[1].fail("down")
+    monitor.log({"loss": 1.0}, step=1)
+    with pytest.raises(Undelivered, match="lines-again"):
+        monitor.close(timeout=0.5)
