@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import shutil
 import sys
 import textwrap
@@ -27,6 +28,9 @@ from rolecall.resolve import resolve
 from rolecall.sources import parse_yaml
 
 __all__ = ["main"]
+
+ARGS = "ROLECALL_ARGS"
+"""The environment's `--args`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -252,23 +256,37 @@ def _deliver_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, help="the monitor_dir of a job")
     parser.add_argument("--to", help="copy the job to this backend; by default what its own lack is sent")
     parser.add_argument(
-        "--args", default="{}", help="the backend's arguments, as YAML or JSON, where the job's lack"
+        "--args",
+        default="{}",
+        help=f"the backend's arguments, as YAML or JSON, where the job's lack; secrets better in {ARGS}",
     )
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds after which to give up (600)")
 
 
 def _deliver(options: argparse.Namespace) -> int:
-    from rolecall.deliver import deliver
+    from rolecall.bars import bars
+    from rolecall.deliver import Listener, deliver
 
-    args = _mapping("--args", options.args)
     if options.to:
         _check_backend("--to", options.to)
-    keyed = {options.to: args} if options.to and options.to not in args else args
-    left = deliver(options.directory, options.to, keyed, _tell, options.timeout)
+    args = _deliver_args(options)
+    with bars() as show:
+        left = deliver(options.directory, options.to, args, options.timeout, Listener(_tell, show))
     for one in left:
         print(f"{one.writer}: {one.rows} rows are not in {one.backend}", file=sys.stderr)
     print("something is left; run the same again later" if left else "all rows are delivered")
     return 1 if left else 0
+
+
+def _deliver_args(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """By backend; what the command line says wins over the environment, which a list of processes does not show."""
+    args: dict[str, dict[str, Any]] = {}
+    for option, text in ((ARGS, os.environ.get(ARGS, "{}")), ("--args", options.args)):
+        given = _mapping(option, text)
+        keyed = {options.to: given} if options.to and options.to not in given else given
+        for name, values in keyed.items():
+            args[name] = {**args.get(name, {}), **values}
+    return args
 
 
 def _check_backend(option: str, name: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from rolecall.claims import newest, sessions
 from rolecall.config import MonitorConfig
 from rolecall.courier import News
 from rolecall.crew import Crew
-from rolecall.delivery import is_carried, is_left, undelivered
+from rolecall.delivery import delivered, is_carried, is_left, undelivered
 from rolecall.errors import DirectoryError
 from rolecall.layout import LAUNCH, Layout
 from rolecall.plan import BackendPlan, Plan
@@ -28,7 +28,10 @@ from rolecall.registry import Registry
 from rolecall.resolve import resolve
 from rolecall.spool import mirrors
 
-__all__ = ["Left", "deliver"]
+__all__ = ["Held", "Left", "Listener", "deliver"]
+
+LOOK = 0.5
+"""Seconds between looks at how far the backends are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,34 @@ class Left:
     rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How many rows of all writers a backend holds, and how many there were when it began."""
+
+    backend: str
+    rows: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What wants to know how a delivery goes.
+
+    Attributes:
+        news: gets each writer's news, from any thread.
+        held: gets how far each backend is, about twice a second.
+    """
+
+    news: Callable[[str, News], None] = lambda _writer, _news: None
+    held: Callable[[Sequence[Held]], None] = lambda _held: None
+
+
 def deliver(
     root: Path,
     to: str | None,
     args: Mapping[str, Any],
-    tell: Callable[[str, News], None],
     timeout: float,
+    listener: Listener | None = None,
     registry: Registry | None = None,
 ) -> list[Left]:
     """Deliver the job in a `monitor_dir`; returns what could not be delivered within so many seconds.
@@ -54,8 +79,8 @@ def deliver(
         root: the `monitor_dir`.
         to: a backend; by default those of the job.
         args: arguments that differ from the job's, or that it kept no copy of: secrets. Keyed by backend.
-        tell: gets each writer's news.
         timeout: seconds.
+        listener: gets to know how it goes.
         registry: where backends are found.
 
     Raises:
@@ -68,7 +93,14 @@ def deliver(
         raise DirectoryError(f"{root}: no run.json is here, so it is no monitor_dir; give one of a job")
     config = _config(layout, record, to, args, registry)
     names = [plan.backend for plan in config.plan.backends] if config.plan else []
-    _carry(config, layout, names, tell, timeout)
+    listener = listener or Listener()
+    _fetch(config, layout)
+    totals = {name: _held(layout, name) + _lacks(layout, name) for name in names}
+
+    def look() -> None:
+        listener.held([Held(name, _held(layout, name), rows) for name, rows in totals.items()])
+
+    _join(_carry(config, layout, names, listener.news), timeout, look)
     left = [
         Left(name, writer, undelivered(layout, name, writer)) for name in names for writer in layout.writers()
     ]
@@ -113,19 +145,33 @@ def _plan(config: MonitorConfig, record: RunRecord) -> Plan:
     return Plan(backends=backends)
 
 
+def _held(layout: Layout, name: str) -> int:
+    return sum(delivered(layout, name, writer).rows for writer in layout.writers())
+
+
+def _lacks(layout: Layout, name: str) -> int:
+    return sum(undelivered(layout, name, writer) for writer in layout.writers())
+
+
 def _carry(
-    config: MonitorConfig, layout: Layout, names: list[str], tell: Callable[[str, News], None], timeout: float
-) -> None:
+    config: MonitorConfig, layout: Layout, names: list[str], tell: Callable[[str, News], None]
+) -> list[threading.Thread]:
     """A crew for each writer that lacks something, and the launcher's, which ends shared runs after them."""
-    deadline = time.monotonic() + timeout
-    _fetch(config, layout)
     lacking = {writer: _lacking(layout, writer, names) for writer in layout.writers()}
     roles = [_start(config, writer, lacks, tell) for writer, lacks in lacking.items() if lacks]
     wanted = {name for lacks in lacking.values() for name in lacks} | _lacking(layout, LAUNCH, names)
     primaries = {name for name in wanted if config.plan and config.plan.shared(name)}
-    crews = [*roles, *_start_launcher(config, layout, primaries, tell, roles)]
+    return [*roles, *_start_launcher(config, layout, primaries, tell, roles)]
+
+
+def _join(crews: list[threading.Thread], timeout: float, look: Callable[[], None]) -> None:
+    """Wait for all crews, and look what they do."""
+    deadline = time.monotonic() + timeout
     for crew in crews:
-        crew.join(max(0.0, deadline - time.monotonic()))
+        while crew.is_alive() and (left := deadline - time.monotonic()) > 0:
+            look()
+            crew.join(min(LOOK, left))
+    look()
 
 
 def _fetch(config: MonitorConfig, layout: Layout) -> None:

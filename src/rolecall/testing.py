@@ -36,7 +36,6 @@ from pydantic import ValidationError
 
 from rolecall.backend import Row, RunTicket, SharedRunSupport, SupportsTables
 from rolecall.config import MonitorConfig
-from rolecall.courier import News
 from rolecall.deliver import deliver
 from rolecall.delivery import read_reference, undelivered
 from rolecall.launch import Job, launch
@@ -235,7 +234,7 @@ class BackendContract:
 
     def _deliver(self, job: FinishedJob) -> None:
         args = {self.monitor_type: job.config.monitor_args[self.monitor_type].model_dump(exclude_unset=True)}
-        assert deliver(job.monitor_dir, None, args, _hear_nothing, timeout=60.0) == []
+        assert deliver(job.monitor_dir, None, args, timeout=60.0) == []
 
     def _close(self, held: Points, expected: Points) -> bool:
         pairs = zip(held, expected, strict=True)
@@ -254,10 +253,6 @@ def _sdk_modules(monitor_type: str) -> set[str]:
     ours = {canonicalize_name(Requirement(text).name) for text in requires("rolecall") or ()} | {"rolecall"}
     found = packages_distributions().items()
     return {top for top, names in found if {canonicalize_name(name) for name in names} & (required - ours)}
-
-
-def _hear_nothing(_writer: str, _news: News) -> None:
-    """The test looks at what is left instead."""
 
 
 def _value(offset: int, step: int) -> float:

@@ -46,6 +46,14 @@ elif end == "wait":
 """
 
 
+UNDER_A_TERMINAL = """
+import os, pty, sys
+os.environ["TERM"] = "xterm"
+status = pty.spawn(["sh", "-c", sys.argv[1]])
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def start_role(
     config: MonitorConfig,
     role: str,
@@ -281,6 +289,45 @@ def test_a_whole_job_is_copied_to_another_backend(make_config: MakeConfig, serve
     assert [line["closed"] for line in server.lines() if line.get("primary") and "closed" in line] == [
         "finished"
     ]
+
+
+def test_arguments_of_a_delivery_may_stand_in_the_environment(
+    make_config: MakeConfig, server: LinesServer
+) -> None:
+    config = make_config(courier="process", monitor_type="local", monitor_args={})
+    with launch(config) as job:
+        assert finish(start_role(job.config, "trainer")) == 0
+    secret = json.dumps({"path": "/nowhere", "api_key": "sk-topsecret"})
+    command = [sys.executable, "-m", "rolecall", "deliver", str(config.monitor_dir), "--to", "lines"]
+    done = subprocess.run(
+        [*command, "--args", json.dumps({"path": str(server.path)})],
+        env={**os.environ, "ROLECALL_ARGS": secret},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "all rows are delivered\n"), done.stderr
+    assert axis(server, job, "trainer") == list(range(1, 101))
+    broken = subprocess.run(
+        command, env={**os.environ, "ROLECALL_ARGS": "[1]"}, capture_output=True, text=True, check=False
+    )
+    assert broken.returncode == 2
+    assert broken.stderr.startswith("rolecall: ROLECALL_ARGS: must be a mapping")
+
+
+def test_a_delivery_that_is_watched_draws_how_far_it_is(make_config: MakeConfig, server: LinesServer) -> None:
+    config = make_config(courier="process", monitor_type="local", monitor_args={})
+    with launch(config) as job:
+        assert finish(start_role(job.config, "trainer")) == 0
+    script = f"rolecall deliver {config.monitor_dir} --to lines --args '{{path: {server.path}}}'"
+    done = subprocess.run(
+        [sys.executable, "-c", UNDER_A_TERMINAL, f"{sys.executable} -m {script}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "100/100" in done.stdout
+    assert "all rows are delivered" in done.stdout
 
 
 def test_a_role_that_logs_imports_no_sdk_and_no_numpy(make_config: MakeConfig) -> None:

@@ -612,7 +612,7 @@ def test_what_a_courier_could_not_close_is_closed_by_deliver(
         os.utime(ledger / name / "1.jsonl", (0, 0))
     make_dead(ledger)
     before = len(server.lines())
-    assert deliver(job.config.monitor_dir, None, args, lambda _writer, _news: None, timeout=30.0) == []
+    assert deliver(job.config.monitor_dir, None, args, timeout=30.0) == []
     late = server.lines()[before:]
     assert [line["closed"] for line in late if line.get("by") is None and "closed" in line] == ["finished"]
     assert set(server.seqs("trainer")) == {(1, seq) for seq in range(1, 11)}
@@ -645,5 +645,5 @@ def test_rows_that_a_role_left_on_the_node_are_fetched_by_whoever_comes_next(
     args = {"lines": {"path": str(server.path)}}
     record = job.config.monitor_dir / "run.json"
     assert "spool_dir" in record.read_text()
-    assert deliver(job.config.monitor_dir, None, args, lambda _writer, _news: None, timeout=30.0) == []
+    assert deliver(job.config.monitor_dir, None, args, timeout=30.0) == []
     assert server.seqs("trainer")[before:] == [(1, seq) for seq in range(1, 21)]

@@ -24,10 +24,10 @@ class LinesServer:
         return sorted(path.stem for path in self.path.glob("*.jsonl"))
 
     def lines(self, run: str | None = None) -> list[dict[str, Any]]:
-        """Every line of one run, by default of all."""
+        """Every line of one run, by default of all; but not the half of one that is being written."""
         names = [run] if run else self.runs()
         texts = [(self.path / f"{name}.jsonl").read_text() for name in names]
-        return [json.loads(line) for text in texts for line in text.splitlines()]
+        return [json.loads(line) for text in texts for line in text.split("\n")[:-1]]
 
     def points(self, run: str, writer: str, key: str) -> list[tuple[int, float]]:
         rows = [line for line in self.lines(run) if line.get("writer") == writer]
