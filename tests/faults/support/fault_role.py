@@ -1,0 +1,72 @@
+"""A role whose training is a loop that only reads the clock; it is the control that `log` is compared with."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from fault_page import Page
+
+from rolecall import Monitor, MonitorConfig, open_monitor
+
+FORKED = 10_000_000
+"""Steps from here on are a forked child's, which must not come to the backend."""
+
+
+def main() -> None:
+    """Log, and tell in the page what was logged."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("page", type=Path)
+    parser.add_argument("--first", type=int, default=1, help="the first step")
+    parser.add_argument("--count", type=int, default=200, help="rows")
+    parser.add_argument("--pace", type=float, default=0.001, help="seconds of training for each row")
+    parser.add_argument("--close", type=float, default=30.0, help="seconds that close may take")
+    parser.add_argument("--fork", action="store_true", help="fork in the midst, as a data loader does")
+    told = parser.parse_args()
+    page = Page(told.page, told.count)
+    signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
+    with open_monitor(MonitorConfig.from_env(), "trainer") as monitor:
+        for index in range(told.count):
+            if told.fork and index == told.count // 2:
+                fork(monitor, index)
+            log(monitor, page, index, told.first + index)
+            page.measure(0, train(told.pace))
+        page.mark_closing()
+        monitor.close(timeout=told.close)
+
+
+def log(monitor: Monitor, page: Page, index: int, step: int) -> None:
+    """One row; a row that was told to be lost was not acknowledged."""
+    lost, began = monitor.lost, time.perf_counter_ns()
+    monitor.log({"loss": 1 / step}, step=step)
+    page.measure(time.perf_counter_ns() - began, 0)
+    if monitor.lost == lost:
+        page.acknowledge(index)
+
+
+def train(seconds: float) -> int:
+    """Read the clock for so long; returns the longest time between two readings, in ns."""
+    now = time.perf_counter_ns()
+    end, longest = now + int(seconds * 1e9), 0
+    while now < end:
+        before, now = now, time.perf_counter_ns()
+        longest = max(longest, now - before)
+    return longest
+
+
+def fork(monitor: Monitor, index: int) -> None:
+    """A child that logs, and ends in an orderly way."""
+    child = os.fork()
+    if child == 0:
+        monitor.log({"loss": 0.0}, step=FORKED + index)
+        monitor.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    main()

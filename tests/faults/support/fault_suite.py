@@ -1,0 +1,396 @@
+"""Puts faults into jobs of real processes, and counts what became of the rows.
+
+    python tests/faults/support/fault_suite.py [--kills 200] [--backend local ...] [--fault kills ...] [--seed 0]
+                                               [--json FILE]
+
+For each fault and backend: how often it came, the rows for which `log` returned, how many of them the backend lacks and
+how many it has more than once in the end (after `rolecall deliver`), and the longest `log` beside the longest pause of
+the control, a loop in the same process that only reads the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from fault_gate import FAULTS, Fault
+from fault_page import Page
+from fault_places import PLACES, Place
+from fault_role import FORKED
+
+from rolecall import Job, MonitorConfig, launch
+from rolecall.claims import newest, sessions
+from rolecall.layout import Layout
+
+__all__ = ["Line", "Scene", "SCENES", "job_on", "main", "run", "table"]
+
+ROLE = Path(__file__).parent / "fault_role.py"
+ROOM = 1000
+"""Steps of one session."""
+PHASES = ("append", "send", "acknowledge", "close")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One fault, in one backend. Times are in ms."""
+
+    fault: str
+    backend: str
+    times: int
+    acknowledged: int
+    lost: int
+    doubled: int
+    longest_log: float
+    longest_control: float
+
+
+@dataclass(slots=True)
+class Scene:
+    """A job on a backend, whose only role may be started again and again."""
+
+    place: Place
+    job: Job
+    folder: Path
+    rng: random.Random
+    pages: list[Page] = field(default_factory=list)
+
+    @property
+    def config(self) -> MonitorConfig:
+        """What roles get."""
+        return self.job.config
+
+    def start(self, *options: str, count: int = 200) -> subprocess.Popen[bytes]:
+        """The role's next session."""
+        number = len(self.pages)
+        path = self.folder / f"page{number}"
+        self.pages.append(Page(path, count))
+        first = str(1 + number * ROOM) if count <= ROOM else "1"
+        command = [sys.executable, str(ROLE), str(path), "--first", first, "--count", str(count), *options]
+        return subprocess.Popen(command, env={**os.environ, **self.config.to_env()}, stderr=subprocess.DEVNULL)
+
+    def acknowledged(self) -> set[int]:
+        """The steps for which `log` returned."""
+        return {1 + at * ROOM + row for at, page in enumerate(self.pages) for row in page.acknowledged()}
+
+    def deliver(self) -> None:
+        """Send what is left, as a person would."""
+        command = [sys.executable, "-m", "rolecall", "deliver", str(self.config.monitor_dir)]
+        deadline = time.monotonic() + 600
+        while self.config.plan is not None and self.place.monitor_type != "local":
+            done = subprocess.run([*command, "--timeout", "120"], capture_output=True, text=True, check=False)
+            if done.returncode == 0 or time.monotonic() > deadline:
+                assert done.returncode == 0, done.stderr
+                return
+
+    def line(self, fault: str, times: int) -> Line:
+        """Deliver, and count."""
+        self.job.close(timeout=60.0)
+        self.deliver()
+        logged = self.acknowledged()
+        held = Counter(self.place.read(self.config))
+        assert not [step for step in held if step >= FORKED], "a forked child's rows are there"
+        logs, controls = zip(*((page.head()[1], page.head()[2]) for page in self.pages), strict=True)
+        return Line(
+            fault=fault,
+            backend=self.place.name,
+            times=times,
+            acknowledged=len(logged),
+            lost=len(logged - held.keys()),
+            doubled=held.total() - len(held),
+            longest_log=max(logs) / 1e6,
+            longest_control=max(controls) / 1e6,
+        )
+
+
+@contextmanager
+def job_on(place: Place, folder: Path, seed: int, **settings: object) -> Iterator[Scene]:
+    """A job of its own on a backend."""
+    folder.mkdir(parents=True, exist_ok=True)
+    directory = Path(str(settings.pop("monitor_dir", folder / "monitor")))
+    before = dict(os.environ)
+    os.environ.update(place.environment)
+    try:
+        config = MonitorConfig(
+            project="faults",
+            name=folder.name,
+            monitor_type=place.monitor_type,
+            monitor_args=place.args(folder),
+            shared_run=place.shared_run,
+            monitor_dir=directory,
+            **settings,  # type: ignore[arg-type]
+        )
+        with launch(config) as job:
+            yield Scene(place, job, folder, random.Random(seed))
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+# ----------------------------------------------------------------------- kills
+
+
+def kills(place: Place, folder: Path, seed: int, times: int) -> Line:
+    """SIGKILL of the role, its courier, or both with all their children; spread over four phases."""
+    with job_on(place, folder, seed) as scene:
+        for _ in range(times):
+            _kill_once(scene)
+        role = scene.start()
+        role.wait(120)
+        return scene.line("SIGKILL", times)
+
+
+def _kill_once(scene: Scene) -> None:
+    phases = PHASES if scene.place.monitor_type != "local" else ("append", "close")
+    phase, victim = scene.rng.choice(phases), scene.rng.choice(("role", "courier", "both"))
+    role = scene.start()
+    _reach(scene, phase, role)
+    time.sleep(scene.rng.uniform(0.0, _SPREAD[phase]))
+    family = list(_descendants(role.pid))
+    for pid in {"role": [role.pid], "courier": family or [role.pid], "both": [role.pid, *family]}[victim]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    role.wait(120)
+
+
+_SPREAD: Mapping[str, float] = {"append": 0.002, "send": 0.1, "acknowledge": 0.005, "close": 0.2}
+
+
+def _reach(scene: Scene, phase: str, role: subprocess.Popen[bytes]) -> None:
+    """Wait until the role or its courier is where it is to be killed; a role that is quicker has ended."""
+    page, layout = scene.pages[-1], Layout(scene.config.monitor_dir)
+    carrying = layout.delivery(scene.place.monitor_type, "trainer")
+    already = len(sessions(carrying))
+    wanted = scene.rng.randrange(1, page.count // 2)
+    reached: Mapping[str, Callable[[], bool]] = {
+        "append": lambda: len(page.acknowledged()) >= wanted,
+        "send": lambda: len(sessions(carrying)) > already,
+        "acknowledge": lambda: len(sessions(carrying)) > already and _size(carrying) > _CLAIM,
+        "close": lambda: page.head()[0] == 1,
+    }
+    deadline = time.monotonic() + 60.0
+    while not reached[phase]() and role.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+_CLAIM = 400
+"""Bytes that a session of delivery is longer than once something in it is acknowledged."""
+
+
+def _size(directory: Path) -> int:
+    session = newest(directory)
+    with suppress(FileNotFoundError):
+        return session.path.stat().st_size if session else 0
+    return 0
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    with suppress(OSError):
+        for task in list(Path(f"/proc/{pid}/task").iterdir()):
+            for child in map(int, (task / "children").read_text().split()):
+                yield child
+                yield from _descendants(child)
+
+
+# --------------------------------------------------------------------- outages
+
+
+def outage(fault: Fault) -> Callable[[Place, Path, int, int], Line | None]:
+    """A backend that misbehaves for some seconds, several times."""
+
+    def scene(place: Place, folder: Path, seed: int, times: int) -> Line | None:
+        if place.gate is None:
+            return None
+        rounds = max(1, times // 50)
+        with job_on(place, folder, seed) as scene:
+            for _ in range(rounds):
+                role = scene.start("--pace", "0.01", count=800)
+                _reach(scene, "append", role)
+                with place.gate.faulty(fault):
+                    time.sleep(scene.rng.uniform(4.0, 6.0))
+                role.wait(120)
+            return scene.line(f"backend {fault}", rounds)
+
+    return scene
+
+
+# ---------------------------------------------------------------------- others
+
+
+def fork(place: Place, folder: Path, seed: int, times: int) -> Line:
+    """A child that is forked from a role, logs and ends."""
+    rounds = max(1, times // 50)
+    with job_on(place, folder, seed) as scene:
+        for _ in range(rounds):
+            scene.start("--fork").wait(120)
+        return scene.line("fork", rounds)
+
+
+def preempted(place: Place, folder: Path, seed: int, times: int) -> Line | None:
+    """SIGTERM to the role and its courier while they drain into a backend that hangs, then SIGKILL."""
+    if place.gate is None:
+        return None
+    rounds = max(1, times // 100)
+    with job_on(place, folder, seed) as scene:
+        for _ in range(rounds):
+            role = scene.start()
+            _reach(scene, "append", role)
+            with place.gate.faulty("hanging"):
+                _reach(scene, "close", role)
+                family = [role.pid, *_descendants(role.pid)]
+                _signal(family, signal.SIGTERM)
+                time.sleep(2.0)
+                _signal(family, signal.SIGKILL)
+            role.wait(120)
+        return scene.line("SIGTERM mid-drain", rounds)
+
+
+def _signal(pids: Sequence[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def full_disk(place: Place, folder: Path, seed: int, times: int) -> Line | None:
+    """The journal's disk is full, and has room again: rows are acknowledged before and after."""
+    disk = folder / "disk"
+    disk.mkdir(parents=True)
+    if not _mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)):
+        return None
+    try:
+        with job_on(place, folder, seed, monitor_dir=disk / "monitor") as scene:
+            role = scene.start("--pace", "0.01", count=800)
+            _reach(scene, "append", role)
+            filler = disk / "filler"
+            with suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+            time.sleep(3.0)
+            filler.unlink()
+            role.wait(120)
+            assert not all(mark in scene.acknowledged() for mark in range(1, 801)), "the disk was never full"
+            return scene.line("full disk", 1)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def frozen_directory(place: Place, folder: Path, seed: int, times: int) -> Line | None:
+    """`monitor_dir` is on sshfs, whose server is stopped for some seconds; rows are spooled on the node."""
+    with _sshfs(folder) as mounted:
+        if mounted is None:
+            return None
+        directory, server = mounted
+        with job_on(place, folder, seed, monitor_dir=directory, spool_dir=folder / "spool") as scene:
+            role = scene.start("--pace", "0.01", count=800)
+            _reach(scene, "append", role)
+            server.send_signal(signal.SIGSTOP)
+            time.sleep(5.0)
+            server.send_signal(signal.SIGCONT)
+            role.wait(120)
+            return scene.line("frozen network directory", 1)
+
+
+@contextmanager
+def _sshfs(folder: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]] | None]:
+    """A directory on a network filesystem, and the process that serves it; `None` if sshfs is not there."""
+    sftp = Path("/usr/lib/openssh/sftp-server")
+    there, here = folder / "served", folder / "mounted"
+    for path in (there, here):
+        path.mkdir(parents=True)
+    try:
+        ours, theirs = os.pipe(), os.pipe()
+        server = subprocess.Popen([str(sftp)], stdin=ours[0], stdout=theirs[1])
+        command = ["sshfs", f":{there}", str(here), "-f", "-o", "passive,attr_timeout=1,entry_timeout=1"]
+        client = subprocess.Popen(command, stdin=theirs[0], stdout=ours[1])
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        deadline = time.monotonic() + 10.0
+        while not os.path.ismount(here) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        yield (here / "monitor", server) if os.path.ismount(here) else None
+    finally:
+        subprocess.run(["umount", "-l", str(here)], check=False)
+        for process in (client, server):
+            process.kill()
+            process.wait()
+
+
+def _mount(*options: str) -> bool:
+    return subprocess.run(["mount", *options], capture_output=True, check=False).returncode == 0
+
+
+# ------------------------------------------------------------------------ table
+
+SCENES: Mapping[str, Callable[[Place, Path, int, int], Line | None]] = {
+    "kills": kills,
+    **{fault: outage(fault) for fault in FAULTS},
+    "full disk": full_disk,
+    "frozen directory": frozen_directory,
+    "fork": fork,
+    "preempted": preempted,
+}
+
+
+def run(
+    backends: Sequence[str], faults: Sequence[str], times: int, seed: int, folder: Path
+) -> Iterator[Line]:
+    """Every fault in every backend, one after the other."""
+    for backend in backends:
+        home = folder / backend.replace(" ", "-")
+        home.mkdir(parents=True)
+        with PLACES[backend](home) as place:
+            for fault in faults:
+                line = SCENES[fault](place, home / fault.replace(" ", "-"), seed, times)
+                if line is not None:
+                    yield line
+
+
+def table(lines: Sequence[Line]) -> str:
+    """For the docs."""
+    head = "| fault | backend | times | rows acknowledged | lost | doubled | longest `log` | control |"
+    rows = [
+        f"| {one.fault} | {one.backend} | {one.times} | {one.acknowledged:,} | {one.lost} | {one.doubled} "
+        f"| {one.longest_log:.1f} ms | {one.longest_control:.1f} ms |"
+        for one in lines
+    ]
+    return "\n".join([head, "|---|---|" + "---:|" * 6, *rows])
+
+
+def main() -> None:
+    """Run, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=200, help="how often; other faults come less often")
+    parser.add_argument("--backend", nargs="+", choices=PLACES, default=list(PLACES))
+    parser.add_argument("--fault", nargs="+", choices=SCENES, default=list(SCENES))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write the lines there too")
+    told = parser.parse_args()
+    logging.getLogger("rolecall").setLevel(logging.CRITICAL)
+    lines: list[Line] = []
+    with tempfile.TemporaryDirectory(prefix="rolecall-faults-") as folder:
+        for line in run(told.backend, told.fault, told.kills, told.seed, Path(folder)):
+            lines.append(line)
+            print(table([line]).splitlines()[-1], flush=True)
+    print("\n" + table(lines))
+    if told.json:
+        told.json.write_text(json.dumps([asdict(line) for line in lines], indent=1))
+
+
+if __name__ == "__main__":
+    main()
