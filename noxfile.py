@@ -53,12 +53,13 @@ nox.options.sessions = [
     "docs",
     "tests",
     "tensorboard",
-    # The oldest client is tried beside sqlite, the newest against a server. The rest, minutes long, by name:
-    # `mlflow(newest)`, the oldest server, all of wandb's tests beside older versions, and its long jobs.
+    # The rest takes minutes and is run by name: newer MLflow clients, `mlflow_server`, all of wandb's tests beside
+    # older versions, its long jobs, and the faults in full.
     f"mlflow({versions('mlflow')[0]})",
-    f"mlflow_server({versions('mlflow_server')[-1]})",
     "wandb_oldest",
     f"wandb({versions('wandb')[-1]})",
+    "faults_smoke",
+    "fuzz",
     "install",
     "demo",
 ]
@@ -132,6 +133,28 @@ def wandb_jobs(session: nox.Session, version: str) -> None:
     install(session, f"wandb-{version}", ".", WANDB)
     patient = ("--timeout", "400")
     session.run("pytest", *WAITING, *patient, "-m", "servers", f"{WANDB}/tests", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Kills, outages, full disks and more in every backend, in full; prints what became of the rows. By name only."""
+    install(session, "web", *ALL)
+    session.run("python", "tests/faults/support/fault_suite.py", *session.posargs)
+
+
+@nox.session
+def faults_smoke(session: nox.Session) -> None:
+    """A little of each of the faults, an MLflow server and wandb's emulator among the backends."""
+    install(session, "web", *ALL)
+    session.run("pytest", "-n", "3", "--dist", "loadgroup", "-m", "faults", "tests/faults", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """All fuzzers side by side, for 30 s each; `nox -s fuzz -- 600` for longer."""
+    install(session, "fuzz", ".")
+    seconds = session.posargs[0] if session.posargs else "30"
+    session.run("python", "tests/fuzz/run_all.py", seconds)
 
 
 @nox.session(name="install")
@@ -226,6 +249,7 @@ def lock(session: nox.Session) -> None:
         "mlflow": (*core, *with_mlflow),
         "mlflow_server": (*core, *with_mlflow),
         "wandb": (*core, f"{WANDB}/pyproject.toml"),
+        "fuzz": core,
     }
     for cell in sorted(LOCKS.glob("*.in")):
         resolve(session, cell.stem, str(cell), *groups[cell.stem.partition("-")[0]])

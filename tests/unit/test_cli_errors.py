@@ -282,6 +282,7 @@ alone; given ['console', 'console']\
 """)
 
 
+@pytest.mark.holds_keys("config.yaml")
 def test_wrong_arguments_of_the_only_backend(check: Told, computer: Computer) -> None:
     computer.site.backend()
     config = ACME + "monitor_args: {ulr: http://tracker, retries: many, password: [hunter2]}"
@@ -315,6 +316,7 @@ rolecall: config.yaml cannot be used:
 """)
 
 
+@pytest.mark.holds_keys("config.yaml")
 def test_arguments_that_are_no_mapping(check: Told, computer: Computer) -> None:
     computer.site.backend()
     assert check(ACME + "monitor_args: sk-hunter2") == snapshot("""\
@@ -323,6 +325,7 @@ rolecall: config.yaml cannot be used:
 """)
 
 
+@pytest.mark.holds_keys("config.yaml")
 @pytest.mark.parametrize("password", ["12345678", "[hunter2]", "{a: hunter2}"])
 def test_a_secret_of_a_wrong_type_is_not_shown(check: Told, computer: Computer, password: str) -> None:
     computer.site.backend()

@@ -217,6 +217,7 @@ def from_yaml(text: str, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.holds_keys("config.yaml")
 @pytest.mark.parametrize(
     "source",
     [

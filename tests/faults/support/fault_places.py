@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -56,7 +57,9 @@ class Place:
 @contextmanager
 def local(_: Path) -> Iterator[Place]:
     """The journal is the run."""
-    yield Place("local", "local", lambda _: {}, lambda config: _journal(config.monitor_dir), exactly_once=True)
+    yield Place(
+        "local", "local", lambda _: {}, lambda config: _journal(config.monitor_dir), exactly_once=True
+    )
 
 
 @contextmanager
@@ -118,9 +121,7 @@ def wandb(folder: Path) -> Iterator[Place]:
             lines = server.run(config.run_id or "").rows("trainer/step")
             return [int(line["trainer/step"]) for line in lines]
 
-        yield Place(
-            "wandb", "wandb", lambda _: {}, read, exactly_once=False, gate=gate, environment=given
-        )
+        yield Place("wandb", "wandb", lambda _: {}, read, exactly_once=False, gate=gate, environment=given)
 
 
 PLACES: Mapping[str, Callable[[Path], contextlib.AbstractContextManager[Place]]] = {
@@ -144,7 +145,9 @@ def _events(directory: Path) -> list[int]:
     for folder in folders:
         found = EventAccumulator(str(folder), size_guidance={"scalars": 0})
         found.Reload()
-        steps += [event.step for tag in found.Tags()["scalars"] if "loss" in tag for event in found.Scalars(tag)]
+        steps += [
+            event.step for tag in found.Tags()["scalars"] if "loss" in tag for event in found.Scalars(tag)
+        ]
     return steps
 
 
@@ -159,7 +162,9 @@ def _mlflow_points(config: MonitorConfig) -> list[int]:
 
 
 def _make_store(path: Path) -> None:
-    code = f"from mlflow import MlflowClient; MlflowClient('sqlite:///{path}').search_experiments(max_results=1)"
+    code = (
+        f"from mlflow import MlflowClient; MlflowClient('sqlite:///{path}').search_experiments(max_results=1)"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=path.parent, check=True, capture_output=True)
 
 
@@ -177,7 +182,7 @@ def _serving(folder: Path, store: Path) -> Iterator[str]:
         _await(f"http://127.0.0.1:{port}/health")
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(process.pid, 15)
+        os.killpg(process.pid, signal.SIGKILL)  # it would wait for clients that were cut off
         process.wait(30)
 
 

@@ -35,7 +35,7 @@ from rolecall import Job, MonitorConfig, launch
 from rolecall.claims import newest, sessions
 from rolecall.layout import Layout
 
-__all__ = ["Line", "Scene", "SCENES", "job_on", "main", "run", "table"]
+__all__ = ["SCENES", "Line", "Scene", "job_on", "main", "run", "table"]
 
 ROLE = Path(__file__).parent / "fault_role.py"
 ROOM = 1000
@@ -79,7 +79,9 @@ class Scene:
         self.pages.append(Page(path, count))
         first = str(1 + number * ROOM) if count <= ROOM else "1"
         command = [sys.executable, str(ROLE), str(path), "--first", first, "--count", str(count), *options]
-        return subprocess.Popen(command, env={**os.environ, **self.config.to_env()}, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(
+            command, env={**os.environ, **self.config.to_env()}, stderr=subprocess.DEVNULL
+        )
 
     def acknowledged(self) -> set[int]:
         """The steps for which `log` returned."""
@@ -130,7 +132,7 @@ def job_on(place: Place, folder: Path, seed: int, **settings: object) -> Iterato
             monitor_args=place.args(folder),
             shared_run=place.shared_run,
             monitor_dir=directory,
-            **settings,  # type: ignore[arg-type]
+            **settings,
         )
         with launch(config) as job:
             yield Scene(place, job, folder, random.Random(seed))

@@ -1,0 +1,61 @@
+"""A smoke of the faults: ten kills in each backend, and some others once. `fault_suite.py` runs them all, and often."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+from fault_places import PLACES, Place
+from fault_suite import SCENES
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600), pytest.mark.filterwarnings("default")]
+
+KILLS = 10
+OVER = 50.0
+"""ms that `log` may take longer than the longest pause of a loop that only reads the clock."""
+
+
+# The whole of it takes an hour. Outages are of servers, of which MLflow's is a real one.
+SMOKE = [
+    *[(backend, "kills") for backend in PLACES],
+    *[("local", fault) for fault in ("full disk", "frozen directory", "fork")],
+    *[("mlflow server", fault) for fault in ("refused", "lost answers", "preempted")],
+]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Place]]:
+    """Opens a backend, once."""
+    with ExitStack() as stack:
+        opened: dict[str, Place] = {}
+
+        def get(name: str) -> Place:
+            if name not in opened:
+                opened[name] = stack.enter_context(PLACES[name](tmp_path_factory.mktemp("place")))
+            return opened[name]
+
+        yield get
+
+
+@pytest.mark.parametrize(
+    ("backend", "fault"), [pytest.param(*one, marks=pytest.mark.xdist_group(one[0])) for one in SMOKE]
+)
+def test_no_row_is_lost(
+    places: Callable[[str], Place], backend: str, fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "rolecall")
+    place = places(backend)
+    line = SCENES[fault](place, tmp_path / "scene", 0, KILLS)
+    if line is None:
+        pytest.skip("not to be had here: a mount, or sshfs")
+    assert line.acknowledged > 0
+    assert line.lost == 0
+    assert line.doubled == 0 or not place.exactly_once
+    assert line.longest_log < line.longest_control + OVER
