@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,22 @@ def make_config(tmp_path: Path, server: LinesServer) -> Callable[..., MonitorCon
         return MonitorConfig(**{**defaults, **settings})
 
     return make
+
+
+@pytest.fixture
+def two(
+    tmp_path: Path, make_config: Callable[..., MonitorConfig]
+) -> Iterator[tuple[Callable[..., MonitorConfig], list[LinesServer]]]:
+    """Configs as `make_config` makes them, but with two backends; and their servers."""
+    names = ["lines", "lines-again"]
+    servers = [LinesServer(tmp_path / name) for name in names]
+    for server in servers:
+        server.path.mkdir()
+    args = {name: {"path": server.path} for name, server in zip(names, servers, strict=True)}
+    yield partial(make_config, monitor_type=names, monitor_args=args), servers
+    for server in servers:
+        for fault in ("down", "hang"):
+            (server.path / fault).unlink(missing_ok=True)
 
 
 @pytest.fixture

@@ -19,15 +19,26 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rolecall.files import open_regular, write_whole
 
-__all__ = ["Damage", "Frame", "append_frame", "encode", "first_frame", "last_frame", "read_frames"]
+__all__ = [
+    "Damage",
+    "Frame",
+    "append_frame",
+    "count_lines",
+    "encode",
+    "first_frame",
+    "last_frame",
+    "read_frames",
+]
 
 _TAIL = 1 << 16
+_PIECE = 1 << 20
 _BEGINNING = re.compile(rb"[0-9a-f]{8} \{")
 _MOST_BEGINNINGS = 8
 _encode_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
@@ -102,6 +113,16 @@ def last_frame(path: Path) -> dict[str, Any] | None:
         if frames or start == 0:
             return frames[-1] if frames else None
         reach *= 8
+
+
+def count_lines(path: Path, offset: int = 0) -> int:
+    """How many complete lines stand there from `offset` on, whether they check or not."""
+    file = open_regular(path)
+    if file is None:
+        return 0
+    with file:
+        file.seek(offset)
+        return sum(data.count(b"\n") for data in iter(partial(file.read, _PIECE), b""))
 
 
 def _ends_whole(descriptor: int) -> bool:

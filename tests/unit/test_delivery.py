@@ -330,3 +330,29 @@ def test_a_live_session_without_acknowledgement_is_the_newest(layout: Layout) ->
     assert newest(layout.delivery("mlflow", "trainer")) == delivery.session
     delivery.release("killed")
     assert delivery.session.status() == "killed"
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_many_rows_are_counted_as_few_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    layout = Layout(tmp_path)
+    session = claim(layout.journal("trainer"), {"writer": "trainer"}, "it")
+    writer = JournalWriter(session)
+    for step in range(1, 101):
+        writer.append(step, {"loss": 1.0})
+    if ended:
+        writer.end("finished")
+    else:
+        writer.abandon()
+    places = [entry.offset for entry in read_journal("trainer", session)]
+    for much in (1 << 30, 0):
+        monkeypatch.setattr("rolecall.delivery._MUCH", much)
+        assert undelivered(layout, "mlflow", "trainer") == 100
+    delivery = Delivery(layout, "mlflow", "trainer")
+    for rows in (40, 100):
+        delivery.acknowledge(Place(1, places[rows - 1]), 1)
+        for much in (1 << 30, 0):
+            monkeypatch.setattr("rolecall.delivery._MUCH", much)
+            assert undelivered(layout, "mlflow", "trainer") == 100 - rows
+    delivery.release(None)

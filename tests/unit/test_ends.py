@@ -5,8 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from lines_server import LinesServer
@@ -23,21 +22,6 @@ monitor = open_monitor(MonitorConfig.from_env(), "trainer")
 monitor.log({"loss": 1.0}, step=1)
 os._exit(9)
 """
-
-
-@pytest.fixture
-def two(tmp_path: Path, make_config: MakeConfig) -> Iterator[tuple[MonitorConfig, list[LinesServer]]]:
-    """A job's config with two backends, and their servers."""
-    servers = [LinesServer(tmp_path / name) for name in ("one", "other")]
-    for server in servers:
-        server.path.mkdir()
-    args = {name: {"path": server.path} for name, server in zip(BACKENDS, servers, strict=True)}
-    yield make_config(monitor_type=BACKENDS, monitor_args=args, on_backend_error="raise"), servers
-    for server in servers:
-        (server.path / "down").unlink(missing_ok=True)
-
-
-BACKENDS = ["lines", "lines-again"]
 
 
 def states(job: Job) -> dict[str, str]:
@@ -102,10 +86,10 @@ def test_a_writer_of_another_host_is_told_by_its_silence() -> None:
 
 
 def test_several_backends_that_lack_rows_are_told_together(
-    two: tuple[MonitorConfig, list[LinesServer]],
+    two: tuple[MakeConfig, list[LinesServer]],
 ) -> None:
-    config, servers = two
-    job = launch(config)
+    make, servers = two
+    job = launch(make(on_backend_error="raise"))
     monitor = open_monitor(job.config, "trainer")
     for server in servers:
         server.fail("down")
@@ -123,10 +107,10 @@ def test_several_backends_that_lack_rows_are_told_together(
 
 
 def test_of_a_role_that_is_the_primary_both_ends_are_told(
-    two: tuple[MonitorConfig, list[LinesServer]],
+    two: tuple[MakeConfig, list[LinesServer]],
 ) -> None:
-    config, servers = two
-    monitor: Monitor = open_monitor(config, "trainer", primary=True)
+    make, servers = two
+    monitor: Monitor = open_monitor(make(on_backend_error="raise"), "trainer", primary=True)
     servers[1].fail("down")
     monitor.log({"loss": 1.0}, step=1)
     with pytest.raises(Undelivered, match="lines-again"):

@@ -24,7 +24,7 @@ from rolecall.delivery import read_reference
 from rolecall.history import read_rows
 from rolecall.layout import Layout
 
-__all__ = ["PLACES", "Place"]
+__all__ = ["PLACES", "Place", "free_port", "make_store", "serving"]
 
 EMULATOR = Path(__file__).parents[3] / "plugins" / "rolecall-wandb" / "tests" / "support"
 
@@ -79,7 +79,7 @@ def tensorboard(_: Path) -> Iterator[Place]:
 def mlflow_sqlite(folder: Path) -> Iterator[Place]:
     """MLflow's client beside a file of sqlite; a file as MLflow makes it, which takes it seconds, is copied."""
     made = folder / "mlflow.db"
-    _make_store(made)
+    make_store(made)
 
     def args(job: Path) -> dict[str, Any]:
         job.mkdir(parents=True, exist_ok=True)
@@ -93,8 +93,8 @@ def mlflow_sqlite(folder: Path) -> Iterator[Place]:
 def mlflow_server(folder: Path) -> Iterator[Place]:
     """A real `mlflow server`, behind a gate."""
     made = folder / "server.db"
-    _make_store(made)
-    with _serving(folder, made) as url, Gate(url) as gate:
+    make_store(made)
+    with serving(folder, made, free_port()) as url, Gate(url) as gate:
         # the client tries again for many minutes by itself
         patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
         yield Place(
@@ -161,18 +161,24 @@ def _mlflow_points(config: MonitorConfig) -> list[int]:
     return [metric.step for metric in client.get_metric_history(reference.id, "trainer/loss")]
 
 
-def _make_store(path: Path) -> None:
+def make_store(path: Path) -> None:
+    """A file of sqlite as MLflow makes it."""
     code = (
         f"from mlflow import MlflowClient; MlflowClient('sqlite:///{path}').search_experiments(max_results=1)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=path.parent, check=True, capture_output=True)
 
 
-@contextmanager
-def _serving(folder: Path, store: Path) -> Iterator[str]:
+def free_port() -> int:
+    """One that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serving(folder: Path, store: Path, port: int) -> Iterator[str]:
+    """A real `mlflow server` on a store."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{store}"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
