@@ -152,7 +152,7 @@ def faults_smoke(session: nox.Session) -> None:
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """All fuzzers side by side, for 30 s each; `nox -s fuzz -- 600` for longer."""
-    install(session, "fuzz", ".")
+    install(session, f"fuzz-{versions('fuzz')[-1]}", ".")
     seconds = session.posargs[0] if session.posargs else "30"
     session.run("python", "tests/fuzz/run_all.py", seconds)
 

@@ -144,7 +144,7 @@ def test_ctrl_c_ends_it_at_once_and_cleanly(endless: subprocess.Popen[str], tmp_
     assert endless.returncode == 130
     assert err == "rolecall: interrupted\n"
     assert "Stopped. What was logged until then: rolecall show demo" in out
-    assert states(tmp_path / "demo") == {"failed"}
+    assert states(tmp_path / "demo") == {"killed"}
 
 
 @pytest.mark.processes
@@ -152,7 +152,9 @@ def test_a_killed_role_ends_it_with_that_roles_name(endless: subprocess.Popen[st
     os.kill(owner(tmp_path / "demo", "explorer/1").pid, signal.SIGKILL)
     _, err = endless.communicate(timeout=60)
     assert endless.returncode == 2
-    assert err == "rolecall: explorer/1 was ended by SIGKILL; the other roles have been stopped\n"
+    told, last = err.splitlines()
+    assert "not each of its roles has closed: explorer/1 died (process " in told
+    assert last == "rolecall: explorer/1 was ended by SIGKILL; the other roles have been stopped"
     assert states(tmp_path / "demo") == {"failed", "killed"}
 
 

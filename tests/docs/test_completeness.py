@@ -203,3 +203,10 @@ def test_no_page_asks_another_server_for_anything(site: Path) -> None:
     pages = {path: path.read_text() for path in site.rglob("*.html")}
     assert pages
     assert [path for path, html in pages.items() if LOADED.search(html)] == []
+
+
+def test_every_guarantee_names_tests_that_there_are() -> None:
+    named = re.findall(r"`([\w./-]+\.py)::(\w+)`", page("guarantees"))
+    assert len(named) > 20
+    missing = [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text()]
+    assert not missing

@@ -2,9 +2,9 @@
 
     python tests/fuzz/run_fuzz.py frames [--seconds 600] [--keep DIR]
 
-It needs atheris (`requirements/fuzz.in`); `nox -s fuzz` runs all targets side by side. A crash, or an input that takes
-longer than 10 s, ends it with a status that is not 0 and leaves the input in the working directory. What reached
-something new is kept in DIR, from where it may go into the corpus.
+It needs atheris; `nox -s fuzz` runs all targets side by side. A crash, or an input that takes longer than 10 s, ends it
+with a status that is not 0 and leaves the input in the working directory. What reached something new is kept in DIR,
+from where it may go into the corpus.
 """
 
 from __future__ import annotations
