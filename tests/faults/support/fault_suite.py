@@ -32,7 +32,7 @@ from fault_places import PLACES, Place
 from fault_role import FORKED
 
 from rolecall import Job, MonitorConfig, launch
-from rolecall.claims import newest, sessions
+from rolecall.claims import newest
 from rolecall.layout import Layout
 
 __all__ = ["SCENES", "Line", "Scene", "job_on", "main", "run", "table"]
@@ -167,28 +167,28 @@ def _kill_once(scene: Scene) -> None:
     role.wait(120)
 
 
-_SPREAD: Mapping[str, float] = {"append": 0.002, "send": 0.1, "acknowledge": 0.005, "close": 0.2}
+_SPREAD: Mapping[str, float] = {"append": 0.002, "send": 0.2, "acknowledge": 0.005, "close": 0.2}
 
 
 def _reach(scene: Scene, phase: str, role: subprocess.Popen[bytes]) -> None:
-    """Wait until the role or its courier is where it is to be killed; a role that is quicker has ended."""
+    """Wait until role or courier is where it is to be killed, and rows are logged; a role that is quicker has ended."""
     page, layout = scene.pages[-1], Layout(scene.config.monitor_dir)
     carrying = layout.delivery(scene.place.monitor_type, "trainer")
-    already = len(sessions(carrying))
     wanted = scene.rng.randrange(1, page.count // 2)
+    _wait(lambda: len(page.acknowledged()) >= (1 if phase == "close" else wanted), role)
+    said = _size(carrying)
+    # the courier looks for rows each 0.1 s, so it sends what was logged just now
     reached: Mapping[str, Callable[[], bool]] = {
-        "append": lambda: len(page.acknowledged()) >= wanted,
-        "send": lambda: len(sessions(carrying)) > already,
-        "acknowledge": lambda: len(sessions(carrying)) > already and _size(carrying) > _CLAIM,
+        "acknowledge": lambda: _size(carrying) > said,
         "close": lambda: page.head()[0] == 1,
     }
+    _wait(reached.get(phase, lambda: True), role)
+
+
+def _wait(condition: Callable[[], bool], role: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 60.0
-    while not reached[phase]() and role.poll() is None and time.monotonic() < deadline:
+    while not condition() and role.poll() is None and time.monotonic() < deadline:
         time.sleep(0.001)
-
-
-_CLAIM = 400
-"""Bytes that a session of delivery is longer than once something in it is acknowledged."""
 
 
 def _size(directory: Path) -> int:
