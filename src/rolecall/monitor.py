@@ -37,6 +37,10 @@ class Monitor:
 
     Made by `open_monitor`. Threads may share it; a forked child's calls do nothing, as the journal is its
     parent's.
+
+    Attributes:
+        writer: its name, `explorer/0`.
+        lost: how many rows could not be written to the journal, as on a full disk; told once an episode.
     """
 
     def __init__(
