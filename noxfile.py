@@ -146,7 +146,7 @@ def faults(session: nox.Session) -> None:
 def faults_smoke(session: nox.Session) -> None:
     """A little of each of the faults, an MLflow server and wandb's emulator among the backends."""
     install(session, "web", *ALL)
-    session.run("pytest", "-n", "3", "--dist", "loadgroup", "-m", "faults", "tests/faults", *session.posargs)
+    session.run("pytest", "-n", "4", "--dist", "loadgroup", "-m", "faults", "tests/faults", *session.posargs)
 
 
 @nox.session

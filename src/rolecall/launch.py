@@ -20,11 +20,12 @@ from rolecall.config import MonitorConfig
 from rolecall.delivery import is_carried
 from rolecall.errors import ConfigError, DirectoryError, WriterConflict
 from rolecall.layout import LAUNCH, Layout
+from rolecall.patience import within
 from rolecall.plan import Plan
 from rolecall.record import RunRecord, read_record, write_record
 from rolecall.resolve import resolve
 from rolecall.secrets import public_args
-from rolecall.station import Station, status_at_exit, status_of
+from rolecall.station import LOOKING, Station, status_at_exit, status_of
 from rolecall.writers import WriterState, read_writers, wait_for_writers
 
 __all__ = ["Job", "launch"]
@@ -83,7 +84,8 @@ class Job:
             Undelivered: with `on_backend_error: raise`, if rows are left; several in an `ExceptionGroup`.
         """
         if self._forgotten.detach() and self._station is not None:
-            self._tell_of(wait_for_writers(Layout(self.config.monitor_dir), wait))
+            layout = Layout(self.config.monitor_dir)
+            self._tell_of(within(wait + LOOKING, lambda: wait_for_writers(layout, wait)) or [])
             self._station.close(status, timeout)
 
     def _tell_of(self, states: list[WriterState]) -> None:

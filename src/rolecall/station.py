@@ -22,16 +22,19 @@ from rolecall.delivery import undelivered
 from rolecall.errors import BackendRefused, DirectoryError, Undelivered
 from rolecall.journal import JournalWriter
 from rolecall.layout import LAUNCH, Layout
+from rolecall.patience import within
 from rolecall.plan import Plan
 from rolecall.secrets import scrub
 from rolecall.spool import is_spooled, open_spool
 
-__all__ = ["NewsDesk", "Station", "raise_together", "status_at_exit", "status_of"]
+__all__ = ["LOOKING", "NewsDesk", "Station", "raise_together", "status_at_exit", "status_of"]
 
 logger = logging.getLogger("rolecall")
 
 OPENING = 30.0
 """Seconds that `launch` and `open_monitor` wait to hear of each backend before they go on without."""
+LOOKING = 5.0
+"""Seconds that `close` gives `monitor_dir` to answer what is left."""
 
 
 def status_of(error: BaseException | None) -> Status:
@@ -199,16 +202,15 @@ class Station:
             self._carriers.append(ThreadCarrier(Crew(self._config, self._writer, threads, self.desk.tell)))
 
     def _tell_left(self, *, goes_on: bool) -> None:
-        left = {name: undelivered(self._layout, name, self._writer) for name in self._names}
-        told = [
-            _left_message(self._writer, name, count, self._layout.root, goes_on=goes_on)
-            for name, count in left.items()
-            if count
-        ]
+        left = within(LOOKING, self._count_left) if self._names else {}
+        told = _left_messages(self._writer, left, self._layout.root, goes_on=goes_on)
         if self._config.on_backend_error == "raise":
             raise_together(f"{self._writer}: rows are not delivered", [Undelivered(each) for each in told])
         for each in told:
             logger.warning("%s", each)
+
+    def _count_left(self) -> dict[str, int]:
+        return {name: undelivered(self._layout, name, self._writer) for name in self._names}
 
 
 def raise_together(message: str, errors: Sequence[Exception]) -> None:
@@ -219,9 +221,13 @@ def raise_together(message: str, errors: Sequence[Exception]) -> None:
         raise ExceptionGroup(message, errors)
 
 
-def _left_message(writer: str, backend: str, count: int, root: Path, *, goes_on: bool) -> str:
+def _left_messages(writer: str, left: Mapping[str, int] | None, root: Path, *, goes_on: bool) -> list[str]:
     later = f" The courier's process goes on trying for up to {DRAIN:.0f} s." if goes_on else ""
-    return (
-        f"{writer}: {count} rows not yet in {backend}. They are in the journal; send them with: "
-        f"rolecall deliver {root}.{later}"
-    )
+    command = f"send them with: rolecall deliver {root}.{later}"
+    if left is None:
+        return [f"{writer}: monitor_dir does not answer, so rows may not be in their backends yet; {command}"]
+    return [
+        f"{writer}: {count} rows not yet in {name}. They are in the journal; {command}"
+        for name, count in left.items()
+        if count
+    ]

@@ -22,11 +22,11 @@ OVER = 50.0
 """ms that `log` may take longer than the longest pause of a loop that only reads the clock."""
 
 
-# The whole of it takes an hour. Outages are of servers, of which MLflow's is a real one.
+# The whole of it takes hours; a courier that imports MLflow takes 4 s for that alone.
 SMOKE = [
     *[(backend, "kills") for backend in PLACES],
     *[("local", fault) for fault in ("full disk", "frozen directory", "fork")],
-    *[("mlflow server", fault) for fault in ("refused", "lost answers", "preempted")],
+    ("wandb", "lost answers"),
 ]
 
 

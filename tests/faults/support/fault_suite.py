@@ -301,7 +301,14 @@ def frozen_directory(place: Place, folder: Path, seed: int, times: int) -> Line 
             time.sleep(5.0)
             server.send_signal(signal.SIGCONT)
             role.wait(120)
-            return scene.line("frozen network directory", 1)
+            role = scene.start("--close", "5")
+            _reach(scene, "append", role)
+            server.send_signal(signal.SIGSTOP)
+            try:
+                role.wait(60)  # it ends though the directory does not answer
+            finally:
+                server.send_signal(signal.SIGCONT)
+            return scene.line("frozen network directory", 2)
 
 
 @contextmanager
