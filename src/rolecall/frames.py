@@ -1,7 +1,7 @@
 """The lines that every file of rolecall in `monitor_dir` is made of.
 
 A *frame* is one line: eight hexadecimal digits of the CRC-32 of the payload, a space, the payload as one line
-of JSON in ASCII, and a newline::
+of JSON in UTF-8, and a newline::
 
     a65f2a42 {"n":1,"s":1,"t":1764000000.0,"m":{"loss":0.5}}
 
@@ -23,6 +23,8 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import to_json
 
 from rolecall.files import open_regular, write_whole
 
@@ -70,8 +72,16 @@ class Damage:
 
 def encode(value: Mapping[str, Any]) -> bytes:
     """The frame of a JSON-ready mapping, newline included. NaN and infinities are kept, as Python's json does."""
-    payload = _encode_json(value).encode("ascii")
+    payload = _payload(value)
     return b"%08x %s\n" % (zlib.crc32(payload), payload)
+
+
+def _payload(value: Mapping[str, Any]) -> bytes:
+    """pydantic's encoder takes a fifth of the time of Python's, but not a text that has no UTF-8."""
+    try:
+        return to_json(value, inf_nan_mode="constants")
+    except ValueError:
+        return _encode_json(value).encode("ascii")
 
 
 def append_frame(descriptor: int, value: Mapping[str, Any]) -> None:

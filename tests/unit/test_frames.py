@@ -304,3 +304,18 @@ def test_putting_a_file_replaces_it_or_leaves_nothing_over(path: Path, tmp_path:
     with pytest.raises(OSError, match="folder"):
         put_whole(tmp_path / "folder", b"x")
     assert sorted(os.listdir(tmp_path)) == ["folder", "frames"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": "\ud800 has no UTF-8"},
+        {"é": "a line\nthat breaks\u2028twice"},
+        {"big": 2**70, "small": -(2**70), "5": 5e-324, "exact": 0.1 + 0.2, "minus": -0.0},
+        {"nested": {"in": [1, [2, {"three": None}], True]}},
+    ],
+)
+def test_what_is_hard_to_encode_is_read_as_it_was(value: dict[str, Any]) -> None:
+    data = encode(value)
+    assert data.count(b"\n") == 1
+    assert values(read(data)) == [value]
