@@ -144,6 +144,13 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def long_outage(session: nox.Session) -> None:
+    """An MLflow server that is down for the whole of a job of 1,000,000 rows. By name only."""
+    install(session, "web", *ALL)
+    session.run("python", "tests/faults/support/long_outage.py", *session.posargs)
+
+
+@nox.session
 def faults_smoke(session: nox.Session) -> None:
     """A little of each of the faults, an MLflow server and wandb's emulator among the backends."""
     install(session, "web", *ALL)
