@@ -14,7 +14,7 @@ from typing import Any, Self
 from rolecall.backend import Status
 from rolecall.claims import newest
 from rolecall.config import MonitorConfig
-from rolecall.errors import BackendError, ConfigError, DirectoryError, Undelivered
+from rolecall.errors import BackendError, ConfigError, DirectoryError
 from rolecall.launch import Job, launch
 from rolecall.layout import LAUNCH, Layout, writer_name
 from rolecall.measure import Cleaner
@@ -143,7 +143,7 @@ class Monitor:
             try:
                 if one is not None:
                     one.close(status, max(0.0, deadline - time.monotonic()))
-            except (Undelivered, ExceptionGroup) as error:
+            except Exception as error:  # noqa: BLE001 - raised below, when both are closed
                 errors.append(error)
         raise_together(f"{self.writer}: rows are not delivered", errors)
 
