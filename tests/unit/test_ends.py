@@ -11,6 +11,8 @@ import pytest
 from lines_server import LinesServer
 
 from rolecall import Job, Monitor, MonitorConfig, Undelivered, WriterState, launch, open_monitor
+from rolecall.claims import Session
+from rolecall.history import read_history
 
 MakeConfig = Callable[..., MonitorConfig]
 LOCAL = {"monitor_type": "local", "monitor_args": {}}
@@ -115,3 +117,20 @@ def test_of_a_role_that_is_the_primary_both_ends_are_told(
     monitor.log({"loss": 1.0}, step=1)
     with pytest.raises(Undelivered, match="lines-again"):
         monitor.close(timeout=0.5)
+
+
+def test_a_role_that_ends_while_it_is_looked_at_did_not_die(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with launch(make_config(**LOCAL)) as job:
+        monitor = open_monitor(job.config, "trainer")
+        look = Session.status
+
+        def end_behind_the_first_look(session: Session) -> str | None:
+            found = look(session)
+            monitor.close()
+            return found
+
+        monkeypatch.setattr(Session, "status", end_behind_the_first_look)
+        assert states(job) == {"trainer": "finished"}
+        assert [writer.state for writer in read_history(job.config.monitor_dir).writers] == ["finished"]
