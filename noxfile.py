@@ -28,6 +28,10 @@ TENSORBOARD = "plugins/rolecall-tensorboard"
 WANDB = "plugins/rolecall-wandb"
 PLUGINS = (MLFLOW, TENSORBOARD, WANDB)
 ALL = (".", *PLUGINS)
+TORCH = ("torch==2.13.0",)
+"""Not in a lock: its builds for CPU alone stand on an index of its own, and users have chosen one."""
+FRAMEWORKS = ("verl==0.9.1", "trinity-rft==0.6.0")
+"""Without what they need, gigabytes of it: only the classes that log are measured."""
 # nothing here calls home
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "WANDB_ERROR_REPORTING": "false"}
 # What builds our distributions is locked too, and apart from what they are tested beside.
@@ -180,11 +184,21 @@ def install_(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """`rolecall demo` as a newcomer runs it, then what it promises, on several seeds and backends."""
+    """`rolecall demo` as a newcomer runs it, then what it promises; and the benchmarks, a little of each."""
     install(session, "dev", *ALL)
     with session.chdir(session.create_tmp()):
         session.run("rolecall", "demo")
-    session.run("pytest", "-m", "demo", *session.posargs)
+    session.run("pytest", "-m", "demo or benchmarks", *session.posargs)
+
+
+@nox.session(venv_backend="virtualenv")
+def benchmarks(session: nox.Session) -> None:
+    """All benchmarks beside their peers, for an hour on an idle machine. By name only; `-- --only call` for one."""
+    install(session, "benchmarks")
+    session.install("--no-deps", *ALL, env=BUILD)  # as a user has it, not from where it stands
+    session.install(*TORCH)
+    session.install("--no-deps", *FRAMEWORKS)
+    session.run("python", "benchmarks/run_all.py", *session.posargs)
 
 
 @nox.session
@@ -266,6 +280,7 @@ def lock(session: nox.Session) -> None:
     resolve(session, "dev", *everything, "--group", "dev")
     newest = max(LOCKS.glob("mlflow_server-*.in"))  # the whole of MLflow, for its UI
     resolve(session, "web", str(newest), *everything, "--group", "web")
+    resolve(session, "benchmarks", str(newest), *everything, "--group", "benchmarks")
 
 
 def resolve(session: nox.Session, name: str, *sources: str) -> None:

@@ -1,58 +1,58 @@
 """How long one call of `log` takes, beside the limit and beside what people use today.
 
     python benchmarks/log_call.py [--peer "rolecall local" "wandb offline" ...] [--floats 1 10 100] [--pace 0 1000]
-                                  [--calls 5000] [--rounds 3] [--json FILE]
+                                  [--scalars float numpy torch] [--threads 1 8] [--calls 5000] [--rounds 3]
+                                  [--json FILE]
 
 Each peer runs in a process of its own, and all take turns for some rounds, so that a noisy minute strikes each. A pace
-of 1000 µs is a training step that reads the clock for so long between two calls; 0 is back to back. Times are in µs;
-`x limit` is the ratio of medians to the limit's at the same pace and number of floats, in the same run. A peer that is
-not installed is left out, and told.
+of 1000 µs is a training step that reads the clock for so long between two calls; 0 is back to back. With
+`--scalars numpy` metrics are `numpy.float32`, with `torch` tensors of no dimension. With `--threads 8` eight threads
+log, each at this pace. Times are in µs; `p50 x` and `p99 x` are ratios to the limit's, with plain floats in one thread,
+at the same pace and number of floats, in the same run. A peer that is not installed is left out, and told.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from peers import PEERS, opened
+from peers import PEERS, Log, opened
+from report import run_worker, tell
 
 SLOW = 200
 """Calls of a peer that takes milliseconds for each."""
-DEFAULT = ("limit", "rolecall local")
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One peer, at one pace, with so many floats."""
+    """One peer, at one pace (µs), with so many metrics of a kind, from so many threads."""
 
     peer: str
     floats: int
     pace: float
+    scalars: str = "float"
+    threads: int = 1
 
 
 def main() -> None:
     """Measure every case in turns, and print them."""
     told = _options()
+    cases = list(_cases(told))
     if told.worker:
-        print(json.dumps(_worker(Case(told.peer[0], told.floats[0], told.pace[0]), told.calls)))
+        print(json.dumps(_worker(cases[0], told.calls)))
         return
-    cases = [Case(peer, floats, pace) for pace in told.pace for floats in told.floats for peer in told.peer]
     calls: dict[Case, list[float]] = {case: [] for case in cases}
     for _ in range(told.rounds):
         for case in cases:
             calls[case] += _run(case, told.calls)
-    found = [_row(case, calls[case], _limit(case, calls)) for case in cases if calls[case]]
-    print(_table(found))
-    if told.json:
-        told.json.write_text(json.dumps(found, indent=1))
+    tell([_row(case, calls[case], _limit(case, calls)) for case in cases if calls[case]], told.json)
 
 
 def _options() -> argparse.Namespace:
@@ -62,6 +62,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--floats", nargs="+", type=int, default=[1, 10, 100])
     parser.add_argument("--pace", nargs="+", type=float, default=[0.0, 1000.0], help="µs between two calls")
+    parser.add_argument("--scalars", nargs="+", choices=SCALARS, default=["float"])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1])
     parser.add_argument("--calls", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
@@ -69,30 +71,43 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _cases(told: argparse.Namespace) -> Iterator[Case]:
+    """Each combination; the limit is that of plain floats in one thread."""
+    for pace, floats, peer in product(told.pace, told.floats, told.peer):
+        if peer == "limit":
+            yield Case(peer, floats, pace)
+        else:
+            for scalars, threads in product(told.scalars, told.threads):
+                yield Case(peer, floats, pace, scalars, threads)
+
+
 def _run(case: Case, calls: int) -> list[float]:
-    command = [sys.executable, __file__, "--worker", "--peer", case.peer, "--floats", str(case.floats)]
-    command += ["--pace", str(case.pace), "--calls", str(calls)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        print(f"{case.peer}: left out: {said[-1] if said else done.returncode}", file=sys.stderr)
-        return []
-    times: list[float] = json.loads(done.stdout.splitlines()[-1])
-    return times
+    options = ["--worker", "--peer", case.peer, "--floats", str(case.floats), "--pace", str(case.pace)]
+    options += ["--scalars", case.scalars, "--threads", str(case.threads), "--calls", str(calls)]
+    return run_worker(__file__, options, case.peer) or []
 
 
 def _worker(case: Case, calls: int) -> list[float]:
-    metrics = {f"group/metric_{at}": at / 7 for at in range(case.floats)}
+    metrics = {f"group/metric_{at}": SCALARS[case.scalars](at / 7) for at in range(case.floats)}
     with opened(case.peer) as log:
         # what is slow is known after a few calls, which warm up too
         began = time.perf_counter()
         for step in range(1, 21):
             log(metrics, step)
         count = min(calls, SLOW) if time.perf_counter() - began > 20 * 1e-3 else calls
-        return [_timed(log, metrics, step, case.pace) for step in range(21, 21 + count)]
+        with ThreadPoolExecutor(case.threads) as threads:
+            each = [
+                threads.submit(_calls, log, metrics, range(21 + at, 21 + count, case.threads), case.pace)
+                for at in range(case.threads)
+            ]
+        return [call for one in each for call in one.result()]
 
 
-def _timed(log: Any, metrics: dict[str, float], step: int, pace: float) -> float:
+def _calls(log: Log, metrics: Mapping[str, float], steps: Iterable[int], pace: float) -> list[float]:
+    return [_timed(log, metrics, step, pace) for step in steps]
+
+
+def _timed(log: Log, metrics: Mapping[str, float], step: int, pace: float) -> float:
     began = time.perf_counter()
     log(metrics, step)
     ended = time.perf_counter()
@@ -101,33 +116,40 @@ def _timed(log: Any, metrics: dict[str, float], step: int, pace: float) -> float
     return (ended - began) * 1e6
 
 
-def _limit(case: Case, calls: dict[Case, list[float]]) -> float | None:
-    times = calls.get(Case("limit", case.floats, case.pace))
-    return statistics.median(times) if times else None
+def _numpy(value: float) -> Any:
+    import numpy as np
+
+    return np.float32(value)
 
 
-def _row(case: Case, times: Sequence[float], limit: float | None) -> dict[str, Any]:
+def _torch(value: float) -> Any:
+    import torch
+
+    return torch.tensor(value)
+
+
+SCALARS: Mapping[str, Callable[[float], Any]] = {"float": float, "numpy": _numpy, "torch": _torch}
+
+
+def _limit(case: Case, calls: Mapping[Case, Sequence[float]]) -> Sequence[float]:
+    return sorted(calls.get(Case("limit", case.floats, case.pace), ()))
+
+
+def _row(case: Case, times: Sequence[float], limit: Sequence[float]) -> dict[str, Any]:
     ordered = sorted(times)
-
-    def at(share: float) -> float:
-        return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)
-
-    ratio = None if limit is None else round(statistics.median(ordered) / limit, 1)
-    shares = {"p50": at(0.5), "p99": at(0.99), "p99.9": at(0.999), "longest": round(ordered[-1], 1)}
-    place = {"peer": case.peer, "floats": case.floats, "pace": case.pace, "calls": len(ordered)}
-    return {**place, **shares, "x limit": ratio}
+    shares = {name: round(_at(ordered, share), 1) for name, share in SHARES.items()}
+    ratios = {
+        f"{name} x": round(_at(ordered, SHARES[name]) / _at(limit, SHARES[name]), 1) if limit else None
+        for name in ("p50", "p99")
+    }
+    return {**asdict(case), "calls": len(ordered), **shares, "longest": round(ordered[-1], 1), **ratios}
 
 
-def _table(found: Sequence[dict[str, Any]]) -> str:
-    if not found:
-        return "nothing was measured"
-    names = list(found[0])
-    lines = [[str(row[name]) for name in names] for row in found]
-    widths = [max(map(len, column)) for column in zip(names, *lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        for line in [names, *lines]
-    )
+def _at(ordered: Sequence[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 
 
 if __name__ == "__main__":

@@ -6,18 +6,21 @@ The limit is what no logger that keeps its word can do without: encode the row t
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+from servers import wandb_server
+
 __all__ = ["PEERS", "Log", "opened"]
 
+BACKLOG = 400_000
+"""Rows that a courier works through meanwhile."""
 Log = Callable[[Mapping[str, float], int], object]
-EMULATOR = Path(__file__).parents[1] / "plugins" / "rolecall-wandb" / "tests" / "support"
 
 
 @contextmanager
@@ -45,12 +48,41 @@ def rolecall_local(folder: Path) -> Iterator[Log]:
 
 
 @contextmanager
+def rolecall_tensorboard(folder: Path) -> Iterator[Log]:
+    """A courier of TensorBoard in a process beside it."""
+    with _monitor(folder, monitor_type="tensorboard") as log:
+        yield log
+
+
+@contextmanager
+def rolecall_mlflow(folder: Path) -> Iterator[Log]:
+    """A courier of MLflow's sqlite store."""
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    with _monitor(folder, monitor_type="mlflow", monitor_args={"uri": uri}) as log:
+        yield log
+
+
+@contextmanager
+def rolecall_wandb(folder: Path) -> Iterator[Log]:
+    """A courier of wandb, against the emulator of its server."""
+    with wandb_server() as environment:
+        os.environ.update(environment)
+        with _monitor(folder, monitor_type="wandb", shared_run=True) as log:
+            yield log
+
+
+@contextmanager
 def rolecall_busy(folder: Path) -> Iterator[Log]:
     """A courier of TensorBoard in a process beside it, which works through a backlog without rest."""
+    from rolecall.delivery import undelivered
+    from rolecall.layout import Layout
+
     with _monitor(folder, monitor_type="tensorboard") as log:
-        for step in range(-200_000, 0):
+        for step in range(-BACKLOG, 0):
             log({"backlog": 0.5}, step)
         yield log
+        if not undelivered(Layout(folder / "monitor"), "tensorboard", "trainer"):
+            raise AssertionError("the courier was done before the measurement: raise BACKLOG")
 
 
 @contextmanager
@@ -73,21 +105,13 @@ def wandb_offline(folder: Path) -> Iterator[Log]:
 @contextmanager
 def wandb_online(folder: Path) -> Iterator[Log]:
     """wandb.Run.log, against the emulator of its server."""
-    import subprocess
+    with wandb_server() as environment:
+        os.environ.update(environment)
+        import wandb
 
-    command = [sys.executable, "-m", "wandb_emulator"]
-    env = {**os.environ, "PYTHONPATH": str(EMULATOR)}
-    server = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    if server.stdout is None or server.stdin is None:
-        raise AssertionError("started with pipes")
-    os.environ.update(WANDB_BASE_URL=server.stdout.readline().strip(), WANDB_API_KEY="local" + "0" * 34 + "a")
-    import wandb
-
-    run = wandb.init(project="p", dir=folder, settings=wandb.Settings(silent=True))
-    yield lambda metrics, step: run.log(dict(metrics), step=step)
-    run.finish()
-    server.stdin.close()
-    server.wait(30)
+        run = wandb.init(project="p", dir=folder, settings=wandb.Settings(silent=True))
+        yield lambda metrics, step: run.log(dict(metrics), step=step)
+        run.finish()
 
 
 @contextmanager
@@ -156,9 +180,44 @@ def swanlab_offline(folder: Path) -> Iterator[Log]:
     swanlab.finish()
 
 
+def verl(backend: str) -> Callable[[Path], AbstractContextManager[Log]]:
+    """verl's Tracking.log, as its trainers call it."""
+
+    @contextmanager
+    def peer(folder: Path) -> Iterator[Log]:
+        os.environ.update(WANDB_MODE="offline", WANDB_DIR=str(folder), WANDB_SILENT="true")
+        tracking = _verl_tracking().Tracking("p", "n", [backend], config={})
+        yield lambda metrics, step: tracking.log(data=metrics, step=step)
+        tracking.finish()
+
+    return peer
+
+
+def trinity(kind: str) -> Callable[[Path], AbstractContextManager[Log]]:
+    """Trinity-RFT's Monitor.log, as its roles call it; each row is also told through `logging`, here to a file."""
+
+    @contextmanager
+    def peer(folder: Path) -> Iterator[Log]:
+        os.environ.update(WANDB_MODE="offline", WANDB_DIR=str(folder), WANDB_SILENT="true")
+        from trinity.common.config import Config
+        from trinity.utils import monitor as monitors
+
+        config = Config()
+        config.monitor.cache_dir = str(folder)
+        with (folder / "console").open("w") as console, redirect_stderr(console), redirect_stdout(console):
+            monitor = getattr(monitors, kind)("p", "", "n", "trainer", config)
+            yield lambda metrics, step: monitor.log(dict(metrics), step)
+            monitor.close()
+
+    return peer
+
+
 PEERS: Mapping[str, Callable[[Path], AbstractContextManager[Log]]] = {
     "limit": limit,
     "rolecall local": rolecall_local,
+    "rolecall, tensorboard": rolecall_tensorboard,
+    "rolecall, mlflow": rolecall_mlflow,
+    "rolecall, wandb": rolecall_wandb,
     "rolecall, busy courier": rolecall_busy,
     "rolecall, dead backend": rolecall_dead,
     "wandb offline": wandb_offline,
@@ -169,6 +228,11 @@ PEERS: Mapping[str, Callable[[Path], AbstractContextManager[Log]]] = {
     "torch writer": torch_writer,
     "trackio": trackio,
     "swanlab offline": swanlab_offline,
+    "verl file": verl("file"),
+    "verl tensorboard": verl("tensorboard"),
+    "verl wandb offline": verl("wandb"),
+    "Trinity tensorboard": trinity("TensorboardMonitor"),
+    "Trinity wandb offline": trinity("WandbMonitor"),
 }
 
 
@@ -192,6 +256,19 @@ def _monitor(folder: Path, **settings: Any) -> Iterator[Log]:
         yield lambda metrics, step: monitor.log(metrics, step=step)
         monitor.close(timeout=0.0)
         job.close(timeout=0.0)
+
+
+def _verl_tracking() -> Any:
+    """The module alone: the package imports all that verl trains with."""
+    found = find_spec("verl")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("No module named 'verl'")
+    spec = spec_from_file_location("verl_tracking", Path(found.origin).parent / "utils" / "tracking.py")
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError("verl has no utils/tracking.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _mlflow(uri: str, *, synchronous: bool) -> Log:

@@ -15,14 +15,13 @@ import argparse
 import json
 import random
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from peers import PEERS, Log, opened
+from report import run_worker, tell
 
 METRICS = {f"group/metric_{at}": at / 7 for at in range(10)}
 
@@ -33,11 +32,7 @@ def main() -> None:
     if told.worker:
         print(json.dumps(_worker(told.peer[0], told.step[0], told.rows, told.blocks)))
         return
-    found = [row for step in told.step for peer in told.peer if (row := _run(peer, step, told))]
-    for row in found:
-        print("  ".join(f"{name} {value}" for name, value in row.items()))
-    if told.json:
-        told.json.write_text(json.dumps(found, indent=1))
+    tell([row for step in told.step for peer in told.peer if (row := _run(peer, step, told))], told.json)
 
 
 def _options() -> argparse.Namespace:
@@ -53,16 +48,10 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(peer: str, step: float, told: argparse.Namespace) -> dict[str, Any] | None:
-    command = [sys.executable, __file__, "--worker", "--peer", peer, "--step", str(step)]
-    command += ["--rows", str(told.rows), "--blocks", str(told.blocks)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        print(f"{peer}: left out: {said[-1] if said else done.returncode}", file=sys.stderr)
-        return None
-    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return {"peer": peer, "step, ms": step, **measured}
+def _run(peer: str, step: float, told: argparse.Namespace) -> Mapping[str, Any] | None:
+    options = ["--worker", "--peer", peer, "--step", str(step), "--rows", str(told.rows)]
+    measured = run_worker(__file__, [*options, "--blocks", str(told.blocks)], peer)
+    return measured and {"peer": peer, "step, ms": step, **measured}
 
 
 def _worker(peer: str, step: float, rows: int, blocks: int) -> dict[str, Any]:

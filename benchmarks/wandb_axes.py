@@ -24,8 +24,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-SUPPORT = ROOT / "plugins/rolecall-wandb/tests/support"
+from report import tell
+from servers import EMULATOR, wandb_server
+
 WRITERS = ("explorer/0", "explorer/1", "trainer")
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -131,19 +132,10 @@ def define(run: Any, how: str, news: dict[str, str], known: dict[str, str]) -> N
 
 def measure(how: str, keys: int, flushes: int, limit: int) -> dict[str, Any]:
     """One line of the table."""
-    environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
-    with (
-        subprocess.Popen(
-            [sys.executable, "-m", "wandb_emulator"],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as server,
-        tempfile.TemporaryDirectory() as directory,
-    ):
-        url = server.stdout.readline().strip() if server.stdout else ""
-        environment |= settings(url, directory)
+    with wandb_server() as address, tempfile.TemporaryDirectory() as directory:
+        url = address["WANDB_BASE_URL"]
+        environment = {**os.environ, **address, "PYTHONPATH": str(EMULATOR), "WANDB_SILENT": "true"}
+        environment["HOME"] = directory
         told = [
             json.loads(process.communicate()[0].splitlines()[-1])
             for process in [
@@ -153,28 +145,16 @@ def measure(how: str, keys: int, flushes: int, limit: int) -> dict[str, Any]:
         ]
         with urllib.request.urlopen(f"{url}/_state") as answer:  # noqa: S310 - it is our own
             run = json.load(answer)["axes"]
-        server.communicate("")
     uploads = [size for _, _, size, count in run["upserts"] if count]
     return {
         "how": how,
         "keys": keys,
-        "core_cpu": sum(one["core_cpu"] for one in told),
-        "python_cpu": sum(one["python_cpu"] for one in told),
+        "core CPU, s": round(sum(one["core_cpu"] for one in told), 2),
+        "Python CPU, s": round(sum(one["python_cpu"] for one in told), 2),
         "uploads": len(uploads),
-        "uploaded": sum(uploads),
-        "close": max(one["close"] for one in told),
+        "MB": round(sum(uploads) / 1e6, 2),
+        "close, s": round(max(one["close"] for one in told), 2),
         "bound": run["bindings"],
-    }
-
-
-def settings(url: str, directory: str) -> dict[str, str]:
-    """For the SDK to talk to this server alone."""
-    return {
-        "WANDB_BASE_URL": url,
-        "WANDB_API_KEY": "x" * 40,
-        "WANDB_SILENT": "true",
-        "WANDB_ERROR_REPORTING": "false",
-        "HOME": directory,
     }
 
 
@@ -182,20 +162,6 @@ def start(errand: list[str], environment: dict[str, str]) -> subprocess.Popen[st
     """A role in a process of its own."""
     command = [sys.executable, __file__, "--role", *errand]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-
-
-def table(lines: list[dict[str, Any]]) -> str:
-    """For people."""
-    head = (
-        f"{'how':<12}{'keys':>7}{'core CPU s':>12}{'Python CPU s':>14}{'uploads':>9}{'MB':>8}{'close s':>9}"
-    )
-    head += f"{'bound':>8}"
-    rows = [
-        f"{one['how']:<12}{one['keys']:>7}{one['core_cpu']:>12.2f}{one['python_cpu']:>14.2f}{one['uploads']:>9}"
-        f"{one['uploaded'] / 1e6:>8.2f}{one['close']:>9.2f}{one['bound']:>8}"
-        for one in lines
-    ]
-    return "\n".join([head, *rows])
 
 
 def main() -> None:
@@ -220,9 +186,7 @@ def main() -> None:
         print(json.dumps(role(writer, how, int(keys), int(flushes), int(limit), directory)))
         return
     lines = [measure(how, keys, told.flushes, told.limit) for keys in told.keys for how in told.how]
-    print(table(lines))
-    if told.json:
-        told.json.write_text(json.dumps(lines, indent=1))
+    tell(lines, told.json)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class AxisBook:
         self._layout = layout
         self._writer = writer
         self._lock = threading.Lock()
-        self._offsets: dict[Path, int] = {}
+        self._offsets: dict[str, int] = {}
         self._known: dict[str, str] = {}
         self._order: list[str] = []
         self._configs: dict[str, Mapping[str, Any]] = {}
@@ -99,23 +99,25 @@ class AxisBook:
     def refresh(self) -> None:
         """Read what any writer appended since the last look."""
         with self._lock:
-            for path in self._files():
-                self._read(path)
+            for name, size in self._sizes():
+                if size > self._offsets.get(name, 0):
+                    self._read(name, size)
 
-    def _files(self) -> list[Path]:
-        folder = self._layout.axes
-        names = sorted(os.listdir(folder)) if folder.is_dir() else []
-        return [folder / name for name in names if name.endswith(".jsonl")]
+    def _sizes(self) -> list[tuple[str, int]]:
+        """Each writer's file and its length, by names alone: every writer looks at those of all, each second."""
+        try:
+            with os.scandir(self._layout.axes) as found:
+                ours = (one for one in found if one.name.endswith(".jsonl"))
+                return sorted((one.name, one.stat(follow_symlinks=False).st_size) for one in ours)
+        except FileNotFoundError:
+            return []
 
-    def _read(self, path: Path) -> None:
-        offset = self._offsets.get(path, 0)
-        while path.stat().st_size > offset:
-            found = list(read_frames(path, offset))
-            if not found:
-                break
+    def _read(self, name: str, size: int) -> None:
+        path, offset = self._layout.axes / name, self._offsets.get(name, 0)
+        while offset < size and (found := list(read_frames(path, offset))):
             for frame in found:
                 self._take(path, frame.value if isinstance(frame, Frame) else {})
-            self._offsets[path] = offset = found[-1].end
+            self._offsets[name] = offset = found[-1].end
 
     def _take(self, path: Path, value: Mapping[str, Any]) -> None:
         if isinstance(axes := value.get("axes"), dict):

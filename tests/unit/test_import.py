@@ -1,4 +1,4 @@
-"""What `import rolecall` imports; how long it takes is told by benchmarks/import_time.py."""
+"""What `import rolecall` imports; how long it takes is told by benchmarks/weight.py."""
 
 from __future__ import annotations
 

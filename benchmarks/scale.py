@@ -1,0 +1,355 @@
+"""What many writers, many keys and long journals cost, and a filesystem that answers late.
+
+    python benchmarks/scale.py [--what writers keys journal latency] [--writers 1 8 32 128] [--keys 10 ... 100000]
+                               [--rows 1000 ... 10000000] [--delay 0 1 5] [--json FILE]
+
+`writers`: so many writers, each with 1,000 keys, in one directory, each with its courier to a run in memory. Told are
+CPU of a courier's flush in which nobody has a new key, what of all bindings a courier reads (in times), and the same
+flush's CPU without the exchange. `keys`: one writer with so many keys, rows of 10 of them in turn: `log`, and a flush
+without a new key. `journal`: the cost of the last 1,000 rows of a journal so long; to open a monitor beside it, and to
+open the same job again. `latency`: `log`, a flush among 128 writers, and opening, where each call on a file in
+`monitor_dir` takes so many ms longer; journals are spooled on the node.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from latency import late
+from pydantic import BaseModel
+from report import tell
+
+from rolecall import (
+    Monitor,
+    MonitorConfig,
+    Row,
+    Run,
+    RunTicket,
+    SharedRunSupport,
+    hookimpl,
+    launch,
+    open_monitor,
+)
+from rolecall.axes import AxisBook
+from rolecall.backend import Status
+from rolecall.claims import claim, sessions
+from rolecall.courier import Courier, Destination
+from rolecall.delivery import Delivery, undelivered
+from rolecall.journal import JournalWriter, Place
+from rolecall.layout import Layout
+from rolecall.load import Load
+from rolecall.registry import Registry
+from rolecall.tail import Tail
+
+EACH = 1000
+"""Keys of a writer where writers are many."""
+FLUSHES = 50
+
+
+def main() -> None:
+    """Measure what is asked for, and print a table for each."""
+    told = _options()
+    measured: Mapping[str, tuple[Callable[[Any, Path], Mapping[str, Any]], Sequence[Any]]] = {
+        "writers": (_writers, told.writers),
+        "keys": (_keys, told.keys),
+        "journal": (_journal, told.rows),
+        "latency": (_latency, told.delay),
+    }
+    found: list[Mapping[str, Any]] = []
+    for what in told.what:
+        rows = list(_each(*measured[what]))
+        print(f"\n{what}")
+        tell(rows, None)
+        found += [{"what": what, **row} for row in rows]
+    if told.json:
+        tell(found, told.json)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    every = ("writers", "keys", "journal", "latency")
+    parser.add_argument("--what", nargs="+", choices=every, default=every)
+    parser.add_argument("--writers", nargs="+", type=int, default=[1, 8, 32, 128])
+    parser.add_argument("--keys", nargs="+", type=int, default=[10, 100, 1000, 10_000, 100_000])
+    parser.add_argument("--rows", nargs="+", type=int, default=[10**power for power in range(3, 8)])
+    parser.add_argument("--delay", nargs="+", type=float, default=[0.0, 1.0, 5.0], help="ms")
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def _each(
+    measure: Callable[[Any, Path], Mapping[str, Any]], values: Sequence[Any]
+) -> Iterator[Mapping[str, Any]]:
+    for value in values:
+        with tempfile.TemporaryDirectory(prefix="rolecall-bench-") as folder:
+            yield measure(value, Path(folder))
+
+
+# ----------------------------------------------------------- a courier in hand
+
+
+class _Memory:
+    """A run that holds everything at once, and knows axes."""
+
+    id = "memory"
+    url = None
+
+    def log(self, rows: Sequence[Row]) -> None:
+        """Take them."""
+
+    def flush(self, timeout: float) -> None:
+        """Nothing to wait for."""
+
+    def close(self, status: Status) -> None:
+        """Nothing to end."""
+
+
+class _Args(BaseModel):
+    """None."""
+
+
+class _Backend:
+    """What would stand under `rolecall.backends`."""
+
+    @hookimpl
+    def backend_args(self) -> type[BaseModel]:
+        """None."""
+        return _Args
+
+    @hookimpl
+    def supports_shared_run(self, args: BaseModel) -> SharedRunSupport:
+        """It can."""
+        return SharedRunSupport(supported=True)
+
+    @hookimpl
+    def open_run(self, ticket: RunTicket, args: BaseModel) -> Run:
+        """Another one each time."""
+        return _Memory()
+
+    @hookimpl
+    def declare_axes(self, run: Run, axes: Mapping[str, str]) -> None:
+        """Nothing to do."""
+
+
+class _Role:
+    """A writer's journal, and a courier that is called by hand."""
+
+    def __init__(self, layout: Layout, writer: str) -> None:
+        self.journal = JournalWriter(claim(layout.journal(writer), {}, writer))
+        self.book = AxisBook(layout, writer)
+        self._step = 0
+        backend = Registry().register("memory", _Backend()).load("memory")
+        self._courier = Courier(
+            Destination(backend, _Args(), lambda: _ticket(layout, writer)),
+            [Load(Tail(writer, layout.journal(writer), Place(1, 0)), Delivery(layout, "memory", writer))],
+            self.book,
+            lambda _: None,
+            drain=1.0,
+        )
+        self._run = self._courier._open()
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """One row."""
+        self._step += 1
+        self.journal.append(self._step, metrics)
+
+    def flush(self) -> None:
+        """What a courier does about once a second: carry, acknowledge, and look at the other writers' news."""
+        self._courier._flushed = 0.0
+        self._courier._carry_some(self._run)
+
+
+def _ticket(layout: Layout, writer: str) -> RunTicket:
+    return RunTicket(
+        project="p",
+        name="n",
+        group=None,
+        run_id="r",
+        backend_run_id="r",
+        shared=True,
+        primary=False,
+        writer=writer,
+        role=writer.partition("/")[0],
+        config={},
+        directory=layout.root,
+        pid=os.getpid(),
+    )
+
+
+def _cpu_of(action: Callable[[], object], before: Callable[[], object], times: int) -> float:
+    """ms of CPU, the median of so many times."""
+    found: list[float] = []
+    for _ in range(times):
+        before()
+        began = time.thread_time()
+        action()
+        found.append((time.thread_time() - began) * 1e3)
+    return statistics.median(found)
+
+
+def _row(count: int, first: int = 0) -> dict[str, float]:
+    return {f"group/metric_{first + at}": at / 7 for at in range(count)}
+
+
+# --------------------------------------------------------------------- writers
+
+
+def _writers(count: int, folder: Path) -> Mapping[str, Any]:
+    layout = Layout(folder)
+    names = [f"explorer/{rank}" for rank in range(count)]
+    for name in names:
+        AxisBook(layout, name).publish(name, [f"{name}/{key}" for key in _row(EACH)])
+    size = sum(path.stat().st_size for path in layout.axes.iterdir())
+    before = _bytes_read()
+    role = _Role(layout, names[-1])
+    read = _bytes_read() - before
+    role.log(_row(EACH))
+    role.flush()
+    before = _bytes_read()
+    flush = _cpu_of(role.flush, lambda: role.log(_row(10)), FLUSHES)
+    again = (_bytes_read() - before) / FLUSHES
+    return {
+        "writers": count,
+        "keys": len(role.book.bindings()),
+        "flush, ms CPU": round(flush, 3),
+        "of it exchange": round(_cpu_of(role.book.refresh, lambda: None, FLUSHES), 3),
+        "bindings read, times": round(read / size, 2),
+        "read by a flush, bytes": round(again),
+    }
+
+
+def _bytes_read() -> int:
+    line = Path("/proc/self/io").read_text(encoding="ascii").splitlines()[0]
+    return int(line.removeprefix("rchar: "))
+
+
+# ------------------------------------------------------------------------ keys
+
+
+def _keys(count: int, folder: Path) -> Mapping[str, Any]:
+    role = _Role(Layout(folder), "trainer")
+    for first in range(0, count, 10):
+        role.log(_row(10, first))
+        if first % 10_000 == 0:
+            role.flush()
+    role.flush()
+    at = iter(range(10**9))
+    flush = _cpu_of(role.flush, lambda: role.log(_row(10, next(at) * 10 % count)), FLUSHES)
+    return {"keys": count, "flush, ms CPU": round(flush, 3), "log, µs": round(_log_of_keys(count, folder), 1)}
+
+
+def _log_of_keys(count: int, folder: Path) -> float:
+    """The median call that logs 10 of the keys, after each was logged once."""
+    rows = [_row(10, first) for first in range(0, count, 10)]
+    calls: list[float] = []
+    with launch(_config(folder / "job")) as job, open_monitor(job.config, "trainer") as monitor:
+        for metrics in rows:
+            monitor.log(metrics, step=1)
+        for at in range(5000):
+            began = time.perf_counter()
+            monitor.log(rows[at % len(rows)], step=at)
+            calls.append(time.perf_counter() - began)
+    return statistics.median(calls) * 1e6
+
+
+def _config(directory: Path, **settings: Any) -> MonitorConfig:
+    return MonitorConfig.load({"project": "p", "name": "n", "monitor_dir": directory, **settings})
+
+
+# --------------------------------------------------------------------- journal
+
+
+def _journal(rows: int, folder: Path) -> Mapping[str, Any]:
+    with launch(_config(folder)) as job:
+        with open_monitor(job.config, "trainer") as monitor:
+            last = _log(monitor, rows)
+        opened = _seconds(lambda: open_monitor(job.config, "trainer").close())
+        layout = Layout(folder)
+        size = sum(one.path.stat().st_size for one in sessions(layout.journal("trainer")))
+        counted = _seconds(lambda: undelivered(layout, "memory", "trainer"))
+        delivery = Delivery(layout, "memory", "trainer")
+        delivery.acknowledge(Place(1, sessions(layout.journal("trainer"))[0].path.stat().st_size), rows)
+        delivery.release(None)
+        courier = _seconds(lambda: _first_look(layout))
+        job.close("failed")
+    again = _seconds(lambda: launch(_config(folder)).close("failed"))
+    return {
+        "rows": rows,
+        "MB": round(size / 1e6, 1),
+        "log, µs": round(last, 1),
+        "open_monitor, ms": round(opened * 1e3, 1),
+        "a courier begins, ms": round(courier * 1e3, 1),
+        "launch again, ms": round(again * 1e3, 1),
+        "count what waits, ms": round(counted * 1e3, 1),
+    }
+
+
+def _log(monitor: Monitor, rows: int) -> float:
+    """The median of the last 1,000 calls, in µs."""
+    for step in range(1, rows - EACH + 1):
+        monitor.log({"loss": step / 7}, step=step)
+    calls: list[float] = []
+    for step in range(rows - EACH + 1, rows + 1):
+        began = time.perf_counter()
+        monitor.log({"loss": step / 7}, step=step)
+        calls.append(time.perf_counter() - began)
+    return statistics.median(calls) * 1e6
+
+
+def _first_look(layout: Layout) -> None:
+    delivery = Delivery(layout, "memory", "trainer")
+    Tail("trainer", layout.journal("trainer"), delivery.done.place).read()
+    delivery.release(None)
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+# --------------------------------------------------------------------- latency
+
+
+def _latency(delay: float, folder: Path) -> Mapping[str, Any]:
+    config = _config(folder / "monitor", spool_dir=folder / "spool", courier="thread")
+    with late(folder / "monitor", delay / 1e3) as latency:
+        began = time.perf_counter()
+        with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+            opened = time.perf_counter() - began
+            calls = sorted(_timed(monitor, step) for step in range(5000))
+    axes = Layout(folder / "axes")
+    for rank in range(128):
+        AxisBook(axes, f"explorer/{rank}").publish(f"explorer/{rank}", _row(EACH))
+    role = _Role(axes, "trainer")
+    with late(folder / "axes", delay / 1e3) as latency:
+        flush = statistics.median(_seconds(role.flush) for _ in range(5))
+    return {
+        "delay, ms": delay,
+        "log p50, µs": round(calls[len(calls) // 2] * 1e6, 1),
+        "log p99, µs": round(calls[len(calls) * 99 // 100] * 1e6, 1),
+        "launch and open, ms": round(opened * 1e3),
+        "flush of 128 writers, ms": round(flush * 1e3, 1),
+        "calls of a flush": latency.calls // 5,
+    }
+
+
+def _timed(monitor: Monitor, step: int) -> float:
+    began = time.perf_counter()
+    monitor.log(METRICS, step=step)
+    return time.perf_counter() - began
+
+
+METRICS = _row(10)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Servers on this machine for backends and peers: a real `mlflow server`, and the emulator of wandb's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["EMULATOR", "mlflow_server", "wandb_server"]
+
+ROOT = Path(__file__).parents[1]
+EMULATOR = ROOT / "plugins" / "rolecall-wandb" / "tests" / "support"
+FAULTS = ROOT / "tests" / "faults" / "support"
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """Its address; it keeps what it is given in a file of sqlite."""
+    sys.path.append(str(FAULTS))
+    from fault_places import free_port, make_store, serving
+
+    folder.mkdir(parents=True, exist_ok=True)
+    make_store(folder / "server.db")
+    with serving(folder, folder / "server.db", free_port()) as url:
+        yield url
+
+
+@contextmanager
+def wandb_server() -> Iterator[Mapping[str, str]]:
+    """The environment in which wandb's SDK finds it; it runs in a process of its own."""
+    command = [sys.executable, "-m", "wandb_emulator"]
+    env = {**os.environ, "PYTHONPATH": str(EMULATOR)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, text=True) as server:
+        if server.stdout is None or server.stdin is None:
+            raise AssertionError("started with pipes")
+        url = server.stdout.readline().strip()
+        yield {
+            "WANDB_BASE_URL": url,
+            "WANDB_API_KEY": "local" + "0" * 34 + "a",
+            "WANDB_ERROR_REPORTING": "false",
+        }
+        server.stdin.close()

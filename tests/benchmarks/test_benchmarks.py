@@ -1,0 +1,63 @@
+"""The benchmarks run and measure something; what they measure is told in docs/performance.md, not here."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.benchmarks
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SMALL = {
+    "log_call.py": "--peer limit 'rolecall local' --floats 10 --pace 0 --scalars float numpy --threads 1 2 "
+    "--calls 50 --rounds 1",
+    "training_loop.py": "--peer 'rolecall, tensorboard' --step 1 --rows 5 --blocks 3",
+    "stream.py": "--backend tensorboard 'mlflow sqlite' --rows 200 --rounds 1",
+    "weight.py": "--peer 'rolecall local' tensorboardX --runs 1",
+}
+MEASURED = {
+    "log_call.py": ("p50", 5),
+    "training_loop.py": ("CPU a row, µs", 1),
+    "stream.py": ("rows/s", 4),
+    "weight.py": ("process, MB", 2),
+}
+
+
+def measured(script: str, options: str, tmp_path: Path) -> list[dict[str, Any]]:
+    kept = tmp_path / "found.json"
+    command = [sys.executable, str(BENCHMARKS / script), *shlex.split(options), "--json", str(kept)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "left out" not in done.stderr
+    found: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))["found"]
+    assert str(found[0][list(found[0])[-1]]) in done.stdout
+    return found
+
+
+@pytest.mark.parametrize("script", SMALL)
+def test_it_measures(script: str, tmp_path: Path) -> None:
+    column, lines = MEASURED[script]
+    found = measured(script, SMALL[script], tmp_path)
+    assert len(found) == lines
+    assert all(row[column] for row in found)
+
+
+def test_scale_measures_and_every_binding_is_read_once(tmp_path: Path) -> None:
+    found = measured("scale.py", "--writers 1 4 --keys 10 --rows 1000 --delay 0 1", tmp_path)
+    assert [row["what"] for row in found] == ["writers"] * 2 + ["keys", "journal"] + ["latency"] * 2
+    assert [row["bindings read, times"] for row in found[:2]] == [1.0, 1.0]
+    late = found[-1]
+    assert late["flush of 128 writers, ms"] >= late["calls of a flush"] * 1.0
+
+
+def test_what_is_not_installed_is_left_out_and_told(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / "weight.py"), "--peer", "swanlab offline", "--runs", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "nothing was measured\n")
+    assert "swanlab offline: left out: ModuleNotFoundError: No module named 'swanlab'" in done.stderr
