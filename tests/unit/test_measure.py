@@ -502,3 +502,51 @@ def test_anything_at_all_becomes_a_line_and_never_an_error(data: Any, step: Any,
         assert all(len(row) == len(plain.columns) for row in plain.rows)
         encode({"columns": plain.columns, "rows": plain.rows})
         "".join(plain.columns).encode("utf-8")
+
+
+class Unhashable(type):
+    """Classes of it have no hash."""
+
+    def __eq__(cls, other: object) -> bool:
+        raise RuntimeError("odd")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Lying(str):
+    """Claims to be another text."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return hash("loss")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"loss": Unhashable("Odd", (), {})()},
+        {Lying("\n"): 0.5},
+        {"loss": "0.5"},
+        {"loss": True, "reward": "1"},
+        {"loss": 0.5, 7: 0.5},
+    ],
+    ids=["class without a hash", "key that lies", "text", "bool and text", "number for a key"],
+)
+def test_what_was_logged_before_opens_no_way_for_what_is_not_plain(odd: dict[Any, Any]) -> None:
+    cleaner = Cleaner("trainer")
+    assert cleaner.metrics({"loss": 0.5, "reward": 1.0}) == {"loss": 0.5, "reward": 1.0}
+    clean = cleaner.metrics(odd)
+    assert {type(key) for key in clean} <= {str}
+    assert {type(value) for value in clean.values()} <= {int, float}
+    assert cleaner.dropped == len(odd) - len(clean)
+
+
+def test_a_row_is_a_copy() -> None:
+    cleaner, given_ = Cleaner("trainer"), {"loss": 0.5}
+    rows = [cleaner.metrics(given_) for _ in range(2)]
+    given_["loss"] = 1.0
+    assert rows == [{"loss": 0.5}] * 2
