@@ -240,6 +240,7 @@ def types(session: nox.Session) -> None:
     session.run("mypy", "noxfile.py", "conftest.py", "src", *[f"{path}/src" for path in PLUGINS])
     # each directory by itself: tests are no package, and two distributions may have one file name
     session.run("mypy", "--explicit-package-bases", "tests")
+    session.run("mypy", "benchmarks")
     for path in PLUGINS:
         session.run("mypy", f"{path}/tests")
 

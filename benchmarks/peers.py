@@ -167,7 +167,7 @@ def trackio(folder: Path) -> Iterator[Log]:
 
     tracker.init(project="p", embed=False)
     yield lambda metrics, step: tracker.log(dict(metrics), step=step)
-    tracker.finish()
+    tracker.finish()  # type: ignore[no-untyped-call,unused-ignore]
 
 
 @contextmanager

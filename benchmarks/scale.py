@@ -7,7 +7,7 @@
 CPU of a courier's flush in which nobody has a new key, what of all bindings a courier reads (in times), and the same
 flush's CPU without the exchange. `keys`: one writer with so many keys, rows of 10 of them in turn: `log`, and a flush
 without a new key. `journal`: the cost of the last 1,000 rows of a journal so long; to open a monitor beside it, and to
-open the same job again. `latency`: `log`, a flush among 128 writers, and opening, where each call on a file in
+open the same job again. `latency`: `log`, the exchange with 128 writers, and opening, where each call on a file in
 `monitor_dir` takes so many ms longer; journals are spooled on the node.
 """
 
@@ -210,8 +210,9 @@ def _writers(count: int, folder: Path) -> Mapping[str, Any]:
         AxisBook(layout, name).publish(name, [f"{name}/{key}" for key in _row(EACH)])
     size = sum(path.stat().st_size for path in layout.axes.iterdir())
     before = _bytes_read()
-    role = _Role(layout, names[-1])
+    AxisBook(layout, names[-1])
     read = _bytes_read() - before
+    role = _Role(layout, names[-1])
     role.log(_row(EACH))
     role.flush()
     before = _bytes_read()
@@ -322,24 +323,25 @@ def _seconds(action: Callable[[], object]) -> float:
 
 def _latency(delay: float, folder: Path) -> Mapping[str, Any]:
     config = _config(folder / "monitor", spool_dir=folder / "spool", courier="thread")
-    with late(folder / "monitor", delay / 1e3) as latency:
+    with late(folder / "monitor", delay / 1e3):
         began = time.perf_counter()
         with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
             opened = time.perf_counter() - began
             calls = sorted(_timed(monitor, step) for step in range(5000))
     axes = Layout(folder / "axes")
     for rank in range(128):
-        AxisBook(axes, f"explorer/{rank}").publish(f"explorer/{rank}", _row(EACH))
+        name = f"explorer/{rank}"
+        AxisBook(axes, name).publish(name, [f"{name}/{key}" for key in METRICS])
     role = _Role(axes, "trainer")
     with late(folder / "axes", delay / 1e3) as latency:
-        flush = statistics.median(_seconds(role.flush) for _ in range(5))
+        exchange = statistics.median(_seconds(role.book.refresh) for _ in range(5))
     return {
         "delay, ms": delay,
         "log p50, µs": round(calls[len(calls) // 2] * 1e6, 1),
         "log p99, µs": round(calls[len(calls) * 99 // 100] * 1e6, 1),
         "launch and open, ms": round(opened * 1e3),
-        "flush of 128 writers, ms": round(flush * 1e3, 1),
-        "calls of a flush": latency.calls // 5,
+        "exchange of 128 writers, ms": round(exchange * 1e3, 1),
+        "its calls": latency.calls // 5,
     }
 
 

@@ -5,9 +5,9 @@
 
 Both sides send the same points, in batches of the same size, to the same server or file system, each from a process of
 its own, in turns. The clock runs from when the run is open until it is closed and the backend holds everything. `bulk`
-is `FileWriter.add_summary` of a whole row in tensorboardX, `MlflowClient.log_batch` of 1,000 metrics, and `Run.log` of a
-shared run in wandb. `courier` reads a journal, sends, and writes down what was acknowledged. CPU is that of the process
-and its children, for each row. `--backlog` lets the courier alone bring what waits: 1,000,000 rows of one metric.
+is `FileWriter.add_summary` of a whole row in tensorboardX, `MlflowClient.log_batch` of 1,000 metrics, and `Run.log` of
+a shared run in wandb. `courier` reads a journal, sends, and writes down what was acknowledged. CPU is that of the
+process and its children, for each row. `--backlog` lets the courier alone bring what waits: 1,000,000 rows of a metric.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ BATCH = 1000
 """Metrics of a batch: MLflow's limit, and what rolecall's plugin sends."""
 TICKS = os.sysconf("SC_CLK_TCK")
 WRITER = "trainer"
-Bulk = Callable[[Path, Iterator[Mapping[str, float]]], float]
 
 
 def main() -> None:
@@ -113,7 +112,7 @@ def _served(backend: str) -> Iterator[None]:
 
 def _rows(count: int, floats: int) -> Iterator[Mapping[str, float]]:
     keys = [f"group/metric_{at}" for at in range(floats)]
-    return ({key: step / 7 for key in keys} for step in range(1, count + 1))
+    return (dict.fromkeys(keys, step / 7) for step in range(1, count + 1))
 
 
 # --------------------------------------------------------------------- courier
@@ -146,10 +145,10 @@ def _courier(backend: str, folder: Path, rows: int, floats: int) -> Mapping[str,
 def _logged(directory: Path, rows: int, floats: int) -> None:
     from rolecall import MonitorConfig, launch, open_monitor
 
-    with launch(MonitorConfig(project="p", name="n", monitor_dir=directory)) as job:
-        with open_monitor(job.config, WRITER) as monitor:
-            for step, metrics in enumerate(_rows(rows, floats), start=1):
-                monitor.log(metrics, step=step)
+    config = MonitorConfig(project="p", name="n", monitor_dir=directory)
+    with launch(config) as job, open_monitor(job.config, WRITER) as monitor:
+        for step, metrics in enumerate(_rows(rows, floats), start=1):
+            monitor.log(metrics, step=step)
 
 
 # ------------------------------------------------------------------------ bulk

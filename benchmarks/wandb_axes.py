@@ -112,9 +112,11 @@ def close(run: Any) -> None:
 
     while True:
         try:
-            return run.close("finished")
+            run.close("finished")
         except Unavailable as error:
             print(error, file=sys.stderr)
+        else:
+            return
 
 
 def define(run: Any, how: str, news: dict[str, str], known: dict[str, str]) -> None:
@@ -125,7 +127,7 @@ def define(run: Any, how: str, news: dict[str, str], known: dict[str, str]) -> N
         case "each-flush":
             run.definitions.keys.clear()
             run.define(known)
-        case "pattern":
+        case _:
             for axis in sorted(set(news.values())):
                 run.definitions.define_pattern(axis)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
-from peers import PEERS, opened
+from peers import opened
 from report import run_worker, tell
 
 IMPORTED: Mapping[str, tuple[str, str]] = {

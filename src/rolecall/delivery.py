@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 _INT64 = 1 << 63
-_MUCH = 1 << 23
+_MUCH = 1 << 20
 """Bytes of a journal above which its rows are counted by their lines."""
 
 
