@@ -145,7 +145,7 @@ def _courier(backend: str, folder: Path, rows: int, floats: int) -> Mapping[str,
 def _logged(directory: Path, rows: int, floats: int) -> None:
     from rolecall import MonitorConfig, launch, open_monitor
 
-    config = MonitorConfig(project="p", name="n", monitor_dir=directory)
+    config = MonitorConfig(project="p", name="n", monitor_dir=directory, shared_run=True)
     with launch(config) as job, open_monitor(job.config, WRITER) as monitor:
         for step, metrics in enumerate(_rows(rows, floats), start=1):
             monitor.log(metrics, step=step)

@@ -47,6 +47,9 @@ POLL = 0.1
 FLUSH_EVERY = 1.0
 FLUSH_TIMEOUT = 60.0
 WINDOW = 10_000
+"""Rows under way to a backend, handed over and not acknowledged."""
+WINDOW_LATE = 50_000
+"""The same, where a row is confirmed seconds after it was handed over (wandb: 5 to 10): what bounds the rate there."""
 SHORTEST_WAIT, LONGEST_WAIT, LONGEST_WAIT_DRAINING = 0.25, 60.0, 2.0
 
 
@@ -204,7 +207,7 @@ class Courier:
         return isinstance(run, SupportsConfirmation) and not self._has_ended()
 
     def _carry_one(self, run: Run, load: Load) -> bool:
-        if load.pending >= WINDOW:
+        if load.pending >= (WINDOW_LATE if isinstance(run, SupportsConfirmation) else WINDOW):
             return False
         entries = load.tail.read()
         for damage in damages(entries):

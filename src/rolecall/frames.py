@@ -24,7 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from rolecall.files import open_regular, write_whole
 
@@ -82,6 +82,14 @@ def _payload(value: Mapping[str, Any]) -> bytes:
         return to_json(value, inf_nan_mode="constants")
     except ValueError:
         return _encode_json(value).encode("ascii")
+
+
+def _value(payload: bytes) -> Any:
+    """What a payload holds; here too pydantic is several times as fast, and Python takes what has no UTF-8."""
+    try:
+        return from_json(payload)
+    except ValueError:
+        return json.loads(payload)
 
 
 def append_frame(descriptor: int, value: Mapping[str, Any]) -> None:
@@ -193,7 +201,7 @@ def _decode_one(path: Path, line: bytes, start: int) -> Frame | Damage:
     if checksum != b"%08x" % zlib.crc32(payload):
         return Damage(path, start, end, "its checksum does not match")
     try:
-        value = json.loads(payload)
+        value = _value(payload)
     except (ValueError, RecursionError) as error:
         return Damage(path, start, end, str(error))
     if not isinstance(value, dict):

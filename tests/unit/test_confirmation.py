@@ -140,7 +140,7 @@ def test_a_run_is_tended_while_nothing_is_logged(monitor: Monitor, late: Late, w
 def test_no_more_is_handed_over_than_may_be_lost_at_once(
     monitor: Monitor, late: Late, tmp_path: Path, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rolecall.courier.WINDOW", 5)
+    monkeypatch.setattr("rolecall.courier.WINDOW_LATE", 5)
     for step in range(1, 6):
         monitor.log({"a": step}, step=step)
     wait_until(lambda: len(late.handed) == 5)

@@ -256,7 +256,10 @@ def test_undelivered_counts_rows_alone(layout: Layout) -> None:
     assert left(layout) == 3
 
 
-def test_undelivered_reads_journals_longer_than_what_is_read_at_once(layout: Layout) -> None:
+def test_undelivered_reads_journals_longer_than_what_is_read_at_once(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rolecall.delivery._MUCH", 1 << 30)
     session = write_rows(layout, 0)
     line = encode({"n": 1, "s": 1, "t": 1.0, "m": {f"layer/{at}": 0.5 for at in range(1000)}})
     session.path.write_bytes(session.path.read_bytes() + line * 200)
