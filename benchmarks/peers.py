@@ -14,7 +14,7 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from servers import wandb_server
+from servers import mlflow_server, wandb_server
 
 __all__ = ["PEERS", "Log", "opened"]
 
@@ -116,17 +116,23 @@ def wandb_online(folder: Path) -> Iterator[Log]:
 
 @contextmanager
 def mlflow_sqlite(folder: Path) -> Iterator[Log]:
-    """MlflowClient.log_batch, a call for each row, into sqlite."""
-    yield _mlflow(f"sqlite:///{folder / 'mlflow.db'}", synchronous=True)
+    """mlflow.log_metrics of each row, into sqlite."""
+    with _mlflow(f"sqlite:///{folder / 'mlflow.db'}", synchronous=True) as log:
+        yield log
+
+
+@contextmanager
+def mlflow_http(folder: Path) -> Iterator[Log]:
+    """mlflow.log_metrics of each row, to a server on this machine."""
+    with mlflow_server(folder / "server") as url, _mlflow(url, synchronous=True) as log:
+        yield log
 
 
 @contextmanager
 def mlflow_async(folder: Path) -> Iterator[Log]:
-    """MlflowClient.log_batch(synchronous=False) into sqlite."""
-    import mlflow
-
-    yield _mlflow(f"sqlite:///{folder / 'mlflow.db'}", synchronous=False)
-    mlflow.flush_async_logging()
+    """mlflow.log_metrics(synchronous=False), into sqlite."""
+    with _mlflow(f"sqlite:///{folder / 'mlflow.db'}", synchronous=False) as log:
+        yield log
 
 
 @contextmanager
@@ -223,6 +229,7 @@ PEERS: Mapping[str, Callable[[Path], AbstractContextManager[Log]]] = {
     "wandb offline": wandb_offline,
     "wandb online": wandb_online,
     "mlflow sqlite": mlflow_sqlite,
+    "mlflow server": mlflow_http,
     "mlflow async": mlflow_async,
     "tensorboardX": tensorboardx,
     "torch writer": torch_writer,
@@ -271,16 +278,11 @@ def _verl_tracking() -> Any:
     return module
 
 
-def _mlflow(uri: str, *, synchronous: bool) -> Log:
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric
+@contextmanager
+def _mlflow(uri: str, *, synchronous: bool) -> Iterator[Log]:
+    import mlflow
 
-    client = MlflowClient(tracking_uri=uri)
-    run_id = client.create_run("0").info.run_id
-
-    def log(metrics: Mapping[str, float], step: int) -> None:
-        now = int(time.time() * 1000)
-        batch = [Metric(key, value, now, step) for key, value in metrics.items()]
-        client.log_batch(run_id, batch, synchronous=synchronous)
-
-    return log
+    mlflow.set_tracking_uri(uri)
+    with mlflow.start_run():
+        yield lambda metrics, step: mlflow.log_metrics(dict(metrics), step=step, synchronous=synchronous)
+        mlflow.flush_async_logging()

@@ -100,14 +100,14 @@ class JournalWriter:
             OSError: it could not be written, and is not in the journal.
         """
         with self._lock:
-            row = {"s": step, "t": self._now(), "m": metrics}
+            row = {"n": 0, "s": step, "t": self._now(), "m": metrics}
             self._append({**row, "c": True} if commit else row)
 
     def append_table(self, step: int, table: Table) -> None:
         """Record one table; errors as in `append`."""
         with self._lock:
             place = self._place_table(table)
-            self._append({"s": step, "t": self._now(), "m": {}, "table": place})
+            self._append({"n": 0, "s": step, "t": self._now(), "m": {}, "table": place})
 
     def end(self, status: Status) -> None:
         """Record how the writer ended, and close the file; a second call does nothing."""
@@ -136,16 +136,16 @@ class JournalWriter:
             self._looked = now
         return now
 
-    def _append(self, row: Mapping[str, Any]) -> None:
-        """Number a row and write it.
+    def _append(self, row: dict[str, Any]) -> None:
+        """Number a row, in its `n`, and write it.
 
         A signal handler that logs can come in at every call here, and then takes the number. Between the last look
         at it and the write there is none at which CPython would let it in.
         """
         seq, data = 0, b""
         while seq != self.rows + 1:
-            seq = self.rows + 1
-            data = self._closed_off(encode({"n": seq, **row}))
+            row["n"] = seq = self.rows + 1
+            data = self._closed_off(encode(row))
         self.rows = seq
         try:
             written = os.write(self._descriptor, data)

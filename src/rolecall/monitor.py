@@ -135,6 +135,7 @@ class Monitor:
             Undelivered: with `on_backend_error: raise`, if rows are left, after every backend was closed; those of
                 several backends in an `ExceptionGroup`.
         """
+        self._journal = None
         if not self._forgotten.detach() or self._station is None:
             return
         deadline = time.monotonic() + timeout
@@ -157,7 +158,7 @@ class Monitor:
 
     def _open_journal(self) -> Any:
         """The journal, if this process may write it. A backend's fault is raised here, if it was asked for."""
-        if self._journal is None or os.getpid() != self._pid or not self._forgotten.alive:
+        if self._journal is None or os.getpid() != self._pid:
             return None
         if self._raises and self._station is not None and (failure := self._station.desk.take_failure()):
             raise BackendError(failure)

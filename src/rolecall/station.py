@@ -18,10 +18,10 @@ from rolecall.claims import Session, claim, end
 from rolecall.config import MonitorConfig
 from rolecall.courier import News
 from rolecall.crew import DRAIN, Crew
-from rolecall.delivery import undelivered
 from rolecall.errors import BackendRefused, DirectoryError, Undelivered
 from rolecall.journal import JournalWriter
 from rolecall.layout import LAUNCH, Layout
+from rolecall.left import count_left, count_left_apart
 from rolecall.patience import within
 from rolecall.plan import Plan
 from rolecall.secrets import scrub
@@ -202,15 +202,19 @@ class Station:
             self._carriers.append(ThreadCarrier(Crew(self._config, self._writer, threads, self.desk.tell)))
 
     def _tell_left(self, *, goes_on: bool) -> None:
-        left = within(LOOKING, self._count_left) if self._names else {}
+        left = self._count_left(apart=self._is_spooled and goes_on) if self._names else {}
         told = _left_messages(self._writer, left, self._layout.root, goes_on=goes_on)
         if self._config.on_backend_error == "raise":
             raise_together(f"{self._writer}: rows are not delivered", [Undelivered(each) for each in told])
         for each in told:
             logger.warning("%s", each)
 
-    def _count_left(self) -> dict[str, int]:
-        return {name: undelivered(self._layout, name, self._writer) for name in self._names}
+    def _count_left(self, *, apart: bool) -> dict[str, int] | None:
+        """Apart, where the directory may be what holds the courier up, and would hold this process up as well."""
+        asked = (self._layout.root, self._writer, self._names)
+        if apart:
+            return count_left_apart(*asked, LOOKING)
+        return within(LOOKING, lambda: count_left(*asked))
 
 
 def raise_together(message: str, errors: Sequence[Exception]) -> None:
