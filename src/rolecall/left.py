@@ -54,4 +54,4 @@ def _dismiss(process: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(count_left(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])))
+    sys.stdout.write(json.dumps(count_left(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])))
