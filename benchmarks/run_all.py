@@ -16,8 +16,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LOCAL = ("--peer", "limit", "rolecall local")
+BUSY = ("--peer", "limit", "rolecall local", "rolecall, busy courier")
 BENCHMARKS: Mapping[str, Sequence[str]] = {
-    "call": ("log_call.py",),
+    "call": ("log_call.py", "--floats", "10", "--calls", "2000", "--rounds", "2"),
+    "sizes": ("log_call.py", *BUSY, "--floats", "1", "10", "100"),
     "scalars": ("log_call.py", *LOCAL, "--floats", "10", "--scalars", "float", "numpy", "torch"),
     "threads": ("log_call.py", *LOCAL, "--floats", "10", "--threads", "1", "8"),
     "training": ("training_loop.py",),

@@ -41,7 +41,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--step", nargs="+", type=float, default=[1.0, 10.0], help="ms")
-    parser.add_argument("--rows", type=int, default=200, help="steps of a block")
+    parser.add_argument(
+        "--rows", type=int, default=200, help="steps of a block, of 1 ms; of longer ones fewer"
+    )
     parser.add_argument("--blocks", type=int, default=30, help="pairs of blocks")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -49,7 +51,8 @@ def _options() -> argparse.Namespace:
 
 
 def _run(peer: str, step: float, told: argparse.Namespace) -> Mapping[str, Any] | None:
-    options = ["--worker", "--peer", peer, "--step", str(step), "--rows", str(told.rows)]
+    rows = max(1, round(told.rows / max(1.0, step) ** 0.5))
+    options = ["--worker", "--peer", peer, "--step", str(step), "--rows", str(rows)]
     measured = run_worker(__file__, [*options, "--blocks", str(told.blocks)], peer)
     return measured and {"peer": peer, "step, ms": step, **measured}
 
