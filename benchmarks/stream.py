@@ -137,8 +137,9 @@ def _courier(backend: str, folder: Path, rows: int, floats: int) -> Mapping[str,
         timeout=3600.0,
         listener=Listener(news=hear),
     )
-    if left or set(clock) != {"opened", "ended"}:
-        raise AssertionError(f"not delivered: {left}, {sorted(clock)}")
+    # before it opened, it may have waited for the launcher's courier to open the run
+    if left or clock.get("unavailable", clock["opened"]) > clock["opened"]:
+        raise AssertionError(f"not delivered at once: {left}, {clock}")
     return {name: clock["ended"][at] - clock["opened"][at] for at, name in enumerate(("seconds", "cpu"))}
 
 
