@@ -23,7 +23,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from peers import PEERS, Log, opened
+from peers import PEERS, Log, opened, plain_row
 from report import run_worker, tell
 
 SLOW = 200
@@ -88,7 +88,7 @@ def _run(case: Case, calls: int) -> list[float]:
 
 
 def _worker(case: Case, calls: int) -> list[float]:
-    metrics = {f"group/metric_{at}": SCALARS[case.scalars](at / 7) for at in range(case.floats)}
+    metrics = {key: SCALARS[case.scalars](value) for key, value in plain_row(case.floats).items()}
     with opened(case.peer) as log:
         # what is slow is known after a few calls, which warm up too
         began = time.perf_counter()

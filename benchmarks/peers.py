@@ -16,11 +16,16 @@ from typing import Any
 
 from servers import mlflow_server, wandb_server
 
-__all__ = ["PEERS", "Log", "opened"]
+__all__ = ["PEERS", "Log", "opened", "plain_row"]
 
 BACKLOG = 400_000
 """Rows that a courier works through meanwhile."""
 Log = Callable[[Mapping[str, float], int], object]
+
+
+def plain_row(count: int, first: int = 0) -> dict[str, float]:
+    """So many metrics, as a training loop logs them."""
+    return {f"group/metric_{first + at}": at / 7 for at in range(count)}
 
 
 @contextmanager

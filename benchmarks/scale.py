@@ -4,8 +4,8 @@
                                [--rows 1000 ... 10000000] [--delay 0 1 5] [--json FILE]
 
 `writers`: so many writers, each with 1,000 keys, in one directory, each with its courier to a run in memory. Told are
-CPU of a courier's flush in which nobody has a new key, what of all bindings a courier reads (in times), and the same
-flush's CPU without the exchange. `keys`: one writer with so many keys, rows of 10 of them in turn: `log`, and a flush
+CPU of a courier's flush in which nobody has a new key, the exchange's part of it, and how many times a courier reads
+all bindings. `keys`: one writer with so many keys, rows of 10 of them in turn: `log`, and a flush
 without a new key. `journal`: the cost of the last 1,000 rows of a journal so long; to open a monitor beside it, and to
 open the same job again. `latency`: `log`, the exchange with 128 writers, and opening, where each call on a file in
 `monitor_dir` takes so many ms longer; journals are spooled on the node.
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from latency import late
+from peers import plain_row
 from pydantic import BaseModel
 from report import tell
 
@@ -51,6 +52,7 @@ from rolecall.tail import Tail
 EACH = 1000
 """Keys of a writer where writers are many."""
 FLUSHES = 50
+METRICS = plain_row(10)
 
 
 def main() -> None:
@@ -196,10 +198,6 @@ def _cpu_of(action: Callable[[], object], before: Callable[[], object], times: i
     return statistics.median(found)
 
 
-def _row(count: int, first: int = 0) -> dict[str, float]:
-    return {f"group/metric_{first + at}": at / 7 for at in range(count)}
-
-
 # --------------------------------------------------------------------- writers
 
 
@@ -207,16 +205,16 @@ def _writers(count: int, folder: Path) -> Mapping[str, Any]:
     layout = Layout(folder)
     names = [f"explorer/{rank}" for rank in range(count)]
     for name in names:
-        AxisBook(layout, name).publish(name, [f"{name}/{key}" for key in _row(EACH)])
+        AxisBook(layout, name).publish(name, [f"{name}/{key}" for key in plain_row(EACH)])
     size = sum(path.stat().st_size for path in layout.axes.iterdir())
     before = _bytes_read()
     AxisBook(layout, names[-1])
     read = _bytes_read() - before
     role = _Role(layout, names[-1])
-    role.log(_row(EACH))
+    role.log(plain_row(EACH))
     role.flush()
     before = _bytes_read()
-    flush = _cpu_of(role.flush, lambda: role.log(_row(10)), FLUSHES)
+    flush = _cpu_of(role.flush, lambda: role.log(plain_row(10)), FLUSHES)
     again = (_bytes_read() - before) / FLUSHES
     return {
         "writers": count,
@@ -239,26 +237,22 @@ def _bytes_read() -> int:
 def _keys(count: int, folder: Path) -> Mapping[str, Any]:
     role = _Role(Layout(folder), "trainer")
     for first in range(0, count, 10):
-        role.log(_row(10, first))
+        role.log(plain_row(10, first))
         if first % 10_000 == 0:
             role.flush()
     role.flush()
     at = iter(range(10**9))
-    flush = _cpu_of(role.flush, lambda: role.log(_row(10, next(at) * 10 % count)), FLUSHES)
+    flush = _cpu_of(role.flush, lambda: role.log(plain_row(10, next(at) * 10 % count)), FLUSHES)
     return {"keys": count, "flush, ms CPU": round(flush, 3), "log, µs": round(_log_of_keys(count, folder), 1)}
 
 
 def _log_of_keys(count: int, folder: Path) -> float:
     """The median call that logs 10 of the keys, after each was logged once."""
-    rows = [_row(10, first) for first in range(0, count, 10)]
-    calls: list[float] = []
+    rows = [plain_row(10, first) for first in range(0, count, 10)]
     with launch(_config(folder / "job")) as job, open_monitor(job.config, "trainer") as monitor:
         for metrics in rows:
             monitor.log(metrics, step=1)
-        for at in range(5000):
-            began = time.perf_counter()
-            monitor.log(rows[at % len(rows)], step=at)
-            calls.append(time.perf_counter() - began)
+        calls = [_timed(monitor, rows[at % len(rows)], at) for at in range(5000)]
     return statistics.median(calls) * 1e6
 
 
@@ -298,12 +292,8 @@ def _log(monitor: Monitor, rows: int) -> float:
     """The median of the last 1,000 calls, in µs."""
     for step in range(1, rows - EACH + 1):
         monitor.log({"loss": step / 7}, step=step)
-    calls: list[float] = []
-    for step in range(rows - EACH + 1, rows + 1):
-        began = time.perf_counter()
-        monitor.log({"loss": step / 7}, step=step)
-        calls.append(time.perf_counter() - began)
-    return statistics.median(calls) * 1e6
+    last = range(rows - EACH + 1, rows + 1)
+    return statistics.median(_timed(monitor, {"loss": step / 7}, step) for step in last) * 1e6
 
 
 def _first_look(layout: Layout) -> None:
@@ -327,7 +317,7 @@ def _latency(delay: float, folder: Path) -> Mapping[str, Any]:
         began = time.perf_counter()
         with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
             opened = time.perf_counter() - began
-            calls = sorted(_timed(monitor, step) for step in range(5000))
+            calls = sorted(_timed(monitor, METRICS, step) for step in range(5000))
     axes = Layout(folder / "axes")
     for rank in range(128):
         name = f"explorer/{rank}"
@@ -345,13 +335,11 @@ def _latency(delay: float, folder: Path) -> Mapping[str, Any]:
     }
 
 
-def _timed(monitor: Monitor, step: int) -> float:
+def _timed(monitor: Monitor, metrics: Mapping[str, float], step: int) -> float:
     began = time.perf_counter()
-    monitor.log(METRICS, step=step)
+    monitor.log(metrics, step=step)
     return time.perf_counter() - began
 
-
-METRICS = _row(10)
 
 if __name__ == "__main__":
     main()

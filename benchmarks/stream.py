@@ -25,10 +25,10 @@ from typing import Any
 
 from report import run_worker, tell
 from servers import mlflow_server, wandb_server
+from usage import children_cpu
 
 BATCH = 1000
 """Metrics of a batch: MLflow's limit, and what rolecall's plugin sends."""
-TICKS = os.sysconf("SC_CLK_TCK")
 WRITER = "trainer"
 
 
@@ -217,16 +217,7 @@ def _uri(backend: str, folder: Path) -> str:
 
 def _cpu() -> float:
     """Seconds of CPU that this process and its children have used."""
-    children = [fields for fields in _processes() if int(fields[1]) == os.getpid()]
-    return time.process_time() + sum(int(fields[11]) + int(fields[12]) for fields in children) / TICKS
-
-
-def _processes() -> Iterator[list[str]]:
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            yield path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
+    return time.process_time() + children_cpu()
 
 
 if __name__ == "__main__":

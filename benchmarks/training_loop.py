@@ -20,10 +20,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from peers import PEERS, Log, opened
+from peers import PEERS, Log, opened, plain_row
 from report import run_worker, tell
 
-METRICS = {f"group/metric_{at}": at / 7 for at in range(10)}
+METRICS = plain_row(10)
 
 
 def main() -> None:

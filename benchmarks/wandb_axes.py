@@ -26,25 +26,14 @@ from typing import Any
 
 from report import tell
 from servers import EMULATOR, wandb_server
+from usage import children_cpu
 
 WRITERS = ("explorer/0", "explorer/1", "trainer")
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def keys_of(writer: str, count: int) -> dict[str, str]:
     """So many keys of one writer, bound to its axis."""
     return {f"{writer}/group{number % 10}/metric_{number}": f"{writer}/step" for number in range(count)}
-
-
-def core_cpu() -> float:
-    """Seconds of CPU that the wandb-core of this process has used."""
-    stats = [
-        path.read_text().rpartition(")")[2].split()
-        for path in Path("/proc").glob("[0-9]*/stat")
-        if path.exists()
-    ]
-    children = [fields for fields in stats if int(fields[1]) == os.getpid()]
-    return sum(int(fields[11]) + int(fields[12]) for fields in children) / TICKS
 
 
 def role(writer: str, how: str, keys: int, flushes: int, limit: int, directory: str) -> dict[str, float]:
@@ -71,7 +60,7 @@ def role(writer: str, how: str, keys: int, flushes: int, limit: int, directory: 
     )
     run: Any = open_run(ticket, WandbArgs())
     everyone = [list(keys_of(one, keys // len(WRITERS)).items()) for one in WRITERS]
-    began, cpu, python = time.monotonic(), core_cpu(), time.process_time()
+    began, cpu, python = time.monotonic(), children_cpu(), time.process_time()
     known: dict[str, str] = {}
     for flush in range(flushes):
         news = {}
@@ -96,7 +85,7 @@ def role(writer: str, how: str, keys: int, flushes: int, limit: int, directory: 
     told = {"python_cpu": time.process_time() - python}
     run.tend()
     time.sleep(6.0)  # the SDK holds uploads back for 5 s
-    told["core_cpu"] = core_cpu() - cpu
+    told["core_cpu"] = children_cpu() - cpu
     began = time.monotonic()
     run.flush(60.0)
     close(run)

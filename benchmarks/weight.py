@@ -2,8 +2,8 @@
 
     python benchmarks/weight.py [--peer "rolecall local" "wandb offline" ...] [--runs 5] [--json FILE]
 
-Each is a process of its own, and all take turns. Import time is what the first import takes, less nothing: an
-interpreter alone takes `python`'s. Memory is the resident set after 1,000 rows of 10 floats, of the process and (where
+Each is a process of its own, and all take turns. Import time is that of the first import, in an
+interpreter that has started. Memory is the resident set after 1,000 rows of 10 floats, of the process and (where
 there are) of its children, counted in proportion to what they share (PSS, Linux). Distributions are those that an
 installation brings, without extras; their size is that of the installed files.
 """
@@ -16,14 +16,15 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
-from peers import opened
+from peers import opened, plain_row
 from report import run_worker, tell
+from usage import descendants
 
 IMPORTED: Mapping[str, tuple[str, str]] = {
     "rolecall local": ("rolecall", "rolecall"),
@@ -81,8 +82,8 @@ def _worker(peer: str) -> Mapping[str, float]:
     imported = time.perf_counter() - began
     with opened(peer) as log:
         for step in range(1, 1001):
-            log({f"group/metric_{at}": at / 7 for at in range(10)}, step)
-        own, others = _memory(os.getpid()), sum(map(_memory, _descendants(os.getpid())))
+            log(plain_row(10), step)
+        own, others = _memory(os.getpid()), sum(map(_memory, descendants(os.getpid())))
     return {"import, ms": imported * 1e3, "process, MB": own / 1e6, "its children, MB": others / 1e6}
 
 
@@ -93,13 +94,6 @@ def _memory(pid: int) -> float:
     except OSError:
         return 0.0
     return sum(float(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-
-
-def _descendants(pid: int) -> Iterator[int]:
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text(encoding="ascii").split()):
-            yield child
-            yield from _descendants(child)
 
 
 def _needed(name: str) -> dict[str, Distribution]:
@@ -119,7 +113,7 @@ def _needed(name: str) -> dict[str, Distribution]:
 
 
 def _size(one: Distribution) -> int:
-    """Bytes of its files; of one that is installed from where it stands, those of its sources."""
+    """Bytes of its installed files; next to none if it is used from where it stands."""
     files = [Path(str(file.locate())) for file in one.files or []]
     return sum(file.stat().st_size for file in files if file.is_file())
 

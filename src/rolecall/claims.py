@@ -86,6 +86,10 @@ class Session:
             return False
         return owner.is_running() if owner.is_here() else self.silence() < STALE
 
+    def look(self) -> tuple[bool, str | None]:
+        """Whether it is live, and how its owner ended it; in this order, as it may end at any moment between them."""
+        return self.is_live(), self.status()
+
     def silence(self) -> float:
         """Seconds since the file was last written or touched."""
         try:

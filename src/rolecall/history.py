@@ -115,8 +115,8 @@ def _read_writer(layout: Layout, writer: str) -> WriterHistory:
 def _state(found: list[Session]) -> str:
     if not found:
         return "unknown"
-    is_live = found[-1].is_live()  # before its end is looked for: it may end at any moment
-    return found[-1].status() or ("running" if is_live else "killed")
+    is_live, status = found[-1].look()
+    return status or ("running" if is_live else "killed")
 
 
 def _summary(writer: WriterHistory) -> dict[str, Any]:

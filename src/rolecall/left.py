@@ -22,7 +22,8 @@ __all__ = ["count_left", "count_left_apart"]
 
 def count_left(root: Path, writer: str, backends: Sequence[str]) -> dict[str, int]:
     """How many rows of a writer each backend lacks."""
-    return {name: undelivered(Layout(root), name, writer) for name in backends}
+    layout = Layout(root)
+    return {name: undelivered(layout, name, writer) for name in backends}
 
 
 def count_left_apart(

@@ -95,8 +95,7 @@ def _rejections(session: Session) -> Iterator[str]:
 def _courier(found: list[Session]) -> Courier:
     if not found:
         return "none yet"
-    is_live = found[-1].is_live()  # before its end is looked for: it may end at any moment
-    status = found[-1].status()
+    is_live, status = found[-1].look()
     if status is None:
         return "at work" if is_live else "died"
     return "left rows" if status == LEFT else "ended"

@@ -69,8 +69,7 @@ def _states(layout: Layout) -> Iterator[WriterState]:
 
 
 def _state(session: Session) -> State:
-    is_live = session.is_live()  # before its end is looked for: it may end at any moment
-    status = session.status()
+    is_live, status = session.look()
     if status in ("finished", "failed", "killed"):
         return status  # type: ignore[return-value]
     return "running" if is_live else "died"
