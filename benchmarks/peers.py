@@ -265,7 +265,7 @@ def _monitor(folder: Path, **settings: Any) -> Iterator[Log]:
     given = {"project": "p", "name": "n", "monitor_dir": folder / "monitor", "shared_run": False}
     with launch(MonitorConfig(**{**given, **settings})) as job:
         monitor = open_monitor(job.config, "trainer")
-        yield lambda metrics, step: monitor.log(metrics, step=step)
+        yield monitor.log
         monitor.close(timeout=0.0)
         job.close(timeout=0.0)
 

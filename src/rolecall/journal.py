@@ -86,7 +86,7 @@ class JournalWriter:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.rows = 0
-        self._torn = False
+        self._torn = b""
         self._looked = 0.0
         self._lock = threading.RLock()
         self._descriptor = open_own(session.path)
@@ -100,21 +100,23 @@ class JournalWriter:
             OSError: it could not be written, and is not in the journal.
         """
         with self._lock:
-            row = {"n": 0, "s": step, "t": self._now(), "m": metrics}
-            self._append({**row, "c": True} if commit else row)
+            row: dict[str, Any] = {"n": 0, "s": step, "t": 0.0, "m": metrics}
+            if commit:
+                row["c"] = True
+            self._append(row)
 
     def append_table(self, step: int, table: Table) -> None:
         """Record one table; errors as in `append`."""
         with self._lock:
             place = self._place_table(table)
-            self._append({"n": 0, "s": step, "t": self._now(), "m": {}, "table": place})
+            self._append({"n": 0, "s": step, "t": 0.0, "m": {}, "table": place})
 
     def end(self, status: Status) -> None:
         """Record how the writer ended, and close the file; a second call does nothing."""
         with self._lock:
             if self._descriptor >= 0:
                 try:
-                    write_whole(self._descriptor, self._closed_off(encode({"end": status, "t": time.time()})))
+                    write_whole(self._descriptor, self._torn + encode({"end": status, "t": time.time()}))
                 finally:
                     self.abandon()
 
@@ -124,44 +126,36 @@ class JournalWriter:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def _now(self) -> float:
-        """The time; and, about once a second, whether the file is still there: a write to a removed one succeeds."""
-        now = time.time()
-        if abs(now - self._looked) >= LOOK:
-            if os.fstat(self._descriptor).st_nlink == 0:
-                put_back(self._descriptor, self.session.path)
-                logger.warning(
-                    "%s was removed while it was written; all of it was put back", self.session.path
-                )
-            self._looked = now
-        return now
+    def _look(self, now: float) -> None:
+        """Whether the file is still there: a write to a removed one succeeds."""
+        if os.fstat(self._descriptor).st_nlink == 0:
+            put_back(self._descriptor, self.session.path)
+            logger.warning("%s was removed while it was written; all of it was put back", self.session.path)
+        self._looked = now
 
     def _append(self, row: dict[str, Any]) -> None:
-        """Number a row, in its `n`, and write it.
+        """Date and number a row, in its `t` and `n`, and write it.
 
         A signal handler that logs can come in at every call here, and then takes the number. Between the last look
         at it and the write there is none at which CPython would let it in.
         """
+        row["t"] = now = time.time()
+        if abs(now - self._looked) >= LOOK:
+            self._look(now)
         seq, data = 0, b""
         while seq != self.rows + 1:
             row["n"] = seq = self.rows + 1
-            data = self._closed_off(encode(row))
+            data = self._torn + encode(row)
         self.rows = seq
         try:
-            written = os.write(self._descriptor, data)
-            self._check_whole(written, data)
+            # The kernel cuts a write short where the disk, the quota or the file's limit ends.
+            if os.write(self._descriptor, data) < len(data):
+                self._torn = b"!\n"
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._torn = b""
         except OSError:
             self.rows -= self.rows == seq
             raise
-
-    def _check_whole(self, written: int, data: bytes) -> None:
-        """The kernel cuts a write short where the disk, the quota or the file's limit ends."""
-        self._torn = written < len(data)
-        if self._torn:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def _closed_off(self, frame: bytes) -> bytes:
-        return b"!\n" + frame if self._torn else frame
 
     def _place_table(self, table: Table) -> dict[str, Any]:
         content = {"columns": table.columns, "rows": table.rows}

@@ -9,6 +9,7 @@ import logging
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from operator import countOf
 from typing import Any
 
 from rolecall.backend import Cell, Table
@@ -20,7 +21,6 @@ logger = logging.getLogger("rolecall")
 LONGEST_KEY = 512
 _INT64 = 1 << 63
 _MOST_TOLD = 1000
-_FLOATS, _STRINGS = {float}, {str}
 _BYTES = (str, bytes, bytearray, memoryview)
 
 
@@ -39,6 +39,8 @@ class Cleaner:
 
     def step(self, value: object) -> int | None:
         """The step as an int, `None` if it is not a whole number of 64 bits."""
+        if type(value) is int and -_INT64 <= value < _INT64:
+            return value
         try:
             # An index may be a bool, which is written `true`, or any other kind of int.
             step = int.__int__(operator.index(value))  # type: ignore[arg-type]
@@ -53,18 +55,15 @@ class Cleaner:
         return None
 
     def metrics(self, data: object) -> dict[str, int | float]:
-        """What of a mapping can be logged; almost always all of it, as it is."""
-        if type(data) is dict and self._is_plain(row := data.copy()):
-            return row
+        """What of a mapping can be logged; almost always all of it, as it is: floats under keys found sound before."""
+        if type(data) is dict:
+            row = data.copy()
+            try:
+                if self._sound.issuperset(row) and countOf(map(type, row.values()), float) == len(row):
+                    return row
+            except Exception:  # noqa: BLE001, S110 - not even a class need have a hash; it is sorted out below
+                pass
         return self._sorted_out(data)
-
-    def _is_plain(self, row: dict[Any, Any]) -> bool:
-        """Whether it holds floats alone, under keys that were found sound before. No call of anyone's but a hash."""
-        try:
-            known = {*map(type, row)} == _STRINGS and self._sound.issuperset(row)
-            return known and {*map(type, row.values())} == _FLOATS
-        except Exception:  # noqa: BLE001 - not even a class need have a hash
-            return False
 
     def _sorted_out(self, data: object) -> dict[str, int | float]:
         if not isinstance(data, Mapping):

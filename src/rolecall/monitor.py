@@ -8,6 +8,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -52,11 +53,11 @@ class Monitor:
         self._journal = station.journal if station else None
         self._raises = config.on_backend_error == "raise"
         self._cleaner = Cleaner(writer)
-        self._pid = os.getpid()
         self._failing = False
         self.writer = writer
         self.lost = 0
         self._forgotten = weakref.finalize(self, _close_forgotten, writer, station, job)
+        os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(self)))
 
     @property
     def run_id(self) -> str | None:
@@ -90,15 +91,17 @@ class Monitor:
             step: a whole number of 64 bits.
             commit: as in `wandb.Run.log` where each role has a run of its own; nothing in a shared run.
         """
-        if (journal := self._open_journal()) is None:
+        if (journal := self._journal) is None:
             return
+        if self._raises:
+            self._raise_failure()
         whole = self._cleaner.step(step)
         metrics = self._cleaner.metrics(data)
         if whole is None or not metrics:
             return
         try:
             journal.append(whole, metrics, commit)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - a full disk, or a key that only claims to be a string
             self._lose(error)
         else:
             self._failing = False
@@ -111,8 +114,10 @@ class Monitor:
             table: `(columns, rows)`, a list of mappings, or a pandas frame.
             step: a whole number of 64 bits.
         """
-        if (journal := self._open_journal()) is None:
+        if (journal := self._journal) is None:
             return
+        if self._raises:
+            self._raise_failure()
         whole = self._cleaner.step(step)
         plain = self._cleaner.table(name, table)
         if whole is None or plain is None:
@@ -156,15 +161,12 @@ class Monitor:
     ) -> None:
         self.close(status_of(error))
 
-    def _open_journal(self) -> Any:
-        """The journal, if this process may write it. A backend's fault is raised here, if it was asked for."""
-        if self._journal is None or os.getpid() != self._pid:
-            return None
-        if self._raises and self._station is not None and (failure := self._station.desk.take_failure()):
+    def _raise_failure(self) -> None:
+        """A backend's fault is raised in training, if that was asked for."""
+        if self._station and (failure := self._station.desk.take_failure()):
             raise BackendError(failure)
-        return self._journal
 
-    def _lose(self, error: OSError) -> None:
+    def _lose(self, error: Exception) -> None:
         """The disk is full or gone: training goes on, and the loss is counted, and told once an episode."""
         self.lost += 1
         if not self._failing:
@@ -262,6 +264,12 @@ def _verify(config: MonitorConfig, plan: Plan) -> Plan:
         if one.backend in carriers
     )
     return Plan(backends=backends, downgrades=here.downgrades)
+
+
+def _leave_to_parent(reference: weakref.ref[Monitor]) -> None:
+    """In a child that was just forked: the journal is its parent's."""
+    if (monitor := reference()) is not None:
+        monitor._journal = None  # noqa: SLF001 - the child's own copy of it
 
 
 def _close_forgotten(writer: str, station: Station | None, job: Job | None) -> None:

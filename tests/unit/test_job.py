@@ -28,7 +28,7 @@ from rolecall import (
 from rolecall.deliver import deliver
 from rolecall.delivery import undelivered
 from rolecall.frames import encode, first_frame
-from rolecall.history import read_history
+from rolecall.history import read_history, read_rows
 from rolecall.layout import Layout
 
 MakeConfig = Callable[..., MonitorConfig]
@@ -458,6 +458,29 @@ def test_after_close_a_call_does_nothing(make_config: MakeConfig) -> None:
         monitor.log({"a": 1}, step=1)
         text = (job.config.monitor_dir / "journal" / "trainer" / "1.jsonl").read_text()
     assert len(text.splitlines()) == 2
+
+
+class Lying:
+    """Claims to be a key that was logged before, and is no text."""
+
+    def __eq__(self, other: object) -> bool:
+        return other == "loss"
+
+    def __hash__(self) -> int:
+        return hash("loss")
+
+
+def test_a_key_that_lies_costs_its_row_alone(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    with launch(make_config(monitor_type="local", monitor_args={})) as job:
+        with open_monitor(job.config, "trainer") as monitor:
+            for step, key in enumerate(["loss", Lying(), "loss"], start=1):
+                monitor.log({key: 0.5}, step=step)  # type: ignore[dict-item]
+        rows = list(read_rows(job.config.monitor_dir))
+    assert [(row.seq, row.step) for row in rows] == [(1, 1), (2, 3)]
+    assert monitor.lost == 1
+    assert "rows are being lost" in caplog.text
 
 
 def test_an_unwritable_directory_is_an_error_at_launch(make_config: MakeConfig, tmp_path: Path) -> None:
