@@ -46,6 +46,23 @@ def limit(folder: Path) -> Iterator[Log]:
 
 
 @contextmanager
+def nothing(_: Path) -> Iterator[Log]:
+    """A call that does nothing."""
+
+    def log(metrics: Mapping[str, float], step: int) -> None:
+        pass
+
+    yield log
+
+
+@contextmanager
+def in_memory(_: Path) -> Iterator[Log]:
+    """A copy of the row in a list."""
+    rows: list[tuple[int, dict[str, float]]] = []
+    yield lambda metrics, step: rows.append((step, dict(metrics)))
+
+
+@contextmanager
 def rolecall_local(folder: Path) -> Iterator[Log]:
     """The journal alone."""
     with _monitor(folder, monitor_type="local") as log:
@@ -224,6 +241,8 @@ def trinity(kind: str) -> Callable[[Path], AbstractContextManager[Log]]:
 
 
 PEERS: Mapping[str, Callable[[Path], AbstractContextManager[Log]]] = {
+    "nothing": nothing,
+    "in memory": in_memory,
     "limit": limit,
     "rolecall local": rolecall_local,
     "rolecall, tensorboard": rolecall_tensorboard,

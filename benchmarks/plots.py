@@ -6,6 +6,7 @@ python benchmarks/plots.py RESULTS PLOTS
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 OURS, THEIRS = "#3f51b5", "#9e9e9e"
+_NUMBER = re.compile(r"-?[0-9.]+")
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -45,13 +47,15 @@ def _call(found: Rows) -> Any:
 
 
 def _training(found: Rows) -> Any:
-    """CPU for each row, with its interval."""
+    """CPU for each row, the median of pairs with its interval."""
     step = min(row["step, ms"] for row in found)
-    rows = [row for row in found if row["step, ms"] == step and row["peer"] != "limit"]
+    rows = [row for row in found if row["step, ms"] == step and row["work"] == "matrices"]
     figure, axes = plt.subplots(figsize=(7, 0.3 * len(rows) + 0.8))
     for at, row in enumerate(reversed(rows)):
-        mean, half = map(float, row["CPU a row, µs"].split(" ± "))
-        axes.errorbar(max(mean, 0.1), at, xerr=half, fmt="o", color=_colour(row["peer"]), capsize=2)
+        median, low, high = (max(0.1, float(one)) for one in _NUMBER.findall(row["CPU a row, µs"]))
+        axes.errorbar(
+            median, at, xerr=[[median - low], [high - median]], fmt="o", color=_colour(row["peer"]), capsize=2
+        )
     axes.set_yticks(range(len(rows)), [row["peer"] for row in reversed(rows)])
     axes.set(
         xscale="log", xlabel=f"CPU of the training process for a row of 10 metrics, µs (steps of {step} ms)"

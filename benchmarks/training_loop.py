@@ -1,22 +1,29 @@
 """What logging takes from a training process: CPU for each row of 10 metrics, and how much slower the loop gets.
 
-    python benchmarks/training_loop.py [--peer "rolecall local" ...] [--step 1 10] [--rows 200] [--blocks 30]
-                                       [--json FILE]
+    python benchmarks/training_loop.py [--peer "rolecall local" ...] [--work matrices network] [--step 1 10]
+                                       [--rows 10] [--pairs 300] [--json FILE]
 
-A step of training is a fixed piece of work, of about so many ms: matrix products of torch where that is installed, else
-plain Python. In one process, blocks of so many steps take turns: one that logs each step, one that does not, in random
-order. Each pair gives one difference, of the process's own CPU (all its threads, its children not) and of the time on
-the clock; told are their means, with 95 % intervals (at 30 pairs the normal distribution is near enough to Student's).
+A step of training is a fixed piece of work of about so many ms: `matrices` are products of small ones, which leave the
+processor's caches as they are; `network` is forward, backward and SGD of a small network of torch, which fills them, so
+that all code that comes between two steps runs cold. Without torch both are plain Python.
+
+In one process, blocks of so many steps take turns: one that logs each step, one that does not, in random order. Each
+pair gives one difference, of the process's own CPU (all its threads, its children not) and of the time on the clock.
+Told are the median of the pairs with its 95 % interval, by ranks, as other work on the machine strikes a few pairs
+hard; and the mean with its own, as what a logger does once in a while strikes few pairs too. `nothing` logs nothing: it
+shows the noise. `in memory` appends a copy of the row to a list.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +37,11 @@ def main() -> None:
     """Measure every peer, and print them."""
     told = _options()
     if told.worker:
-        print(json.dumps(_worker(told.peer[0], told.step[0], told.rows, told.blocks)))
+        train = WORK[told.work[0]](told.step[0])
+        print(json.dumps(_worker(told.peer[0], train, told.rows, told.pairs)))
         return
-    tell([row for step in told.step for peer in told.peer if (row := _run(peer, step, told))], told.json)
+    cases = product(told.work, told.step, told.peer)
+    tell([row for work, step, peer in cases if (row := _run(peer, work, step, told))], told.json)
 
 
 def _options() -> argparse.Namespace:
@@ -41,30 +50,35 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--step", nargs="+", type=float, default=[1.0, 10.0], help="ms")
+    parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK))
+    parser.add_argument("--rows", type=int, default=10, help="steps of a block")
     parser.add_argument(
-        "--rows", type=int, default=200, help="steps of a block, of 1 ms; of longer ones fewer"
+        "--pairs", type=int, default=300, help="of blocks, of steps of 1 ms; of longer ones fewer"
     )
-    parser.add_argument("--blocks", type=int, default=30, help="pairs of blocks")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _run(peer: str, step: float, told: argparse.Namespace) -> Mapping[str, Any] | None:
-    rows = max(1, round(told.rows / max(1.0, step) ** 0.5))
-    options = ["--worker", "--peer", peer, "--step", str(step), "--rows", str(rows)]
-    measured = run_worker(__file__, [*options, "--blocks", str(told.blocks)], peer)
-    return measured and {"peer": peer, "step, ms": step, **measured}
+def _run(peer: str, work: str, step: float, told: argparse.Namespace) -> Mapping[str, Any] | None:
+    pairs = max(2, round(told.pairs / max(1.0, step) ** 0.5))
+    options = ["--worker", "--peer", peer, "--work", work, "--step", str(step)]
+    measured = run_worker(__file__, [*options, "--rows", str(told.rows), "--pairs", str(pairs)], peer)
+    return measured and {"peer": peer, "work": work, "step, ms": step, **measured}
 
 
-def _worker(peer: str, step: float, rows: int, blocks: int) -> dict[str, Any]:
-    train = _training(step)
+def _worker(peer: str, train: Callable[[], object], rows: int, pairs: int) -> dict[str, Any]:
     with opened(peer) as log:
         log(METRICS, 0)
-        pairs = [_pair(train, log, rows, at) for at in range(blocks)]
-    cpu = [(with_log[0] - without[0]) / rows * 1e6 for with_log, without in pairs]
-    slower = [(with_log[1] / without[1] - 1) * 100 for with_log, without in pairs]
-    return {"CPU a row, µs": _mean(cpu), "slower, %": _mean(slower)}
+        each = [_pair(train, log, rows, at) for at in range(pairs)]
+    cpu = [(with_log[0] - without[0]) / rows * 1e6 for with_log, without in each]
+    slower = [(with_log[1] / without[1] - 1) * 100 for with_log, without in each]
+    return {
+        "CPU a row, µs": _median(cpu),
+        "mean": _mean(cpu),
+        "slower, %": _median(slower),
+        "slower, mean": _mean(slower),
+    }
 
 
 def _pair(train: Callable[[], object], log: Log, rows: int, at: int) -> tuple[tuple[float, float], ...]:
@@ -84,25 +98,62 @@ def _block(train: Callable[[], object], log: Log | None, rows: int, first: int) 
     return time.process_time() - cpu, time.perf_counter() - began
 
 
-def _training(milliseconds: float) -> Callable[[], object]:
-    """A fixed piece of work that takes about so long here."""
-    piece = _piece()
-    piece()
-    began = time.perf_counter()
-    for _ in range(20):
-        piece()
-    count = max(1, round(milliseconds / 1e3 / ((time.perf_counter() - began) / 20)))
+def _repeated(piece: Callable[[], object], milliseconds: float) -> Callable[[], object]:
+    """A fixed piece of work, as often as takes about so long here."""
+    times = sorted(_seconds(piece) for _ in range(200))
+    count = max(1, round(milliseconds / 1e3 / times[len(times) // 2]))
     return lambda: [piece() for _ in range(count)]
 
 
-def _piece() -> Callable[[], object]:
+def _seconds(piece: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    piece()
+    return time.perf_counter() - began
+
+
+def _matrices(milliseconds: float) -> Callable[[], object]:
+    """Products of small matrices."""
     try:
         import torch
     except ModuleNotFoundError:
-        return lambda: sum(at * at for at in range(500))
+        return _repeated(_plain, milliseconds)
     torch.set_num_threads(1)
     matrix = torch.rand(64, 64)
-    return lambda: matrix @ matrix
+    return _repeated(lambda: matrix @ matrix, milliseconds)
+
+
+def _network(milliseconds: float) -> Callable[[], object]:
+    """Steps of SGD with a small network."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return _repeated(_plain, milliseconds)
+    torch.set_num_threads(1)
+    network = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.Tanh(), torch.nn.Linear(64, 8))
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    given, wanted = torch.rand(32, 32), torch.rand(32, 8)
+
+    def learn() -> None:
+        optimizer.zero_grad()
+        ((network(given) - wanted) ** 2).mean().backward()
+        optimizer.step()
+
+    return _repeated(learn, milliseconds)
+
+
+def _plain() -> object:
+    return sum(at * at for at in range(500))
+
+
+WORK: Mapping[str, Callable[[float], Callable[[], object]]] = {"matrices": _matrices, "network": _network}
+
+
+def _median(values: Sequence[float]) -> str:
+    """The median, and the ranks around it that hold the true one in 95 % of cases (the binomial's normal limit)."""
+    ordered, reach = sorted(values), math.ceil(0.98 * len(values) ** 0.5)
+    middle = len(ordered) // 2
+    low, high = ordered[max(0, middle - reach)], ordered[min(len(ordered) - 1, middle + reach)]
+    return f"{statistics.median(ordered):.1f} ({low:.1f} to {high:.1f})"
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -18,13 +18,13 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SMALL = {
     "log_call.py": "--peer limit 'rolecall local' --floats 10 --pace 0 --scalars float numpy --threads 1 2 "
     "--calls 50 --rounds 1",
-    "training_loop.py": "--peer 'rolecall, tensorboard' --step 1 --rows 5 --blocks 3",
+    "training_loop.py": "--peer 'rolecall, tensorboard' --step 1 --rows 5 --pairs 3",
     "stream.py": "--backend tensorboard 'mlflow sqlite' --rows 200 --rounds 1",
     "weight.py": "--peer 'rolecall local' tensorboardX --runs 1",
 }
 MEASURED = {
     "log_call.py": ("p50", 5),
-    "training_loop.py": ("CPU a row, µs", 1),
+    "training_loop.py": ("CPU a row, µs", 2),
     "stream.py": ("rows/s", 4),
     "weight.py": ("process, MB", 2),
 }
