@@ -14,6 +14,7 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+from alternatives import ALTERNATIVES
 from servers import mlflow_server, wandb_server
 
 __all__ = ["PEERS", "Log", "opened", "plain_row"]
@@ -244,6 +245,7 @@ PEERS: Mapping[str, Callable[[Path], AbstractContextManager[Log]]] = {
     "nothing": nothing,
     "in memory": in_memory,
     "limit": limit,
+    **ALTERNATIVES,
     "rolecall local": rolecall_local,
     "rolecall, tensorboard": rolecall_tensorboard,
     "rolecall, mlflow": rolecall_mlflow,
