@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -164,12 +165,7 @@ def tensorboardx(folder: Path) -> Iterator[Log]:
     from tensorboardX import SummaryWriter
 
     writer = SummaryWriter(str(folder))
-
-    def log(metrics: Mapping[str, float], step: int) -> None:
-        for key, value in metrics.items():
-            writer.add_scalar(key, value, step)
-
-    yield log
+    yield partial(_add_scalars, writer)
     writer.close()
 
 
@@ -179,12 +175,7 @@ def torch_writer(folder: Path) -> Iterator[Log]:
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(folder))
-
-    def log(metrics: Mapping[str, float], step: int) -> None:
-        for key, value in metrics.items():
-            writer.add_scalar(key, value, step)
-
-    yield log
+    yield partial(_add_scalars, writer)
     writer.close()
 
 
@@ -289,6 +280,11 @@ def _monitor(folder: Path, **settings: Any) -> Iterator[Log]:
         yield monitor.log
         monitor.close(timeout=0.0)
         job.close(timeout=0.0)
+
+
+def _add_scalars(writer: Any, metrics: Mapping[str, float], step: int) -> None:
+    for key, value in metrics.items():
+        writer.add_scalar(key, value, step)
 
 
 def _verl_tracking() -> Any:
