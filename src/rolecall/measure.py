@@ -55,15 +55,18 @@ class Cleaner:
         return None
 
     def metrics(self, data: object) -> dict[str, int | float]:
-        """What of a mapping can be logged; almost always all of it, as it is: floats under keys found sound before."""
-        if type(data) is dict:
-            row = data.copy()
-            try:
-                if self._sound.issuperset(row) and countOf(map(type, row.values()), float) == len(row):
-                    return row
-            except Exception:  # noqa: BLE001, S110 - not even a class need have a hash; it is sorted out below
-                pass
+        """What of a mapping can be logged; almost always all of it, as it is."""
+        if type(data) is dict and self._is_plain(row := data.copy()):
+            return row
         return self._sorted_out(data)
+
+    def _is_plain(self, row: dict[Any, Any]) -> bool:
+        """Whether it holds floats alone, under keys that were found sound before. No call of anyone's but a hash."""
+        try:
+            known = countOf(map(type, row), str) == len(row) and self._sound.issuperset(row)
+            return known and countOf(map(type, row.values()), float) == len(row)
+        except Exception:  # noqa: BLE001 - not even a class need have a hash
+            return False
 
     def _sorted_out(self, data: object) -> dict[str, int | float]:
         if not isinstance(data, Mapping):

@@ -101,7 +101,7 @@ class Monitor:
             return
         try:
             journal.append(whole, metrics, commit)
-        except Exception as error:  # noqa: BLE001 - a full disk, or a key that only claims to be a string
+        except OSError as error:
             self._lose(error)
         else:
             self._failing = False
@@ -166,7 +166,7 @@ class Monitor:
         if self._station and (failure := self._station.desk.take_failure()):
             raise BackendError(failure)
 
-    def _lose(self, error: Exception) -> None:
+    def _lose(self, error: OSError) -> None:
         """The disk is full or gone: training goes on, and the loss is counted, and told once an episode."""
         self.lost += 1
         if not self._failing:

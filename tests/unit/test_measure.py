@@ -513,15 +513,28 @@ class Unhashable(type):
     __hash__ = None  # type: ignore[assignment]
 
 
+class Lying(str):
+    """Claims to be another text."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return hash("loss")
+
+
 @pytest.mark.parametrize(
     "odd",
     [
         {"loss": Unhashable("Odd", (), {})()},
+        {Lying("\n"): 0.5},
         {"loss": "0.5"},
         {"loss": True, "reward": "1"},
         {"loss": 0.5, 7: 0.5},
     ],
-    ids=["class without a hash", "text", "bool and text", "number for a key"],
+    ids=["class without a hash", "key that lies", "text", "bool and text", "number for a key"],
 )
 def test_what_was_logged_before_opens_no_way_for_what_is_not_plain(odd: dict[Any, Any]) -> None:
     cleaner = Cleaner("trainer")
