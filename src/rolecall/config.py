@@ -81,6 +81,10 @@ class MonitorConfig(BaseModel):
         monitor_dir: where the journals are; by default `rolecall/{project}/{name}` below the working directory.
             Relative paths are made absolute at once.
         spool_dir: a directory on the node, for journals whose `monitor_dir` is on a network filesystem.
+        journal: how a row gets into its journal. `mapped`: stored through a memory map of the file's end, which takes
+            a fraction of the time and never waits for the interpreter lock; but the process dies of it (SIGBUS) if the
+            disk fails under the map, is full (btrfs, zfs), or somebody cuts the file short. `written`: by a system
+            call, which says so instead. `auto` maps on ext2 to 4, xfs and tmpfs, and writes elsewhere.
         sync_every: seconds within which a row is on the disk too (`fsync`), which a power cut then spares; 0.1 or more.
             By default the kernel decides when.
         courier: where rows are carried from: a `process` beside each role, or a `thread` of it.
@@ -109,6 +113,7 @@ class MonitorConfig(BaseModel):
     resume: Literal["auto", "must", "never"] = "auto"
     monitor_dir: Directory = Path()
     spool_dir: Directory | None = None
+    journal: Literal["auto", "mapped", "written"] = "auto"
     sync_every: Annotated[float, Field(ge=0.1, le=86_400.0)] | None = None
     courier: Literal["process", "thread"] = "process"
     on_backend_error: Literal["ignore", "raise"] = "ignore"

@@ -5,10 +5,17 @@ of JSON in UTF-8, and a newline::
 
     a65f2a42 {"n":1,"s":1,"t":1764000000.0,"m":{"loss":0.5}}
 
+or, of a *packed* one (see `rolecall.packed`), an equals sign and the payload as base64::
+
+    f9e27f88 = AwAAAAAAAAADAAAAAAAAAAAAACDHSdpB
+
 Files of frames are only ever appended to, by their owner alone. A reader never writes. It stops before a last
 line that has no newline yet (the owner may be writing it), and takes any other line that does not check for
 damage: that line is lost and told, with its file and offset, the ones around it are not. Nor is the next one
 if it is the newline between them that is gone.
+
+A file may end in null bytes, which stand in no line: room for what its owner stores through a memory map (see
+`rolecall.room`). A line that has some is being stored right now.
 """
 
 from __future__ import annotations
@@ -16,12 +23,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zlib import crc32
 
 from pydantic_core import from_json, to_json
@@ -34,21 +42,24 @@ __all__ = [
     "append_frame",
     "count_lines",
     "encode",
+    "encode_packed",
+    "end_of_lines",
     "first_frame",
     "last_frame",
     "read_frames",
+    "whole_lines",
 ]
 
 _TAIL = 1 << 16
 _PIECE = 1 << 20
-_BEGINNING = re.compile(rb"[0-9a-f]{8} \{")
+_BEGINNING = re.compile(rb"[0-9a-f]{8}(?: \{|=)")
 _MOST_BEGINNINGS = 8
 _encode_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One line that checked: what it holds, and where it stands."""
+    """One line that checked: what it holds, and where it stands. A packed one holds `{"packed": bytes}`."""
 
     value: dict[str, Any]
     offset: int
@@ -82,8 +93,27 @@ def encode(value: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (crc32(payload), payload)
 
 
-def _value(payload: bytes) -> Any:
-    """What a payload holds; here too pydantic is several times as fast, and Python takes what has no UTF-8."""
+def encode_packed(body: bytes) -> bytes:
+    """The frame of a packed payload, newline included."""
+    payload = b2a_base64(body, newline=False)
+    return b"%08x=%b\n" % (crc32(payload), payload)
+
+
+def _value(mark: bytes, payload: bytes) -> Any:
+    """What a payload holds, by the character before it.
+
+    Raises:
+        ValueError: nothing.
+    """
+    if mark == b" ":
+        return _json(payload)
+    if mark == b"=":
+        return {"packed": a2b_base64(payload, strict_mode=True)}
+    raise ValueError("it does not say how it is encoded")
+
+
+def _json(payload: bytes) -> Any:
+    """Here too pydantic is several times as fast, and Python takes what has no UTF-8."""
     try:
         return from_json(payload)
     except ValueError:
@@ -105,12 +135,39 @@ def read_frames(path: Path, offset: int = 0, limit: int = 1 << 20) -> Iterator[F
     Nothing if there is no such file, or something there that is no file.
     """
     found = False
-    while not found and (data := _read(path, offset, limit)):
+    while not found and (data := whole_lines(path, offset, limit)):
         for line, start in _lines(data, offset):
             if line:
                 found = True
                 yield from _decode(path, line, start)
         offset += len(data)
+
+
+def whole_lines(path: Path, offset: int = 0, limit: int = 1 << 20) -> bytes:
+    """The complete lines from `offset` on as they are, about `limit` bytes of them, but one at least if there is one.
+
+    Nothing if there is no such file, or something there that is no file.
+    """
+    file = open_regular(path)
+    if file is None:
+        return b""
+    with file:
+        if os.fstat(file.fileno()).st_size <= offset:
+            return b""
+        lines = _lines_at(file, offset, limit)
+        return lines if b"\0" not in lines else _stored_by_now(file, offset, limit)
+
+
+def end_of_lines(path: Path) -> int:
+    """Where the last complete line ends; 0 if there is none. The cost does not grow with the file."""
+    size = _size(path)
+    reach = _TAIL
+    while True:
+        start = max(0, size - reach)
+        lines = whole_lines(path, start, reach)
+        if lines or start == 0:
+            return start + len(lines)
+        reach *= 8
 
 
 def first_frame(path: Path) -> dict[str, Any] | None:
@@ -153,19 +210,25 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _read(path: Path, offset: int, limit: int) -> bytes:
+def _lines_at(file: BinaryIO, offset: int, limit: int) -> bytes:
     """Whole lines; at least one where there is one, however long it is."""
-    file = open_regular(path)
-    if file is None:
-        return b""
-    with file:
-        if os.fstat(file.fileno()).st_size <= offset:
-            return b""
-        file.seek(offset)
-        data = file.read(limit)
-        if not data.endswith(b"\n"):
-            data += file.readline()
-        return data[: data.rfind(b"\n") + 1]
+    file.seek(offset)
+    data = file.read(limit)
+    if not data.endswith(b"\n"):
+        data += file.readline()
+    return data[: data.rfind(b"\n") + 1]
+
+
+def _stored_by_now(file: BinaryIO, offset: int, limit: int) -> bytes:
+    """Lines of which some were only stored in part when they were read first.
+
+    The kernel reads page by page, so a line may be seen before the one in front of it; a second look sees both. Null
+    bytes that are there again are damage, but for those of the last line of all, which is being stored.
+    """
+    lines = _lines_at(file, offset, limit)
+    begin = lines.rfind(b"\n", 0, -1) + 1
+    is_last = os.pread(file.fileno(), 1, offset + len(lines)) in (b"", b"\0")
+    return lines[:begin] if is_last and b"\0" in lines[begin:] else lines
 
 
 def _lines(data: bytes, offset: int) -> Iterator[tuple[bytes, int]]:
@@ -195,11 +258,11 @@ def _inner_beginning(path: Path, line: bytes) -> int | None:
 
 def _decode_one(path: Path, line: bytes, start: int) -> Frame | Damage:
     end = start + len(line) + 1
-    checksum, _, payload = line.partition(b" ")
+    checksum, mark, payload = line[:8], line[8:9], line[9:]
     if checksum != b"%08x" % crc32(payload):
         return Damage(path, start, end, "its checksum does not match")
     try:
-        value = _value(payload)
+        value = _value(mark, payload)
     except (ValueError, RecursionError) as error:
         return Damage(path, start, end, str(error))
     if not isinstance(value, dict):

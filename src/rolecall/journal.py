@@ -15,9 +15,10 @@ A session's journal is a file of frames (see `rolecall.frames`). Its first frame
     {"n": 3, "s": 2, "t": 1764000001.2, "m": {}, "table": {"name": "samples", "file": "1.tables/3.json"}}
     {"end": "finished", "t": 1764000002.0}
 
-`n` is the row's `seq`, `s` its step, `t` its time, `m` its metrics, `c` (if there) its `commit`. A large table
-stands in a file of its own, which is written before the row that names it. A row that was only written in part
-is closed off with `!`, so that it can't turn out sound after its writer was told that it is not there.
+`n` is the row's `seq`, `s` its step, `t` its time, `m` its metrics, `c` (if there) its `commit`. From the third row
+of the same keys and types on, rows are packed (see `rolecall.packed`). A large table stands in a file of its own,
+which is written before the row that names it. A row that was only written in part is closed off with `!`, so that it
+can't turn out sound after its writer was told that it is not there.
 """
 
 from __future__ import annotations
@@ -28,21 +29,29 @@ import json
 import logging
 import math
 import os
+import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rolecall.backend import Cell, Metrics, Row, Status, Table
 from rolecall.claims import Session
 from rolecall.files import open_own, open_regular, put_back, put_whole, write_whole
 from rolecall.frames import Damage, Frame, encode, read_frames
+from rolecall.packed import Forms, Unpacked, Unpacker
+from rolecall.room import Room
 
 __all__ = ["End", "Entry", "JournalWriter", "Place", "read_journal", "read_to_end"]
 
 logger = logging.getLogger("rolecall")
+
+T = TypeVar("T")
+Make = Callable[[int, float, int, T], bytes]
+"""A line of a row's number, time, step and content."""
 
 _INLINE_TABLE = 1 << 15
 _INT64 = 1 << 63
@@ -78,18 +87,44 @@ class JournalWriter:
 
     The lock is reentrant, so a signal handler that logs cannot deadlock with the call that it interrupted.
 
+    Args:
+        session: what it appends to.
+        mapped: whether lines are stored through a map of the file's end (see `rolecall.room`), or each by a write.
+
     Attributes:
         session: what it appends to.
         rows: how many rows are recorded.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, mapped: bool = False) -> None:
         self.session = session
         self.rows = 0
         self._torn = b""
         self._looked = 0.0
         self._lock = threading.RLock()
+        self._forms = Forms()
         self._descriptor = open_own(session.path)
+        self._room = Room(self._descriptor) if mapped else None
+
+    def repeat(self, step: object, metrics: dict[Any, Any]) -> bool:
+        """Record a row of the keys and types of rows that were recorded before; promises as `append` makes them.
+
+        False if it is no such row: then nothing was recorded. It need not have been looked at in any way: types are
+        compared here, and names are taken from the earlier rows.
+
+        Raises:
+            OSError: it could not be written, and is not in the journal.
+        """
+        with self._lock:
+            now = self._date()
+            form = self._forms.find(metrics)
+            if form is None or type(step) is not int:
+                return False
+            try:
+                self._append(form.frame, now, step, tuple(metrics.values()))
+            except struct.error:  # more than 64 bits
+                return False
+            return True
 
     def append(self, step: int, metrics: Metrics, commit: bool = False) -> None:
         """Record one row; once this returns, it survives the death of the process.
@@ -99,53 +134,70 @@ class JournalWriter:
         Raises:
             OSError: it could not be written, and is not in the journal.
         """
+        if not commit and type(metrics) is dict and self.repeat(step, metrics):
+            return
         with self._lock:
-            row: dict[str, Any] = {"n": 0, "s": step, "t": 0.0, "m": metrics}
-            if commit:
-                row["c"] = True
-            self._append(row)
+            more = {"c": True} if commit else {}
+            self._learn(metrics, self._append(partial(_frame, more), self._date(), step, metrics))
 
     def append_table(self, step: int, table: Table) -> None:
         """Record one table; errors as in `append`."""
         with self._lock:
-            place = self._place_table(table)
-            self._append({"n": 0, "s": step, "t": 0.0, "m": {}, "table": place})
+            make = partial(_frame, {"table": self._place_table(table)})
+            self._append(make, self._date(), step, {})
 
     def end(self, status: Status) -> None:
         """Record how the writer ended, and close the file; a second call does nothing."""
         with self._lock:
             if self._descriptor >= 0:
                 try:
+                    self._unmap()
                     write_whole(self._descriptor, self._torn + encode({"end": status, "t": time.time()}))
                 finally:
                     self.abandon()
 
     def abandon(self) -> None:
         """Close the file without a word, as a forked child must: the session is its parent's."""
-        descriptor, self._descriptor = self._descriptor, -1
+        descriptor, self._descriptor, self._room = self._descriptor, -1, None
         if descriptor >= 0:
             os.close(descriptor)
 
-    def _look(self, now: float) -> None:
-        """Whether the file is still there: a write to a removed one succeeds."""
-        if os.fstat(self._descriptor).st_nlink == 0:
-            put_back(self._descriptor, self.session.path)
-            logger.warning("%s was removed while it was written; all of it was put back", self.session.path)
-        self._looked = now
-
-    def _append(self, row: dict[str, Any]) -> None:
-        """Date and number a row, in its `t` and `n`, and write it.
-
-        A signal handler that logs can come in at every call here, and then takes the number. Between the last look
-        at it and the write there is none at which CPython would let it in.
-        """
-        row["t"] = now = time.time()
-        if abs(now - self._looked) >= LOOK:
+    def _date(self) -> float:
+        """The time of a row; once in a while with a look at the file."""
+        now = time.time()
+        if not 0.0 <= now - self._looked < LOOK:
             self._look(now)
-        seq, data = 0, b""
+        return now
+
+    def _append(self, make: Make[T], now: float, step: int, content: T) -> bytes:
+        """Number a row, and put it into the file; the line that it is now.
+
+        A signal handler that logs can come in at every call here, and then takes the number and the place. Between
+        the last look at them and the store there is none at which CPython would let it in.
+        """
+        if (room := self._room) is None:
+            return self._write(make, now, step, content)
+        seq, line, size = 0, b"", 0
+        while seq != self.rows + 1 or room.end + size > room.limit:
+            seq = self.rows + 1
+            line = make(seq, now, step, content)
+            size = len(line)
+            if room.end + size > room.limit and not room.extend(self._descriptor, size):
+                self._unmap()
+                return self._write(make, now, step, content)
+        at = room.end - room.start
+        self.rows = seq
+        room.end += size
+        room.pages[at : at + size] = line
+        return line
+
+    def _write(self, make: Make[T], now: float, step: int, content: T) -> bytes:
+        """The same with one write; here too a signal handler finds no way in before it."""
+        seq, line, data = 0, b"", b""
         while seq != self.rows + 1:
-            row["n"] = seq = self.rows + 1
-            data = self._torn + encode(row)
+            seq = self.rows + 1
+            line = make(seq, now, step, content)
+            data = self._torn + line
         self.rows = seq
         try:
             # The kernel cuts a write short where the disk, the quota or the file's limit ends.
@@ -156,6 +208,41 @@ class JournalWriter:
         except OSError:
             self.rows -= self.rows == seq
             raise
+        return line
+
+    def _learn(self, metrics: Metrics, line: bytes) -> None:
+        """Rows like this one can be packed from now on, if it stands where it seems to."""
+        end = os.fstat(self._descriptor).st_size if self._room is None else self._room.end
+        place = end - len(line)
+        if os.pread(self._descriptor, len(line), place) == line:
+            self._forms.learn(metrics, place)
+
+    def _look(self, now: float) -> None:
+        """Whether the file is still there, and whole: what is put into a removed one is lost."""
+        found = os.fstat(self._descriptor)
+        if found.st_nlink == 0:
+            put_back(self._descriptor, self.session.path)
+            logger.warning("%s was removed while it was written; all of it was put back", self.session.path)
+            if self._room is not None and not self._room.remap(self._descriptor):
+                self._unmap()
+        if self._room is not None:
+            self._look_at_room(self._room, found.st_size)
+        self._looked = now
+
+    def _look_at_room(self, room: Room, size: int) -> None:
+        if size < room.limit:
+            logger.warning("%s was cut short; what was cut off is lost", self.session.path)
+            os.write(self._descriptor, b"\n")  # behind what may be half a line
+            self._room = Room(self._descriptor)
+            self._forms.forget()
+        # A store changes no time of the file, by which another host tells whether this process lives.
+        os.utime(self._descriptor)
+
+    def _unmap(self) -> None:
+        """Write from now on, behind the last line."""
+        if self._room is not None:
+            self._room.give_back(self._descriptor)
+            self._room = None
 
     def _place_table(self, table: Table) -> dict[str, Any]:
         content = {"columns": table.columns, "rows": table.rows}
@@ -171,10 +258,15 @@ class JournalWriter:
         return {"name": table.name, "file": f"{folder.name}/{path.name}"}
 
 
+def _frame(more: Mapping[str, Any], seq: int, now: float, step: int, metrics: Metrics) -> bytes:
+    return encode({"n": seq, "s": step, "t": now, "m": metrics, **more})
+
+
 def read_journal(writer: str, session: Session, offset: int = 0, limit: int = 1 << 20) -> Iterator[Entry]:
     """What stands in a session's journal from `offset` on, about `limit` bytes of it. Never writes."""
+    unpacker = Unpacker(partial(_metrics_at, session))
     for found in read_frames(session.path, offset or _behind_header(session), limit):
-        value = found if isinstance(found, Damage) else _interpret(writer, session, found)
+        value = found if isinstance(found, Damage) else _interpret(writer, session, found, unpacker)
         yield Entry(value, found.end)
 
 
@@ -191,9 +283,19 @@ def _behind_header(session: Session) -> int:
     return first.end if isinstance(first, Frame) and "rolecall" in first.value else 0
 
 
-def _interpret(writer: str, session: Session, frame: Frame) -> Row | End | Damage:
+def _metrics_at(session: Session, offset: int) -> Metrics | None:
+    """Of the row that stands at an offset; `None` if none does that is not packed itself."""
+    found = next(read_frames(session.path, offset, limit=1), None) if offset > 0 else None
+    if isinstance(found, Frame) and "m" in found.value:
+        return _metrics(found.value["m"])
+    return None
+
+
+def _interpret(writer: str, session: Session, frame: Frame, unpacker: Unpacker) -> Row | End | Damage:
     """What a sound frame means; one that means nothing is damage too."""
     try:
+        if isinstance(body := frame.value.get("packed"), bytes):
+            return _unpacked(writer, session, unpacker.unpack(body))
         if "end" in frame.value:
             return End(_status(frame.value["end"]))
         return _row(writer, session, frame.value)
@@ -218,6 +320,17 @@ def _row(writer: str, session: Session, value: Mapping[str, Any]) -> Row:
         commit=bool(value.get("c", False)),
     )
     return replace(row, table=_table(session.path, value["table"])) if "table" in value else row
+
+
+def _unpacked(writer: str, session: Session, row: Unpacked) -> Row:
+    return Row(
+        writer=writer,
+        session=session.number,
+        seq=row.seq,
+        step=row.step,
+        time=_time(row.time),
+        metrics=row.metrics,
+    )
 
 
 def _whole(value: object) -> int:

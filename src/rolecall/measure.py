@@ -9,7 +9,6 @@ import logging
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from operator import countOf
 from typing import Any
 
 from rolecall.backend import Cell, Table
@@ -55,20 +54,7 @@ class Cleaner:
         return None
 
     def metrics(self, data: object) -> dict[str, int | float]:
-        """What of a mapping can be logged; almost always all of it, as it is."""
-        if type(data) is dict and self._is_plain(row := data.copy()):
-            return row
-        return self._sorted_out(data)
-
-    def _is_plain(self, row: dict[Any, Any]) -> bool:
-        """Whether it holds floats alone, under keys that were found sound before. No call of anyone's but a hash."""
-        try:
-            known = countOf(map(type, row), str) == len(row) and self._sound.issuperset(row)
-            return known and countOf(map(type, row.values()), float) == len(row)
-        except Exception:  # noqa: BLE001 - not even a class need have a hash
-            return False
-
-    def _sorted_out(self, data: object) -> dict[str, int | float]:
+        """What of a mapping can be logged; almost always all of it."""
         if not isinstance(data, Mapping):
             self._drop(
                 "data", f"log takes a mapping of metrics, not {type(data).__name__}; the row is dropped"

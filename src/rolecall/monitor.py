@@ -16,6 +16,7 @@ from rolecall.backend import Status
 from rolecall.claims import newest
 from rolecall.config import MonitorConfig
 from rolecall.errors import BackendError, ConfigError, DirectoryError
+from rolecall.journal import JournalWriter
 from rolecall.launch import Job, launch
 from rolecall.layout import LAUNCH, Layout, writer_name
 from rolecall.measure import Cleaner
@@ -95,12 +96,9 @@ class Monitor:
             return
         if self._raises:
             self._raise_failure()
-        whole = self._cleaner.step(step)
-        metrics = self._cleaner.metrics(data)
-        if whole is None or not metrics:
-            return
         try:
-            journal.append(whole, metrics, commit)
+            if commit or type(data) is not dict or not journal.repeat(step, data.copy()):
+                self._log_new(journal, data, step, commit)
         except OSError as error:
             self._lose(error)
         else:
@@ -160,6 +158,13 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(status_of(error))
+
+    def _log_new(self, journal: JournalWriter, data: object, step: object, commit: bool) -> None:
+        """Look at what is logged, value by value, and record what of it can be logged."""
+        whole = self._cleaner.step(step)
+        metrics = self._cleaner.metrics(data)
+        if whole is not None and metrics:
+            journal.append(whole, metrics, commit)
 
     def _raise_failure(self) -> None:
         """A backend's fault is raised in training, if that was asked for."""

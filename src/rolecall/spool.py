@@ -1,4 +1,4 @@
-"""Where a journal is written: in `monitor_dir`, or, if that is on a network filesystem, on the node."""
+"""Where and how a journal is written: in `monitor_dir`, or, if that is on a network filesystem, on the node."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from rolecall.claims import Session
 from rolecall.config import MonitorConfig
 from rolecall.errors import DirectoryError
 from rolecall.layout import slug_of
+from rolecall.room import FILESYSTEMS
 from rolecall.tail import Mirror
 
-__all__ = ["is_on_network", "is_spooled", "mirrors", "open_spool"]
+__all__ = ["is_mapped", "is_on_network", "is_spooled", "mirrors", "open_spool"]
 
 NETWORK_FILESYSTEMS = frozenset(
     [
@@ -104,16 +105,27 @@ def _make_private(folder: Path) -> None:
 
 def is_on_network(path: Path) -> bool:
     """Whether the path is on a filesystem that can freeze for seconds. Known on Linux; elsewhere, say `spool_dir`."""
+    return _filesystem(path) in NETWORK_FILESYSTEMS
+
+
+def is_mapped(config: MonitorConfig, journal: Path) -> bool:
+    """Whether rows are stored in this journal through a map: as the config says, or where that cannot fail."""
+    if config.journal == "auto":
+        return _filesystem(journal) in FILESYSTEMS
+    return config.journal == "mapped"
+
+
+def _filesystem(path: Path) -> str | None:
+    """The kind of filesystem that the path is on; `None` where that cannot be known."""
     if not _MOUNTS.exists():
-        return False
+        return None
     mounts = [
         line.split()[1:3] for line in _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
     ]
     real = path.resolve()
     above = [(point, kind) for point, kind in mounts if real.is_relative_to(_unescape(point))]
     # Of several that are mounted over one another at one point (autofs and then nfs), the last is seen.
-    deepest = max(reversed(above), key=lambda mount: len(mount[0]), default=("/", ""))
-    return deepest[1] in NETWORK_FILESYSTEMS
+    return max(reversed(above), key=lambda mount: len(mount[0]), default=("/", None))[1]
 
 
 def _unescape(point: str) -> str:

@@ -25,7 +25,7 @@ from rolecall.left import count_left, count_left_apart
 from rolecall.patience import within
 from rolecall.plan import Plan
 from rolecall.secrets import scrub
-from rolecall.spool import is_spooled, open_spool
+from rolecall.spool import is_mapped, is_spooled, open_spool
 
 __all__ = ["LOOKING", "NewsDesk", "Station", "raise_together", "status_at_exit", "status_of"]
 
@@ -132,7 +132,8 @@ class Station:
         self._is_tended = self._is_spooled or (config.sync_every is not None and writer != LAUNCH)
         session = self._claim(run_config)
         try:
-            self.journal = JournalWriter(self._place(session))
+            place = self._place(session)
+            self.journal = JournalWriter(place, is_mapped(config, place.path))
             self._start(plan)
         except BaseException:
             end(session, "failed")  # or the name would be held for as long as this process lives

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from rolecall.claims import Session
+from rolecall.frames import end_of_lines
 
 __all__ = ["Syncer"]
 
@@ -36,7 +37,7 @@ class Syncer:
         self._every = every
         self._tell = tell
         self._synced: set[str] = set()
-        self._size = -1
+        self._end = -1
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rolecall-sync", daemon=True)
 
@@ -69,12 +70,12 @@ class Syncer:
 
     def _sync(self) -> None:
         """Tables before the rows that name them; nothing if nothing came."""
-        size = self._session.path.stat().st_size
-        if size == self._size:
+        end = end_of_lines(self._session.path)
+        if end == self._end:
             return
         self._sync_tables()
         _sync(self._session.path)
-        self._size = size
+        self._end = end
 
     def _sync_tables(self) -> None:
         for path in self._new_tables():

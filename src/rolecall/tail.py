@@ -9,7 +9,7 @@ from pathlib import Path
 from rolecall.backend import Status
 from rolecall.claims import Owner, Session, newest, sessions
 from rolecall.files import put_whole
-from rolecall.frames import Damage
+from rolecall.frames import Damage, whole_lines
 from rolecall.journal import End, Entry, Place, read_journal
 
 __all__ = ["Mirror", "Tail"]
@@ -33,13 +33,12 @@ class Mirror:
         return self._spool
 
     def copy(self) -> None:
-        """Append what is not there yet; tables first, since the rows name them."""
-        with self._lock, open(self._spool, "rb") as source:
-            offset = source.seek(self._target.stat().st_size)
-            while chunk := source.read(1 << 20):
+        """Append the lines that are not there yet; tables first, since the rows name them."""
+        with self._lock:
+            offset = self._target.stat().st_size
+            while chunk := whole_lines(self._spool, offset):
                 self._copy_tables()
                 offset += self._put(chunk, offset)
-                source.seek(offset)
 
     def _put(self, chunk: bytes, offset: int) -> int:
         descriptor = os.open(self._target, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

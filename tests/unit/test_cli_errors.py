@@ -238,8 +238,8 @@ def test_an_unknown_setting(check: Told) -> None:
     assert check("monitor:\n  project: gsm8k\n  name: grpo-1\n  shared_runs: true") == snapshot("""\
 rolecall: config.yaml cannot be used:
   monitor.shared_runs: is not a setting; did you mean 'shared_run'? valid are
-courier, group, monitor_args, monitor_dir, monitor_type, name, on_backend_error,
-project, resume, run_id, shared_run, spool_dir, sync_every\
+courier, group, journal, monitor_args, monitor_dir, monitor_type, name,
+on_backend_error, project, resume, run_id, shared_run, spool_dir, sync_every\
 """)
 
 
@@ -540,8 +540,8 @@ config cannot be used:
   name: is missing; every config needs it
   courier: should be 'process' or 'thread'; given 'pigeon'
   nane: is not a setting; did you mean 'name'? valid are courier, group,
-monitor_args, monitor_dir, monitor_type, name, on_backend_error, project,
-resume, run_id, shared_run, spool_dir, sync_every\
+journal, monitor_args, monitor_dir, monitor_type, name, on_backend_error,
+project, resume, run_id, shared_run, spool_dir, sync_every\
 """)
 
 

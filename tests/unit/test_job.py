@@ -658,7 +658,7 @@ def test_rows_that_a_role_left_on_the_node_are_fetched_by_whoever_comes_next(
         log_some(job.config, "trainer", steps=20)
     session = job.config.monitor_dir / "journal" / "trainer" / "1.jsonl"
     header = first_frame(session) or {}
-    header["owner"]["start"] = "0"
+    header["owner"]["start"] = "0" * len(header["owner"]["start"])  # rows are named by where they stand
     (spooled,) = (tmp_path / "spool").glob("*/trainer/1.jsonl")
     rows = spooled.read_bytes().splitlines(keepends=True)[1:21]
     spooled.write_bytes(encode(header) + b"".join(rows))

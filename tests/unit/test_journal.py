@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import resource
 import shutil
 import signal
+import struct
 import tempfile
 import threading
 import time
@@ -22,8 +24,10 @@ from hypothesis import strategies as st
 
 from rolecall.backend import Row, Table
 from rolecall.claims import Session, claim
-from rolecall.frames import Damage, encode
+from rolecall.frames import Damage, encode, encode_packed, whole_lines
 from rolecall.journal import End, Entry, JournalWriter, read_journal
+from rolecall.packed import Forms
+from rolecall.room import CHUNK
 
 EXAMPLES = settings(deadline=None, max_examples=60)
 HEADER = {"rolecall": 1, "owner": {}, "writer": "explorer"}
@@ -34,6 +38,11 @@ SMALL = Table(name="samples", columns=("i", "text"), rows=((1, "a"), (None, "b")
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
     return claim(tmp_path / "explorer", {"writer": "explorer", "config": {"lr": 0.1}}, "it")
+
+
+@pytest.fixture(params=["written", "mapped"])
+def journal(session: Session, request: pytest.FixtureRequest) -> JournalWriter:
+    return JournalWriter(session, mapped=request.param == "mapped")
 
 
 def read_all(session: Session, limit: int = 1 << 20) -> list[Entry]:
@@ -75,9 +84,8 @@ def no_file_longer_than(size: int) -> Iterator[None]:
 # ------------------------------------------------------------------ what is written is read
 
 
-def test_rows_are_read_as_they_were_logged(session: Session) -> None:
+def test_rows_are_read_as_they_were_logged(session: Session, journal: JournalWriter) -> None:
     began = time.time()
-    journal = JournalWriter(session)
     journal.append(5, {"loss": 0.25, "tokens": 2**62})
     journal.append(-(2**63), {"x": -0.0}, commit=True)
     journal.append_table(7, SMALL)
@@ -118,8 +126,7 @@ def test_any_rows_are_read_as_they_were_logged(
     assert json.dumps(back) == json.dumps([(step + 1, step, row) for step, row in enumerate(given)])
 
 
-def test_a_large_table_stands_in_a_file_of_its_own(session: Session) -> None:
-    journal = JournalWriter(session)
+def test_a_large_table_stands_in_a_file_of_its_own(session: Session, journal: JournalWriter) -> None:
     journal.append(1, {"loss": 1.0})
     journal.append_table(2, LARGE)
     journal.append_table(3, SMALL)
@@ -127,13 +134,12 @@ def test_a_large_table_stands_in_a_file_of_its_own(session: Session) -> None:
     assert [row.table for row in rows(session)] == [None, LARGE, SMALL]
     folder = session.path.with_suffix(".tables")
     assert os.listdir(folder) == ["2.json"]
-    assert session.path.stat().st_size < 1000
+    assert len(whole_lines(session.path)) < 1000
 
 
-def test_cells_of_every_kind_come_back(session: Session) -> None:
+def test_cells_of_every_kind_come_back(session: Session, journal: JournalWriter) -> None:
     cells = ("\u2603 \U0001f600 \x00", 1, -(2**63), 0.5, True, False, None, "")
     table = Table(name="t", columns=tuple(map(str, range(len(cells)))), rows=(cells,))
-    journal = JournalWriter(session)
     journal.append_table(1, table)
     journal.abandon()
     (row,) = rows(session)
@@ -151,9 +157,8 @@ def test_a_header_longer_than_what_is_read_at_once_hides_no_row(tmp_path: Path) 
     assert session.header()["config"] == {"text": "x" * 3_000_000}
 
 
-def test_a_row_longer_than_what_is_read_at_once(session: Session) -> None:
+def test_a_row_longer_than_what_is_read_at_once(session: Session, journal: JournalWriter) -> None:
     metrics = {f"layer/{at}/gradient/norm": float(at) for at in range(100_000)}
-    journal = JournalWriter(session)
     journal.append(1, metrics)
     journal.append(2, {"loss": 0.5})
     journal.abandon()
@@ -161,8 +166,7 @@ def test_a_row_longer_than_what_is_read_at_once(session: Session) -> None:
     assert [row.metrics for row in rows(session)] == [metrics, {"loss": 0.5}]
 
 
-def test_a_damaged_header_costs_no_row(session: Session) -> None:
-    journal = JournalWriter(session)
+def test_a_damaged_header_costs_no_row(session: Session, journal: JournalWriter) -> None:
     journal.append(1, {"loss": 0.5})
     journal.end("finished")
     data = bytearray(session.path.read_bytes())
@@ -175,8 +179,7 @@ def test_a_damaged_header_costs_no_row(session: Session) -> None:
     assert session.owner() is None
 
 
-def test_a_reader_changes_nothing(session: Session) -> None:
-    journal = JournalWriter(session)
+def test_a_reader_changes_nothing(session: Session, journal: JournalWriter) -> None:
     journal.append(1, {"loss": 0.5})
     journal.append_table(2, LARGE)
     journal.abandon()
@@ -193,16 +196,14 @@ def test_a_reader_changes_nothing(session: Session) -> None:
     assert {path.stat().st_mtime for path in files} == {1}
 
 
-def test_a_row_is_in_the_file_when_append_returns(session: Session) -> None:
-    journal = JournalWriter(session)
+def test_a_row_is_in_the_file_when_append_returns(session: Session, journal: JournalWriter) -> None:
     for step in range(50):
         journal.append(step, {"loss": 0.5})
         assert rows(session)[-1].step == step
     journal.abandon()
 
 
-def test_reading_while_writing_sees_whole_rows_in_order(session: Session) -> None:
-    journal = JournalWriter(session)
+def test_reading_while_writing_sees_whole_rows_in_order(session: Session, journal: JournalWriter) -> None:
 
     def write() -> None:
         for step in range(1, 3001):
@@ -233,12 +234,30 @@ def row_frame(seq: int, **settings: Any) -> dict[str, Any]:
     return {"n": seq, "s": seq, "t": 1764000000.0, "m": {"loss": 0.5}, **settings}
 
 
-LINES = [
+def packed_frame(metrics: dict[str, Any], seq: int, first: int, second: int) -> bytes:
+    """A row like those that stand at two places."""
+    forms = Forms()
+    forms.learn(metrics, first)
+    forms.learn(metrics, second)
+    form = forms.find(metrics)
+    assert form is not None
+    return form.frame(seq, 1764000000.0, seq, tuple(metrics.values()))
+
+
+FIRST = [
     encode(HEADER),
     encode(row_frame(1, m={"loss": 0.5, 'a "quoted" {key}': math.inf})),
     encode(row_frame(2, c=True)),
     encode(row_frame(3, m={}, table={"name": "samples", "columns": ["i", "text"], "rows": [[1, "a"]]})),
     encode(row_frame(4, m={"loss": 0.125, "\u2603": 2**60})),
+    encode(row_frame(5, m={"loss": 0.25, "\u2603": -1})),
+]
+FIFTH, SIXTH = (sum(map(len, FIRST[:count])) for count in (4, 5))
+LINES = [
+    *FIRST,
+    packed_frame({"loss": -0.0, "\u2603": 2**63 - 1}, 6, FIFTH, SIXTH),
+    encode(row_frame(7, m={"x": 1})),
+    packed_frame({"loss": 1e300, "\u2603": -(2**63)}, 8, FIFTH, SIXTH),
 ]
 SOUND = b"".join(LINES)
 ENDS = [sum(map(len, LINES[: count + 1])) for count in range(len(LINES))]
@@ -373,13 +392,14 @@ def test_a_table_file_that_someone_put_there_is_damage(tmp_path: Path, kind: str
     assert len(damages(session)) == 1
 
 
-def test_a_table_is_not_written_into_what_someone_put_in_its_place(session: Session, tmp_path: Path) -> None:
+def test_a_table_is_not_written_into_what_someone_put_in_its_place(
+    session: Session, tmp_path: Path, journal: JournalWriter
+) -> None:
     precious = tmp_path / "precious"
     precious.write_text("mine")
     folder = session.path.with_suffix(".tables")
     folder.mkdir()
     (folder / "1.json").symlink_to(precious)
-    journal = JournalWriter(session)
     journal.append_table(1, LARGE)
     journal.abandon()
     assert precious.read_text() == "mine"
@@ -394,6 +414,27 @@ def test_a_journal_is_not_opened_through_a_symlink(session: Session, tmp_path: P
 
 
 # ------------------------------------------------------------------ a disk that is full
+
+
+@pytest.mark.parametrize("room", range(0, 1200, 7))
+def test_room_that_did_not_fit_costs_the_rows_that_it_was_for(session: Session, room: int) -> None:
+    """What the disk has left is used up to the last row that fits."""
+    journal = JournalWriter(session, mapped=True)
+    before = session.path.stat().st_size
+    returned = []
+    with no_file_longer_than(before + room):
+        for step in range(1, 9):
+            try:
+                journal.append(step, {"loss": 0.5})
+            except OSError:
+                continue
+            returned.append(step)
+        assert room - 200 < len(whole_lines(session.path)) - before <= room or len(returned) == 8
+    assert journal.rows == len(returned)
+    journal.append(9, {"loss": 0.25})
+    journal.end("finished")
+    assert [(row.seq, row.step) for row in rows(session)] == [*enumerate([*returned, 9], start=1)]
+    assert session.status() == "finished"
 
 
 @pytest.mark.parametrize("room", range(70))
@@ -432,8 +473,7 @@ def test_an_end_that_did_not_fit_is_told_and_the_file_closed(session: Session) -
         journal.append(2, {"loss": 0.5})
 
 
-def test_a_table_that_did_not_fit_leaves_nothing_over(session: Session) -> None:
-    journal = JournalWriter(session)
+def test_a_table_that_did_not_fit_leaves_nothing_over(session: Session, journal: JournalWriter) -> None:
     with no_file_longer_than(10_000), pytest.raises(OSError, match="large"):
         journal.append_table(1, LARGE)
     assert journal.rows == 0
@@ -459,8 +499,7 @@ def test_a_table_whose_row_did_not_fit_is_not_taken_for_the_next(session: Sessio
 # ------------------------------------------------------------------ threads, signals, forks
 
 
-def test_threads_keep_lines_whole_and_each_ones_order(session: Session) -> None:
-    journal = JournalWriter(session)
+def test_threads_keep_lines_whole_and_each_ones_order(session: Session, journal: JournalWriter) -> None:
     barrier = threading.Barrier(8)
 
     def log(thread: int) -> None:
@@ -482,8 +521,9 @@ def test_threads_keep_lines_whole_and_each_ones_order(session: Session) -> None:
         assert steps == list(range(300))
 
 
-def test_a_signal_handler_that_logs_neither_hangs_nor_takes_a_number_twice(session: Session) -> None:
-    journal = JournalWriter(session)
+def test_a_signal_handler_that_logs_neither_hangs_nor_takes_a_number_twice(
+    session: Session, journal: JournalWriter
+) -> None:
     interrupted = 0
 
     def handle(*_: object) -> None:
@@ -512,8 +552,9 @@ def test_a_signal_handler_that_logs_neither_hangs_nor_takes_a_number_twice(sessi
     assert sorted(handled) == list(range(1, interrupted + 1))
 
 
-def test_an_interrupt_in_the_middle_of_a_row_gives_its_number_to_no_other(session: Session) -> None:
-    journal = JournalWriter(session)
+def test_an_interrupt_in_the_middle_of_a_row_gives_its_number_to_no_other(
+    session: Session, journal: JournalWriter
+) -> None:
 
     def handle(*_: object) -> None:
         raise KeyboardInterrupt
@@ -543,8 +584,7 @@ def test_an_interrupt_in_the_middle_of_a_row_gives_its_number_to_no_other(sessio
     assert set(returned) <= {row.step for row in found}
 
 
-def test_a_closed_journal_takes_no_row_and_says_so(session: Session) -> None:
-    journal = JournalWriter(session)
+def test_a_closed_journal_takes_no_row_and_says_so(session: Session, journal: JournalWriter) -> None:
     journal.end("finished")
     journal.end("failed")
     with pytest.raises(OSError, match="Bad file"):
@@ -554,8 +594,7 @@ def test_a_closed_journal_takes_no_row_and_says_so(session: Session) -> None:
     assert rows(session) == []
 
 
-def test_abandoning_a_journal_leaves_no_word(session: Session) -> None:
-    journal = JournalWriter(session)
+def test_abandoning_a_journal_leaves_no_word(session: Session, journal: JournalWriter) -> None:
     journal.append(1, {"loss": 0.5})
     journal.abandon()
     journal.abandon()
@@ -575,15 +614,14 @@ def looking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("looking")
 def test_a_journal_that_was_removed_is_put_back_whole(
-    session: Session, caplog: pytest.LogCaptureFixture
+    session: Session, caplog: pytest.LogCaptureFixture, journal: JournalWriter
 ) -> None:
-    writer = JournalWriter(session)
-    writer.append(1, {"loss": 1.0})
-    before = session.path.read_bytes()
+    journal.append(1, {"loss": 1.0})
+    before = whole_lines(session.path)
     shutil.rmtree(session.path.parent)
-    writer.append(2, {"loss": 0.5})
-    writer.append(3, {"loss": 0.25})
-    writer.end("finished")
+    journal.append(2, {"loss": 0.5})
+    journal.append(3, {"loss": 0.25})
+    journal.end("finished")
     assert session.path.read_bytes().startswith(before)
     assert [(row.seq, row.step) for row in rows(session)] == [(1, 1), (2, 2), (3, 3)]
     assert session.status() == "finished"
@@ -591,30 +629,235 @@ def test_a_journal_that_was_removed_is_put_back_whole(
 
 
 @pytest.mark.usefixtures("looking")
-def test_what_stands_in_the_place_of_a_removed_journal_is_left_alone(session: Session) -> None:
-    writer = JournalWriter(session)
-    writer.append(1, {"loss": 1.0})
+def test_what_stands_in_the_place_of_a_removed_journal_is_left_alone(
+    session: Session, journal: JournalWriter
+) -> None:
+    journal.append(1, {"loss": 1.0})
     session.path.unlink()
     session.path.write_bytes(b"another's")
     for _ in range(2):
         with pytest.raises(FileExistsError):
-            writer.append(2, {"loss": 0.5})
+            journal.append(2, {"loss": 0.5})
     assert session.path.read_bytes() == b"another's"
     session.path.unlink()
-    writer.append(2, {"loss": 0.25})
+    journal.append(2, {"loss": 0.25})
     assert [(row.seq, row.metrics["loss"]) for row in rows(session)] == [(1, 1.0), (2, 0.25)]
     assert [path.name for path in session.path.parent.iterdir()] == [session.path.name]
 
 
-def test_a_removed_journal_is_looked_for_about_once_a_second(session: Session) -> None:
-    writer = JournalWriter(session)
-    writer.append(1, {"loss": 1.0})
+def test_a_removed_journal_is_looked_for_about_once_a_second(
+    session: Session, journal: JournalWriter
+) -> None:
+    journal.append(1, {"loss": 1.0})
     session.path.unlink()
     deadline = time.monotonic() + 30.0
     step = 1
     while not session.path.exists():
         step += 1
-        writer.append(step, {"loss": 1.0})
+        journal.append(step, {"loss": 1.0})
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert [row.seq for row in rows(session)] == list(range(1, step + 1))
+
+
+# ------------------------------------------------------- room that is mapped
+
+
+def test_room_is_made_in_chunks_and_what_was_not_used_is_given_back(session: Session) -> None:
+    journal = JournalWriter(session, mapped=True)
+    sizes = set()
+    for step in range(1, 2001):
+        journal.append(step, {"loss": step / 7})
+        sizes.add(session.path.stat().st_size)
+    assert 2 <= len(sizes) <= 8
+    assert all(size % CHUNK == min(sizes) % CHUNK for size in sizes)
+    journal.append(2001, {f"layer/{at}/norm": 0.5 for at in range(CHUNK // 10)})
+    journal.end("finished")
+    assert session.path.stat().st_size == len(whole_lines(session.path, limit=1 << 30))
+    assert [row.step for row in rows(session)] == list(range(1, 2002))
+
+
+@pytest.mark.usefixtures("looking")
+@pytest.mark.parametrize("left", [0, 10, 400, 5000])
+def test_a_journal_that_was_cut_short_while_it_was_mapped_goes_on(
+    session: Session, caplog: pytest.LogCaptureFixture, left: int
+) -> None:
+    journal = JournalWriter(session, mapped=True)
+    for step in range(1, 1001):
+        journal.append(step, {"loss": 0.5})
+    os.truncate(session.path, left)
+    kept = len(rows(session))
+    for step in range(1001, 1101):
+        journal.append(step, {"loss": 0.5})
+    journal.end("finished")
+    assert [row.step for row in rows(session)][kept:] == list(range(1001, 1101))
+    assert caplog.text.count("was cut short") == 1
+
+
+def test_where_no_more_can_be_mapped_rows_are_written(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "too many maps")
+
+    journal = JournalWriter(session, mapped=True)
+    for step in range(1, 1001):
+        if step == 500:
+            monkeypatch.setattr("rolecall.room.mmap.mmap", refuse)
+        journal.append(step, {"loss": 0.5})
+    monkeypatch.undo()
+    assert session.path.stat().st_size == len(whole_lines(session.path))
+    journal.end("finished")
+    assert [(row.seq, row.step) for row in rows(session)] == [(step, step) for step in range(1, 1001)]
+
+
+def test_another_host_sees_that_a_role_lives_by_what_it_logs(session: Session) -> None:
+    journal = JournalWriter(session, mapped=True)
+    journal.append(1, {"loss": 0.5})
+    os.utime(session.path, (1, 1))
+    deadline = time.monotonic() + 30
+    while session.silence() > 60:
+        journal.append(2, {"loss": 0.5})
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# ----------------------------------------------------------- rows like others
+
+
+def test_rows_like_two_before_are_packed(session: Session, journal: JournalWriter) -> None:
+    metrics = {f"group/metric_{at}": at / 7 for at in range(10)}
+    sizes = []
+    for step in range(1, 6):
+        before = len(whole_lines(session.path))
+        journal.append(step, metrics)
+        sizes.append(len(whole_lines(session.path)) - before)
+    assert max(sizes[2:]) < 200
+    assert min(sizes[:2]) > 300
+    assert [(row.step, row.metrics) for row in rows(session)] == [(step, metrics) for step in range(1, 6)]
+
+
+class Claims(str):
+    """A text that claims to be another."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return hash("loss")
+
+
+class NoHash(type):
+    """Classes of it have no hash."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("step", "metrics"),
+    [
+        (1, {"loss": 1}),
+        (1, {"loss": True}),
+        (1, {"loss": "0.5"}),
+        (1, {"loss": NoHash("Odd", (), {})()}),
+        (1, {"loss": 0.5, "reward": 0.5}),
+        (1, {"reward": 0.5}),
+        (1, {7: 0.5}),
+        (1, {}),
+        (1.0, {"loss": 0.5}),
+        (True, {"loss": 0.5}),
+        (2**63, {"loss": 0.5}),
+        ("1", {"loss": 0.5}),
+    ],
+)
+def test_only_rows_like_others_are_recorded_unseen(
+    session: Session, journal: JournalWriter, step: object, metrics: dict[Any, Any]
+) -> None:
+    for _ in range(2):
+        journal.append(0, {"loss": 0.5})
+    assert not journal.repeat(step, metrics)
+    assert journal.repeat(-(2**63), {"loss": math.inf})
+    assert [(row.step, row.metrics) for row in rows(session)][2:] == [(-(2**63), {"loss": math.inf})]
+
+
+def test_a_key_that_claims_to_be_another_brings_no_name(session: Session, journal: JournalWriter) -> None:
+    for _ in range(2):
+        journal.append(0, {"loss": 0.5})
+    assert journal.repeat(1, {Claims("\n"): 0.25})
+    (*_, row) = rows(session)
+    assert row.metrics == {"loss": 0.25}
+    assert [type(key) for key in row.metrics] == [str]
+
+
+def test_a_row_whose_two_are_both_damaged_is_told_as_damaged(
+    session: Session, journal: JournalWriter
+) -> None:
+    for step in range(1, 5):
+        journal.append(step, {"loss": 0.5})
+    journal.append(5, {"reward": 0.5})
+    journal.end("finished")
+    data = session.path.read_bytes().splitlines(keepends=True)
+    data[1], data[2] = data[1].replace(b"loss", b"l0ss"), data[2].replace(b"loss", b"l0ss")
+    session.path.write_bytes(b"".join(data))
+    assert [row.step for row in rows(session)] == [5]
+    assert ["rows that it names" in damage.reason for damage in damages(session)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_a_row_gives_its_values_no_other_names(tmp_path: Path) -> None:
+    """A file was put together of two, and where the two rows were others stand, of as many metrics."""
+    mine, others = ([encode(row_frame(seq, m={key: 0.5})) for seq in (1, 2)] for key in ("loss", "gain"))
+    places = (len(encode(HEADER)), len(encode(HEADER)) + len(mine[0]))
+    packed = packed_frame({"loss": 0.25}, 3, *places)
+    sound = planted(tmp_path / "sound" / "1.jsonl", *mine, packed)
+    mixed = planted(tmp_path / "mixed" / "1.jsonl", *others, packed)
+    assert [row.metrics for row in rows(sound)] == [{"loss": 0.5}, {"loss": 0.5}, {"loss": 0.25}]
+    assert [row.metrics for row in rows(mixed)] == [{"gain": 0.5}, {"gain": 0.5}]
+    assert len(damages(mixed)) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"short",
+        b"\0" * 44,
+        b"\xff" * 44,
+        b"\0" * 52,
+        struct.pack("<qqdqqId", 1, 1, math.nan, 1, 1, 0, 0.5),
+    ],
+)
+def test_a_packed_line_that_says_nothing_is_damage(tmp_path: Path, body: bytes) -> None:
+    session = planted(tmp_path / "w" / "1.jsonl", row_frame(1), encode_packed(body), row_frame(3))
+    assert [row.seq for row in rows(session)] == [1, 3]
+    assert len(damages(session)) == 1
+
+
+def test_a_packed_row_may_not_name_itself_or_another_packed_one(session: Session) -> None:
+    journal = JournalWriter(session)
+    for step in (1, 2, 3):
+        journal.append(step, {"loss": 0.5})
+    journal.abandon()
+    at = session.path.stat().st_size
+    with session.path.open("ab") as file:
+        file.write(packed_frame({"loss": 0.5}, 4, at, at - 50))
+    assert [row.seq for row in rows(session)] == [1, 2, 3]
+    assert len(damages(session)) == 1
+
+
+def test_no_more_forms_are_remembered_than_there_is_room_for(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rolecall.packed._MOST", 40)
+    journal = JournalWriter(session)
+    for step in range(200):
+        journal.append(step, {f"{(step // 3) % 9}/{at}": 0.5 for at in range(10)})
+    journal.append(200, {f"{at}": 0.5 for at in range(50)})
+    journal.end("finished")
+    assert [row.step for row in rows(session)] == list(range(201))

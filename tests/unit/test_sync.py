@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rolecall import MonitorConfig, launch, open_monitor
+from rolecall.frames import end_of_lines
 from rolecall.layout import Layout
 
 MakeConfig = Callable[..., MonitorConfig]
@@ -20,29 +21,31 @@ WIDE = (["text"], [["x" * 40_000]])
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> Synced:
-    """Name and size of each file or folder for which this process called `fsync`."""
+    """Name of each file or folder for which this process called `fsync`, and the length of its lines."""
     found: Synced = []
     fsync = os.fsync
 
     def record(descriptor: int) -> None:
-        found.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, os.fstat(descriptor).st_size))
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        found.append((path.name, end_of_lines(path)))
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", record)
     return found
 
 
+@pytest.mark.parametrize("journal", ["mapped", "written"])
 def test_rows_are_synced_while_the_role_runs_and_at_its_end(
-    make_config: MakeConfig, synced: Synced, wait_until: Callable[..., None]
+    make_config: MakeConfig, synced: Synced, wait_until: Callable[..., None], journal: str
 ) -> None:
-    with launch(make_config(courier="thread", sync_every=0.1)) as job:
+    with launch(make_config(courier="thread", sync_every=0.1, journal=journal)) as job:
         monitor = open_monitor(job.config, "trainer")
         monitor.log({"loss": 1.0}, 1)
-        journal = Layout(job.config.monitor_dir).journal("trainer") / "1.jsonl"
-        wait_until(lambda: ("1.jsonl", journal.stat().st_size) in synced)
+        path = Layout(job.config.monitor_dir).journal("trainer") / "1.jsonl"
+        wait_until(lambda: ("1.jsonl", end_of_lines(path)) in synced)
         monitor.log({"loss": 0.5}, 2)
         monitor.close()
-    assert synced[-1] == ("1.jsonl", journal.stat().st_size)
+    assert synced[-1] == ("1.jsonl", path.stat().st_size)
     assert {"trainer", "journal", "monitor"} <= {name for name, _ in synced}
     sizes = [size for name, size in synced if name == "1.jsonl"]
     assert sizes == sorted(set(sizes)), "what was synced once is left alone until something comes"

@@ -1,0 +1,144 @@
+"""Rows that look like rows before them, in a fraction of their length.
+
+A role logs the same metrics at each step. A row whose keys and types stood in two rows before it is packed: what
+changes stands in it as it is in memory, and its keys are named by where in the file those two rows are. Its frame
+holds, little-endian and without gaps::
+
+    n s t   first second   form   values
+    q q d   q     q        I      d or q each
+
+`n`, `s` and `t` as in `rolecall.journal`; `first` and `second` are the offsets of the two rows, each of them enough,
+so that one damaged byte costs one row here as elsewhere; `form` is the CRC-32 of their keys and types, so that a file
+that was changed gives no value a wrong name. Values are floats (`d`) and ints (`q`), in the order of the keys.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from zlib import crc32
+
+from rolecall.backend import Metrics
+from rolecall.frames import encode_packed
+
+__all__ = ["Form", "Forms", "Unpacked", "Unpacker"]
+
+_HEAD = struct.Struct("<qqdqqI")
+_MOST = 1 << 18
+"""Keys of all the forms that are remembered; beyond that, rows are seen with new eyes."""
+_LETTERS = {float: "d", int: "q"}
+_Look = tuple[tuple[str, ...], tuple[type, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What rows of the same keys and types have in common."""
+
+    first: int
+    second: int
+    crc: int
+    pack: Callable[..., bytes]
+
+    def frame(self, seq: int, now: float, step: int, values: tuple[float | int, ...]) -> bytes:
+        """A row of this form.
+
+        Raises:
+            struct.error: the step is no number of 64 bits.
+        """
+        return encode_packed(self.pack(seq, step, now, self.first, self.second, self.crc, *values))
+
+
+class Forms:
+    """The forms that a writer may pack rows of."""
+
+    def __init__(self) -> None:
+        self._known: dict[_Look, Form] = {}
+        self._seen: dict[_Look, int] = {}
+        self._keys = 0
+
+    def find(self, metrics: Mapping[str, object]) -> Form | None:
+        """The form of a row, if two of it stand in the file."""
+        try:
+            return self._known.get((tuple(metrics), tuple(map(type, metrics.values()))))
+        except Exception:  # noqa: BLE001 - anyone's keys and values: not even a class need have a hash
+            return None
+
+    def learn(self, metrics: Metrics, place: int) -> None:
+        """A row stands in the file, whole, at this offset."""
+        look = (tuple(metrics), tuple(map(type, metrics.values())))
+        before = self._seen.pop(look, None)
+        if before is not None:
+            letters = _letters(metrics)
+            pack = struct.Struct(f"{_HEAD.format}{letters}").pack
+            self._known[look] = Form(before, place, _crc(look[0], letters), pack)
+        elif metrics and look not in self._known and self._has_room(len(metrics)):
+            self._seen[look] = place
+
+    def forget(self) -> None:
+        """The file is not what it was."""
+        self._known.clear()
+        self._seen.clear()
+        self._keys = 0
+
+    def _has_room(self, keys: int) -> bool:
+        if self._keys + keys > _MOST:
+            self.forget()
+        self._keys += keys
+        return self._keys <= _MOST
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What a packed row says."""
+
+    seq: int
+    step: int
+    time: float
+    metrics: dict[str, int | float]
+
+
+class Unpacker:
+    """Reads packed rows of one file, and each row that they name once.
+
+    Args:
+        row_at: the metrics of the row at an offset; `None` if none stands there.
+    """
+
+    def __init__(self, row_at: Callable[[int], Metrics | None]) -> None:
+        self._row_at = row_at
+        self._forms: dict[tuple[int, int, int], tuple[tuple[str, ...], struct.Struct]] = {}
+
+    def unpack(self, body: bytes) -> Unpacked:
+        """What a packed row says.
+
+        Raises:
+            ValueError: nothing, or the rows that it names are not those that it was made after.
+        """
+        try:
+            seq, step, time, *named = _HEAD.unpack_from(body)
+            keys, form = self._form(*named)
+            values = form.unpack(body[_HEAD.size :])
+        except struct.error:
+            raise ValueError("it is packed, and not as long as it says") from None
+        return Unpacked(seq, step, time, dict(zip(keys, values, strict=True)))
+
+    def _form(self, first: int, second: int, crc: int) -> tuple[tuple[str, ...], struct.Struct]:
+        form = self._forms.get((first, second, crc)) or self._read(first, crc) or self._read(second, crc)
+        if form is None:
+            raise ValueError("it is packed, and the rows that it names are not there")
+        self._forms[first, second, crc] = form
+        return form
+
+    def _read(self, place: int, crc: int) -> tuple[tuple[str, ...], struct.Struct] | None:
+        metrics = self._row_at(place) or {}
+        keys, letters = tuple(metrics), _letters(metrics)
+        return (keys, struct.Struct(f"<{letters}")) if keys and _crc(keys, letters) == crc else None
+
+
+def _letters(metrics: Metrics) -> str:
+    return "".join(_LETTERS[type(value)] for value in metrics.values())
+
+
+def _crc(keys: tuple[str, ...], letters: str) -> int:
+    return crc32("\n".join((letters, *keys)).encode("utf-8", "surrogatepass"))

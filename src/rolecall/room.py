@@ -1,0 +1,78 @@
+"""Room at the end of a file, mapped into memory: what is stored there is in the kernel's hands at once.
+
+A store is no system call. It costs a fraction of a `write`, and unlike that it does not give the interpreter lock
+away, for which other threads of the process make it wait up to 5 ms (`sys.getswitchinterval`).
+
+What can go wrong with a map has no error that could be caught: the process gets SIGBUS, and dies. So room is made by
+writing null bytes first. A full disk, a quota or a limit says no there, and what was written has its place on the disk.
+ext2 to 4, xfs and tmpfs overwrite a file in place and need nothing more for it; filesystems that put what is
+overwritten somewhere else (btrfs, zfs, bcachefs) can be full then, and are not for this. What is left is a disk that
+fails to give back what it was given, and somebody who cuts the file short while it is mapped.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Final
+
+__all__ = ["FILESYSTEMS", "Room"]
+
+FILESYSTEMS: Final = frozenset(["ext2", "ext3", "ext4", "tmpfs", "xfs"])
+"""Where a map of what has been written cannot fail for want of space."""
+CHUNK: Final = 1 << 16
+"""Bytes of room that are made at once: what a killed process leaves behind its last line at most."""
+
+
+_FLAGS: Final = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+"""A page that is there already costs no fault when it is stored to."""
+
+
+class Room:
+    """Room behind the last line of a file that is open to append.
+
+    Its owner stores `pages[end - start : end - start + size]` and moves `end`, without a call in between: then neither
+    a signal handler that stores too nor a kill can leave a gap.
+
+    Attributes:
+        pages: the file's end, mapped.
+        start: the offset in the file at which `pages` begin.
+        end: the offset behind the last line.
+        limit: the offset at which there is no more room.
+    """
+
+    __slots__ = ("end", "limit", "pages", "start")
+
+    def __init__(self, descriptor: int) -> None:
+        self.pages: mmap.mmap | bytearray = bytearray()
+        self.start = self.limit = self.end = os.fstat(descriptor).st_size
+
+    def extend(self, descriptor: int, size: int) -> bool:
+        """Make room for `size` bytes more, or less if the disk has less; whether it could be mapped.
+
+        Raises:
+            OSError: the disk is full; what there is of room stays as it is.
+        """
+        if self.end + size > os.fstat(descriptor).st_size:
+            os.write(descriptor, bytes(max(CHUNK, size)))
+        return self.remap(descriptor)
+
+    def remap(self, descriptor: int) -> bool:
+        """Map the file's end, as it has grown or is another file of the same content; whether that could be done."""
+        start = self.end - self.end % mmap.ALLOCATIONGRANULARITY
+        size = os.fstat(descriptor).st_size - start
+        try:
+            pages = mmap.mmap(descriptor, size, _FLAGS, offset=start)
+        except (OSError, ValueError):  # too many maps; a file that somebody cut short
+            return False
+        self.pages, self.start, self.limit = pages, start, start + size
+        return True
+
+    def is_cut(self, size: int) -> bool:
+        """Whether a file of this size lacks some of the room: somebody cut it short."""
+        return size < self.limit
+
+    def give_back(self, descriptor: int) -> None:
+        """Cut off what was not used; there is no room after that."""
+        self.pages, self.start, self.limit = bytearray(), self.end, self.end
+        os.ftruncate(descriptor, self.end)
