@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -37,12 +38,20 @@ from rolecall.journal import JournalWriter, Place
 from rolecall.layout import Layout
 from rolecall.tail import Mirror
 folder = Path(sys.argv[1])
+mapped = os.environ.get("MAPPED") == "1"
 def say(*words):
     print(*words, flush=True)
 def wait_for(path):
     while not path.exists():
         time.sleep(0.0005)
 """
+
+
+@pytest.fixture(params=[False, True], ids=["written", "mapped"])
+def mapped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Both ways in which rows get into a journal, here and in processes that are started."""
+    monkeypatch.setenv("MAPPED", "1" if request.param else "0")
+    return bool(request.param)
 
 
 @pytest.fixture
@@ -100,7 +109,7 @@ def rows(session: Session) -> list[Row]:
 # ------------------------------------------------------------------ journals
 
 LOG_FOR_EVER = """
-journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"))
+journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"), mapped)
 table = Table(name="samples", columns=("text",), rows=tuple(("x" * 100,) for _ in range(500)))
 step = 0
 while True:
@@ -114,6 +123,7 @@ while True:
 
 
 @pytest.mark.parametrize("said", [1, 2, 49, 333, 1001])
+@pytest.mark.usefixtures("mapped")
 def test_a_writer_that_is_killed_loses_no_row_whose_log_returned(
     tmp_path: Path, start: Start, said: int
 ) -> None:
@@ -129,6 +139,7 @@ def test_a_writer_that_is_killed_loses_no_row_whose_log_returned(
     assert all(row.metrics == {"loss": row.step / 7, "tokens": row.step} for row in found if not row.table)
 
 
+@pytest.mark.usefixtures("mapped")
 def test_a_writer_that_is_killed_again_and_again_is_read_as_one(tmp_path: Path, start: Start) -> None:
     acknowledged = 0
     for count in (20, 1, 60):
@@ -145,11 +156,12 @@ def test_a_writer_that_is_killed_again_and_again_is_read_as_one(tmp_path: Path, 
     assert {session for session, _ in names} == {1, 2, 3}
 
 
+@pytest.mark.usefixtures("mapped")
 def test_a_journal_is_read_while_another_process_writes_it(
     tmp_path: Path, start: Start, wait_until: Wait
 ) -> None:
     code = """
-journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"))
+journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"), mapped)
 say("opened")
 for step in range(1, 5001):
     journal.append(step, {"loss": step / 7})
@@ -173,7 +185,7 @@ journal.end("finished")
 
 FORK = """
 import threading
-journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"))
+journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"), mapped)
 stop = threading.Event()
 def log(thread):
     step = 0
@@ -200,6 +212,7 @@ say(journal.rows)
 """
 
 
+@pytest.mark.usefixtures("mapped")
 def test_a_forked_child_lets_go_of_the_journal_and_its_parent_goes_on(tmp_path: Path, start: Start) -> None:
     parent = start(FORK, tmp_path)
     (count,) = lines(parent, 1)
@@ -212,6 +225,22 @@ def test_a_forked_child_lets_go_of_the_journal_and_its_parent_goes_on(tmp_path: 
         steps = [row.step for row in found if f"thread/{thread}" in row.metrics]
         assert steps == list(range(1, len(steps) + 1))
         assert steps
+
+
+CUT = """
+journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"), mapped)
+for step in range(1, 101):
+    journal.append(step, {"loss": step / 7})
+os.truncate(journal.session.path, 0)
+journal.append(101, {"loss": 0.5})
+say("alive")
+"""
+
+
+def test_who_cuts_a_mapped_journal_short_ends_its_writer(tmp_path: Path, start: Start, mapped: bool) -> None:
+    """What `journal: written` is there for, and what the documentation of `journal` says."""
+    writer = start(CUT, tmp_path)
+    assert writer.wait(30) == (-signal.SIGBUS if mapped else 0)
 
 
 # ------------------------------------------------------------------ claims
@@ -272,11 +301,11 @@ def test_a_killed_process_holds_nothing_though_nobody_waited_for_it(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A filesystem of 64 KiB."""
+    """A filesystem of 512 KiB."""
     path = tmp_path / "disk"
     path.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", path], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", path], capture_output=True, check=False
     )
     if done.returncode:
         pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
@@ -298,8 +327,10 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-def test_on_a_full_disk_rows_fail_and_logging_resumes_when_there_is_room(small_disk: Path) -> None:
-    journal = JournalWriter(claim(small_disk / "explorer", {"writer": "explorer"}, "it"))
+def test_on_a_full_disk_rows_fail_and_logging_resumes_when_there_is_room(
+    small_disk: Path, mapped: bool
+) -> None:
+    journal = JournalWriter(claim(small_disk / "explorer", {"writer": "explorer"}, "it"), mapped)
     returned: list[int] = []
     failed: list[int] = []
 
@@ -313,19 +344,19 @@ def test_on_a_full_disk_rows_fail_and_logging_resumes_when_there_is_room(small_d
                 returned.append(step)
 
     log(1, 2, 3)
-    for begin in (10, 1000, 2000):
+    for begin in (1000, 2000, 3000):
         filler = fill(small_disk)
-        log(*range(begin, begin + 200))
+        log(*range(begin, begin + 900))  # room that was mapped before takes about 800
         with pytest.raises(OSError, match="space"):
             journal.append_table(1, Table(name="t", columns=("a",), rows=(("x" * 40_000,),)))
         filler.unlink()
-        log(begin + 500)
+        log(begin + 950)
     journal.end("finished")
     assert failed, "the disk was full"
     found = rows(journal.session)
     assert [row.step for row in found] == returned
     assert [row.seq for row in found] == list(range(1, len(found) + 1))
-    assert {1, 2, 3, 510, 1500, 2500} <= set(returned)
+    assert {1, 2, 3, 1950, 2950, 3950} <= set(returned)
     assert journal.session.status() == "finished"
     damages = [value for value in values(journal.session) if isinstance(value, Damage)]
     # A line is torn where the disk ended; what is closed off is told of, once for each time that it was full.
@@ -378,12 +409,12 @@ while True:
 """
 
 
-def test_a_mirror_that_is_killed_is_taken_up_by_the_next(tmp_path: Path, start: Start) -> None:
+def test_a_mirror_that_is_killed_is_taken_up_by_the_next(tmp_path: Path, start: Start, mapped: bool) -> None:
     session = claim(tmp_path / "explorer", {"writer": "explorer"}, "it")
     spool = tmp_path / "node" / "1.jsonl"
     spool.parent.mkdir()
     spool.write_bytes(session.path.read_bytes())
-    journal = JournalWriter(Session(spool, 1))
+    journal = JournalWriter(Session(spool, 1), mapped)
     table = Table(name="samples", columns=("text",), rows=tuple(("x" * 1000,) for _ in range(1000)))
     for step in range(1, 5):
         mirror = start(MIRROR_FOR_EVER, session.path, spool)

@@ -10,7 +10,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +18,18 @@ from hypothesis import strategies as st
 
 import rolecall.frames
 from rolecall.files import open_own, put_whole
-from rolecall.frames import Damage, Frame, append_frame, encode, first_frame, last_frame, read_frames
+from rolecall.frames import (
+    Damage,
+    Frame,
+    append_frame,
+    encode,
+    encode_packed,
+    end_of_lines,
+    first_frame,
+    last_frame,
+    read_frames,
+    whole_lines,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(1 << 64), 1 << 64) | st.floats() | st.text(),
@@ -200,6 +211,78 @@ def test_damage_says_file_and_offset(path: Path) -> None:
     assert str(damage) == (
         f"{path}: 9 bytes at offset {len(first)} are damaged (its checksum does not match)"
     )
+
+
+# ------------------------------------------------------------ lines that are stored through a map
+
+
+ROOM = b"\0" * 5000
+STORED = [encode({"n": at, "text": "x" * 100}) for at in range(1, 4)]
+
+
+@pytest.mark.parametrize("limit", [1, 100, 200, 1 << 20])
+def test_room_behind_the_last_line_is_no_line(path: Path, limit: int) -> None:
+    path.write_bytes(b"".join(STORED) + ROOM)
+    assert [frame["n"] for frame in values(list(_read_on(path, limit)))] == [1, 2, 3]
+    assert (last_frame(path) or {}).get("n") == 3
+    assert end_of_lines(path) == len(b"".join(STORED))
+    assert whole_lines(path, end_of_lines(path)) == b""
+    path.write_bytes(ROOM)
+    assert list(_read_on(path, limit)) == []
+    assert last_frame(path) is None
+    assert end_of_lines(path) == 0
+
+
+@pytest.mark.parametrize("limit", [1, 100, 1 << 20])
+@pytest.mark.parametrize("room", [b"", ROOM])
+@pytest.mark.parametrize("seen", ["its end", "its beginning", "its ends"])
+def test_the_last_line_is_waited_for_until_no_byte_of_it_is_missing(
+    path: Path, seen: str, room: bytes, limit: int
+) -> None:
+    """Stores may come to be seen in any order."""
+    line = STORED[2]
+    part = {
+        "its end": b"\0" * 20 + line[20:],
+        "its beginning": line[:20] + b"\0" * (len(line) - 20),
+        "its ends": line[:20] + b"\0" * 20 + line[40:],
+    }[seen]
+    path.write_bytes(STORED[0] + STORED[1] + part + room)
+    found = list(_read_on(path, limit))
+    assert [frame["n"] for frame in values(found)] == [1, 2]
+    path.write_bytes(b"".join(STORED) + room)
+    assert [frame["n"] for frame in values(list(read_frames(path, found[-1].end)))] == [3]
+
+
+def test_a_line_that_was_seen_before_the_one_in_front_of_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel copies page by page: what is stored meanwhile is seen in the pages that come later."""
+    path.write_bytes(STORED[0] + b"\0" * len(STORED[1]) + STORED[2] + ROOM)
+    look = rolecall.frames._lines_at
+
+    def look_and_store(file: BinaryIO, offset: int, limit: int) -> bytes:
+        seen = look(file, offset, limit)
+        path.write_bytes(b"".join(STORED) + ROOM)
+        return seen
+
+    monkeypatch.setattr(rolecall.frames, "_lines_at", look_and_store)
+    assert [frame["n"] for frame in values(list(read_frames(path)))] == [1, 2, 3]
+
+
+def test_null_bytes_that_stay_are_damage_once_another_line_follows(path: Path) -> None:
+    damaged = STORED[1][:20] + b"\0" * 20 + STORED[1][40:]
+    path.write_bytes(STORED[0] + damaged + STORED[2] + ROOM)
+    found = list(read_frames(path))
+    assert [type(one) for one in found] == [Frame, Damage, Frame]
+
+
+@EXAMPLES
+@given(st.binary(max_size=200))
+def test_what_was_packed_is_read_as_it_was(body: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "file")
+        path.write_bytes(encode_packed(body))
+        assert values(list(read_frames(path))) == [{"packed": body}]
 
 
 def test_a_line_with_many_beginnings_does_not_hold_the_reader_up() -> None:

@@ -13,7 +13,7 @@ from rolecall import DirectoryError, MonitorConfig, spool
 from rolecall.claims import Session, claim, sessions
 from rolecall.frames import encode
 from rolecall.layout import Layout
-from rolecall.spool import is_on_network, is_spooled, mirrors, open_spool
+from rolecall.spool import is_mapped, is_on_network, is_spooled, mirrors, open_spool
 
 MakeConfig = Callable[..., MonitorConfig]
 
@@ -84,6 +84,26 @@ def test_a_link_onto_the_network_is_on_the_network(mounts: Path, tmp_path: Path)
 def test_without_a_list_of_mounts_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "_MOUNTS", tmp_path / "nowhere")
     assert not is_on_network(Path("/home/me"))
+    assert not is_mapped(MonitorConfig(project="p", name="n"), Path("/home/me"))
+
+
+@pytest.mark.parametrize(
+    ("journal", "path", "mapped"),
+    [
+        ("auto", "/data/run", True),
+        ("auto", "/home/local/run", True),
+        ("auto", "/home/me", False),
+        ("auto", "/btrfs/run", False),
+        ("written", "/data/run", False),
+        ("mapped", "/btrfs/run", True),
+    ],
+)
+def test_a_journal_is_mapped_where_that_cannot_fail(
+    make_config: MakeConfig, mounts: Path, journal: str, path: str, mapped: bool
+) -> None:
+    with mounts.open("a", encoding="utf-8") as file:
+        file.write("/dev/sdd1 /btrfs btrfs rw 0 0\n")
+    assert is_mapped(make_config(journal=journal), Path(path)) is mapped
 
 
 def test_a_local_monitor_dir_needs_no_spool(make_config: MakeConfig, session: Session, mounts: Path) -> None:

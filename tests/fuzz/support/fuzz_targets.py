@@ -21,7 +21,16 @@ from rolecall.claims import Session, sessions
 from rolecall.config import MonitorConfig
 from rolecall.delivery import delivered, is_carried, is_left, read_reference, undelivered
 from rolecall.errors import RolecallError
-from rolecall.frames import Damage, Frame, encode, first_frame, last_frame, read_frames
+from rolecall.frames import (
+    Damage,
+    Frame,
+    encode,
+    encode_packed,
+    end_of_lines,
+    first_frame,
+    last_frame,
+    read_frames,
+)
 from rolecall.history import read_history
 from rolecall.journal import End, read_to_end
 from rolecall.layout import Layout
@@ -59,6 +68,7 @@ def frames(data: bytes) -> None:
         assert end <= len(data)
         first_frame(path)
         last_frame(path)
+        assert end_of_lines(path) >= end
         _read(Session(path, 1))
         assert path.read_bytes() == data[:MOST], "a reader wrote"
 
@@ -127,7 +137,9 @@ def _look(root: Path) -> None:
 
 
 def _sound(line: bytes) -> bytes:
-    """A line with the right checksum, if it is JSON at all."""
+    """A line with the right checksum, if it is JSON at all, or begins as a packed one does."""
+    if line.startswith(b"="):
+        return encode_packed(line[1:])
     try:
         value: Any = json.loads(line)
     except (ValueError, RecursionError):
