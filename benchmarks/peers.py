@@ -15,8 +15,10 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from alternatives import ALTERNATIVES
+from alternatives import ALTERNATIVES, form_of
 from servers import mlflow_server, wandb_server
+
+from rolecall.packed import Form
 
 __all__ = ["PEERS", "Log", "opened", "plain_row"]
 
@@ -33,15 +35,14 @@ def plain_row(count: int, first: int = 0) -> dict[str, float]:
 @contextmanager
 def limit(folder: Path) -> Iterator[Log]:
     """One encoding and one write of the row as rolecall stores it."""
-    from rolecall.frames import encode
-
     descriptor = os.open(folder / "rows", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     seq = 0
+    form: Form | None = None
 
     def log(metrics: Mapping[str, float], step: int) -> None:
-        nonlocal seq
-        seq += 1
-        os.write(descriptor, encode({"n": seq, "s": step, "t": time.time(), "m": metrics}))
+        nonlocal seq, form
+        seq, form = seq + 1, form or form_of(metrics)
+        os.write(descriptor, form.frame(seq, time.time(), step, [*metrics.values()]))
 
     yield log
     os.close(descriptor)
@@ -68,6 +69,13 @@ def in_memory(_: Path) -> Iterator[Log]:
 def rolecall_local(folder: Path) -> Iterator[Log]:
     """The journal alone."""
     with _monitor(folder, monitor_type="local") as log:
+        yield log
+
+
+@contextmanager
+def rolecall_written(folder: Path) -> Iterator[Log]:
+    """The journal alone, each row by a write, as on filesystems where it is not mapped."""
+    with _monitor(folder, monitor_type="local", journal="written") as log:
         yield log
 
 
@@ -238,6 +246,7 @@ PEERS: Mapping[str, Callable[[Path], AbstractContextManager[Log]]] = {
     "limit": limit,
     **ALTERNATIVES,
     "rolecall local": rolecall_local,
+    "rolecall, written": rolecall_written,
     "rolecall, tensorboard": rolecall_tensorboard,
     "rolecall, mlflow": rolecall_mlflow,
     "rolecall, wandb": rolecall_wandb,

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-LOCAL = ("--peer", "limit", "rolecall local")
-BUSY = ("--peer", "limit", "rolecall local", "rolecall, busy courier")
+LOCAL = ("--peer", "limit", "rolecall local", "rolecall, written")
+BUSY = (*LOCAL, "rolecall, busy courier")
 BENCHMARKS: Mapping[str, Sequence[str]] = {
     "call": ("log_call.py", "--floats", "10", "--calls", "2000", "--rounds", "2"),
     "sizes": ("log_call.py", *BUSY, "--floats", "1", "10", "100", "--rounds", "2"),

@@ -30,6 +30,7 @@ import logging
 import math
 import os
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -85,7 +86,10 @@ class Entry:
 class JournalWriter:
     """Appends to one session. Threads may share it: lines stay whole and each thread's rows in order.
 
-    The lock is reentrant, so a signal handler that logs cannot deadlock with the call that it interrupted.
+    Where lines are stored through a map, threads and signal handlers come to terms without a lock (see `_append`): of
+    those who wait for a lock CPython makes a queue, each in it waiting for the interpreter lock too. What else is done
+    to the file is done under a lock, a reentrant one, so that a signal handler that logs cannot deadlock with the call
+    that it interrupted.
 
     Args:
         session: what it appends to.
@@ -104,7 +108,7 @@ class JournalWriter:
         self._lock = threading.RLock()
         self._forms = Forms()
         self._descriptor = open_own(session.path)
-        self._room = Room(self._descriptor) if mapped else None
+        self._room = Room(self._descriptor) if mapped and _has_interpreter_lock() else None
 
     def repeat(self, step: object, metrics: dict[Any, Any]) -> bool:
         """Record a row of the keys and types of rows that were recorded before; promises as `append` makes them.
@@ -115,16 +119,16 @@ class JournalWriter:
         Raises:
             OSError: it could not be written, and is not in the journal.
         """
-        with self._lock:
-            now = self._date()
-            form = self._forms.find(metrics)
-            if form is None or type(step) is not int:
-                return False
-            try:
-                self._append(form.frame, now, step, tuple(metrics.values()))
-            except struct.error:  # more than 64 bits
-                return False
-            return True
+        now = self._date()
+        values = [*metrics.values()]
+        form = self._forms.find(tuple(metrics), [*map(type, values)])
+        if form is None or type(step) is not int:
+            return False
+        try:
+            self._append(form.frame, now, step, values)
+        except struct.error:  # more than 64 bits
+            return False
+        return True
 
     def append(self, step: int, metrics: Metrics, commit: bool = False) -> None:
         """Record one row; once this returns, it survives the death of the process.
@@ -137,8 +141,8 @@ class JournalWriter:
         if not commit and type(metrics) is dict and self.repeat(step, metrics):
             return
         with self._lock:
-            more = {"c": True} if commit else {}
-            self._learn(metrics, self._append(partial(_frame, more), self._date(), step, metrics))
+            make = partial(_frame, {"c": True} if commit else {})
+            self._learn(metrics, self._append(make, self._date(), step, metrics))
 
     def append_table(self, step: int, table: Table) -> None:
         """Record one table; errors as in `append`."""
@@ -172,77 +176,88 @@ class JournalWriter:
     def _append(self, make: Make[T], now: float, step: int, content: T) -> bytes:
         """Number a row, and put it into the file; the line that it is now.
 
-        A signal handler that logs can come in at every call here, and then takes the number and the place. Between
-        the last look at them and the store there is none at which CPython would let it in.
+        Another thread, or a signal handler that logs, can come in at every call here, and then takes the number and
+        the place, which are looked at once more. Between that look and the end of the store nobody can: CPython
+        switches and interrupts at calls and jumps back (Python/ceval.c of 3.11, `_CHECK_PERIODIC` in bytecodes.c of
+        3.14), and nothing is made there that could set its garbage collector off.
         """
-        if (room := self._room) is None:
-            return self._write(make, now, step, content)
-        seq, line, size = 0, b"", 0
-        while seq != self.rows + 1 or room.end + size > room.limit:
-            seq = self.rows + 1
+        while (room := self._room) is not None:
+            window, seq, place = room.window, self.rows + 1, room.end
             line = make(seq, now, step, content)
-            size = len(line)
-            if room.end + size > room.limit and not room.extend(self._descriptor, size):
-                self._unmap()
-                return self._write(make, now, step, content)
-        at = room.end - room.start
-        self.rows = seq
-        room.end += size
-        room.pages[at : at + size] = line
-        return line
+            end = place + len(line)
+            pages, where = window.pages, slice(place - window.start, end - window.start)
+            if end > window.limit:
+                self._extend(room, len(line))
+            elif seq == self.rows + 1 and window is room.window:
+                self.rows = seq
+                room.end = end
+                pages[where] = line
+                return line
+        return self._write(make, now, step, content)
 
     def _write(self, make: Make[T], now: float, step: int, content: T) -> bytes:
-        """The same with one write; here too a signal handler finds no way in before it."""
-        seq, line, data = 0, b"", b""
-        while seq != self.rows + 1:
-            seq = self.rows + 1
-            line = make(seq, now, step, content)
-            data = self._torn + line
-        self.rows = seq
-        try:
-            # The kernel cuts a write short where the disk, the quota or the file's limit ends.
-            if os.write(self._descriptor, data) < len(data):
-                self._torn = b"!\n"
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._torn = b""
-        except OSError:
-            self.rows -= self.rows == seq
-            raise
-        return line
+        """The same with one write, under the lock; a signal handler finds no way in before the write."""
+        with self._lock:
+            seq, line, data = 0, b"", b""
+            while seq != self.rows + 1:
+                seq = self.rows + 1
+                line = make(seq, now, step, content)
+                data = self._torn + line
+            self.rows = seq
+            try:
+                # The kernel cuts a write short where the disk, the quota or the file's limit ends.
+                if os.write(self._descriptor, data) < len(data):
+                    self._torn = b"!\n"
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._torn = b""
+            except OSError:
+                self.rows -= self.rows == seq
+                raise
+            return line
 
     def _learn(self, metrics: Metrics, line: bytes) -> None:
-        """Rows like this one can be packed from now on, if it stands where it seems to."""
+        """Rows like this one may be packed, if it is still the last, and so stands where it seems to."""
         end = os.fstat(self._descriptor).st_size if self._room is None else self._room.end
         place = end - len(line)
         if os.pread(self._descriptor, len(line), place) == line:
             self._forms.learn(metrics, place)
 
+    def _extend(self, room: Room, size: int) -> None:
+        with self._lock:
+            if self._room is room and not room.extend(self._descriptor, size):
+                self._unmap()
+
+    def _unmap(self) -> None:
+        """Write from now on, behind the last line."""
+        room, self._room = self._room, None
+        if room is not None:
+            room.give_back(self._descriptor)
+
     def _look(self, now: float) -> None:
         """Whether the file is still there, and whole: what is put into a removed one is lost."""
-        found = os.fstat(self._descriptor)
-        if found.st_nlink == 0:
-            put_back(self._descriptor, self.session.path)
-            logger.warning("%s was removed while it was written; all of it was put back", self.session.path)
-            if self._room is not None and not self._room.remap(self._descriptor):
-                self._unmap()
+        with self._lock:
+            found = os.fstat(self._descriptor)
+            if found.st_nlink == 0:
+                self._put_back()
+            if self._room is not None:
+                self._look_at_room(self._room, found.st_size)
+            self._looked = now
+
+    def _put_back(self) -> None:
         if self._room is not None:
-            self._look_at_room(self._room, found.st_size)
-        self._looked = now
+            self._room.close()  # or another thread would go on in the removed file
+        put_back(self._descriptor, self.session.path)
+        logger.warning("%s was removed while it was written; all of it was put back", self.session.path)
 
     def _look_at_room(self, room: Room, size: int) -> None:
-        if size < room.limit:
+        if room.is_cut(size):
             logger.warning("%s was cut short; what was cut off is lost", self.session.path)
+            room.close()
             os.write(self._descriptor, b"\n")  # behind what may be half a line
             self._room = Room(self._descriptor)
             self._forms.forget()
         # A store changes no time of the file, by which another host tells whether this process lives.
         os.utime(self._descriptor)
-
-    def _unmap(self) -> None:
-        """Write from now on, behind the last line."""
-        if self._room is not None:
-            self._room.give_back(self._descriptor)
-            self._room = None
 
     def _place_table(self, table: Table) -> dict[str, Any]:
         content = {"columns": table.columns, "rows": table.rows}
@@ -256,6 +271,11 @@ class JournalWriter:
         path = next(path for path in paths if not os.path.lexists(path))
         put_whole(path, text.encode("ascii"))
         return {"name": table.name, "file": f"{folder.name}/{path.name}"}
+
+
+def _has_interpreter_lock() -> bool:
+    """Not in a free-threaded build of Python, unless it was told to."""
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def _frame(more: Mapping[str, Any], seq: int, now: float, step: int, metrics: Metrics) -> bytes:

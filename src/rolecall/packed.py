@@ -15,7 +15,7 @@ that was changed gives no value a wrong name. Values are floats (`d`) and ints (
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -35,16 +35,18 @@ _Look = tuple[tuple[str, ...], tuple[type, ...]]
 class Form:
     """What rows of the same keys and types have in common."""
 
+    names: tuple[str, ...]
+    kinds: list[type]
     first: int
     second: int
     crc: int
     pack: Callable[..., bytes]
 
-    def frame(self, seq: int, now: float, step: int, values: tuple[float | int, ...]) -> bytes:
+    def frame(self, seq: int, now: float, step: int, values: Sequence[float | int]) -> bytes:
         """A row of this form.
 
         Raises:
-            struct.error: the step is no number of 64 bits.
+            struct.error: the step, or a value, is no number of 64 bits.
         """
         return encode_packed(self.pack(seq, step, now, self.first, self.second, self.crc, *values))
 
@@ -54,30 +56,36 @@ class Forms:
 
     def __init__(self) -> None:
         self._known: dict[_Look, Form] = {}
+        self._latest: dict[tuple[str, ...], Form] = {}
         self._seen: dict[_Look, int] = {}
         self._keys = 0
 
-    def find(self, metrics: Mapping[str, object]) -> Form | None:
-        """The form of a row, if two of it stand in the file."""
+    def find(self, names: tuple[str, ...], kinds: list[type]) -> Form | None:
+        """The form of a row of these keys and types, if two of it stand in the file."""
         try:
-            return self._known.get((tuple(metrics), tuple(map(type, metrics.values()))))
+            form = self._latest.get(names)
+            if form is not None and form.kinds == kinds:
+                return form
+            form = self._known.get((names, tuple(kinds)))
         except Exception:  # noqa: BLE001 - anyone's keys and values: not even a class need have a hash
             return None
+        if form is not None:
+            self._latest[form.names] = form
+        return form
 
     def learn(self, metrics: Metrics, place: int) -> None:
         """A row stands in the file, whole, at this offset."""
         look = (tuple(metrics), tuple(map(type, metrics.values())))
         before = self._seen.pop(look, None)
         if before is not None:
-            letters = _letters(metrics)
-            pack = struct.Struct(f"{_HEAD.format}{letters}").pack
-            self._known[look] = Form(before, place, _crc(look[0], letters), pack)
+            self._known[look] = _form(metrics, before, place)
         elif metrics and look not in self._known and self._has_room(len(metrics)):
             self._seen[look] = place
 
     def forget(self) -> None:
         """The file is not what it was."""
         self._known.clear()
+        self._latest.clear()
         self._seen.clear()
         self._keys = 0
 
@@ -134,6 +142,12 @@ class Unpacker:
         metrics = self._row_at(place) or {}
         keys, letters = tuple(metrics), _letters(metrics)
         return (keys, struct.Struct(f"<{letters}")) if keys and _crc(keys, letters) == crc else None
+
+
+def _form(metrics: Metrics, first: int, second: int) -> Form:
+    names, letters = tuple(metrics), _letters(metrics)
+    pack = struct.Struct(f"{_HEAD.format}{letters}").pack
+    return Form(names, [*map(type, metrics.values())], first, second, _crc(names, letters), pack)
 
 
 def _letters(metrics: Metrics) -> str:

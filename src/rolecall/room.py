@@ -14,65 +14,74 @@ from __future__ import annotations
 
 import mmap
 import os
+from dataclasses import dataclass
 from typing import Final
 
 __all__ = ["FILESYSTEMS", "Room"]
 
 FILESYSTEMS: Final = frozenset(["ext2", "ext3", "ext4", "tmpfs", "xfs"])
 """Where a map of what has been written cannot fail for want of space."""
-CHUNK: Final = 1 << 16
+CHUNK: Final = 1 << 17
 """Bytes of room that are made at once: what a killed process leaves behind its last line at most."""
 
 
-_FLAGS: Final = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-"""A page that is there already costs no fault when it is stored to."""
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What is mapped of a file.
+
+    Attributes:
+        pages: the file's end.
+        start: the offset in the file at which they begin.
+        limit: the offset at which there is no more room.
+    """
+
+    pages: mmap.mmap | bytearray
+    start: int
+    limit: int
 
 
 class Room:
     """Room behind the last line of a file that is open to append.
 
-    Its owner stores `pages[end - start : end - start + size]` and moves `end`, without a call in between: then neither
-    a signal handler that stores too nor a kill can leave a gap.
+    Its owner stores `window.pages[end - start : end - start + size]` and moves `end`, if by then nobody else did and
+    the window is the same: it is another whenever there is other room, or none any more.
 
     Attributes:
-        pages: the file's end, mapped.
-        start: the offset in the file at which `pages` begin.
+        window: what is mapped.
         end: the offset behind the last line.
-        limit: the offset at which there is no more room.
     """
 
-    __slots__ = ("end", "limit", "pages", "start")
+    __slots__ = ("end", "window")
 
     def __init__(self, descriptor: int) -> None:
-        self.pages: mmap.mmap | bytearray = bytearray()
-        self.start = self.limit = self.end = os.fstat(descriptor).st_size
+        self.end = os.fstat(descriptor).st_size
+        self.close()
 
     def extend(self, descriptor: int, size: int) -> bool:
-        """Make room for `size` bytes more, or less if the disk has less; whether it could be mapped.
+        """Make room for `size` bytes, or less if the disk has less; whether it could be mapped.
 
         Raises:
             OSError: the disk is full; what there is of room stays as it is.
         """
         if self.end + size > os.fstat(descriptor).st_size:
             os.write(descriptor, bytes(max(CHUNK, size)))
-        return self.remap(descriptor)
-
-    def remap(self, descriptor: int) -> bool:
-        """Map the file's end, as it has grown or is another file of the same content; whether that could be done."""
         start = self.end - self.end % mmap.ALLOCATIONGRANULARITY
-        size = os.fstat(descriptor).st_size - start
         try:
-            pages = mmap.mmap(descriptor, size, _FLAGS, offset=start)
+            length = os.fstat(descriptor).st_size - start
+            self.window = Window(mmap.mmap(descriptor, length, offset=start), start, start + length)
         except (OSError, ValueError):  # too many maps; a file that somebody cut short
             return False
-        self.pages, self.start, self.limit = pages, start, start + size
         return True
+
+    def close(self) -> None:
+        """Let nobody store any more before it is extended, perhaps in another file of the same content."""
+        self.window = Window(bytearray(), self.end, self.end)
 
     def is_cut(self, size: int) -> bool:
         """Whether a file of this size lacks some of the room: somebody cut it short."""
-        return size < self.limit
+        return size < self.window.limit
 
     def give_back(self, descriptor: int) -> None:
         """Cut off what was not used; there is no room after that."""
-        self.pages, self.start, self.limit = bytearray(), self.end, self.end
-        os.ftruncate(descriptor, self.end)
+        self.close()
+        os.ftruncate(descriptor, min(self.end, os.fstat(descriptor).st_size))

@@ -273,7 +273,9 @@ def full_disk(place: Place, folder: Path, seed: int, times: int) -> Line | None:
         return None
     try:
         with job_on(place, folder, seed, monitor_dir=disk / "monitor") as scene:
-            role = scene.start("--pace", "0.01", count=800)
+            role = scene.start(
+                "--pace", "0.002", count=4000
+            )  # more than go into the room that was there before
             _reach(scene, "append", role)
             filler = disk / "filler"
             with suppress(OSError), filler.open("wb", buffering=0) as file:
@@ -282,7 +284,7 @@ def full_disk(place: Place, folder: Path, seed: int, times: int) -> Line | None:
             time.sleep(3.0)
             filler.unlink()
             role.wait(120)
-            assert not all(mark in scene.acknowledged() for mark in range(1, 801)), "the disk was never full"
+            assert not all(mark in scene.acknowledged() for mark in range(1, 4001)), "the disk was never full"
             return scene.line("full disk", 1)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
