@@ -27,6 +27,7 @@ from rolecall.record import RunRecord, read_record
 from rolecall.registry import Registry
 from rolecall.resolve import resolve
 from rolecall.spool import mirrors
+from rolecall.station import OPENING
 
 __all__ = ["Held", "Left", "Listener", "deliver"]
 
@@ -100,7 +101,7 @@ def deliver(
     def look() -> None:
         listener.held([Held(name, _held(layout, name), rows) for name, rows in totals.items()])
 
-    _join(_carry(config, layout, names, listener.news), timeout, look)
+    _join([_carry(config, layout, name, listener.news) for name in names], timeout, look)
     left = [
         Left(name, writer, undelivered(layout, name, writer)) for name in names for writer in layout.writers()
     ]
@@ -154,18 +155,33 @@ def _lacks(layout: Layout, name: str) -> int:
 
 
 def _carry(
-    config: MonitorConfig, layout: Layout, names: list[str], tell: Callable[[str, News], None]
-) -> list[threading.Thread]:
-    """A crew for each writer that lacks something, and the launcher's, which ends shared runs after them."""
-    lacking = {writer: _lacking(layout, writer, names) for writer in layout.writers()}
-    roles = [_start(config, writer, lacks, tell) for writer, lacks in lacking.items() if lacks]
-    wanted = {name for lacks in lacking.values() for name in lacks} | _lacking(layout, LAUNCH, names)
-    primaries = {name for name in wanted if config.plan and config.plan.shared(name)}
-    return [*roles, *_start_launcher(config, layout, primaries, tell, roles)]
+    config: MonitorConfig, layout: Layout, name: str, tell: Callable[[str, News], None]
+) -> threading.Thread:
+    """All crews of one backend, on a thread that waits as its run is opened: one that hangs there delays no other.
+
+    The launcher's comes first, as in a job: a role joins the run that it opened. It ends that run after them.
+    """
+    lacking = [writer for writer in layout.writers() if _is_lacking(layout, writer, name)]
+    heard = threading.Event()
+    roles = [_crew(config, writer, name, tell) for writer in lacking]
+    launcher = _launcher(config, layout, name, tell, heard, roles)
+
+    def run() -> None:
+        for crew in launcher:
+            crew.start()
+            heard.wait(OPENING)
+        for crew in roles:
+            crew.start()
+        for crew in (*roles, *launcher):
+            crew.join()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
 
 
 def _join(crews: list[threading.Thread], timeout: float, look: Callable[[], None]) -> None:
-    """Wait for all crews, and look what they do."""
+    """Wait for the crews of all backends, and look what they do."""
     deadline = time.monotonic() + timeout
     for crew in crews:
         while crew.is_alive() and (left := deadline - time.monotonic()) > 0:
@@ -181,35 +197,50 @@ def _fetch(config: MonitorConfig, layout: Layout) -> None:
             mirror.copy()
 
 
-def _lacking(layout: Layout, writer: str, names: list[str]) -> set[str]:
-    """The backends that lack something of a writer, and that nobody is carrying it to."""
-    return {name for name in names if is_left(layout, name, writer) and not is_carried(layout, name, writer)}
+def _is_lacking(layout: Layout, writer: str, name: str) -> bool:
+    """Whether a backend lacks something of a writer, and nobody is carrying it there."""
+    return is_left(layout, name, writer) and not is_carried(layout, name, writer)
 
 
-def _start_launcher(
+def _launcher(
     config: MonitorConfig,
     layout: Layout,
-    names: set[str],
+    name: str,
     tell: Callable[[str, News], None],
-    roles: list[threading.Thread],
+    heard: threading.Event,
+    roles: Sequence[threading.Thread],
 ) -> list[threading.Thread]:
-    """The primary runs are a live launcher's, if there is one."""
+    """The launcher's crew, where a shared run lacks something; a live launcher has its own.
+
+    `heard` is set once the run is open, or the backend has said why it is not.
+    """
     place = newest(layout.journal(LAUNCH))
-    free = {name for name in names if not is_carried(layout, name, LAUNCH)}
-    if not free or (place is not None and place.is_live()):
+    is_live = place is not None and place.is_live()
+    is_shared = config.plan is not None and config.plan.shared(name)
+    is_wanted = bool(roles) or _is_lacking(layout, LAUNCH, name)
+    if is_live or not is_shared or not is_wanted or is_carried(layout, name, LAUNCH):
         return []
-    return [_start(config, LAUNCH, free, tell, lambda: any(role.is_alive() for role in roles))]
+
+    def hear(writer: str, news: News) -> None:
+        if news.kind != "warning":
+            heard.set()
+        tell(writer, news)
+
+    return [_crew(config, LAUNCH, name, hear, lambda: any(map(_is_at_work, roles)))]
 
 
-def _start(
+def _is_at_work(role: threading.Thread) -> bool:
+    """Whether it has yet to end, or even to start: the launcher's starts before it."""
+    return role.ident is None or role.is_alive()
+
+
+def _crew(
     config: MonitorConfig,
     writer: str,
-    names: set[str],
+    name: str,
     tell: Callable[[str, News], None],
     others: Callable[[], bool] = lambda: False,
 ) -> threading.Thread:
-    plans = [plan for plan in (config.plan.backends if config.plan else ()) if plan.backend in names]
+    plans = [plan for plan in (config.plan.backends if config.plan else ()) if plan.backend == name]
     crew = Crew(config, writer, plans, lambda news: tell(writer, news), others)
-    thread = threading.Thread(target=crew.run, daemon=True)
-    thread.start()
-    return thread
+    return threading.Thread(target=crew.run, daemon=True)

@@ -25,7 +25,7 @@ from rolecall import (
     launch,
     open_monitor,
 )
-from rolecall.deliver import deliver
+from rolecall.deliver import Listener, deliver
 from rolecall.delivery import undelivered
 from rolecall.frames import encode, first_frame
 from rolecall.history import read_history, read_rows
@@ -639,6 +639,29 @@ def test_what_a_courier_could_not_close_is_closed_by_deliver(
     late = server.lines()[before:]
     assert [line["closed"] for line in late if line.get("by") is None and "closed" in line] == ["finished"]
     assert set(server.seqs("trainer")) == {(1, seq) for seq in range(1, 11)}
+
+
+def test_deliver_opens_the_run_before_roles_join_it_and_a_dead_backend_delays_no_other(
+    make_config: MakeConfig, server: LinesServer, wait_until: Callable[..., None]
+) -> None:
+    """The launcher's run of `lines` hangs as it is opened: no role tries to join it, and `console` has its rows."""
+    args = {"lines": {"path": server.path}}
+    with launch(make_config(monitor_type=["lines", "console"], monitor_args=args)) as job:
+        log_some(job.config, "trainer")
+    shutil.rmtree(job.config.monitor_dir / "delivery")
+    heard: list[tuple[str, str, str]] = []
+    listener = Listener(lambda writer, news: heard.append((writer, news.backend, news.kind)))
+    server.fail("hang")
+    try:
+        left = deliver(job.config.monitor_dir, None, args, timeout=1.0, listener=listener)
+    finally:
+        server.mend("hang")
+    assert [(one.backend, one.writer, one.rows) for one in left] == [("lines", "trainer", 10)]
+    assert ("trainer", "console", "ended") in heard
+    assert not [kind for writer, backend, kind in heard if (writer, backend) == ("trainer", "lines")]
+    wait_until(lambda: ("@launch", "lines", "ended") in heard)
+    told = [(writer, kind) for writer, backend, kind in heard if backend == "lines"]
+    assert told == [("@launch", "opened"), ("trainer", "opened"), ("trainer", "ended"), ("@launch", "ended")]
 
 
 def make_dead(folder: Path) -> None:
