@@ -41,21 +41,40 @@ class Placement:
 
     def __init__(self, declares_axes: bool) -> None:
         self._declares_axes = declares_axes
-        self._keys: dict[str, dict[str, str]] = {}
+        self._keys: dict[str, _Keys] = {}
 
     def place(self, row: Row) -> Row:
-        """The row as it stands in the shared run."""
-        keys = self._keys.setdefault(row.writer, {})
-        metrics = {
-            keys.get(key) or self._add(keys, row.writer, key): value for key, value in row.metrics.items()
-        }
+        """The row as it stands in the shared run. All fields are named here: `replace` takes twice as long."""
+        keys = self._keys.get(row.writer)
+        if keys is None:
+            keys = self._keys[row.writer] = _Keys(row.writer)
+        metrics = {keys[key]: value for key, value in row.metrics.items()}
         if self._declares_axes:
-            metrics[axis_of(row.writer)] = row.step
+            metrics[keys.axis] = row.step
         table = row.table and replace(row.table, name=f"{row.writer}/{row.table.name}")
-        return replace(row, metrics=metrics, table=table)
+        return Row(
+            writer=row.writer,
+            session=row.session,
+            seq=row.seq,
+            step=row.step,
+            time=row.time,
+            metrics=metrics,
+            table=table,
+            commit=row.commit,
+        )
 
-    def _add(self, keys: dict[str, str], writer: str, key: str) -> str:
-        return keys.setdefault(key, f"{writer}/{key}")
+
+class _Keys(dict[str, str]):
+    """A writer's keys as they stand in the shared run, each made when it is first asked for."""
+
+    def __init__(self, writer: str) -> None:
+        super().__init__()
+        self.axis = axis_of(writer)
+        self._writer = writer
+
+    def __missing__(self, key: str) -> str:
+        placed = self[key] = f"{self._writer}/{key}"
+        return placed
 
 
 class AxisBook:

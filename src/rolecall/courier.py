@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel
@@ -253,7 +253,7 @@ class Courier:
         placed = [self._placement.place(row) for row in rows]
         if self._backend.declares_axes:
             for writer, group in groupby(placed, key=lambda row: row.writer):
-                self._book.publish(writer, dict.fromkeys(key for row in group for key in row.metrics))
+                self._book.publish(writer, dict.fromkeys(chain.from_iterable(row.metrics for row in group)))
             self._declare(run)
         return placed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,16 @@ def test_keys_get_the_writers_prefix_and_a_row_its_axis() -> None:
         metrics={"explorer/0/reward/mean": 0.5, "explorer/0/n": 3, "explorer/0/step": 7}, commit=True
     )
     assert axis_of("explorer/0") == "explorer/0/step"
+
+
+def test_all_else_of_a_row_stays_as_it_is() -> None:
+    """Each field has a value that no other has, and that is not its default."""
+    given = Row(writer="trainer", session=2, seq=3, step=4, time=5.0, metrics={"loss": 0.5}, commit=True)
+    placed = Placement(declares_axes=False).place(given)
+    changed = {
+        field.name for field in fields(Row) if getattr(placed, field.name) != getattr(given, field.name)
+    }
+    assert changed == {"metrics"}
 
 
 def test_where_no_axes_are_declared_a_row_has_none() -> None:

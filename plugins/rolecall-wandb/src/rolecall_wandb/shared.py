@@ -65,12 +65,13 @@ class SharedRun:
     def log(self, rows: Sequence[Row]) -> None:
         """See `rolecall.Run`."""
         self._rejoin_if_ended()
+        self._expect()
         for row in rows:
             try:
                 self._run.log({**row.metrics, "_timestamp": row.time})
             except Exception as error:
                 raise self._lost(f"wandb's SDK does not take rows any more: {error!r}") from error
-            self._take(row)
+            self._handed[row.writer] = (row.session, row.seq)
         self._show_progress()
 
     def log_table(self, row: Row) -> None:
@@ -84,7 +85,8 @@ class SharedRun:
             self._watch.look()  # a server that is away is not the table's fault
             self._tables.fail(row, error)
             raise self._lost(f"wandb did not take a table: {error!r}") from error
-        self._take(row)
+        self._expect()
+        self._handed[row.writer] = (row.session, row.seq)
         self._show_progress()
 
     def define(self, axes: Mapping[str, str]) -> None:
@@ -164,10 +166,10 @@ class SharedRun:
             self.merge_config(self._configs)
             self._watch.moved()
 
-    def _take(self, row: Row) -> None:
+    def _expect(self) -> None:
+        """Have the server's time for what comes now run from here, if nothing was under way."""
         if not self._is_waiting():
             self._watch.moved()
-        self._handed[row.writer] = (row.session, row.seq)
 
     def _show_progress(self) -> None:
         """Also said again while it has not arrived: 0.19 sends a summary only when something else comes up."""
