@@ -136,11 +136,12 @@ def read_frames(path: Path, offset: int = 0, limit: int = 1 << 20) -> Iterator[F
     """
     found = False
     while not found and (data := whole_lines(path, offset, limit)):
-        for line, start in _lines(data, offset):
+        for line in data.split(b"\n")[:-1]:
             if line:
                 found = True
-                yield from _decode(path, line, start)
-        offset += len(data)
+                one = _decode(path, line, offset)
+                yield from (one,) if isinstance(one, Frame) else _apart(path, line, one)
+            offset += len(line) + 1
 
 
 def whole_lines(path: Path, offset: int = 0, limit: int = 1 << 20) -> bytes:
@@ -231,20 +232,13 @@ def _stored_by_now(file: BinaryIO, offset: int, limit: int) -> bytes:
     return lines[:begin] if is_last and b"\0" in lines[begin:] else lines
 
 
-def _lines(data: bytes, offset: int) -> Iterator[tuple[bytes, int]]:
-    for line in data.split(b"\n")[:-1]:
-        yield line, offset
-        offset += len(line) + 1
-
-
-def _decode(path: Path, line: bytes, start: int) -> Iterator[Frame | Damage]:
-    """What one line holds: a frame, damage, or two frames (or damage and one) without the newline between them."""
-    found = _decode_one(path, line, start)
-    if isinstance(found, Damage) and (cut := _inner_beginning(path, line)):
-        yield _decode_one(path, line[: cut - 1], start)
-        yield _decode_one(path, line[cut:], start + cut)
+def _apart(path: Path, line: bytes, damage: Damage) -> Iterator[Frame | Damage]:
+    """What a damaged line holds: damage, or two frames (or damage and one) without the newline between them."""
+    if cut := _inner_beginning(path, line):
+        yield _decode(path, line[: cut - 1], damage.offset)
+        yield _decode(path, line[cut:], damage.offset + cut)
     else:
-        yield found
+        yield damage
 
 
 def _inner_beginning(path: Path, line: bytes) -> int | None:
@@ -253,10 +247,10 @@ def _inner_beginning(path: Path, line: bytes) -> int | None:
     No sound line holds another: JSON escapes the quotes within its texts, so from inside a text on they never match.
     """
     places = (match.start() for match in islice(_BEGINNING.finditer(line, 1), _MOST_BEGINNINGS))
-    return next((at for at in places if isinstance(_decode_one(path, line[at:], at), Frame)), None)
+    return next((at for at in places if isinstance(_decode(path, line[at:], at), Frame)), None)
 
 
-def _decode_one(path: Path, line: bytes, start: int) -> Frame | Damage:
+def _decode(path: Path, line: bytes, start: int) -> Frame | Damage:
     end = start + len(line) + 1
     checksum, mark, payload = line[:8], line[8:9], line[9:]
     if checksum != b"%08x" % crc32(payload):

@@ -43,7 +43,7 @@ from rolecall.backend import Cell, Metrics, Row, Status, Table
 from rolecall.claims import Session
 from rolecall.files import open_own, open_regular, put_back, put_whole, write_whole
 from rolecall.frames import Damage, Frame, encode, read_frames
-from rolecall.packed import Forms, Unpacked, Unpacker
+from rolecall.packed import Forms, Unpacker
 from rolecall.room import Room
 
 __all__ = ["End", "Entry", "JournalWriter", "Place", "read_journal", "read_to_end"]
@@ -315,7 +315,9 @@ def _interpret(writer: str, session: Session, frame: Frame, unpacker: Unpacker) 
     """What a sound frame means; one that means nothing is damage too."""
     try:
         if isinstance(body := frame.value.get("packed"), bytes):
-            return _unpacked(writer, session, unpacker.unpack(body))
+            seq, step, stamp, metrics = unpacker.unpack(body)
+            number, when = session.number, _time(stamp)
+            return Row(writer=writer, session=number, seq=seq, step=step, time=when, metrics=metrics)
         if "end" in frame.value:
             return End(_status(frame.value["end"]))
         return _row(writer, session, frame.value)
@@ -340,17 +342,6 @@ def _row(writer: str, session: Session, value: Mapping[str, Any]) -> Row:
         commit=bool(value.get("c", False)),
     )
     return replace(row, table=_table(session.path, value["table"])) if "table" in value else row
-
-
-def _unpacked(writer: str, session: Session, row: Unpacked) -> Row:
-    return Row(
-        writer=writer,
-        session=session.number,
-        seq=row.seq,
-        step=row.step,
-        time=_time(row.time),
-        metrics=row.metrics,
-    )
 
 
 def _whole(value: object) -> int:

@@ -22,9 +22,11 @@ from zlib import crc32
 from rolecall.backend import Metrics
 from rolecall.frames import encode_packed
 
-__all__ = ["Form", "Forms", "Unpacked", "Unpacker"]
+__all__ = ["Form", "Forms", "Unpacker"]
 
-_HEAD = struct.Struct("<qqdqqI")
+_CHANGES = struct.Struct("<qqd")
+_NAMES = struct.Struct("<qqI")
+_NAMED = slice(_CHANGES.size, _CHANGES.size + _NAMES.size)
 _MOST = 1 << 18
 """Keys of all the forms that are remembered; beyond that, rows are seen with new eyes."""
 _LETTERS = {float: "d", int: "q"}
@@ -96,16 +98,6 @@ class Forms:
         return self._keys <= _MOST
 
 
-@dataclass(frozen=True, slots=True)
-class Unpacked:
-    """What a packed row says."""
-
-    seq: int
-    step: int
-    time: float
-    metrics: dict[str, int | float]
-
-
 class Unpacker:
     """Reads packed rows of one file, and each row that they name once.
 
@@ -115,38 +107,41 @@ class Unpacker:
 
     def __init__(self, row_at: Callable[[int], Metrics | None]) -> None:
         self._row_at = row_at
-        self._forms: dict[tuple[int, int, int], tuple[tuple[str, ...], struct.Struct]] = {}
+        self._forms: dict[bytes, tuple[tuple[str, ...], struct.Struct]] = {}
 
-    def unpack(self, body: bytes) -> Unpacked:
-        """What a packed row says.
+    def unpack(self, body: bytes) -> tuple[int, int, float, dict[str, int | float]]:
+        """The number, step, time and metrics of a packed row.
 
         Raises:
-            ValueError: nothing, or the rows that it names are not those that it was made after.
+            ValueError: it has none, or the rows that it names are not those that it was made after.
         """
+        named = body[_NAMED]
         try:
-            seq, step, time, *named = _HEAD.unpack_from(body)
-            keys, form = self._form(*named)
-            values = form.unpack(body[_HEAD.size :])
+            keys, form = self._forms.get(named) or self._form(named)
+            seq, step, time, *values = form.unpack(body)
         except struct.error:
             raise ValueError("it is packed, and not as long as it says") from None
-        return Unpacked(seq, step, time, dict(zip(keys, values, strict=True)))
+        return seq, step, time, dict(zip(keys, values, strict=True))
 
-    def _form(self, first: int, second: int, crc: int) -> tuple[tuple[str, ...], struct.Struct]:
-        form = self._forms.get((first, second, crc)) or self._read(first, crc) or self._read(second, crc)
+    def _form(self, named: bytes) -> tuple[tuple[str, ...], struct.Struct]:
+        first, second, crc = _NAMES.unpack(named)
+        form = self._read(first, crc) or self._read(second, crc)
         if form is None:
             raise ValueError("it is packed, and the rows that it names are not there")
-        self._forms[first, second, crc] = form
+        self._forms[named] = form
         return form
 
     def _read(self, place: int, crc: int) -> tuple[tuple[str, ...], struct.Struct] | None:
         metrics = self._row_at(place) or {}
         keys, letters = tuple(metrics), _letters(metrics)
-        return (keys, struct.Struct(f"<{letters}")) if keys and _crc(keys, letters) == crc else None
+        if not keys or _crc(keys, letters) != crc:
+            return None
+        return keys, struct.Struct(f"{_CHANGES.format}{_NAMES.size}x{letters}")
 
 
 def _form(metrics: Metrics, first: int, second: int) -> Form:
     names, letters = tuple(metrics), _letters(metrics)
-    pack = struct.Struct(f"{_HEAD.format}{letters}").pack
+    pack = struct.Struct(f"{_CHANGES.format}{_NAMES.format[1:]}{letters}").pack
     return Form(names, [*map(type, metrics.values())], first, second, _crc(names, letters), pack)
 
 
