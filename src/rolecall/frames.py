@@ -41,6 +41,7 @@ __all__ = [
     "Frame",
     "append_frame",
     "count_lines",
+    "decode_line",
     "encode",
     "encode_packed",
     "end_of_lines",
@@ -50,7 +51,7 @@ __all__ = [
     "whole_lines",
 ]
 
-_TAIL = 1 << 16
+_TAIL = 1 << 18
 _PIECE = 1 << 20
 _BEGINNING = re.compile(rb"[0-9a-f]{8}(?: \{|=)")
 _MOST_BEGINNINGS = 8
@@ -139,7 +140,7 @@ def read_frames(path: Path, offset: int = 0, limit: int = 1 << 20) -> Iterator[F
         for line in data.split(b"\n")[:-1]:
             if line:
                 found = True
-                one = _decode(path, line, offset)
+                one = decode_line(path, line, offset)
                 yield from (one,) if isinstance(one, Frame) else _apart(path, line, one)
             offset += len(line) + 1
 
@@ -156,7 +157,7 @@ def whole_lines(path: Path, offset: int = 0, limit: int = 1 << 20) -> bytes:
         if os.fstat(file.fileno()).st_size <= offset:
             return b""
         lines = _lines_at(file, offset, limit)
-        return lines if b"\0" not in lines else _stored_by_now(file, offset, limit)
+        return lines if b"\0" not in lines else _stored_by_now(file, offset, len(lines))
 
 
 def end_of_lines(path: Path) -> int:
@@ -220,23 +221,23 @@ def _lines_at(file: BinaryIO, offset: int, limit: int) -> bytes:
     return data[: data.rfind(b"\n") + 1]
 
 
-def _stored_by_now(file: BinaryIO, offset: int, limit: int) -> bytes:
-    """Lines of which some were only stored in part when they were read first.
+def _stored_by_now(file: BinaryIO, offset: int, length: int) -> bytes:
+    """Lines of so many bytes, of which some were only stored in part when they were read first.
 
-    The kernel reads page by page, so a line may be seen before the one in front of it; a second look sees both. Null
-    bytes that are there again are damage, but for those of the last line of all, which is being stored.
+    The kernel reads page by page, so a line may be seen before the one in front of it. All but the last were whole when
+    the last was seen, and it was if another is seen behind it: then null bytes that are there again are damage.
     """
-    lines = _lines_at(file, offset, limit)
+    is_last = os.pread(file.fileno(), 1, offset + length) in (b"", b"\0")
+    lines = os.pread(file.fileno(), length, offset)
     begin = lines.rfind(b"\n", 0, -1) + 1
-    is_last = os.pread(file.fileno(), 1, offset + len(lines)) in (b"", b"\0")
     return lines[:begin] if is_last and b"\0" in lines[begin:] else lines
 
 
 def _apart(path: Path, line: bytes, damage: Damage) -> Iterator[Frame | Damage]:
     """What a damaged line holds: damage, or two frames (or damage and one) without the newline between them."""
     if cut := _inner_beginning(path, line):
-        yield _decode(path, line[: cut - 1], damage.offset)
-        yield _decode(path, line[cut:], damage.offset + cut)
+        yield decode_line(path, line[: cut - 1], damage.offset)
+        yield decode_line(path, line[cut:], damage.offset + cut)
     else:
         yield damage
 
@@ -247,10 +248,11 @@ def _inner_beginning(path: Path, line: bytes) -> int | None:
     No sound line holds another: JSON escapes the quotes within its texts, so from inside a text on they never match.
     """
     places = (match.start() for match in islice(_BEGINNING.finditer(line, 1), _MOST_BEGINNINGS))
-    return next((at for at in places if isinstance(_decode(path, line[at:], at), Frame)), None)
+    return next((at for at in places if isinstance(decode_line(path, line[at:], at), Frame)), None)
 
 
-def _decode(path: Path, line: bytes, start: int) -> Frame | Damage:
+def decode_line(path: Path, line: bytes, start: int) -> Frame | Damage:
+    """What one line, without its newline, holds; where it stands is told in what is wrong with it."""
     end = start + len(line) + 1
     checksum, mark, payload = line[:8], line[8:9], line[9:]
     if checksum != b"%08x" % crc32(payload):

@@ -34,6 +34,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,7 @@ from typing import Any, TypeVar
 from rolecall.backend import Cell, Metrics, Row, Status, Table
 from rolecall.claims import Session
 from rolecall.files import open_own, open_regular, put_back, put_whole, write_whole
-from rolecall.frames import Damage, Frame, encode, read_frames
+from rolecall.frames import Damage, Frame, decode_line, encode, read_frames
 from rolecall.packed import Forms, Unpacker
 from rolecall.room import Room
 
@@ -105,6 +106,7 @@ class JournalWriter:
         self.rows = 0
         self._torn = b""
         self._looked = 0.0
+        self._least = 0
         self._lock = threading.RLock()
         self._forms = Forms()
         self._descriptor = open_own(session.path)
@@ -141,8 +143,9 @@ class JournalWriter:
         if not commit and type(metrics) is dict and self.repeat(step, metrics):
             return
         with self._lock:
-            make = partial(_frame, {"c": True} if commit else {})
-            self._learn(metrics, self._append(make, self._date(), step, metrics))
+            line = self._append(partial(_frame, {"c": True} if commit else {}), self._date(), step, metrics)
+            if not commit:
+                self._learn(line)
 
     def append_table(self, step: int, table: Table) -> None:
         """Record one table; errors as in `append`."""
@@ -155,7 +158,8 @@ class JournalWriter:
         with self._lock:
             if self._descriptor >= 0:
                 try:
-                    self._unmap()
+                    with suppress(OSError):  # or there would be no word of the end
+                        self._unmap()
                     write_whole(self._descriptor, self._torn + encode({"end": status, "t": time.time()}))
                 finally:
                     self.abandon()
@@ -215,12 +219,14 @@ class JournalWriter:
                 raise
             return line
 
-    def _learn(self, metrics: Metrics, line: bytes) -> None:
-        """Rows like this one may be packed, if it is still the last, and so stands where it seems to."""
-        end = os.fstat(self._descriptor).st_size if self._room is None else self._room.end
-        place = end - len(line)
-        if os.pread(self._descriptor, len(line), place) == line:
-            self._forms.learn(metrics, place)
+    def _learn(self, line: bytes) -> None:
+        """Rows like this one may be packed, if it stands where it seems to, by what a reader finds there."""
+        with suppress(OSError, TypeError, ValueError):  # it is recorded, whatever comes of this
+            end = os.fstat(self._descriptor).st_size if self._room is None else self._room.end
+            place = end - len(line)
+            found = decode_line(self.session.path, os.pread(self._descriptor, len(line), place)[:-1], place)
+            if isinstance(found, Frame) and "m" in found.value:
+                self._forms.learn(_metrics(found.value["m"]), place)
 
     def _extend(self, room: Room, size: int) -> None:
         with self._lock:
@@ -231,16 +237,23 @@ class JournalWriter:
         """Write from now on, behind the last line."""
         room, self._room = self._room, None
         if room is not None:
+            self._torn = b"!\n"  # as long as there may be null bytes behind the last line
             room.give_back(self._descriptor)
+            self._torn = b""
 
     def _look(self, now: float) -> None:
         """Whether the file is still there, and whole: what is put into a removed one is lost."""
         with self._lock:
+            least = self._least if self._room is None else self._room.window.limit
             found = os.fstat(self._descriptor)
             if found.st_nlink == 0:
                 self._put_back()
+            elif found.st_size < least:
+                self._begin_anew()
             if self._room is not None:
-                self._look_at_room(self._room, found.st_size)
+                # A store changes no time of the file, by which another host tells whether this process lives.
+                os.utime(self._descriptor)
+            self._least = os.fstat(self._descriptor).st_size
             self._looked = now
 
     def _put_back(self) -> None:
@@ -249,15 +262,15 @@ class JournalWriter:
         put_back(self._descriptor, self.session.path)
         logger.warning("%s was removed while it was written; all of it was put back", self.session.path)
 
-    def _look_at_room(self, room: Room, size: int) -> None:
-        if room.is_cut(size):
-            logger.warning("%s was cut short; what was cut off is lost", self.session.path)
-            room.close()
-            os.write(self._descriptor, b"\n")  # behind what may be half a line
+    def _begin_anew(self) -> None:
+        """Behind what is left of the file, which may be half a line."""
+        logger.warning("%s was cut short; what was cut off is lost", self.session.path)
+        if self._room is not None:
+            self._room.close()
+        os.write(self._descriptor, b"\n")
+        self._forms = Forms()
+        if self._room is not None:
             self._room = Room(self._descriptor)
-            self._forms.forget()
-        # A store changes no time of the file, by which another host tells whether this process lives.
-        os.utime(self._descriptor)
 
     def _place_table(self, table: Table) -> dict[str, Any]:
         content = {"columns": table.columns, "rows": table.rows}
@@ -313,16 +326,24 @@ def _metrics_at(session: Session, offset: int) -> Metrics | None:
 
 def _interpret(writer: str, session: Session, frame: Frame, unpacker: Unpacker) -> Row | End | Damage:
     """What a sound frame means; one that means nothing is damage too."""
+    if isinstance(body := frame.value.get("packed"), bytes):
+        return _packed_row(writer, session, frame, body, unpacker)
     try:
-        if isinstance(body := frame.value.get("packed"), bytes):
-            seq, step, stamp, metrics = unpacker.unpack(body)
-            number, when = session.number, _time(stamp)
-            return Row(writer=writer, session=number, seq=seq, step=step, time=when, metrics=metrics)
         if "end" in frame.value:
             return End(_status(frame.value["end"]))
         return _row(writer, session, frame.value)
     except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         return Damage(session.path, frame.offset, frame.end, f"it is no row: {type(error).__name__}: {error}")
+
+
+def _packed_row(writer: str, session: Session, frame: Frame, body: bytes, unpacker: Unpacker) -> Row | Damage:
+    """Errors of reading the rows that it names are the reader's, as those of reading it are."""
+    try:
+        seq, step, stamp, metrics = unpacker.unpack(body)
+        number, when = session.number, _time(stamp)
+    except (TypeError, ValueError) as error:
+        return Damage(session.path, frame.offset, frame.end, f"it is no row: {type(error).__name__}: {error}")
+    return Row(writer=writer, session=number, seq=seq, step=step, time=when, metrics=metrics)
 
 
 def _status(value: object) -> Status:

@@ -79,7 +79,7 @@ class Forms:
         """A row stands in the file, whole, at this offset."""
         look = (tuple(metrics), tuple(map(type, metrics.values())))
         before = self._seen.pop(look, None)
-        if before is not None:
+        if before is not None and before != place:
             self._known[look] = _form(metrics, before, place)
         elif metrics and look not in self._known and self._has_room(len(metrics)):
             self._seen[look] = place
@@ -92,10 +92,12 @@ class Forms:
         self._keys = 0
 
     def _has_room(self, keys: int) -> bool:
+        if keys > _MOST:
+            return False
         if self._keys + keys > _MOST:
             self.forget()
         self._keys += keys
-        return self._keys <= _MOST
+        return True
 
 
 class Unpacker:

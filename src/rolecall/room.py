@@ -69,17 +69,13 @@ class Room:
         try:
             length = os.fstat(descriptor).st_size - start
             self.window = Window(mmap.mmap(descriptor, length, offset=start), start, start + length)
-        except (OSError, ValueError):  # too many maps; a file that somebody cut short
+        except (OSError, ValueError, OverflowError):  # too many maps; a file that somebody cut short
             return False
         return True
 
     def close(self) -> None:
         """Let nobody store any more before it is extended, perhaps in another file of the same content."""
         self.window = Window(bytearray(), self.end, self.end)
-
-    def is_cut(self, size: int) -> bool:
-        """Whether a file of this size lacks some of the room: somebody cut it short."""
-        return size < self.window.limit
 
     def give_back(self, descriptor: int) -> None:
         """Cut off what was not used; there is no room after that."""

@@ -66,6 +66,9 @@ def open_spool(config: MonitorConfig, writer: str, session: Session) -> Path:
         if config.spool_dir is None:
             _make_private(_root(config))
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(
+            missing_ok=True
+        )  # a process that has mapped what stood there would die if it was cut short
         shutil.copyfile(session.path, path)
     except OSError as error:
         raise DirectoryError(f"spool_dir {_root(config)}: cannot be written: {error.strerror}") from error

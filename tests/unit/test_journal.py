@@ -15,8 +15,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from hypothesis import given, settings
@@ -680,10 +681,9 @@ def test_room_is_made_in_chunks_and_what_was_not_used_is_given_back(session: Ses
 
 @pytest.mark.usefixtures("looking")
 @pytest.mark.parametrize("left", [0, 10, 400, 5000])
-def test_a_journal_that_was_cut_short_while_it_was_mapped_goes_on(
-    session: Session, caplog: pytest.LogCaptureFixture, left: int
+def test_a_journal_that_was_cut_short_while_it_was_written_goes_on(
+    session: Session, journal: JournalWriter, caplog: pytest.LogCaptureFixture, left: int
 ) -> None:
-    journal = JournalWriter(session, mapped=True)
     for step in range(1, 1001):
         journal.append(step, {"loss": 0.5})
     os.truncate(session.path, left)
@@ -781,6 +781,40 @@ def test_only_rows_like_others_are_recorded_unseen(
     assert not journal.repeat(step, metrics)
     assert journal.repeat(-(2**63), {"loss": math.inf})
     assert [(row.step, row.metrics) for row in rows(session)][2:] == [(-(2**63), {"loss": math.inf})]
+
+
+class Told(StrEnum):
+    """Texts that are others in JSON than in Python."""
+
+    LOSS = "loss", "how far off it is"
+
+    def __new__(cls, value: str, told: str) -> Self:
+        made = str.__new__(cls, told)
+        made._value_ = value
+        return made
+
+
+def test_rows_are_packed_by_the_keys_that_a_reader_finds(session: Session, journal: JournalWriter) -> None:
+    for step in range(5):
+        journal.append(step, {Told.LOSS: 0.5})
+    assert [row.metrics for row in rows(session)] == [{"loss": 0.5}] * 5
+
+
+def test_an_error_of_reading_is_no_damage(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = JournalWriter(session)
+    for step in range(5):
+        journal.append(step, {"loss": 0.5})
+    whole = read_journal("explorer", session, 0)
+    found = [next(whole), next(whole)]
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr("rolecall.frames.open_regular", refuse)
+    with pytest.raises(OSError, match="too many"):
+        next(whole)
+    monkeypatch.undo()
+    assert [entry.value for entry in read_all(session)][:2] == [entry.value for entry in found]
 
 
 def test_a_key_that_claims_to_be_another_brings_no_name(session: Session, journal: JournalWriter) -> None:
