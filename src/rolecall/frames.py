@@ -5,9 +5,8 @@ of JSON in UTF-8, and a newline::
 
     a65f2a42 {"n":1,"s":1,"t":1764000000.0,"m":{"loss":0.5}}
 
-or, of a *packed* one (see `rolecall.packed`), an equals sign and the payload as base64::
-
-    f9e27f88 = AwAAAAAAAAADAAAAAAAAAAAAACDHSdpB
+or, of a *packed* one (see `rolecall.packed`), an equals sign and the payload as base64, as in
+`cebcb80c=AwAAAAAAAAADAAAAAAAAAAAAAEAgSdpB`.
 
 Files of frames are only ever appended to, by their owner alone. A reader never writes. It stops before a last
 line that has no newline yet (the owner may be writing it), and takes any other line that does not check for
