@@ -237,7 +237,9 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Mypy, strict, on sources, tests and the files beside them."""
     install(session, "dev", *ALL)
-    session.run("mypy", "noxfile.py", "conftest.py", "src", *[f"{path}/src" for path in PLUGINS])
+    session.run(
+        "mypy", "noxfile.py", "hatch_build.py", "conftest.py", "src", *[f"{path}/src" for path in PLUGINS]
+    )
     # each directory by itself: tests are no package, and two distributions may have one file name
     session.run("mypy", "--explicit-package-bases", "tests")
     session.run("mypy", "benchmarks")

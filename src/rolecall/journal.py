@@ -45,7 +45,8 @@ from rolecall.claims import Session
 from rolecall.files import open_own, open_regular, put_back, put_whole, write_whole
 from rolecall.frames import Damage, Frame, decode_line, encode, read_frames
 from rolecall.packed import Forms, Unpacker
-from rolecall.room import Room
+from rolecall.room import begin_room, extend_room, give_room_back
+from rolecall.store import CompiledStore, PlainStore, Store
 
 __all__ = ["End", "Entry", "JournalWriter", "Place", "read_journal", "read_to_end"]
 
@@ -87,50 +88,46 @@ class Entry:
 class JournalWriter:
     """Appends to one session. Threads may share it: lines stay whole and each thread's rows in order.
 
-    Where lines are stored through a map, threads and signal handlers come to terms without a lock (see `_append`): of
-    those who wait for a lock CPython makes a queue, each in it waiting for the interpreter lock too. What else is done
-    to the file is done under a lock, a reentrant one, so that a signal handler that logs cannot deadlock with the call
-    that it interrupted.
+    Where lines are stored through a map, threads and signal handlers come to terms without a lock (see
+    `rolecall.store`). What else is done to the file is done under a lock, a reentrant one, so that a signal handler
+    that logs cannot deadlock with the call that it interrupted.
 
     Args:
         session: what it appends to.
         mapped: whether lines are stored through a map of the file's end (see `rolecall.room`), or each by a write.
+        make_store: what stores them; compiled, if that was built.
 
     Attributes:
         session: what it appends to.
-        rows: how many rows are recorded.
+        repeat: records a row (step, metrics) of the keys and types of rows that were recorded before, and promises as
+            `append` does. False if it did not, as it is no such row, or for another reason. The row need not have been
+            looked at in any way: types are compared here, and names are taken from the earlier rows.
     """
 
-    def __init__(self, session: Session, mapped: bool = False) -> None:
+    repeat: Callable[[object, object], bool]
+
+    def __init__(
+        self,
+        session: Session,
+        mapped: bool = False,
+        make_store: Callable[[], Store] = CompiledStore or PlainStore,
+    ) -> None:
         self.session = session
-        self.rows = 0
         self._torn = b""
-        self._looked = 0.0
         self._least = 0
         self._lock = threading.RLock()
         self._forms = Forms()
         self._descriptor = open_own(session.path)
-        self._room = Room(self._descriptor) if mapped and _has_interpreter_lock() else None
+        self._mapped = mapped and _has_interpreter_lock()
+        self._store = make_store()
+        begin_room(self._descriptor, self._store)
+        quick = self._mapped and make_store is CompiledStore
+        self.repeat = self._store.repeat if quick else self._repeat
 
-    def repeat(self, step: object, metrics: dict[Any, Any]) -> bool:
-        """Record a row of the keys and types of rows that were recorded before; promises as `append` makes them.
-
-        False if it is no such row: then nothing was recorded. It need not have been looked at in any way: types are
-        compared here, and names are taken from the earlier rows.
-
-        Raises:
-            OSError: it could not be written, and is not in the journal.
-        """
-        now = self._date()
-        values = [*metrics.values()]
-        form = self._forms.find(tuple(metrics), [*map(type, values)])
-        if form is None or type(step) is not int:
-            return False
-        try:
-            self._append(form.frame, now, step, values)
-        except struct.error:  # more than 64 bits
-            return False
-        return True
+    @property
+    def rows(self) -> int:
+        """How many are recorded."""
+        return self._store.rows
 
     def append(self, step: int, metrics: Metrics, commit: bool = False) -> None:
         """Record one row; once this returns, it survives the death of the process.
@@ -140,7 +137,7 @@ class JournalWriter:
         Raises:
             OSError: it could not be written, and is not in the journal.
         """
-        if not commit and type(metrics) is dict and self.repeat(step, metrics):
+        if not commit and (self.repeat(step, metrics) or self._repeat(step, metrics)):
             return
         with self._lock:
             line = self._append(partial(_frame, {"c": True} if commit else {}), self._date(), step, metrics)
@@ -166,48 +163,56 @@ class JournalWriter:
 
     def abandon(self) -> None:
         """Close the file without a word, as a forked child must: the session is its parent's."""
-        descriptor, self._descriptor, self._room = self._descriptor, -1, None
+        descriptor, self._descriptor, self._mapped = self._descriptor, -1, False
+        self._store.close()
         if descriptor >= 0:
             os.close(descriptor)
 
     def _date(self) -> float:
         """The time of a row; once in a while with a look at the file."""
         now = time.time()
-        if not 0.0 <= now - self._looked < LOOK:
+        if not self._store.since <= now < self._store.until:
             self._look(now)
         return now
 
-    def _append(self, make: Make[T], now: float, step: int, content: T) -> bytes:
-        """Number a row, and put it into the file; the line that it is now.
+    def _repeat(self, step: object, metrics: object) -> bool:
+        """What `repeat` promises, in Python."""
+        if type(step) is not int or type(metrics) is not dict:
+            return False
+        now = self._date()
+        metrics = metrics.copy()  # another thread may change it
+        values = [*metrics.values()]
+        form = self._forms.find(tuple(metrics), [*map(type, values)])
+        if form is None:
+            return False
+        try:
+            self._append(form.frame, now, step, values)
+        except struct.error:  # more than 64 bits
+            return False
+        return True
 
-        Another thread, or a signal handler that logs, can come in at every call here, and then takes the number and
-        the place, which are looked at once more. Between that look and the end of the store nobody can: CPython
-        switches and interrupts at calls and jumps back (Python/ceval.c of 3.11, `_CHECK_PERIODIC` in bytecodes.c of
-        3.14), and nothing is made there that could set its garbage collector off.
-        """
-        while (room := self._room) is not None:
-            window, seq, place = room.window, self.rows + 1, room.end
+    def _append(self, make: Make[T], now: float, step: int, content: T) -> bytes:
+        """Number a row, and put it into the file; the line that it is now."""
+        store = self._store
+        while self._mapped:
+            seq = store.rows + 1
             line = make(seq, now, step, content)
-            end = place + len(line)
-            pages, where = window.pages, slice(place - window.start, end - window.start)
-            if end > window.limit:
-                self._extend(room, len(line))
-            elif seq == self.rows + 1 and window is room.window:
-                self.rows = seq
-                room.end = end
-                pages[where] = line
+            if store.put(seq, line):
                 return line
+            if store.end + len(line) > store.limit:
+                self._extend(len(line))
         return self._write(make, now, step, content)
 
     def _write(self, make: Make[T], now: float, step: int, content: T) -> bytes:
         """The same with one write, under the lock; a signal handler finds no way in before the write."""
+        store = self._store
         with self._lock:
             seq, line, data = 0, b"", b""
-            while seq != self.rows + 1:
-                seq = self.rows + 1
+            while seq != store.rows + 1:
+                seq = store.rows + 1
                 line = make(seq, now, step, content)
                 data = self._torn + line
-            self.rows = seq
+            store.rows = seq
             try:
                 # The kernel cuts a write short where the disk, the quota or the file's limit ends.
                 if os.write(self._descriptor, data) < len(data):
@@ -215,62 +220,63 @@ class JournalWriter:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 self._torn = b""
             except OSError:
-                self.rows -= self.rows == seq
+                store.rows -= store.rows == seq
                 raise
             return line
 
     def _learn(self, line: bytes) -> None:
         """Rows like this one may be packed, if it stands where it seems to, by what a reader finds there."""
         with suppress(OSError, TypeError, ValueError):  # it is recorded, whatever comes of this
-            end = os.fstat(self._descriptor).st_size if self._room is None else self._room.end
+            end = self._store.end if self._mapped else os.fstat(self._descriptor).st_size
             place = end - len(line)
             found = decode_line(self.session.path, os.pread(self._descriptor, len(line), place)[:-1], place)
             if isinstance(found, Frame) and "m" in found.value:
-                self._forms.learn(_metrics(found.value["m"]), place)
+                form = self._forms.learn(_metrics(found.value["m"]), place)
+                if form is not None:
+                    self._store.expect(form.names, form.letters, form.named)
 
-    def _extend(self, room: Room, size: int) -> None:
+    def _extend(self, size: int) -> None:
         with self._lock:
-            if self._room is room and not room.extend(self._descriptor, size):
+            if self._mapped and not extend_room(self._descriptor, self._store, size):
                 self._unmap()
 
     def _unmap(self) -> None:
         """Write from now on, behind the last line."""
-        room, self._room = self._room, None
-        if room is not None:
+        if self._mapped:
+            self._mapped = False
+            self.repeat = self._repeat
             self._torn = b"!\n"  # as long as there may be null bytes behind the last line
-            room.give_back(self._descriptor)
+            give_room_back(self._descriptor, self._store)
             self._torn = b""
 
     def _look(self, now: float) -> None:
         """Whether the file is still there, and whole: what is put into a removed one is lost."""
+        store = self._store
         with self._lock:
-            least = self._least if self._room is None else self._room.window.limit
             found = os.fstat(self._descriptor)
             if found.st_nlink == 0:
                 self._put_back()
-            elif found.st_size < least:
+            elif found.st_size < max(self._least, store.limit):
                 self._begin_anew()
-            if self._room is not None:
+            if self._mapped:
                 # A store changes no time of the file, by which another host tells whether this process lives.
                 os.utime(self._descriptor)
-            self._least = os.fstat(self._descriptor).st_size
-            self._looked = now
+            self._least = 0 if self._mapped else os.fstat(self._descriptor).st_size
+            store.since, store.until = now, now + LOOK
 
     def _put_back(self) -> None:
-        if self._room is not None:
-            self._room.close()  # or another thread would go on in the removed file
+        self._store.close()  # or another thread would go on in the removed file
         put_back(self._descriptor, self.session.path)
         logger.warning("%s was removed while it was written; all of it was put back", self.session.path)
 
     def _begin_anew(self) -> None:
         """Behind what is left of the file, which may be half a line."""
         logger.warning("%s was cut short; what was cut off is lost", self.session.path)
-        if self._room is not None:
-            self._room.close()
-        os.write(self._descriptor, b"\n")
+        self._store.close()
+        self._store.forget()
         self._forms = Forms()
-        if self._room is not None:
-            self._room = Room(self._descriptor)
+        os.write(self._descriptor, b"\n")
+        begin_room(self._descriptor, self._store)
 
     def _place_table(self, table: Table) -> dict[str, Any]:
         content = {"columns": table.columns, "rows": table.rows}
@@ -287,8 +293,8 @@ class JournalWriter:
 
 
 def _has_interpreter_lock() -> bool:
-    """Not in a free-threaded build of Python, unless it was told to."""
-    return getattr(sys, "_is_gil_enabled", lambda: True)()
+    """CPython's, which is not in a free-threaded build unless it was told to."""
+    return sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def _frame(more: Mapping[str, Any], seq: int, now: float, step: int, metrics: Metrics) -> bytes:

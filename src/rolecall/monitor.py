@@ -97,7 +97,7 @@ class Monitor:
         if self._raises:
             self._raise_failure()
         try:
-            if commit or type(data) is not dict or not journal.repeat(step, data.copy()):
+            if commit or not journal.repeat(step, data):
                 self._log_new(journal, data, step, commit)
         except OSError as error:
             self._lose(error)

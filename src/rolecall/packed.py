@@ -35,13 +35,20 @@ _Look = tuple[tuple[str, ...], tuple[type, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What rows of the same keys and types have in common."""
+    """What rows of the same keys and types have in common.
+
+    Attributes:
+        names: their keys.
+        kinds: the types of their values.
+        letters: the same, as the letters of `struct`.
+        named: the bytes by which a row names them.
+        pack: a row's number, step, time, `named` and values as bytes.
+    """
 
     names: tuple[str, ...]
     kinds: list[type]
-    first: int
-    second: int
-    crc: int
+    letters: bytes
+    named: bytes
     pack: Callable[..., bytes]
 
     def frame(self, seq: int, now: float, step: int, values: Sequence[float | int]) -> bytes:
@@ -50,7 +57,7 @@ class Form:
         Raises:
             struct.error: the step, or a value, is no number of 64 bits.
         """
-        return encode_packed(self.pack(seq, step, now, self.first, self.second, self.crc, *values))
+        return encode_packed(self.pack(seq, step, now, self.named, *values))
 
 
 class Forms:
@@ -75,14 +82,16 @@ class Forms:
             self._latest[form.names] = form
         return form
 
-    def learn(self, metrics: Metrics, place: int) -> None:
-        """A row stands in the file, whole, at this offset."""
+    def learn(self, metrics: Metrics, place: int) -> Form | None:
+        """A row stands in the file, whole, at this offset; the form of the rows like it, if it is the second."""
         look = (tuple(metrics), tuple(map(type, metrics.values())))
         before = self._seen.pop(look, None)
         if before is not None and before != place:
-            self._known[look] = _form(metrics, before, place)
-        elif metrics and look not in self._known and self._has_room(len(metrics)):
+            self._known[look] = form = _form(metrics, before, place)
+            return form
+        if metrics and look not in self._known and self._has_room(len(metrics)):
             self._seen[look] = place
+        return None
 
     def forget(self) -> None:
         """The file is not what it was."""
@@ -143,8 +152,9 @@ class Unpacker:
 
 def _form(metrics: Metrics, first: int, second: int) -> Form:
     names, letters = tuple(metrics), _letters(metrics)
-    pack = struct.Struct(f"{_CHANGES.format}{_NAMES.format[1:]}{letters}").pack
-    return Form(names, [*map(type, metrics.values())], first, second, _crc(names, letters), pack)
+    named = _NAMES.pack(first, second, _crc(names, letters))
+    pack = struct.Struct(f"{_CHANGES.format}{_NAMES.size}s{letters}").pack
+    return Form(names, [*map(type, metrics.values())], letters.encode("ascii"), named, pack)
 
 
 def _letters(metrics: Metrics) -> str:

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["FILESYSTEMS", "Room"]
+from rolecall.store import Store
+
+__all__ = ["FILESYSTEMS", "begin_room", "extend_room", "give_room_back"]
 
 FILESYSTEMS: Final = frozenset(["ext2", "ext3", "ext4", "tmpfs", "xfs"])
 """Where a map of what has been written cannot fail for want of space."""
@@ -25,59 +26,30 @@ CHUNK: Final = 1 << 17
 """Bytes of room that are made at once: what a killed process leaves behind its last line at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """What is mapped of a file.
+def begin_room(descriptor: int, store: Store) -> None:
+    """Stand at the end of a file that is open to append, without room there."""
+    store.close()
+    store.end = os.fstat(descriptor).st_size
 
-    Attributes:
-        pages: the file's end.
-        start: the offset in the file at which they begin.
-        limit: the offset at which there is no more room.
+
+def extend_room(descriptor: int, store: Store, size: int) -> bool:
+    """Make room for `size` bytes, or less if the disk has less; whether it could be mapped.
+
+    Raises:
+        OSError: the disk is full; what there is of room stays as it is.
     """
+    if store.end + size > os.fstat(descriptor).st_size:
+        os.write(descriptor, bytes(max(CHUNK, size)))
+    start = store.end - store.end % mmap.ALLOCATIONGRANULARITY
+    try:
+        length = os.fstat(descriptor).st_size - start
+        store.open(mmap.mmap(descriptor, length, offset=start), start)
+    except (OSError, ValueError, OverflowError):  # too many maps; a file that somebody cut short
+        return False
+    return True
 
-    pages: mmap.mmap | bytearray
-    start: int
-    limit: int
 
-
-class Room:
-    """Room behind the last line of a file that is open to append.
-
-    Its owner stores `window.pages[end - start : end - start + size]` and moves `end`, if by then nobody else did and
-    the window is the same: it is another whenever there is other room, or none any more.
-
-    Attributes:
-        window: what is mapped.
-        end: the offset behind the last line.
-    """
-
-    __slots__ = ("end", "window")
-
-    def __init__(self, descriptor: int) -> None:
-        self.end = os.fstat(descriptor).st_size
-        self.close()
-
-    def extend(self, descriptor: int, size: int) -> bool:
-        """Make room for `size` bytes, or less if the disk has less; whether it could be mapped.
-
-        Raises:
-            OSError: the disk is full; what there is of room stays as it is.
-        """
-        if self.end + size > os.fstat(descriptor).st_size:
-            os.write(descriptor, bytes(max(CHUNK, size)))
-        start = self.end - self.end % mmap.ALLOCATIONGRANULARITY
-        try:
-            length = os.fstat(descriptor).st_size - start
-            self.window = Window(mmap.mmap(descriptor, length, offset=start), start, start + length)
-        except (OSError, ValueError, OverflowError):  # too many maps; a file that somebody cut short
-            return False
-        return True
-
-    def close(self) -> None:
-        """Let nobody store any more before it is extended, perhaps in another file of the same content."""
-        self.window = Window(bytearray(), self.end, self.end)
-
-    def give_back(self, descriptor: int) -> None:
-        """Cut off what was not used; there is no room after that."""
-        self.close()
-        os.ftruncate(descriptor, min(self.end, os.fstat(descriptor).st_size))
+def give_room_back(descriptor: int, store: Store) -> None:
+    """Cut off what was not used; there is no room after that."""
+    store.close()
+    os.ftruncate(descriptor, min(store.end, os.fstat(descriptor).st_size))

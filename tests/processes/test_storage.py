@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from made_journals import KINDS, make_journal
 
 from rolecall.axes import AxisBook
 from rolecall.backend import Row, Table
 from rolecall.claims import Session, claim, end, newest, sessions
 from rolecall.delivery import Delivery, delivered, undelivered
 from rolecall.frames import Damage
-from rolecall.journal import JournalWriter, Place, read_journal
+from rolecall.journal import Place, read_journal
 from rolecall.layout import Layout
 from rolecall.tail import Mirror, Tail
 
@@ -34,11 +35,12 @@ from rolecall.backend import Table
 from rolecall.claims import Session, claim
 from rolecall.delivery import Delivery
 from rolecall.errors import WriterConflict
-from rolecall.journal import JournalWriter, Place
+from rolecall.journal import Place
 from rolecall.layout import Layout
 from rolecall.tail import Mirror
+from made_journals import make_journal
 folder = Path(sys.argv[1])
-mapped = os.environ.get("MAPPED") == "1"
+kind = os.environ.get("KIND", "written")
 def say(*words):
     print(*words, flush=True)
 def wait_for(path):
@@ -47,11 +49,11 @@ def wait_for(path):
 """
 
 
-@pytest.fixture(params=[False, True], ids=["written", "mapped"])
-def mapped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Both ways in which rows get into a journal, here and in processes that are started."""
-    monkeypatch.setenv("MAPPED", "1" if request.param else "0")
-    return bool(request.param)
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every way in which rows get into a journal, here and in processes that are started."""
+    monkeypatch.setenv("KIND", request.param)
+    return str(request.param)
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def rows(session: Session) -> list[Row]:
 # ------------------------------------------------------------------ journals
 
 LOG_FOR_EVER = """
-journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"), mapped)
+journal = make_journal(claim(folder, {"writer": "explorer"}, "it"), kind)
 table = Table(name="samples", columns=("text",), rows=tuple(("x" * 100,) for _ in range(500)))
 step = 0
 while True:
@@ -123,7 +125,7 @@ while True:
 
 
 @pytest.mark.parametrize("said", [1, 2, 49, 333, 1001])
-@pytest.mark.usefixtures("mapped")
+@pytest.mark.usefixtures("kind")
 def test_a_writer_that_is_killed_loses_no_row_whose_log_returned(
     tmp_path: Path, start: Start, said: int
 ) -> None:
@@ -139,7 +141,7 @@ def test_a_writer_that_is_killed_loses_no_row_whose_log_returned(
     assert all(row.metrics == {"loss": row.step / 7, "tokens": row.step} for row in found if not row.table)
 
 
-@pytest.mark.usefixtures("mapped")
+@pytest.mark.usefixtures("kind")
 def test_a_writer_that_is_killed_again_and_again_is_read_as_one(tmp_path: Path, start: Start) -> None:
     acknowledged = 0
     for count in (20, 1, 60):
@@ -156,12 +158,12 @@ def test_a_writer_that_is_killed_again_and_again_is_read_as_one(tmp_path: Path, 
     assert {session for session, _ in names} == {1, 2, 3}
 
 
-@pytest.mark.usefixtures("mapped")
+@pytest.mark.usefixtures("kind")
 def test_a_journal_is_read_while_another_process_writes_it(
     tmp_path: Path, start: Start, wait_until: Wait
 ) -> None:
     code = """
-journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"), mapped)
+journal = make_journal(claim(folder, {"writer": "explorer"}, "it"), kind)
 say("opened")
 for step in range(1, 5001):
     journal.append(step, {"loss": step / 7})
@@ -185,7 +187,7 @@ journal.end("finished")
 
 FORK = """
 import threading
-journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"), mapped)
+journal = make_journal(claim(folder, {"writer": "explorer"}, "it"), kind)
 stop = threading.Event()
 def log(thread):
     step = 0
@@ -212,7 +214,7 @@ say(journal.rows)
 """
 
 
-@pytest.mark.usefixtures("mapped")
+@pytest.mark.usefixtures("kind")
 def test_a_forked_child_lets_go_of_the_journal_and_its_parent_goes_on(tmp_path: Path, start: Start) -> None:
     parent = start(FORK, tmp_path)
     (count,) = lines(parent, 1)
@@ -228,7 +230,7 @@ def test_a_forked_child_lets_go_of_the_journal_and_its_parent_goes_on(tmp_path: 
 
 
 CUT = """
-journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"), mapped)
+journal = make_journal(claim(folder, {"writer": "explorer"}, "it"), kind)
 for step in range(1, 101):
     journal.append(step, {"loss": step / 7})
 os.truncate(journal.session.path, 0)
@@ -237,10 +239,10 @@ say("alive")
 """
 
 
-def test_who_cuts_a_mapped_journal_short_ends_its_writer(tmp_path: Path, start: Start, mapped: bool) -> None:
+def test_who_cuts_a_mapped_journal_short_ends_its_writer(tmp_path: Path, start: Start, kind: str) -> None:
     """What `journal: written` is there for, and what the documentation of `journal` says."""
     writer = start(CUT, tmp_path)
-    assert writer.wait(30) == (-signal.SIGBUS if mapped else 0)
+    assert writer.wait(30) == (0 if kind == "written" else -signal.SIGBUS)
 
 
 # ------------------------------------------------------------------ claims
@@ -327,10 +329,8 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-def test_on_a_full_disk_rows_fail_and_logging_resumes_when_there_is_room(
-    small_disk: Path, mapped: bool
-) -> None:
-    journal = JournalWriter(claim(small_disk / "explorer", {"writer": "explorer"}, "it"), mapped)
+def test_on_a_full_disk_rows_fail_and_logging_resumes_when_there_is_room(small_disk: Path, kind: str) -> None:
+    journal = make_journal(claim(small_disk / "explorer", {"writer": "explorer"}, "it"), kind)
     returned: list[int] = []
     failed: list[int] = []
 
@@ -409,12 +409,12 @@ while True:
 """
 
 
-def test_a_mirror_that_is_killed_is_taken_up_by_the_next(tmp_path: Path, start: Start, mapped: bool) -> None:
+def test_a_mirror_that_is_killed_is_taken_up_by_the_next(tmp_path: Path, start: Start, kind: str) -> None:
     session = claim(tmp_path / "explorer", {"writer": "explorer"}, "it")
     spool = tmp_path / "node" / "1.jsonl"
     spool.parent.mkdir()
     spool.write_bytes(session.path.read_bytes())
-    journal = JournalWriter(Session(spool, 1), mapped)
+    journal = make_journal(Session(spool, 1), kind)
     table = Table(name="samples", columns=("text",), rows=tuple(("x" * 1000,) for _ in range(1000)))
     for step in range(1, 5):
         mirror = start(MIRROR_FOR_EVER, session.path, spool)

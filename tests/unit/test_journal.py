@@ -22,6 +22,7 @@ from typing import Any, Self
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_journals import KINDS, make_journal
 
 from rolecall.backend import Row, Table
 from rolecall.claims import Session, claim
@@ -41,9 +42,14 @@ def session(tmp_path: Path) -> Session:
     return claim(tmp_path / "explorer", {"writer": "explorer", "config": {"lr": 0.1}}, "it")
 
 
-@pytest.fixture(params=["written", "mapped"])
+@pytest.fixture(params=KINDS)
 def journal(session: Session, request: pytest.FixtureRequest) -> JournalWriter:
-    return JournalWriter(session, mapped=request.param == "mapped")
+    return make_journal(session, request.param)
+
+
+@pytest.fixture(params=KINDS[1:])
+def mapped(session: Session, request: pytest.FixtureRequest) -> JournalWriter:
+    return make_journal(session, request.param)
 
 
 def read_all(session: Session, limit: int = 1 << 20) -> list[Entry]:
@@ -419,9 +425,11 @@ def test_a_journal_is_not_opened_through_a_symlink(session: Session, tmp_path: P
 
 
 @pytest.mark.parametrize("room", range(0, 1200, 7))
-def test_room_that_did_not_fit_costs_the_rows_that_it_was_for(session: Session, room: int) -> None:
+def test_room_that_did_not_fit_costs_the_rows_that_it_was_for(
+    session: Session, mapped: JournalWriter, room: int
+) -> None:
     """What the disk has left is used up to the last row that fits."""
-    journal = JournalWriter(session, mapped=True)
+    journal = mapped
     before = session.path.stat().st_size
     returned = []
     with no_file_longer_than(before + room):
@@ -665,8 +673,10 @@ def test_a_removed_journal_is_looked_for_about_once_a_second(
 # ------------------------------------------------------- room that is mapped
 
 
-def test_room_is_made_in_chunks_and_what_was_not_used_is_given_back(session: Session) -> None:
-    journal = JournalWriter(session, mapped=True)
+def test_room_is_made_in_chunks_and_what_was_not_used_is_given_back(
+    session: Session, mapped: JournalWriter
+) -> None:
+    journal = mapped
     sizes = set()
     for step in range(1, 2001):
         journal.append(step, {"loss": step / 7})
@@ -696,12 +706,12 @@ def test_a_journal_that_was_cut_short_while_it_was_written_goes_on(
 
 
 def test_where_no_more_can_be_mapped_rows_are_written(
-    session: Session, monkeypatch: pytest.MonkeyPatch
+    session: Session, mapped: JournalWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOMEM, "too many maps")
 
-    journal = JournalWriter(session, mapped=True)
+    journal = mapped
     for step in range(1, 3001):
         if step == 500:
             monkeypatch.setattr("rolecall.room.mmap.mmap", refuse)
@@ -712,8 +722,8 @@ def test_where_no_more_can_be_mapped_rows_are_written(
     assert [(row.seq, row.step) for row in rows(session)] == [(step, step) for step in range(1, 3001)]
 
 
-def test_another_host_sees_that_a_role_lives_by_what_it_logs(session: Session) -> None:
-    journal = JournalWriter(session, mapped=True)
+def test_another_host_sees_that_a_role_lives_by_what_it_logs(session: Session, mapped: JournalWriter) -> None:
+    journal = mapped
     journal.append(1, {"loss": 0.5})
     os.utime(session.path, (1, 1))
     deadline = time.monotonic() + 30
@@ -820,7 +830,7 @@ def test_an_error_of_reading_is_no_damage(session: Session, monkeypatch: pytest.
 def test_a_key_that_claims_to_be_another_brings_no_name(session: Session, journal: JournalWriter) -> None:
     for _ in range(2):
         journal.append(0, {"loss": 0.5})
-    assert journal.repeat(1, {Claims("\n"): 0.25})
+    journal.append(1, {Claims("\n"): 0.25})
     (*_, row) = rows(session)
     assert row.metrics == {"loss": 0.25}
     assert [type(key) for key in row.metrics] == [str]

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from made_journals import KINDS, make_journal
 
 from rolecall.backend import Row, Status, Table
 from rolecall.claims import STALE, Owner, Session, claim, this_process
@@ -315,7 +316,7 @@ def test_many_rows_come_in_pieces(folder: Path) -> None:
 # ------------------------------------------------------------------ a journal that is spooled on the node
 
 
-@pytest.fixture(params=["written", "mapped"])
+@pytest.fixture(params=KINDS)
 def spooled(
     folder: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> tuple[JournalWriter, Mirror, Session]:
@@ -324,7 +325,7 @@ def spooled(
     spool = tmp_path / "node" / "1.jsonl"
     spool.parent.mkdir()
     spool.write_bytes(session.path.read_bytes())
-    journal = JournalWriter(Session(spool, 1), mapped=request.param == "mapped")
+    journal = make_journal(Session(spool, 1), request.param)
     return journal, Mirror(spool, session.path), session
 
 

@@ -1,0 +1,405 @@
+/* What `rolecall.store` does, in C: to put the next row into the map of a journal's end.
+
+   A training loop fills the processor's caches between two rows, and code that ran a millisecond ago is cold. The same
+   work in Python touches ten times the memory (docs/performance.md), so this one step of it stands here. Everything
+   else, and this too where it was not built, is Python.
+
+   The interpreter lock is held from the first look at a row to the end of the store, and nothing in between runs
+   Python code or allocates what the garbage collector knows. So no thread and no signal handler can come in. */
+
+#define Py_LIMITED_API 0x030B0000 /* one build for Python 3.11 and all after it */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+#include <structmember.h>
+#include <time.h>
+
+#if PY_BIG_ENDIAN
+#error "rows are packed as they are in memory, little-endian"
+#endif
+
+#define FORMS 16       /* that are tried before Python is asked; a role that logs more kinds of rows in turn is rare */
+#define NAMED 20       /* `first`, `second` and `form` of rolecall.packed */
+#define HEAD (24 + NAMED)
+#define MARKED 9       /* the checksum's digits and `=`, before the payload */
+
+typedef struct {
+    PyObject *names;   /* a tuple of str */
+    PyObject *letters; /* bytes, `d` or `q` for each */
+    char named[NAMED];
+} Form;
+
+typedef struct {
+    PyObject_HEAD
+    Py_buffer pages;   /* no `obj`: closed */
+    long long start, limit, end, rows;
+    double since, until;
+    Form forms[FORMS];
+    int known;
+    char *scratch;     /* a packed row, and behind it its line */
+    size_t room;
+} Store;
+
+/* ------------------------------------------------------------------ a line */
+
+/* CRC-32 as in zlib, four bytes at a time by their eight halves: tables of 512 bytes, where whole bytes take 4 KiB,
+   of which more is to be fetched anew for a row than is gained. */
+static uint32_t checks[8][16];
+
+static void
+fill_checks(void)
+{
+    for (uint32_t half = 0; half < 16; half++) {
+        uint32_t check = half;
+        for (int table = 0; table < 8; table++) {
+            for (int bit = 0; bit < 4; bit++) {
+                check = (check & 1) ? 0xEDB88320u ^ (check >> 1) : check >> 1;
+            }
+            checks[table][half] = check;
+        }
+    }
+}
+
+static uint32_t
+checksum(const char *data, size_t size)
+{
+    uint32_t check = ~0u;
+    for (; size >= 4; size -= 4, data += 4) {
+        uint32_t four;
+        memcpy(&four, data, 4);
+        check ^= four;
+        check = checks[7][check & 15] ^ checks[6][check >> 4 & 15] ^ checks[5][check >> 8 & 15]
+              ^ checks[4][check >> 12 & 15] ^ checks[3][check >> 16 & 15] ^ checks[2][check >> 20 & 15]
+              ^ checks[1][check >> 24 & 15] ^ checks[0][check >> 28];
+    }
+    for (; size > 0; size--, data++) {
+        check ^= (unsigned char)*data;
+        check = checks[1][check & 15] ^ checks[0][check >> 4 & 15] ^ (check >> 8);
+    }
+    return ~check;
+}
+
+static const char base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/* Writes the base64 of some bytes; returns its end. */
+static char *
+put_base64(char *to, const unsigned char *body, size_t size)
+{
+    for (; size >= 3; size -= 3, body += 3) {
+        uint32_t three = (uint32_t)body[0] << 16 | (uint32_t)body[1] << 8 | body[2];
+        *to++ = base64[three >> 18];
+        *to++ = base64[three >> 12 & 63];
+        *to++ = base64[three >> 6 & 63];
+        *to++ = base64[three & 63];
+    }
+    if (size > 0) {
+        uint32_t rest = (uint32_t)body[0] << 16 | (size == 2 ? (uint32_t)body[1] << 8 : 0);
+        *to++ = base64[rest >> 18];
+        *to++ = base64[rest >> 12 & 63];
+        *to++ = size == 2 ? base64[rest >> 6 & 63] : '=';
+        *to++ = '=';
+    }
+    return to;
+}
+
+/* The frame of a packed row, as `rolecall.frames.encode_packed` makes it; its length. */
+static size_t
+put_frame(char *line, const char *body, size_t size)
+{
+    char *payload = line + MARKED, *end = put_base64(payload, (const unsigned char *)body, size);
+    uint32_t check = checksum(payload, end - payload);
+    for (int digit = 0; digit < 8; digit++) {
+        line[digit] = "0123456789abcdef"[check >> (28 - 4 * digit) & 15];
+    }
+    line[8] = '=';
+    *end++ = '\n';
+    return end - line;
+}
+
+/* ------------------------------------------------------------------- forms */
+
+static int
+is_same_name(PyObject *one, PyObject *other)
+{
+    if (one == other) {
+        return 1;
+    }
+    if (!PyUnicode_CheckExact(one)) {
+        return 0; /* its comparison may be anything */
+    }
+    int differs = PyUnicode_Compare(one, other);
+    if (differs == -1 && PyErr_Occurred()) {
+        PyErr_Clear();
+    }
+    return differs == 0;
+}
+
+/* Writes a value as it is in memory; 0 if it is not of the kind. */
+static int
+put_value(char *to, PyObject *value, char letter)
+{
+    if (letter == 'd') {
+        if (!PyFloat_CheckExact(value)) {
+            return 0;
+        }
+        double number = PyFloat_AsDouble(value);
+        memcpy(to, &number, 8);
+        return 1;
+    }
+    int beyond;
+    if (!PyLong_CheckExact(value)) {
+        return 0;
+    }
+    long long number = PyLong_AsLongLongAndOverflow(value, &beyond);
+    memcpy(to, &number, 8);
+    return beyond == 0;
+}
+
+/* Writes all values, if the row has this form. */
+static int
+put_values(char *to, PyObject *data, const Form *form)
+{
+    Py_ssize_t at = 0, position = 0, count = PyTuple_Size(form->names);
+    PyObject *name, *value;
+    const char *letters = PyBytes_AsString(form->letters);
+    if (PyDict_Size(data) != count) {
+        return 0;
+    }
+    while (PyDict_Next(data, &position, &name, &value)) {
+        if (at == count || !is_same_name(name, PyTuple_GetItem(form->names, at))
+            || !put_value(to + 8 * at, value, letters[at])) {
+            return 0;
+        }
+        at++;
+    }
+    return at == count;
+}
+
+static void
+drop_form(Form *form)
+{
+    Py_CLEAR(form->names);
+    Py_CLEAR(form->letters);
+}
+
+/* The form of a row, whose values are then in the scratch; it comes first from now on. */
+static const Form *
+find_form(Store *self, PyObject *data)
+{
+    for (int at = 0; at < self->known; at++) {
+        if (put_values(self->scratch + HEAD, data, &self->forms[at])) {
+            Form found = self->forms[at];
+            memmove(self->forms + 1, self->forms, at * sizeof(Form));
+            self->forms[0] = found;
+            return self->forms;
+        }
+    }
+    return NULL;
+}
+
+/* ------------------------------------------------------------------- Store */
+
+static int
+is_open(const Store *self)
+{
+    return self->pages.obj != NULL;
+}
+
+/* Puts a line behind the last one, if there is room. */
+static int
+store(Store *self, const char *line, size_t size)
+{
+    if (!is_open(self) || self->end < self->start || self->limit - self->end < (long long)size) {
+        return 0;
+    }
+    self->rows++;
+    memcpy((char *)self->pages.buf + (self->end - self->start), line, size);
+    self->end += size;
+    return 1;
+}
+
+static PyObject *
+Store_put(Store *self, PyObject *const *args, Py_ssize_t count)
+{
+    char *line;
+    Py_ssize_t size;
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "put takes a number and a line");
+        return NULL;
+    }
+    long long seq = PyLong_AsLongLong(args[0]);
+    if ((seq == -1 && PyErr_Occurred()) || PyBytes_AsStringAndSize(args[1], &line, &size) < 0) {
+        return NULL;
+    }
+    return PyBool_FromLong(seq == self->rows + 1 && store(self, line, size));
+}
+
+static PyObject *
+Store_repeat(Store *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "repeat takes a step and metrics");
+        return NULL;
+    }
+    struct timespec clock;
+    int beyond = 0;
+    if (!is_open(self) || !PyLong_CheckExact(args[0]) || !PyDict_CheckExact(args[1])
+        || clock_gettime(CLOCK_REALTIME, &clock) != 0) {
+        Py_RETURN_FALSE;
+    }
+    long long seq = self->rows + 1, step = PyLong_AsLongLongAndOverflow(args[0], &beyond);
+    double now = (double)clock.tv_sec + 1e-9 * (double)clock.tv_nsec;
+    const Form *form;
+    if (beyond || !(self->since <= now && now < self->until) || !(form = find_form(self, args[1]))) {
+        Py_RETURN_FALSE;
+    }
+    char *body = self->scratch;
+    size_t size = HEAD + 8 * PyTuple_Size(form->names);
+    memcpy(body, &seq, 8);
+    memcpy(body + 8, &step, 8);
+    memcpy(body + 16, &now, 8);
+    memcpy(body + 24, form->named, NAMED);
+    return PyBool_FromLong(store(self, body + size, put_frame(body + size, body, size)));
+}
+
+static PyObject *
+Store_expect(Store *self, PyObject *args)
+{
+    PyObject *names, *letters, *named;
+    if (!PyArg_ParseTuple(args, "O!O!O!:expect", &PyTuple_Type, &names, &PyBytes_Type, &letters, &PyBytes_Type,
+                          &named)) {
+        return NULL;
+    }
+    size_t count = PyTuple_Size(names), size = HEAD + 8 * count;
+    size_t needed = size + MARKED + (size + 2) / 3 * 4 + 1;
+    if (PyBytes_Size(letters) != (Py_ssize_t)count || PyBytes_Size(named) != NAMED) {
+        PyErr_SetString(PyExc_ValueError, "a form has a letter for each name, and the 20 bytes by which it is named");
+        return NULL;
+    }
+    if (needed > self->room) {
+        char *larger = PyMem_Realloc(self->scratch, needed);
+        if (larger == NULL) {
+            return PyErr_NoMemory();
+        }
+        self->scratch = larger;
+        self->room = needed;
+    }
+    if (self->known == FORMS) {
+        drop_form(&self->forms[--self->known]);
+    }
+    memmove(self->forms + 1, self->forms, self->known++ * sizeof(Form));
+    Py_INCREF(names);
+    Py_INCREF(letters);
+    self->forms[0].names = names;
+    self->forms[0].letters = letters;
+    memcpy(self->forms[0].named, PyBytes_AsString(named), NAMED);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Store_forget(Store *self, PyObject *ignored)
+{
+    while (self->known > 0) {
+        drop_form(&self->forms[--self->known]);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Store_close(Store *self, PyObject *ignored)
+{
+    self->limit = 0;
+    PyBuffer_Release(&self->pages); /* does nothing the second time */
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Store_open(Store *self, PyObject *args)
+{
+    PyObject *pages;
+    long long start;
+    Py_buffer buffer;
+    if (!PyArg_ParseTuple(args, "OL:open", &pages, &start)
+        || PyObject_GetBuffer(pages, &buffer, PyBUF_WRITABLE) < 0) {
+        return NULL;
+    }
+    PyBuffer_Release(&self->pages);
+    self->pages = buffer;
+    self->start = start;
+    self->limit = start + buffer.len;
+    Py_RETURN_NONE;
+}
+
+static void
+Store_dealloc(Store *self)
+{
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    while (self->known > 0) {
+        drop_form(&self->forms[--self->known]);
+    }
+    PyBuffer_Release(&self->pages);
+    PyMem_Free(self->scratch);
+    release(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef methods[] = {
+    {"open", (PyCFunction)Store_open, METH_VARARGS, NULL},
+    {"close", (PyCFunction)Store_close, METH_NOARGS, NULL},
+    {"put", (PyCFunction)(void (*)(void))Store_put, METH_FASTCALL, NULL},
+    {"repeat", (PyCFunction)(void (*)(void))Store_repeat, METH_FASTCALL, NULL},
+    {"expect", (PyCFunction)Store_expect, METH_VARARGS, NULL},
+    {"forget", (PyCFunction)Store_forget, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef members[] = {
+    {"rows", T_LONGLONG, offsetof(Store, rows), 0, NULL},
+    {"end", T_LONGLONG, offsetof(Store, end), 0, NULL},
+    {"limit", T_LONGLONG, offsetof(Store, limit), READONLY, NULL},
+    {"since", T_DOUBLE, offsetof(Store, since), 0, NULL},
+    {"until", T_DOUBLE, offsetof(Store, until), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, "As `rolecall.store.Store`."},
+    {Py_tp_dealloc, Store_dealloc},
+    {Py_tp_methods, methods},
+    {Py_tp_members, members},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "rolecall._speedups.Store",
+    .basicsize = sizeof(Store),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = slots,
+};
+
+static int
+execute(PyObject *module)
+{
+    fill_checks();
+    PyObject *type = PyType_FromModuleAndSpec(module, &spec, NULL);
+    int failed = type == NULL || PyModule_AddType(module, (PyTypeObject *)type) < 0;
+    Py_XDECREF(type);
+    return -failed;
+}
+
+static PyModuleDef_Slot parts[] = {{Py_mod_exec, execute}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "rolecall._speedups",
+    .m_doc = "What rolecall.store does, in C.",
+    .m_slots = parts,
+};
+
+PyMODINIT_FUNC
+PyInit__speedups(void)
+{
+    return PyModuleDef_Init(&definition);
+}

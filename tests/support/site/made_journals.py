@@ -1,0 +1,24 @@
+"""Every way in which rows get into a journal."""
+
+from __future__ import annotations
+
+import pytest
+
+from rolecall.claims import Session
+from rolecall.journal import JournalWriter
+from rolecall.store import CompiledStore, PlainStore
+
+__all__ = ["KINDS", "make_journal"]
+
+KINDS = (
+    "written",
+    "mapped",
+    pytest.param("compiled", marks=pytest.mark.skipif(CompiledStore is None, reason="it was not built")),
+)
+
+
+def make_journal(session: Session, kind: str) -> JournalWriter:
+    """Through a map by Python or by C, or each row by a write."""
+    make_store = CompiledStore if kind == "compiled" else PlainStore
+    assert make_store is not None
+    return JournalWriter(session, kind != "written", make_store)
