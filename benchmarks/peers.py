@@ -14,6 +14,7 @@ from functools import partial
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from alternatives import ALTERNATIVES, form_of
 from servers import mlflow_server, wandb_server
@@ -77,6 +78,18 @@ def rolecall_written(folder: Path) -> Iterator[Log]:
     """The journal alone, each row by a write, as on filesystems where it is not mapped."""
     with _monitor(folder, monitor_type="local", journal="written") as log:
         yield log
+
+
+@contextmanager
+def rolecall_in_python(folder: Path) -> Iterator[Log]:
+    """The journal alone, without the compiled module, as where no compiler was when rolecall was installed."""
+    from rolecall import station
+    from rolecall.journal import JournalWriter
+    from rolecall.store import PlainStore
+
+    with patch.object(station, "JournalWriter", partial(JournalWriter, make_store=PlainStore)):
+        with _monitor(folder, monitor_type="local") as log:
+            yield log
 
 
 @contextmanager
@@ -246,6 +259,7 @@ PEERS: Mapping[str, Callable[[Path], AbstractContextManager[Log]]] = {
     "limit": limit,
     **ALTERNATIVES,
     "rolecall local": rolecall_local,
+    "rolecall, Python": rolecall_in_python,
     "rolecall, written": rolecall_written,
     "rolecall, tensorboard": rolecall_tensorboard,
     "rolecall, mlflow": rolecall_mlflow,

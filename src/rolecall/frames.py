@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 from zlib import crc32
 
 from pydantic_core import from_json, to_json
@@ -57,8 +57,7 @@ _MOST_BEGINNINGS = 8
 _encode_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One line that checked: what it holds, and where it stands. A packed one holds `{"packed": bytes}`."""
 
     value: dict[str, Any]
@@ -161,14 +160,10 @@ def whole_lines(path: Path, offset: int = 0, limit: int = 1 << 20) -> bytes:
 
 def end_of_lines(path: Path) -> int:
     """Where the last complete line ends; 0 if there is none. The cost does not grow with the file."""
-    size = _size(path)
-    reach = _TAIL
-    while True:
-        start = max(0, size - reach)
-        lines = whole_lines(path, start, reach)
-        if lines or start == 0:
+    for start, reach in _back_from_end(path):
+        if lines := whole_lines(path, start, reach):
             return start + len(lines)
-        reach *= 8
+    return 0
 
 
 def first_frame(path: Path) -> dict[str, Any] | None:
@@ -179,14 +174,10 @@ def first_frame(path: Path) -> dict[str, Any] | None:
 
 def last_frame(path: Path) -> dict[str, Any] | None:
     """What the last sound line holds, found from the end: the cost does not grow with the file."""
-    size = _size(path)
-    reach = _TAIL
-    while True:
-        start = max(0, size - reach)
-        frames = [found.value for found in read_frames(path, start, reach) if isinstance(found, Frame)]
-        if frames or start == 0:
-            return frames[-1] if frames else None
-        reach *= 8
+    for start, reach in _back_from_end(path):
+        if frames := [found.value for found in read_frames(path, start, reach) if isinstance(found, Frame)]:
+            return frames[-1]
+    return None
 
 
 def count_lines(path: Path, offset: int = 0) -> int:
@@ -202,6 +193,15 @@ def count_lines(path: Path, offset: int = 0) -> int:
 def _ends_whole(descriptor: int) -> bool:
     size = os.fstat(descriptor).st_size
     return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
+
+
+def _back_from_end(path: Path) -> Iterator[tuple[int, int]]:
+    """Offsets, and how many bytes of the file to read from there, further and further back."""
+    size, reach = _size(path), _TAIL
+    while size > reach:
+        yield size - reach, reach
+        reach *= 8
+    yield 0, reach
 
 
 def _size(path: Path) -> int:

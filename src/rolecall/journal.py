@@ -38,7 +38,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from rolecall.backend import Cell, Metrics, Row, Status, Table
 from rolecall.claims import Session
@@ -77,8 +77,7 @@ class Place:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A row, an end or damage, and where it ends in the file."""
 
     value: Row | End | Damage
