@@ -87,9 +87,9 @@ def rolecall_in_python(folder: Path) -> Iterator[Log]:
     from rolecall.journal import JournalWriter
     from rolecall.store import PlainStore
 
-    with patch.object(station, "JournalWriter", partial(JournalWriter, make_store=PlainStore)):
-        with _monitor(folder, monitor_type="local") as log:
-            yield log
+    plain = patch.object(station, "JournalWriter", partial(JournalWriter, make_store=PlainStore))
+    with plain, _monitor(folder, monitor_type="local") as log:
+        yield log
 
 
 @contextmanager
