@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-LOCAL = ("--peer", "limit", "rolecall local", "rolecall, written")
+LOCAL = ("--peer", "limit", "rolecall local", "rolecall, Python", "rolecall, written")
 BUSY = (*LOCAL, "rolecall, busy courier")
 BENCHMARKS: Mapping[str, Sequence[str]] = {
     "call": ("log_call.py", "--floats", "10", "--calls", "2000", "--rounds", "2"),

@@ -7,7 +7,6 @@
    The interpreter lock is held from the first look at a row to the end of the store, and nothing in between runs
    Python code or allocates what the garbage collector knows. So no thread and no signal handler can come in. */
 
-#define Py_LIMITED_API 0x030B0000 /* one build for Python 3.11 and all after it */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
@@ -18,6 +17,11 @@
 #if PY_BIG_ENDIAN
 #error "rows are packed as they are in memory, little-endian"
 #endif
+#ifdef Py_GIL_DISABLED
+#error "there is no interpreter lock to hold"
+#endif
+
+#define MADE_FOR 1     /* the number that rolecall.store expects: another with each change of what is packed, or of Store */
 
 #define FORMS 16       /* that are tried before Python is asked; a role that logs more kinds of rows in turn is rare */
 #define NAMED 20       /* `first`, `second` and `form` of rolecall.packed */
@@ -61,21 +65,18 @@ fill_checks(void)
     }
 }
 
+/* Of base64, which comes in fours. */
 static uint32_t
 checksum(const char *data, size_t size)
 {
     uint32_t check = ~0u;
-    for (; size >= 4; size -= 4, data += 4) {
+    for (; size > 0; size -= 4, data += 4) {
         uint32_t four;
         memcpy(&four, data, 4);
         check ^= four;
         check = checks[7][check & 15] ^ checks[6][check >> 4 & 15] ^ checks[5][check >> 8 & 15]
               ^ checks[4][check >> 12 & 15] ^ checks[3][check >> 16 & 15] ^ checks[2][check >> 20 & 15]
               ^ checks[1][check >> 24 & 15] ^ checks[0][check >> 28];
-    }
-    for (; size > 0; size--, data++) {
-        check ^= (unsigned char)*data;
-        check = checks[1][check & 15] ^ checks[0][check >> 4 & 15] ^ (check >> 8);
     }
     return ~check;
 }
@@ -125,14 +126,8 @@ is_same_name(PyObject *one, PyObject *other)
     if (one == other) {
         return 1;
     }
-    if (!PyUnicode_CheckExact(one)) {
-        return 0; /* its comparison may be anything */
-    }
-    int differs = PyUnicode_Compare(one, other);
-    if (differs == -1 && PyErr_Occurred()) {
-        PyErr_Clear();
-    }
-    return differs == 0;
+    /* the comparison of anything else may be anything; that of two texts cannot fail */
+    return PyUnicode_CheckExact(one) && PyUnicode_Compare(one, other) == 0;
 }
 
 /* Writes a value as it is in memory; 0 if it is not of the kind. */
@@ -176,11 +171,22 @@ put_values(char *to, PyObject *data, const Form *form)
     return at == count;
 }
 
+/* Forgets the last form. It may run anyone's code, so the list is in order before. */
 static void
-drop_form(Form *form)
+drop_last(Store *self)
 {
-    Py_CLEAR(form->names);
-    Py_CLEAR(form->letters);
+    Form last = self->forms[--self->known];
+    Py_DECREF(last.names);
+    Py_DECREF(last.letters);
+}
+
+/* Moves a form to the front; those before it move back by one. */
+static void
+move_to_front(Store *self, int at)
+{
+    Form form = self->forms[at];
+    memmove(self->forms + 1, self->forms, at * sizeof(Form));
+    self->forms[0] = form;
 }
 
 /* The form of a row, whose values are then in the scratch; it comes first from now on. */
@@ -189,9 +195,7 @@ find_form(Store *self, PyObject *data)
 {
     for (int at = 0; at < self->known; at++) {
         if (put_values(self->scratch + HEAD, data, &self->forms[at])) {
-            Form found = self->forms[at];
-            memmove(self->forms + 1, self->forms, at * sizeof(Form));
-            self->forms[0] = found;
+            move_to_front(self, at);
             return self->forms;
         }
     }
@@ -210,7 +214,7 @@ is_open(const Store *self)
 static int
 store(Store *self, const char *line, size_t size)
 {
-    if (!is_open(self) || self->end < self->start || self->limit - self->end < (long long)size) {
+    if (!is_open(self) || size == 0 || self->end < self->start || self->limit - self->end < (long long)size) {
         return 0;
     }
     self->rows++;
@@ -263,6 +267,25 @@ Store_repeat(Store *self, PyObject *const *args, Py_ssize_t count)
     return PyBool_FromLong(store(self, body + size, put_frame(body + size, body, size)));
 }
 
+/* The bytes that a row of so many values takes in the scratch, and its line behind it. */
+static size_t
+scratch_of(size_t count)
+{
+    size_t size = HEAD + 8 * count;
+    return size + MARKED + (size + 2) / 3 * 4 + 1;
+}
+
+static int
+are_texts(PyObject *names)
+{
+    for (Py_ssize_t at = 0; at < PyTuple_Size(names); at++) {
+        if (!PyUnicode_CheckExact(PyTuple_GetItem(names, at))) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 static PyObject *
 Store_expect(Store *self, PyObject *args)
 {
@@ -271,12 +294,17 @@ Store_expect(Store *self, PyObject *args)
                           &named)) {
         return NULL;
     }
-    size_t count = PyTuple_Size(names), size = HEAD + 8 * count;
-    size_t needed = size + MARKED + (size + 2) / 3 * 4 + 1;
-    if (PyBytes_Size(letters) != (Py_ssize_t)count || PyBytes_Size(named) != NAMED) {
-        PyErr_SetString(PyExc_ValueError, "a form has a letter for each name, and the 20 bytes by which it is named");
+    if (PyBytes_Size(letters) != PyTuple_Size(names) || PyBytes_Size(named) != NAMED || !are_texts(names)) {
+        PyErr_SetString(PyExc_ValueError, "a form has texts, a letter for each, and the 20 bytes by which it is named");
         return NULL;
     }
+    for (int at = 0; at < self->known; at++) {
+        if (memcmp(self->forms[at].named, PyBytes_AsString(named), NAMED) == 0) {
+            move_to_front(self, at);
+            Py_RETURN_NONE;
+        }
+    }
+    size_t needed = scratch_of(PyTuple_Size(names));
     if (needed > self->room) {
         char *larger = PyMem_Realloc(self->scratch, needed);
         if (larger == NULL) {
@@ -286,14 +314,12 @@ Store_expect(Store *self, PyObject *args)
         self->room = needed;
     }
     if (self->known == FORMS) {
-        drop_form(&self->forms[--self->known]);
+        drop_last(self);
     }
-    memmove(self->forms + 1, self->forms, self->known++ * sizeof(Form));
-    Py_INCREF(names);
-    Py_INCREF(letters);
-    self->forms[0].names = names;
-    self->forms[0].letters = letters;
-    memcpy(self->forms[0].named, PyBytes_AsString(named), NAMED);
+    Form form = {.names = Py_NewRef(names), .letters = Py_NewRef(letters)};
+    memcpy(form.named, PyBytes_AsString(named), NAMED);
+    self->forms[self->known++] = form;
+    move_to_front(self, self->known - 1);
     Py_RETURN_NONE;
 }
 
@@ -301,47 +327,53 @@ static PyObject *
 Store_forget(Store *self, PyObject *ignored)
 {
     while (self->known > 0) {
-        drop_form(&self->forms[--self->known]);
+        drop_last(self);
     }
     Py_RETURN_NONE;
+}
+
+/* Stores in other pages from now on. To let go of the old ones may run anyone's code, so it comes last. */
+static void
+turn_to(Store *self, Py_buffer pages, long long start)
+{
+    Py_buffer before = self->pages;
+    self->pages = pages;
+    self->start = start;
+    self->limit = start + pages.len;
+    PyBuffer_Release(&before); /* does nothing if there were none */
 }
 
 static PyObject *
 Store_close(Store *self, PyObject *ignored)
 {
-    self->limit = 0;
-    PyBuffer_Release(&self->pages); /* does nothing the second time */
+    turn_to(self, (Py_buffer){0}, 0);
     Py_RETURN_NONE;
 }
 
 static PyObject *
 Store_open(Store *self, PyObject *args)
 {
-    PyObject *pages;
+    PyObject *object;
     long long start;
-    Py_buffer buffer;
-    if (!PyArg_ParseTuple(args, "OL:open", &pages, &start)
-        || PyObject_GetBuffer(pages, &buffer, PyBUF_WRITABLE) < 0) {
+    Py_buffer pages;
+    if (!PyArg_ParseTuple(args, "OL:open", &object, &start)
+        || PyObject_GetBuffer(object, &pages, PyBUF_WRITABLE) < 0) {
         return NULL;
     }
-    PyBuffer_Release(&self->pages);
-    self->pages = buffer;
-    self->start = start;
-    self->limit = start + buffer.len;
+    turn_to(self, pages, start);
     Py_RETURN_NONE;
 }
 
 static void
 Store_dealloc(Store *self)
 {
-    PyTypeObject *type = Py_TYPE((PyObject *)self);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    PyTypeObject *type = Py_TYPE(self);
     while (self->known > 0) {
-        drop_form(&self->forms[--self->known]);
+        drop_last(self);
     }
-    PyBuffer_Release(&self->pages);
+    turn_to(self, (Py_buffer){0}, 0);
     PyMem_Free(self->scratch);
-    release(self);
+    type->tp_free(self);
     Py_DECREF(type);
 }
 
@@ -384,9 +416,12 @@ execute(PyObject *module)
 {
     fill_checks();
     PyObject *type = PyType_FromModuleAndSpec(module, &spec, NULL);
-    int failed = type == NULL || PyModule_AddType(module, (PyTypeObject *)type) < 0;
-    Py_XDECREF(type);
-    return -failed;
+    if (type == NULL) {
+        return -1;
+    }
+    int added = PyModule_AddType(module, (PyTypeObject *)type);
+    Py_DECREF(type);
+    return added < 0 ? added : PyModule_AddIntMacro(module, MADE_FOR);
 }
 
 static PyModuleDef_Slot parts[] = {{Py_mod_exec, execute}, {0, NULL}};

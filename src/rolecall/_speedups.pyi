@@ -1,6 +1,8 @@
-from typing import final
+from typing import Final, final
 
 from typing_extensions import Buffer
+
+MADE_FOR: Final[int]
 
 @final
 class Store:

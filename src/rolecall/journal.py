@@ -113,15 +113,14 @@ class JournalWriter:
     ) -> None:
         self.session = session
         self._torn = b""
-        self._least = 0
         self._lock = threading.RLock()
         self._forms = Forms()
         self._descriptor = open_own(session.path)
         self._mapped = mapped and _has_interpreter_lock()
         self._store = make_store()
         begin_room(self._descriptor, self._store)
-        quick = self._mapped and make_store is CompiledStore
-        self.repeat = self._store.repeat if quick else self._repeat
+        self._quick = self._mapped and make_store is CompiledStore
+        self.repeat = self._store.repeat if self._quick else self._repeat
 
     @property
     def rows(self) -> int:
@@ -188,6 +187,8 @@ class JournalWriter:
             self._append(form.frame, now, step, values)
         except struct.error:  # more than 64 bits
             return False
+        if self._quick:  # it may have been displaced by others
+            self._store.expect(form.names, form.letters, form.named)
         return True
 
     def _append(self, make: Make[T], now: float, step: int, content: T) -> bytes:
@@ -214,10 +215,11 @@ class JournalWriter:
             store.rows = seq
             try:
                 # The kernel cuts a write short where the disk, the quota or the file's limit ends.
-                if os.write(self._descriptor, data) < len(data):
-                    self._torn = b"!\n"
+                written = os.write(self._descriptor, data)
+                store.end += written
+                self._torn = b"" if written == len(data) else b"!\n"
+                if self._torn:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                self._torn = b""
             except OSError:
                 store.rows -= store.rows == seq
                 raise
@@ -226,8 +228,7 @@ class JournalWriter:
     def _learn(self, line: bytes) -> None:
         """Rows like this one may be packed, if it stands where it seems to, by what a reader finds there."""
         with suppress(OSError, TypeError, ValueError):  # it is recorded, whatever comes of this
-            end = self._store.end if self._mapped else os.fstat(self._descriptor).st_size
-            place = end - len(line)
+            place = self._store.end - len(line)
             found = decode_line(self.session.path, os.pread(self._descriptor, len(line), place)[:-1], place)
             if isinstance(found, Frame) and "m" in found.value:
                 form = self._forms.learn(_metrics(found.value["m"]), place)
@@ -242,7 +243,7 @@ class JournalWriter:
     def _unmap(self) -> None:
         """Write from now on, behind the last line."""
         if self._mapped:
-            self._mapped = False
+            self._mapped = self._quick = False
             self.repeat = self._repeat
             self._torn = b"!\n"  # as long as there may be null bytes behind the last line
             give_room_back(self._descriptor, self._store)
@@ -252,15 +253,17 @@ class JournalWriter:
         """Whether the file is still there, and whole: what is put into a removed one is lost."""
         store = self._store
         with self._lock:
+            limit, end = store.limit, store.end
             found = os.fstat(self._descriptor)
             if found.st_nlink == 0:
                 self._put_back()
-            elif found.st_size < max(self._least, store.limit):
+            elif (
+                found.st_size < max(limit, end) and limit == store.limit
+            ):  # no handler gave room back meanwhile
                 self._begin_anew()
             if self._mapped:
                 # A store changes no time of the file, by which another host tells whether this process lives.
                 os.utime(self._descriptor)
-            self._least = 0 if self._mapped else os.fstat(self._descriptor).st_size
             store.since, store.until = now, now + LOOK
 
     def _put_back(self) -> None:
@@ -270,12 +273,12 @@ class JournalWriter:
 
     def _begin_anew(self) -> None:
         """Behind what is left of the file, which may be half a line."""
-        logger.warning("%s was cut short; what was cut off is lost", self.session.path)
         self._store.close()
         self._store.forget()
         self._forms = Forms()
         os.write(self._descriptor, b"\n")
         begin_room(self._descriptor, self._store)
+        logger.warning("%s was cut short; what was cut off is lost", self.session.path)
 
     def _place_table(self, table: Table) -> dict[str, Any]:
         content = {"columns": table.columns, "rows": table.rows}

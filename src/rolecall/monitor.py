@@ -272,9 +272,10 @@ def _verify(config: MonitorConfig, plan: Plan) -> Plan:
 
 
 def _leave_to_parent(reference: weakref.ref[Monitor]) -> None:
-    """In a child that was just forked: the journal is its parent's."""
-    if (monitor := reference()) is not None:
-        monitor._journal = None  # noqa: SLF001 - the child's own copy of it
+    """In a child that was just forked: the journal is its parent's, even if the fork came amid a `log`."""
+    if (monitor := reference()) is not None and monitor._journal is not None:  # noqa: SLF001 - the child's own copy
+        monitor._journal.abandon()  # noqa: SLF001
+        monitor._journal = None  # noqa: SLF001
 
 
 def _close_forgotten(writer: str, station: Station | None, job: Job | None) -> None:

@@ -14,6 +14,9 @@ from typing import Final, Protocol
 
 __all__ = ["CompiledStore", "PlainStore", "Store"]
 
+_MADE_FOR = 1
+"""What `_speedups.c` says too: another number with each change of what is packed, or of `Store`."""
+
 
 class Store(Protocol):
     """What is mapped of a file's end, and how far it is filled.
@@ -55,7 +58,7 @@ class Store(Protocol):
         ...
 
     def expect(self, names: tuple[str, ...], letters: bytes, named: bytes, /) -> None:
-        """Rows of these keys and types may come, see `rolecall.packed`; some of those that came last are known."""
+        """Rows of these keys and types may come, see `rolecall.packed`; the 16 forms that came last are known."""
         ...
 
     def forget(self) -> None:
@@ -92,12 +95,13 @@ class PlainStore:
         So after the last one the row's number and the map are looked at. Between that look and the end of the store
         nobody can: CPython switches and interrupts at calls and jumps back (Python/ceval.c of 3.11,
         `_CHECK_PERIODIC` in bytecodes.c of 3.14), and nothing is made there that could set its garbage collector off.
+        Only a tracer that is written in Python (`sys.settrace`) runs code there.
         """
         window, place = self._window, self.end
         pages, start, limit = window
         end = place + len(line)
         where = slice(place - start, end - start)
-        if end > limit or seq != self.rows + 1 or window is not self._window:
+        if not start <= place < end <= limit or seq != self.rows + 1 or window is not self._window:
             return False
         self.rows = seq
         self.end = end
@@ -116,11 +120,12 @@ class PlainStore:
 
 
 def _compiled() -> type[Store] | None:
+    """Not one that is older or newer than this file, as where a checkout was updated and not installed again."""
     try:
         from rolecall import _speedups
     except ImportError:
         return None
-    return _speedups.Store
+    return _speedups.Store if getattr(_speedups, "MADE_FOR", None) == _MADE_FOR else None
 
 
 CompiledStore: Final = _compiled()

@@ -219,6 +219,31 @@ def test_a_forked_child_does_not_write_into_its_parents_journal(
     assert axis(server, job, "trainer") == [1, 2]
 
 
+class Forks:
+    """A number that forks while it is read, as an `.item()` that starts a process may."""
+
+    child = 0
+
+    def item(self) -> float:
+        Forks.child = os.fork()
+        return 2.0
+
+
+def test_a_child_that_was_forked_amid_a_row_does_not_record_it(
+    make_config: MakeConfig, server: LinesServer
+) -> None:
+    with launch(make_config(courier="process")) as job, open_monitor(job.config, "trainer") as monitor:
+        for step in (1, 2, 3):
+            monitor.log({"a": 1.0}, step=step)
+        monitor.log({"a": Forks()}, step=4)
+        if Forks.child == 0:
+            os._exit(0 if monitor.lost == 1 else 1)
+        assert os.waitpid(Forks.child, 0)[1] == 0
+        monitor.log({"a": 1.0}, step=5)
+        assert monitor.lost == 0
+    assert axis(server, job, "trainer") == [1, 2, 3, 4, 5]
+
+
 def test_no_secret_in_the_couriers_arguments_environment_or_files(
     make_config: MakeConfig, server: LinesServer, wait_until: Wait
 ) -> None:

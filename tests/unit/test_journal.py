@@ -705,6 +705,58 @@ def test_a_journal_that_was_cut_short_while_it_was_written_goes_on(
     assert caplog.text.count("was cut short") == 1
 
 
+def test_a_journal_that_was_cut_before_its_first_row_begins_behind_what_is_left(
+    session: Session, journal: JournalWriter, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.truncate(session.path, 10)
+    for step in range(1, 5):
+        journal.append(step, {"loss": 0.5})
+    journal.end("finished")
+    assert [row.step for row in rows(session)] == [1, 2, 3, 4]
+    assert caplog.text.count("was cut short") == 1
+
+
+@pytest.mark.usefixtures("looking")
+def test_a_cut_that_a_full_disk_hid_is_seen_when_there_is_room(
+    session: Session, journal: JournalWriter
+) -> None:
+    for step in range(1, 4):
+        journal.append(step, {"loss": 0.5})
+    os.truncate(session.path, 200)
+    kept = len(rows(session))
+    with no_file_longer_than(200), pytest.raises(OSError, match="too large"):
+        journal.append(4, {"loss": 0.5})
+    for step in range(5, 9):
+        journal.append(step, {"loss": 0.5})
+    journal.end("finished")
+    assert [row.step for row in rows(session)][kept:] == [5, 6, 7, 8]
+
+
+@pytest.mark.usefixtures("looking")
+def test_room_that_a_handler_makes_during_a_look_is_no_cut(
+    session: Session, mapped: JournalWriter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler may log between the look at the file and what is concluded from it."""
+    fstat, looks = os.fstat, 0
+
+    def interrupted(descriptor: int) -> os.stat_result:
+        nonlocal looks
+        found = fstat(descriptor)
+        looks += 1
+        if looks == 1:
+            mapped.append(0, {f"layer/{at}/norm": 0.5 for at in range(CHUNK // 10)})
+        return found
+
+    mapped.append(1, {"loss": 0.5})
+    monkeypatch.setattr(os, "fstat", interrupted)
+    mapped.append(2, {"loss": 0.5})
+    monkeypatch.undo()
+    mapped.end("finished")
+    assert [row.step for row in rows(session)] == [1, 0, 2]
+    assert not damages(session)
+    assert "cut short" not in caplog.text
+
+
 def test_where_no_more_can_be_mapped_rows_are_written(
     session: Session, mapped: JournalWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -746,6 +798,18 @@ def test_rows_like_two_before_are_packed(session: Session, journal: JournalWrite
     assert max(sizes[2:]) < 200
     assert min(sizes[:2]) > 300
     assert [(row.step, row.metrics) for row in rows(session)] == [(step, metrics) for step in range(1, 6)]
+
+
+def test_rows_that_others_displaced_are_recorded_unseen_again(
+    session: Session, journal: JournalWriter
+) -> None:
+    for step in range(60):
+        journal.append(step, {"loss": 0.5})
+        for kind in range(20):
+            journal.append(step, {f"{kind}/accuracy": 0.5})
+    journal.append(60, {"loss": 0.5})
+    assert journal.repeat(61, {"loss": 0.25})
+    assert [row.step for row in rows(session) if "loss" in row.metrics] == list(range(62))
 
 
 class Claims(str):
