@@ -307,6 +307,7 @@ def test_it_keeps_nothing_alive() -> None:
     pages, name, letters = Pages(SIZE), other("loss"), bytes(bytearray(b"d"))
     gone = weakref.ref(pages)
     before = [sys.getrefcount(one) for one in (name, letters, CompiledStore, None, False)]
+    store = CompiledStore()
     for at in range(100):
         store = CompiledStore()
         store.open(pages, 0)  # type: ignore[arg-type]
