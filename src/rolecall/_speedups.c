@@ -180,6 +180,14 @@ drop_last(Store *self)
     Py_DECREF(last.letters);
 }
 
+static void
+drop_all(Store *self)
+{
+    while (self->known > 0) {
+        drop_last(self);
+    }
+}
+
 /* Moves a form to the front; those before it move back by one. */
 static void
 move_to_front(Store *self, int at)
@@ -326,9 +334,7 @@ Store_expect(Store *self, PyObject *args)
 static PyObject *
 Store_forget(Store *self, PyObject *ignored)
 {
-    while (self->known > 0) {
-        drop_last(self);
-    }
+    drop_all(self);
     Py_RETURN_NONE;
 }
 
@@ -368,9 +374,7 @@ static void
 Store_dealloc(Store *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    while (self->known > 0) {
-        drop_last(self);
-    }
+    drop_all(self);
     turn_to(self, (Py_buffer){0}, 0);
     PyMem_Free(self->scratch);
     type->tp_free(self);

@@ -135,7 +135,7 @@ class JournalWriter:
         Raises:
             OSError: it could not be written, and is not in the journal.
         """
-        if not commit and (self.repeat(step, metrics) or self._repeat(step, metrics)):
+        if not commit and (self._store.repeat(step, metrics) or self._repeat(step, metrics)):
             return
         with self._lock:
             line = self._append(partial(_frame, {"c": True} if commit else {}), self._date(), step, metrics)
@@ -255,11 +255,10 @@ class JournalWriter:
         with self._lock:
             limit, end = store.limit, store.end
             found = os.fstat(self._descriptor)
+            is_short = found.st_size < max(limit, end)
             if found.st_nlink == 0:
                 self._put_back()
-            elif (
-                found.st_size < max(limit, end) and limit == store.limit
-            ):  # no handler gave room back meanwhile
+            elif is_short and limit == store.limit:  # or a handler gave room back meanwhile
                 self._begin_anew()
             if self._mapped:
                 # A store changes no time of the file, by which another host tells whether this process lives.

@@ -47,9 +47,8 @@ def journal(session: Session, request: pytest.FixtureRequest) -> JournalWriter:
     return make_journal(session, request.param)
 
 
-@pytest.fixture(params=KINDS[1:])
-def mapped(session: Session, request: pytest.FixtureRequest) -> JournalWriter:
-    return make_journal(session, request.param)
+mapped = pytest.mark.parametrize("journal", KINDS[1:], indirect=True)
+"""For what only concerns journals that are."""
 
 
 def read_all(session: Session, limit: int = 1 << 20) -> list[Entry]:
@@ -424,12 +423,12 @@ def test_a_journal_is_not_opened_through_a_symlink(session: Session, tmp_path: P
 # ------------------------------------------------------------------ a disk that is full
 
 
+@mapped
 @pytest.mark.parametrize("room", range(0, 1200, 7))
 def test_room_that_did_not_fit_costs_the_rows_that_it_was_for(
-    session: Session, mapped: JournalWriter, room: int
+    session: Session, journal: JournalWriter, room: int
 ) -> None:
     """What the disk has left is used up to the last row that fits."""
-    journal = mapped
     before = session.path.stat().st_size
     returned = []
     with no_file_longer_than(before + room):
@@ -673,10 +672,10 @@ def test_a_removed_journal_is_looked_for_about_once_a_second(
 # ------------------------------------------------------- room that is mapped
 
 
+@mapped
 def test_room_is_made_in_chunks_and_what_was_not_used_is_given_back(
-    session: Session, mapped: JournalWriter
+    session: Session, journal: JournalWriter
 ) -> None:
-    journal = mapped
     sizes = set()
     for step in range(1, 2001):
         journal.append(step, {"loss": step / 7})
@@ -732,9 +731,13 @@ def test_a_cut_that_a_full_disk_hid_is_seen_when_there_is_room(
     assert [row.step for row in rows(session)][kept:] == [5, 6, 7, 8]
 
 
+@mapped
 @pytest.mark.usefixtures("looking")
 def test_room_that_a_handler_makes_during_a_look_is_no_cut(
-    session: Session, mapped: JournalWriter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    session: Session,
+    journal: JournalWriter,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A handler may log between the look at the file and what is concluded from it."""
     fstat, looks = os.fstat, 0
@@ -744,26 +747,26 @@ def test_room_that_a_handler_makes_during_a_look_is_no_cut(
         found = fstat(descriptor)
         looks += 1
         if looks == 1:
-            mapped.append(0, {f"layer/{at}/norm": 0.5 for at in range(CHUNK // 10)})
+            journal.append(0, {f"layer/{at}/norm": 0.5 for at in range(CHUNK // 10)})
         return found
 
-    mapped.append(1, {"loss": 0.5})
+    journal.append(1, {"loss": 0.5})
     monkeypatch.setattr(os, "fstat", interrupted)
-    mapped.append(2, {"loss": 0.5})
+    journal.append(2, {"loss": 0.5})
     monkeypatch.undo()
-    mapped.end("finished")
+    journal.end("finished")
     assert [row.step for row in rows(session)] == [1, 0, 2]
     assert not damages(session)
     assert "cut short" not in caplog.text
 
 
+@mapped
 def test_where_no_more_can_be_mapped_rows_are_written(
-    session: Session, mapped: JournalWriter, monkeypatch: pytest.MonkeyPatch
+    session: Session, journal: JournalWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOMEM, "too many maps")
 
-    journal = mapped
     for step in range(1, 3001):
         if step == 500:
             monkeypatch.setattr("rolecall.room.mmap.mmap", refuse)
@@ -774,8 +777,10 @@ def test_where_no_more_can_be_mapped_rows_are_written(
     assert [(row.seq, row.step) for row in rows(session)] == [(step, step) for step in range(1, 3001)]
 
 
-def test_another_host_sees_that_a_role_lives_by_what_it_logs(session: Session, mapped: JournalWriter) -> None:
-    journal = mapped
+@mapped
+def test_another_host_sees_that_a_role_lives_by_what_it_logs(
+    session: Session, journal: JournalWriter
+) -> None:
     journal.append(1, {"loss": 0.5})
     os.utime(session.path, (1, 1))
     deadline = time.monotonic() + 30

@@ -32,11 +32,11 @@ compiled = pytest.mark.skipif(CompiledStore is None, reason="it was not built")
 
 @pytest.fixture(params=MAKERS)
 def store(request: pytest.FixtureRequest) -> Store:
-    return opened(request.param())
+    return opened(request.param(), mmap.mmap(-1, SIZE))
 
 
-def opened(store: Store, size: int = SIZE) -> Store:
-    store.open(mmap.mmap(-1, size), 0)
+def opened(store: Store, pages: mmap.mmap) -> Store:
+    store.open(pages, 0)
     store.since, store.until = 0.0, math.inf
     return store
 
@@ -44,9 +44,8 @@ def opened(store: Store, size: int = SIZE) -> Store:
 def quick(*rows: Mapping[str, float]) -> tuple[Store, mmap.mmap, list[Form]]:
     """A compiled store that expects rows like these, its pages and their forms."""
     assert CompiledStore is not None
-    store, pages = CompiledStore(), mmap.mmap(-1, SIZE)
-    store.open(pages, 0)
-    store.since, store.until = 0.0, math.inf
+    pages = mmap.mmap(-1, SIZE)
+    store = opened(CompiledStore(), pages)
     return store, pages, [expect(store, row) for row in rows]
 
 
@@ -109,7 +108,7 @@ def test_a_closed_one_stores_nothing_until_it_is_opened_again(store: Store) -> N
         store.close()
     assert not store.put(2, b"two\n")
     assert (store.limit, store.rows, store.end) == (0, 1, 4)
-    assert opened(store).put(2, b"two\n")
+    assert opened(store, mmap.mmap(-1, SIZE)).put(2, b"two\n")
     assert (store.rows, store.end) == (2, 8)
 
 
