@@ -98,12 +98,8 @@ class JournalWriter:
 
     Attributes:
         session: what it appends to.
-        repeat: records a row (step, metrics) of the keys and types of rows that were recorded before, and promises as
-            `append` does. False if it did not, as it is no such row, or for another reason. The row need not have been
-            looked at in any way: types are compared here, and names are taken from the earlier rows.
+        repeat_at_once: what `repeat` promises, of some of these rows; never, where that was not built.
     """
-
-    repeat: Callable[[object, object], bool]
 
     def __init__(
         self,
@@ -119,13 +115,37 @@ class JournalWriter:
         self._mapped = mapped and _has_interpreter_lock()
         self._store = make_store()
         begin_room(self._descriptor, self._store)
-        self._quick = self._mapped and make_store is CompiledStore
-        self.repeat = self._store.repeat if self._quick else self._repeat
+        self.repeat_at_once = self._store.repeat
 
     @property
     def rows(self) -> int:
         """How many are recorded."""
         return self._store.rows
+
+    def repeat(self, step: object, metrics: object) -> bool:
+        """Record a row of the keys and types of rows that were recorded before; promises as `append` makes them.
+
+        False if it is no such row: then nothing was recorded. It need not have been looked at in any way: types are
+        compared here, and names are taken from the earlier rows.
+
+        Raises:
+            OSError: it could not be written, and is not in the journal.
+        """
+        if type(step) is not int or type(metrics) is not dict:
+            return False
+        now = self._date()
+        metrics = metrics.copy()  # another thread may change it
+        values = [*metrics.values()]
+        form = self._forms.find(tuple(metrics), [*map(type, values)])
+        if form is None:
+            return False
+        try:
+            self._append(form.frame, now, step, values)
+        except struct.error:  # more than 64 bits
+            return False
+        if self._mapped:  # it may have been displaced by others
+            self._store.expect(form.names, form.letters, form.named)
+        return True
 
     def append(self, step: int, metrics: Metrics, commit: bool = False) -> None:
         """Record one row; once this returns, it survives the death of the process.
@@ -135,7 +155,7 @@ class JournalWriter:
         Raises:
             OSError: it could not be written, and is not in the journal.
         """
-        if not commit and (self._store.repeat(step, metrics) or self._repeat(step, metrics)):
+        if not commit and (self.repeat_at_once(step, metrics) or self.repeat(step, metrics)):
             return
         with self._lock:
             line = self._append(partial(_frame, {"c": True} if commit else {}), self._date(), step, metrics)
@@ -172,24 +192,6 @@ class JournalWriter:
         if not self._store.since <= now < self._store.until:
             self._look(now)
         return now
-
-    def _repeat(self, step: object, metrics: object) -> bool:
-        """What `repeat` promises, in Python."""
-        if type(step) is not int or type(metrics) is not dict:
-            return False
-        now = self._date()
-        metrics = metrics.copy()  # another thread may change it
-        values = [*metrics.values()]
-        form = self._forms.find(tuple(metrics), [*map(type, values)])
-        if form is None:
-            return False
-        try:
-            self._append(form.frame, now, step, values)
-        except struct.error:  # more than 64 bits
-            return False
-        if self._quick:  # it may have been displaced by others
-            self._store.expect(form.names, form.letters, form.named)
-        return True
 
     def _append(self, make: Make[T], now: float, step: int, content: T) -> bytes:
         """Number a row, and put it into the file; the line that it is now."""
@@ -243,8 +245,7 @@ class JournalWriter:
     def _unmap(self) -> None:
         """Write from now on, behind the last line."""
         if self._mapped:
-            self._mapped = self._quick = False
-            self.repeat = self._repeat
+            self._mapped = False
             self._torn = b"!\n"  # as long as there may be null bytes behind the last line
             give_room_back(self._descriptor, self._store)
             self._torn = b""

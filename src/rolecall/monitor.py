@@ -97,7 +97,7 @@ class Monitor:
         if self._raises:
             self._raise_failure()
         try:
-            if commit or not journal.repeat(step, data):
+            if commit or not journal.repeat_at_once(step, data):
                 self._log_new(journal, data, step, commit)
         except OSError as error:
             self._lose(error)
@@ -160,7 +160,9 @@ class Monitor:
         self.close(status_of(error))
 
     def _log_new(self, journal: JournalWriter, data: object, step: object, commit: bool) -> None:
-        """Look at what is logged, value by value, and record what of it can be logged."""
+        """Look at what is logged, value by value if it must be, and record what of it can be logged."""
+        if not commit and journal.repeat(step, data):
+            return
         whole = self._cleaner.step(step)
         metrics = self._cleaner.metrics(data)
         if whole is not None and metrics:
