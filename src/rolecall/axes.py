@@ -1,8 +1,7 @@
 """Bindings of keys to axes, and their exchange among writers.
 
-In a shared run a role's keys get the prefix `{writer}/`, and where axes are declared every row also carries
-`{writer}/step`, to which each of the writer's keys is bound. Some trackers keep only what the last writer
-declared, so every writer declares the union of all bindings, and of all configs.
+Each of a writer's keys is bound to the writer's axis (see `rolecall.placement`). Some trackers keep only what the last
+writer declared, so every writer declares the union of all bindings, and of all configs.
 
 `<monitor_dir>/axes/` holds a file of frames for each writer, appended to by that writer's courier alone and
 synced::
@@ -19,62 +18,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rolecall.backend import Row
 from rolecall.files import open_own
 from rolecall.frames import Frame, append_frame, read_frames
 from rolecall.layout import Layout, writer_of
+from rolecall.placement import axis_of
 
-__all__ = ["AxisBook", "Placement", "axis_of"]
-
-
-def axis_of(writer: str) -> str:
-    """The key of a writer's step axis in a shared run."""
-    return f"{writer}/step"
-
-
-class Placement:
-    """Puts rows into a shared run: prefixes keys, and adds the axis where axes are declared."""
-
-    def __init__(self, declares_axes: bool) -> None:
-        self._declares_axes = declares_axes
-        self._keys: dict[str, _Keys] = {}
-
-    def place(self, row: Row) -> Row:
-        """The row as it stands in the shared run. All fields are named here: `replace` takes twice as long."""
-        keys = self._keys.get(row.writer)
-        if keys is None:
-            keys = self._keys[row.writer] = _Keys(row.writer)
-        metrics = {keys[key]: value for key, value in row.metrics.items()}
-        if self._declares_axes:
-            metrics[keys.axis] = row.step
-        table = row.table and replace(row.table, name=f"{row.writer}/{row.table.name}")
-        return Row(
-            writer=row.writer,
-            session=row.session,
-            seq=row.seq,
-            step=row.step,
-            time=row.time,
-            metrics=metrics,
-            table=table,
-            commit=row.commit,
-        )
-
-
-class _Keys(dict[str, str]):
-    """A writer's keys as they stand in the shared run, each made when it is first asked for."""
-
-    def __init__(self, writer: str) -> None:
-        super().__init__()
-        self.axis = axis_of(writer)
-        self._writer = writer
-
-    def __missing__(self, key: str) -> str:
-        placed = self[key] = f"{self._writer}/{key}"
-        return placed
+__all__ = ["AxisBook"]
 
 
 class AxisBook:

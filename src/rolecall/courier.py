@@ -1,9 +1,9 @@
 """Carries rows from journals to a backend's run. Nothing else in rolecall sends a row to a backend.
 
-A courier holds one run of one backend and reads the journals of one or several writers. It reads a batch, places
-it (see `rolecall.axes`), hands it to `Run.log`, asks `Run.flush`, and then writes the acknowledgement down. What
-fails is read again from the last acknowledgement: the queue is the file, so memory stays flat however long a
-backend is away.
+A courier holds one run of one backend and reads the journals of one or several writers. It reads a batch, each row as
+it stands in the run (see `rolecall.placement`), hands it to `Run.log`, asks `Run.flush`, and then writes the
+acknowledgement down. What fails is read again from the last acknowledgement: the queue is the file, so memory stays
+flat however long a backend is away.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 
-from rolecall.axes import AxisBook, Placement
+from rolecall.axes import AxisBook
 from rolecall.backend import (
     Row,
     Run,
@@ -34,6 +34,7 @@ from rolecall.backend import (
 from rolecall.delivery import RunReference
 from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
 from rolecall.load import Load
+from rolecall.placement import AS_IT_IS, Placement
 from rolecall.registry import Backend
 from rolecall.secrets import scrub_text, scrub_trace, secrets_of
 from rolecall.tail import damages
@@ -48,8 +49,10 @@ FLUSH_EVERY = 1.0
 FLUSH_TIMEOUT = 60.0
 WINDOW = 10_000
 """Rows under way to a backend, handed over and not acknowledged."""
-WINDOW_LATE = 50_000
-"""The same, where a row is confirmed seconds after it was handed over (wandb: 5 to 10): what bounds the rate there."""
+WINDOW_LATE = 64 << 20
+"""Bytes of a journal that are under way, where rows are confirmed only seconds after they were handed over (wandb: 5 to
+17). What a backend is handed in that time must fit, or the courier waits for it; what it holds of them in memory while
+its server takes nothing must not hurt: that is why these are bytes, and not rows, which may be of any width."""
 SHORTEST_WAIT, LONGEST_WAIT, LONGEST_WAIT_DRAINING = 0.25, 60.0, 2.0
 
 
@@ -108,7 +111,6 @@ class Courier:
         self._limit = float("inf")
         self._until = float("inf")
         self._shared = False
-        self._placement = Placement(self._backend.declares_axes)
         self._declared = 0
         self._merged = 0
         self._flushed = time.monotonic()
@@ -207,9 +209,9 @@ class Courier:
         return isinstance(run, SupportsConfirmation) and not self._has_ended()
 
     def _carry_one(self, run: Run, load: Load) -> bool:
-        if load.pending >= (WINDOW_LATE if isinstance(run, SupportsConfirmation) else WINDOW):
+        if self._is_full(run, load):
             return False
-        entries = load.tail.read()
+        entries = load.tail.read(self._placement(load.tail.writer))
         for damage in damages(entries):
             self._tell_once("damaged", str(damage), str(damage))
         rows = [entry.value for entry in entries if isinstance(entry.value, Row)]
@@ -220,6 +222,12 @@ class Courier:
             load.mark(rows, taken[-1] if taken else None)
         return bool(entries)
 
+    def _is_full(self, run: Run, load: Load) -> bool:
+        """Whether as much is under way as may be."""
+        if isinstance(run, SupportsConfirmation):
+            return load.size >= WINDOW_LATE
+        return load.pending >= WINDOW
+
     def _hand_over(self, run: Run, load: Load, rows: list[Row], has_table: bool) -> list[Row]:
         """Give rows to the backend, their axes bound first; those that it took, now or before.
 
@@ -228,12 +236,12 @@ class Courier:
         fresh = self._fresh(run, rows)
         if not fresh:
             return rows
-        placed = self._place(run, fresh)
+        self._bind(run, load.tail.writer, fresh)
         try:
             if has_table:
-                self._log_tables(run, placed)
+                self._log_tables(run, fresh)
             else:
-                run.log(placed)
+                run.log(fresh)
         except Rejected as rejected:
             load.delivery.set_aside(rejected.rows, scrub_text(rejected.reason, self._secrets))
             self._tell_once("rejected", rejected.reason, _rejection(rejected))
@@ -247,15 +255,14 @@ class Courier:
             self._told.add((kind, reason))
             self._tell(News(self._backend.name, kind, message))
 
-    def _place(self, run: Run, rows: list[Row]) -> list[Row]:
-        if not self._shared:
-            return rows
-        placed = [self._placement.place(row) for row in rows]
-        if self._backend.declares_axes:
-            for writer, group in groupby(placed, key=lambda row: row.writer):
-                self._book.publish(writer, dict.fromkeys(chain.from_iterable(row.metrics for row in group)))
+    def _placement(self, writer: str) -> Placement:
+        return Placement.shared(writer, self._backend.declares_axes) if self._shared else AS_IT_IS
+
+    def _bind(self, run: Run, writer: str, rows: list[Row]) -> None:
+        """Make known, and declare, to which axis these rows' keys belong."""
+        if self._shared and self._backend.declares_axes:
+            self._book.publish(writer, dict.fromkeys(chain.from_iterable(row.metrics for row in rows)))
             self._declare(run)
-        return placed
 
     def _log_tables(self, run: Run, rows: list[Row]) -> None:
         if not isinstance(run, SupportsTables):

@@ -45,10 +45,11 @@ from rolecall.claims import Session
 from rolecall.files import open_own, open_regular, put_back, put_whole, write_whole
 from rolecall.frames import Damage, Frame, decode_line, encode, read_frames
 from rolecall.packed import Forms, Unpacker
+from rolecall.placement import AS_IT_IS, Placement
 from rolecall.room import begin_room, extend_room, give_room_back
 from rolecall.store import CompiledStore, PlainStore, Store
 
-__all__ = ["End", "Entry", "JournalWriter", "Place", "read_journal", "read_to_end"]
+__all__ = ["End", "Entry", "JournalReader", "JournalWriter", "Place", "read_journal", "read_to_end"]
 
 logger = logging.getLogger("rolecall")
 
@@ -58,6 +59,8 @@ Make = Callable[[int, float, int, T], bytes]
 
 _INLINE_TABLE = 1 << 15
 _INT64 = 1 << 63
+PIECE = 1 << 18
+"""Bytes of a journal that are read at once: what they hold stays in the processor's caches until it is sent."""
 LOOK = 1.0
 """Seconds between a writer's looks whether its file is still where it was."""
 
@@ -303,12 +306,56 @@ def _frame(more: Mapping[str, Any], seq: int, now: float, step: int, metrics: Me
     return encode({"n": seq, "s": step, "t": now, "m": metrics, **more})
 
 
-def read_journal(writer: str, session: Session, offset: int = 0, limit: int = 1 << 20) -> Iterator[Entry]:
+class JournalReader:
+    """Reads what stands in a session's journal, again and again as it grows. Never writes.
+
+    Args:
+        writer: whose it is.
+        session: the session.
+        placement: how the rows are to stand in a run.
+    """
+
+    def __init__(self, writer: str, session: Session, placement: Placement = AS_IT_IS) -> None:
+        self._writer = writer
+        self._session = session
+        self._placement = placement
+        self._unpacker = Unpacker(partial(_metrics_at, session), placement)
+
+    def read(self, offset: int = 0, limit: int = PIECE) -> Iterator[Entry]:
+        """What stands there from `offset` on, about `limit` bytes of it."""
+        for found in read_frames(self._session.path, offset or _behind_header(self._session), limit):
+            yield Entry(found if isinstance(found, Damage) else self._interpret(found), found.end)
+
+    def _interpret(self, frame: Frame) -> Row | End | Damage:
+        """What a sound frame means; one that means nothing is damage too."""
+        if isinstance(body := frame.value.get("packed"), bytes):
+            return self._packed_row(frame, body)
+        try:
+            if "end" in frame.value:
+                return End(_status(frame.value["end"]))
+            return self._placement.place(_row(self._writer, self._session, frame.value))
+        except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
+            return self._no_row(frame, error)
+
+    def _packed_row(self, frame: Frame, body: bytes) -> Row | Damage:
+        """Errors of reading the rows that it names are the reader's, as those of reading it are."""
+        try:
+            seq, step, stamp, metrics = self._unpacker.unpack(body)
+            when = _time(stamp)
+        except (TypeError, ValueError) as error:
+            return self._no_row(frame, error)
+        return Row(
+            writer=self._writer, session=self._session.number, seq=seq, step=step, time=when, metrics=metrics
+        )
+
+    def _no_row(self, frame: Frame, error: Exception) -> Damage:
+        reason = f"it is no row: {type(error).__name__}: {error}"
+        return Damage(self._session.path, frame.offset, frame.end, reason)
+
+
+def read_journal(writer: str, session: Session, offset: int = 0, limit: int = PIECE) -> Iterator[Entry]:
     """What stands in a session's journal from `offset` on, about `limit` bytes of it. Never writes."""
-    unpacker = Unpacker(partial(_metrics_at, session))
-    for found in read_frames(session.path, offset or _behind_header(session), limit):
-        value = found if isinstance(found, Damage) else _interpret(writer, session, found, unpacker)
-        yield Entry(value, found.end)
+    return JournalReader(writer, session).read(offset, limit)
 
 
 def read_to_end(writer: str, session: Session, offset: int = 0) -> Iterator[Entry]:
@@ -330,28 +377,6 @@ def _metrics_at(session: Session, offset: int) -> Metrics | None:
     if isinstance(found, Frame) and "m" in found.value:
         return _metrics(found.value["m"])
     return None
-
-
-def _interpret(writer: str, session: Session, frame: Frame, unpacker: Unpacker) -> Row | End | Damage:
-    """What a sound frame means; one that means nothing is damage too."""
-    if isinstance(body := frame.value.get("packed"), bytes):
-        return _packed_row(writer, session, frame, body, unpacker)
-    try:
-        if "end" in frame.value:
-            return End(_status(frame.value["end"]))
-        return _row(writer, session, frame.value)
-    except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
-        return Damage(session.path, frame.offset, frame.end, f"it is no row: {type(error).__name__}: {error}")
-
-
-def _packed_row(writer: str, session: Session, frame: Frame, body: bytes, unpacker: Unpacker) -> Row | Damage:
-    """Errors of reading the rows that it names are the reader's, as those of reading it are."""
-    try:
-        seq, step, stamp, metrics = unpacker.unpack(body)
-        number, when = session.number, _time(stamp)
-    except (TypeError, ValueError) as error:
-        return Damage(session.path, frame.offset, frame.end, f"it is no row: {type(error).__name__}: {error}")
-    return Row(writer=writer, session=number, seq=seq, step=step, time=when, metrics=metrics)
 
 
 def _status(value: object) -> Status:

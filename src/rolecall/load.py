@@ -19,6 +19,7 @@ class _Mark:
     """Rows were read up to a place: the backend holds them once it holds the last, `seq` of a session."""
 
     place: Place
+    size: int
     rows: int
     session: int
     seq: int
@@ -37,10 +38,20 @@ class Load:
         """How many rows were read and are not acknowledged."""
         return sum(mark.rows for mark in self.marks)
 
+    @property
+    def size(self) -> int:
+        """How many bytes of the journal were read and are not acknowledged."""
+        return sum(mark.size for mark in self.marks)
+
     def mark(self, rows: Sequence[Row], taken: Row | None) -> None:
         """So many rows were read; the backend took the last but for those that it refused."""
         session, seq = (taken.session, taken.seq) if taken is not None else (0, 0)
-        self.marks.append(_Mark(self.tail.place, len(rows), session, seq))
+        place, before = self.tail.place, self._marked()
+        size = place.offset - (before.offset if before.session == place.session else 0)
+        self.marks.append(_Mark(place, size, len(rows), session, seq))
+
+    def _marked(self) -> Place:
+        return self.marks[-1].place if self.marks else self.delivery.done.place
 
     def rewind(self) -> None:
         """Read again what is not acknowledged."""

@@ -21,6 +21,7 @@ from zlib import crc32
 
 from rolecall.backend import Metrics
 from rolecall.frames import encode_packed
+from rolecall.placement import AS_IT_IS, Placement
 
 __all__ = ["Form", "Forms", "Unpacker"]
 
@@ -114,11 +115,14 @@ class Unpacker:
 
     Args:
         row_at: the metrics of the row at an offset; `None` if none stands there.
+        placement: how rows are to stand in a run. Their keys are placed once for all rows of a form.
     """
 
-    def __init__(self, row_at: Callable[[int], Metrics | None]) -> None:
+    def __init__(self, row_at: Callable[[int], Metrics | None], placement: Placement = AS_IT_IS) -> None:
         self._row_at = row_at
+        self._placement = placement
         self._forms: dict[bytes, tuple[tuple[str, ...], struct.Struct]] = {}
+        self._keys = 0
 
     def unpack(self, body: bytes) -> tuple[int, int, float, dict[str, int | float]]:
         """The number, step, time and metrics of a packed row.
@@ -132,6 +136,8 @@ class Unpacker:
             seq, step, time, *values = form.unpack(body)
         except struct.error:
             raise ValueError("it is packed, and not as long as it says") from None
+        if self._placement.axis is not None:
+            values.append(step)
         return seq, step, time, dict(zip(keys, values, strict=True))
 
     def _form(self, named: bytes) -> tuple[tuple[str, ...], struct.Struct]:
@@ -139,15 +145,22 @@ class Unpacker:
         form = self._read(first, crc) or self._read(second, crc)
         if form is None:
             raise ValueError("it is packed, and the rows that it names are not there")
-        self._forms[named] = form
+        self._remember(named, form)
         return form
+
+    def _remember(self, named: bytes, form: tuple[tuple[str, ...], struct.Struct]) -> None:
+        if self._keys + len(form[0]) > _MOST:
+            self._forms.clear()
+            self._keys = 0
+        self._forms[named] = form
+        self._keys += len(form[0])
 
     def _read(self, place: int, crc: int) -> tuple[tuple[str, ...], struct.Struct] | None:
         metrics = self._row_at(place) or {}
         keys, letters = tuple(metrics), _letters(metrics)
         if not keys or _crc(keys, letters) != crc:
             return None
-        return keys, struct.Struct(f"{_CHANGES.format}{_NAMES.size}x{letters}")
+        return self._placement.keys(keys), struct.Struct(f"{_CHANGES.format}{_NAMES.size}x{letters}")
 
 
 def _form(metrics: Metrics, first: int, second: int) -> Form:

@@ -10,7 +10,8 @@ from rolecall.backend import Status
 from rolecall.claims import Owner, Session, newest, sessions
 from rolecall.files import put_whole
 from rolecall.frames import Damage, whole_lines
-from rolecall.journal import End, Entry, Place, read_journal
+from rolecall.journal import End, Entry, JournalReader, Place
+from rolecall.placement import AS_IT_IS, Placement
 
 __all__ = ["Mirror", "Tail"]
 
@@ -72,6 +73,7 @@ class Tail:
         self._place = place
         self._mirror = mirror
         self._owners: dict[int, Owner | None] = {}
+        self._readers: dict[tuple[int, Placement], JournalReader] = {}
         found = newest(journal)
         self._last = found.number if found is not None else place.session
 
@@ -95,13 +97,13 @@ class Tail:
         """Whether the journal was deleted: nothing is left to carry, nor any word of the writer's end to come."""
         return not self._session(self._last).path.exists()
 
-    def read(self) -> list[Entry]:
+    def read(self, placement: Placement = AS_IT_IS) -> list[Entry]:
         """The next entries; empty if there are none for now, or (with `status` set) no more."""
         current = self._session(self._place.session)
         over = self._is_over(current)
         if self._mirror is not None:
             self._mirror.copy()
-        entries = list(read_journal(self.writer, current, self._place.offset))
+        entries = list(self._reader(current, placement).read(self._place.offset))
         if entries:
             self._place = Place(current.number, entries[-1].offset)
             self._end_of(entries)
@@ -123,6 +125,13 @@ class Tail:
             self._place = Place(later[0], 0)
         else:
             self.status = ended_as(session)
+
+    def _reader(self, session: Session, placement: Placement) -> JournalReader:
+        """The same as before, as long as it may be: it remembers rows that others name."""
+        which = (session.number, placement)
+        if which not in self._readers:
+            self._readers = {which: JournalReader(self.writer, session, placement)}
+        return self._readers[which]
 
     def _session(self, number: int) -> Session:
         return Session(self._journal / f"{number}.jsonl", number)

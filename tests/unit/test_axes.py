@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rolecall.axes import AxisBook, Placement, axis_of
-from rolecall.backend import Row, Table
+from rolecall.axes import AxisBook
+from rolecall.backend import Row
 from rolecall.frames import encode
 from rolecall.layout import Layout
+from rolecall.placement import axis_of
 
 WRITERS = ("explorer/0", "explorer/1", "trainer")
 
@@ -31,45 +31,6 @@ def row(writer: str = "explorer/0", **settings: Any) -> Row:
 
 def sizes(layout: Layout) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in layout.axes.iterdir()}
-
-
-# ------------------------------------------------------------------ placement
-
-
-def test_keys_get_the_writers_prefix_and_a_row_its_axis() -> None:
-    placed = Placement(declares_axes=True).place(row(metrics={"reward/mean": 0.5, "n": 3}, commit=True))
-    assert placed == row(
-        metrics={"explorer/0/reward/mean": 0.5, "explorer/0/n": 3, "explorer/0/step": 7}, commit=True
-    )
-    assert axis_of("explorer/0") == "explorer/0/step"
-
-
-def test_all_else_of_a_row_stays_as_it_is() -> None:
-    """Each field has a value that no other has, and that is not its default."""
-    given = Row(writer="trainer", session=2, seq=3, step=4, time=5.0, metrics={"loss": 0.5}, commit=True)
-    placed = Placement(declares_axes=False).place(given)
-    changed = {
-        field.name for field in fields(Row) if getattr(placed, field.name) != getattr(given, field.name)
-    }
-    assert changed == {"metrics"}
-
-
-def test_where_no_axes_are_declared_a_row_has_none() -> None:
-    placement = Placement(declares_axes=False)
-    assert placement.place(row(metrics={"loss": 0.5})).metrics == {"explorer/0/loss": 0.5}
-    assert placement.place(row("trainer", metrics={"loss": 0.5})).metrics == {"trainer/loss": 0.5}
-
-
-def test_a_table_gets_the_prefix_too() -> None:
-    table = Table(name="samples", columns=("a",), rows=((1,),))
-    placed = Placement(declares_axes=False).place(row(table=table))
-    assert placed.table == Table(name="explorer/0/samples", columns=("a",), rows=((1,),))
-
-
-def test_the_row_that_was_given_stays_as_it_was() -> None:
-    given = row(metrics={"loss": 0.5})
-    Placement(declares_axes=True).place(given)
-    assert given == row(metrics={"loss": 0.5})
 
 
 # ------------------------------------------------------------------ exchange

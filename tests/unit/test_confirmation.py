@@ -140,16 +140,18 @@ def test_a_run_is_tended_while_nothing_is_logged(monitor: Monitor, late: Late, w
 def test_no_more_is_handed_over_than_may_be_lost_at_once(
     monitor: Monitor, late: Late, tmp_path: Path, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rolecall.courier.WINDOW_LATE", 5)
-    for step in range(1, 6):
-        monitor.log({"a": step}, step=step)
-    wait_until(lambda: len(late.handed) == 5)
-    monitor.log({"a": 6}, step=6)
+    """However few rows that is."""
+    monitor.log({"a": 1}, step=1)
+    wait_until(lambda: late.handed == [1])
+    monkeypatch.setattr("rolecall.courier.WINDOW_LATE", 1000)
+    monitor.log({f"{at}/loss": 0.5 for at in range(100)}, step=2)
+    wait_until(lambda: late.handed == [1, 2])
+    monitor.log({"a": 3}, step=3)
     before = late.tended["trainer"]
     wait_until(lambda: late.tended["trainer"] >= before + 2)
-    assert len(late.handed) == 5
-    late.shown = 5
-    wait_until(lambda: len(late.handed) == 6)
+    assert late.handed == [1, 2]
+    late.shown = 2
+    wait_until(lambda: late.handed == [1, 2, 3])
 
 
 def test_a_primary_that_waits_for_its_roles_is_tended(

@@ -27,8 +27,9 @@ from made_journals import KINDS, make_journal
 from rolecall.backend import Row, Table
 from rolecall.claims import Session, claim
 from rolecall.frames import Damage, encode, encode_packed, whole_lines
-from rolecall.journal import End, Entry, JournalWriter, read_journal
+from rolecall.journal import End, Entry, JournalReader, JournalWriter, read_journal
 from rolecall.packed import Forms
+from rolecall.placement import Placement
 from rolecall.room import CHUNK
 from rolecall.store import CompiledStore
 
@@ -978,3 +979,55 @@ def test_no_more_forms_are_remembered_than_there_is_room_for(
     journal.append(200, {f"{at}": 0.5 for at in range(50)})
     journal.end("finished")
     assert [row.step for row in rows(session)] == list(range(201))
+
+
+# ------------------------------------------------------------------ one reader
+
+
+@pytest.mark.parametrize("declares_axes", [False, True])
+def test_rows_are_placed_as_they_are_read(
+    session: Session, journal: JournalWriter, declares_axes: bool
+) -> None:
+    for step in range(1, 5):
+        journal.append(step, {"loss": step / 7, "n": step, "step": -1})
+        journal.append(step, {f"{step}": 0.5}, commit=True)
+    journal.append_table(5, SMALL)
+    journal.end("finished")
+    placement = Placement.shared("explorer", declares_axes)
+    found = [entry.value for entry in JournalReader("explorer", session, placement).read()]
+    assert found == [*map(placement.place, rows(session)), End("finished")]
+    assert b"=" in whole_lines(session.path), "some were packed"
+
+
+def test_a_reader_reads_the_rows_that_others_name_once(session: Session, journal: JournalWriter) -> None:
+    for step in range(1, 4):
+        journal.append(step, {"loss": step / 7})
+    reader = JournalReader("explorer", session)
+    first = list(reader.read())
+    journal.append(4, {"loss": 4 / 7})
+    journal.abandon()
+    with session.path.open("r+b") as file:
+        content = file.read().replace(b'"loss"', b'"moss"')
+        file.seek(0)
+        file.write(content)
+    (later,) = reader.read(first[-1].offset)
+    assert isinstance(later.value, Row)
+    assert (later.value.step, later.value.metrics) == (4, {"loss": 4 / 7})
+    (late,) = read_journal("explorer", session, first[-1].offset)
+    assert isinstance(late.value, Damage)
+
+
+def test_a_reader_remembers_no_more_than_there_is_room_for(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = JournalWriter(session)
+    for step in range(60):
+        journal.append(step, {f"{step // 3}/{at}": 0.5 for at in range(10)})
+    journal.end("finished")
+    monkeypatch.setattr("rolecall.packed._MOST", 40)
+    reader = JournalReader("explorer", session)
+    most = 0
+    for step, entry in enumerate(reader.read()):
+        assert isinstance(entry.value, End if step == 60 else Row)
+        most = max(most, len(reader._unpacker._forms))
+    assert most == 4
