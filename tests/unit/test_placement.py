@@ -52,11 +52,12 @@ def test_the_row_that_was_given_stays_as_it_was() -> None:
     assert given == row(metrics={"loss": 0.5})
 
 
+def test_a_metric_that_has_the_axis_name_gives_way_to_the_step() -> None:
+    placed = shared(declares_axes=True).place(row(metrics={"step": 0.5, "loss": 0.25}))
+    assert placed.metrics == {"explorer/0/step": 7, "explorer/0/loss": 0.25}
+
+
 def test_in_a_run_of_its_own_a_row_is_as_it_was_logged() -> None:
     given = row(metrics={"loss": 0.5})
     assert AS_IT_IS.place(given) is given
     assert AS_IT_IS.keys(["loss"]) == ("loss",)
-
-
-def test_the_axis_comes_last_among_the_keys() -> None:
-    assert shared(declares_axes=True).keys(["b", "a"]) == ("explorer/0/b", "explorer/0/a", "explorer/0/step")

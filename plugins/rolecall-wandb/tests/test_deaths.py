@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wandb_scene import RUN, SHOWS_LATE, Role, Scene, kill_with_children
+from wandb_emulator import Fault
+from wandb_scene import RUN, SHOWS_LATE, Role, Scene, kill_with_children, services_of
 
 from rolecall import MonitorConfig, launch, open_monitor
 
@@ -63,17 +64,39 @@ def test_the_next_session_brings_what_its_dead_courier_left(scene: Scene) -> Non
     scene.check(may_double=SHOWS_LATE)
 
 
-@pytest.mark.servers
-def test_deliver_brings_what_a_dead_courier_left(scene: Scene) -> None:
+def left_by_a_dead_courier(scene: Scene) -> int:
+    """A job that is over but for some rows; how many."""
     with launch(scene.config) as job:
         killed = scene.start(job.config, "explorer/0", *ENDLESS)
         scene.wait_for("explorer/0", 100)
         scene.wait(lambda: scene.tallies()["explorer/0"].lost > 30)
         kill_with_children(killed)
     scene.wait_for_end()
-    missing = scene.tallies()["explorer/0"].lost
+    return scene.tallies()["explorer/0"].lost
+
+
+@pytest.mark.servers
+def test_deliver_brings_what_a_dead_courier_left(scene: Scene) -> None:
+    missing = left_by_a_dead_courier(scene)
     print(f"missing after the death: {missing}")
     assert missing > 30
+    scene.deliver()
+    scene.check(may_double=SHOWS_LATE)
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(300)
+def test_deliver_ends_though_the_server_takes_no_rows(scene: Scene) -> None:
+    """The SDK by itself would have its process wait until it gives up, for hours; nor does it bring a row later."""
+    left_by_a_dead_courier(scene)
+    refusal = scene.server.faults.add(Fault("stream", answer=503))
+    command = [sys.executable, "-m", "rolecall", "deliver", str(scene.config.monitor_dir), "--timeout", "10"]
+    with subprocess.Popen(command) as deliver:
+        # 0.19 has the interpreter wait for `finish`, which ends when the service is killed
+        assert deliver.wait(120.0 if SHOWS_LATE else 60.0) == 1
+    assert refusal.hits
+    scene.wait(lambda: not list(services_of(deliver.pid)))
+    scene.server.faults.clear()
     scene.deliver()
     scene.check(may_double=SHOWS_LATE)
 

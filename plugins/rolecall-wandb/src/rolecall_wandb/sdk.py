@@ -27,6 +27,8 @@ TRANSMIT_EVERY: Final = 5.0
 WRITE_EVERY: Final = 1.0
 """Seconds between writes of an offline run's file, where the SDK can be told."""
 FINISH_TIMEOUT: Final = 60.0
+GRACE: Final = 5.0
+"""Seconds more after which a service that did not keep to that is killed: before 0.27 there was no such setting."""
 
 _IDENTITY: Final = ("RUN_ID", "RESUME", "SWEEP_ID")
 _NAMES: Final = ("NAME", "NOTES", "TAGS", "JOB_TYPE", "RUN_GROUP")
@@ -49,9 +51,15 @@ class OpenRun:
             yield
 
     def finish(self, status: Status) -> None:
-        """Upload what is left, tell the server the end if that is this writer's to tell, and end the service."""
-        self.run.finish(exit_code=0 if status == "finished" else 1)
-        self.service.end()
+        """Upload what is left, tell the server the end if that is this writer's to tell, and end the service.
+
+        Whatever comes of it, the service is gone then, and brings nothing later.
+        """
+        try:
+            with self.service.within(FINISH_TIMEOUT + GRACE):
+                self.run.finish(exit_code=0 if status == "finished" else 1)
+        finally:
+            self.service.end()
 
 
 def init(ticket: RunTicket, args: WandbArgs) -> OpenRun:

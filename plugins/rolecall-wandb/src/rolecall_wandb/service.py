@@ -5,11 +5,16 @@ and its roles may stand in one process (`courier: thread`), and a run of the use
 long as a run is opened, the SDK is made to believe that it has none yet, and for as long as a table is logged, for
 which it asks for the process' own, that it is the run's. The name that this takes is private and the same in
 0.19.10, 0.24.2 and 0.31.0; a run holds on to its own service, whatever the name stands for later.
+
+The SDK would also have the interpreter wait at its exit until each service has brought what it holds, or has given up,
+which takes it hours where a server refuses rows. What is not confirmed is in the journal, so nobody need wait: that
+exit handler is taken away, and a service that does not end is killed. One whose process is gone ends by itself.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,15 +27,51 @@ T = TypeVar("T")
 
 _SWAPPING: Final = threading.RLock()
 """What is swapped belongs to the whole process."""
+END_TIMEOUT: Final = 10.0
+"""Seconds for a service to end that has nothing left to bring."""
 _VARIABLE: Final = "WANDB_SERVICE"
 """Where the SDK leaves word of its service for the processes that this one starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The SDK's service of one run."""
+    """The SDK's service of one run.
+
+    Attributes:
+        handle: what the SDK calls it.
+        process: its process, which is this one's child; `None` if it was not found.
+    """
 
     handle: Any
+    process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def of(cls, handle: Any) -> Service:
+        """The service that a handle stands for; it may not have started."""
+        owned = getattr(getattr(handle, "_connection", None), "_proc", None)
+        return cls(handle, getattr(owned, "_process", None) or getattr(owned, "_internal_proc", None))
+
+    def outlive(self) -> None:
+        """Have the interpreter's exit not wait for it."""
+        connection = self.handle._connection  # noqa: SLF001 - as above
+        if connection is not None and connection._cleanup is not None:  # noqa: SLF001
+            connection._cleanup()  # noqa: SLF001
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Let what is done here take so long; then the service is killed, which ends it with an error."""
+        timer = threading.Timer(seconds, self.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def kill(self) -> None:
+        """What it has not brought, it never will."""
+        if self.process is not None:
+            self.process.kill()
 
     @contextmanager
     def at_hand(self) -> Iterator[None]:
@@ -41,7 +82,7 @@ class Service:
     def end(self) -> None:
         """Let the process go; it may be dead already, which is all that is wanted."""
         if self.handle is not None:
-            with _variable_kept(), suppress(Exception):
+            with self.within(END_TIMEOUT), _variable_kept(), suppress(Exception):
                 self.handle._teardown()  # noqa: SLF001 - `wandb.teardown` would end another's
 
 
@@ -55,10 +96,13 @@ def with_own_service(start: Callable[[], T]) -> tuple[T, Service]:
 
         os.environ.pop(_VARIABLE, None)
         try:
-            return start(), Service(wandb_setup._singleton)  # noqa: SLF001
+            started = start()
+            service = Service.of(wandb_setup._singleton)  # noqa: SLF001
+            service.outlive()
         except BaseException:
-            Service(wandb_setup._singleton).end()  # noqa: SLF001
+            Service.of(wandb_setup._singleton).end()  # noqa: SLF001
             raise
+        return started, service
 
 
 @contextmanager

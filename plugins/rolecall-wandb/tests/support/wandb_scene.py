@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +23,17 @@ from rolecall.delivery import is_carried
 from rolecall.history import read_rows
 from rolecall.layout import LAUNCH, Layout
 
-__all__ = ["RUN", "SHOWS_LATE", "LogTimes", "Role", "Scene", "Tally", "kill_with_children", "tally"]
+__all__ = [
+    "RUN",
+    "SHOWS_LATE",
+    "LogTimes",
+    "Role",
+    "Scene",
+    "Tally",
+    "kill_with_children",
+    "services_of",
+    "tally",
+]
 
 RUN: Final = "troubled-1"
 SHOWS_LATE: Final = Version(version("wandb")) < Version("0.19.11")
@@ -56,6 +67,14 @@ def kill_with_children(process: Role) -> None:
     for pid in family:
         os.kill(pid, signal.SIGKILL)
     process.wait()
+
+
+def services_of(pid: int) -> Iterator[int]:
+    """The SDK's processes that were started for this one, if it is gone or not."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if f"--pid\0{pid}\0" in path.read_text():
+                yield int(path.parent.name)
 
 
 def _descendants(pid: int) -> Iterator[int]:
