@@ -40,6 +40,7 @@ BENCHMARKS: Mapping[str, Sequence[str]] = {
     "scale": ("scale.py",),
     "weight": ("weight.py",),
     "axes": ("wandb_axes.py",),
+    "refused": ("wandb_refused.py",),
 }
 
 

@@ -122,7 +122,7 @@ def _courier(backend: str, folder: Path, rows: int, floats: int) -> Mapping[str,
     """A finished job's rows, brought by the couriers of `rolecall deliver`."""
     from rolecall.deliver import Listener, deliver
 
-    _logged(folder / "monitor", rows, floats)
+    logged(folder / "monitor", rows, floats)
     monitor_type = backend.partition(" ")[0]
     clock: dict[str, tuple[float, float]] = {}
 
@@ -143,7 +143,8 @@ def _courier(backend: str, folder: Path, rows: int, floats: int) -> Mapping[str,
     return {name: clock["ended"][at] - clock["opened"][at] for at, name in enumerate(("seconds", "cpu"))}
 
 
-def _logged(directory: Path, rows: int, floats: int) -> None:
+def logged(directory: Path, rows: int, floats: int) -> None:
+    """A finished job with a writer of so many rows, of which no backend holds any."""
     from rolecall import MonitorConfig, launch, open_monitor
 
     config = MonitorConfig(project="p", name="n", monitor_dir=directory, shared_run=True)

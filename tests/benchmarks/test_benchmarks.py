@@ -20,12 +20,14 @@ SMALL = {
     "--calls 50 --rounds 1",
     "training_loop.py": "--peer 'rolecall, tensorboard' --step 1 --rows 5 --pairs 3",
     "stream.py": "--backend tensorboard 'mlflow sqlite' --rows 200 --rounds 1",
+    "wandb_refused.py": "--rows 100 --seconds 5",
     "weight.py": "--peer 'rolecall local' tensorboardX --runs 1",
 }
 MEASURED = {
     "log_call.py": ("p50", 5),
     "training_loop.py": ("CPU a row, µs", 2),
     "stream.py": ("rows/s", 4),
+    "wandb_refused.py": ("SDK, MB", 1),
     "weight.py": ("process, MB", 2),
 }
 

@@ -13,6 +13,8 @@ from wandb_emulator import Fault, Policy, StoredRun
 from wandb_scene import SHOWS_LATE, LogTimes, Scene
 
 import rolecall.crew
+import rolecall_wandb.sdk
+import rolecall_wandb.service
 import rolecall_wandb.watch
 from rolecall import launch, open_monitor
 
@@ -60,9 +62,9 @@ def test_a_server_that_is_away_for_twenty_seconds(scene: Scene, caplog: pytest.L
     assert max(trainer.calls) < LONGEST_LOG
 
 
-def refuse_stream(scene: Scene, client: str | None) -> Fault:
-    """The SDK's stream of this client is dead for good once it has been refused."""
-    return scene.server.faults.add(Fault("stream", answer=403, client=client))
+def refuse_stream(scene: Scene, client: str | None, answer: int = 403) -> Fault:
+    """The SDK's stream of this client is dead for good once it has been refused with 403; after 503 it tries on."""
+    return scene.server.faults.add(Fault("stream", answer=answer, client=client))
 
 
 @pytest.mark.processes
@@ -79,14 +81,18 @@ def test_rows_whose_stream_was_refused_are_sent_again_when_the_role_ends(scene: 
 
 
 @pytest.mark.servers
+@pytest.mark.parametrize("answer", [403, 503])
 def test_rows_whose_stream_was_refused_are_sent_again_while_the_role_goes_on(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, answer: int
 ) -> None:
+    """The SDK's service ends with the first, and has to be killed with the other."""
+    monkeypatch.setattr(rolecall_wandb.sdk, "FINISH_TIMEOUT", 1.0)
+    monkeypatch.setattr(rolecall_wandb.service, "END_TIMEOUT", 1.0)
     monkeypatch.setattr(rolecall_wandb.watch, "STALL", 8.0)
     monkeypatch.setattr(rolecall_wandb.watch, "LOOK_EVERY", 1.0)
     with trainer_of(scene, courier="thread") as trainer:
         trainer.log_until(lambda: scene.held("trainer") > 0)
-        refused = refuse_stream(scene, scene.run.history[0].client)
+        refused = refuse_stream(scene, scene.run.history[0].client, answer)
         trainer.log_until(lambda: refused.hits)
         logged = len(trainer.calls)
         trainer.log_until(lambda: scene.held("trainer") > logged)

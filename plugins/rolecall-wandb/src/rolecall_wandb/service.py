@@ -73,17 +73,15 @@ class Service:
         if self.process is not None:
             self.process.kill()
 
-    @contextmanager
-    def at_hand(self) -> Iterator[None]:
-        """Let what the SDK does beside the run, as for a table, happen with this service and its settings."""
-        with _standing_for_all(self.handle):
-            yield
-
     def end(self) -> None:
         """Let the process go; it may be dead already, which is all that is wanted."""
         if self.handle is not None:
-            with self.within(END_TIMEOUT), _variable_kept(), suppress(Exception):
+            # the SDK raises SystemExit where the process did not end well, as one that was killed
+            with self.within(END_TIMEOUT), _variable_kept(), suppress(Exception, SystemExit):
                 self.handle._teardown()  # noqa: SLF001 - `wandb.teardown` would end another's
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
 
 
 def with_own_service(start: Callable[[], T]) -> tuple[T, Service]:

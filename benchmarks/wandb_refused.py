@@ -1,0 +1,96 @@
+"""How much memory a courier and wandb's SDK take while the server refuses every row, and more wait than may go.
+
+    python benchmarks/wandb_refused.py [--rows 500000] [--floats 10] [--seconds 75] [--json FILE]
+
+`rolecall deliver` brings a job's rows to the emulator of wandb's server, which refuses each transmission with 503. The
+SDK tries on and keeps what it was handed; a courier hands over no more than a window of the journal
+(`rolecall.courier.WINDOW_LATE`) that nobody confirms. Memory is the largest resident set that was seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from report import tell
+from servers import EMULATOR
+from stream import WRITER, logged
+from usage import descendants
+
+sys.path.append(str(EMULATOR))
+
+
+def main() -> None:
+    """Log, have it delivered, and look at who holds how much."""
+    from wandb_emulator import Fault, WandbServer
+
+    told = _options()
+    with WandbServer() as server, tempfile.TemporaryDirectory(prefix="rolecall-bench-") as folder:
+        server.faults.add(Fault("stream", answer=503))
+        logged(Path(folder), told.rows, told.floats)
+        key = "local" + "0" * 34 + "a"
+        os.environ.update(WANDB_BASE_URL=server.url, WANDB_API_KEY=key, WANDB_ERROR_REPORTING="false")
+        tell([_measured(Path(folder), told)], told.json)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=500_000)
+    parser.add_argument("--floats", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=75.0)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def _measured(directory: Path, told: argparse.Namespace) -> Mapping[str, Any]:
+    import wandb
+
+    from rolecall.courier import WINDOW_LATE
+
+    size = sum(path.stat().st_size for path in directory.glob(f"journal/{WRITER}/*.jsonl"))
+    courier, service = _peaks(directory, told.seconds)
+    return {
+        "wandb": wandb.__version__,
+        "rows": told.rows,
+        "floats": told.floats,
+        "rows in a window": min(told.rows, told.rows * WINDOW_LATE // size),
+        "courier, MB": courier,
+        "SDK, MB": service,
+    }
+
+
+def _peaks(directory: Path, seconds: float) -> tuple[int, int]:
+    """Of the process that delivers, and of the largest of the SDK's."""
+    command = [sys.executable, "-m", "rolecall", "deliver", str(directory), "--to", "wandb"]
+    most: dict[int, int] = {}
+    with subprocess.Popen([*command, "--timeout", str(seconds)], stderr=subprocess.DEVNULL) as deliver:
+        while deliver.poll() is None:
+            for pid in (deliver.pid, *descendants(deliver.pid)):
+                most[pid] = max(most.get(pid, 0), _resident(pid))
+            time.sleep(0.5)
+    if deliver.returncode != 1 or len(most) < 2:
+        raise AssertionError("it was to deliver, and to get nowhere")
+    return most.pop(deliver.pid), max(most.values(), default=0)
+
+
+def _resident(pid: int) -> int:
+    """Megabytes; none if it has ended meanwhile."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    found = [int(line.split()[1]) for line in lines if line.startswith("VmRSS:")]
+    return found[0] // 1024 if found else 0
+
+
+if __name__ == "__main__":
+    main()
