@@ -313,17 +313,20 @@ class JournalReader:
         writer: whose it is.
         session: the session.
         placement: how the rows are to stand in a run.
+
+    Attributes:
+        session, placement: as they were given.
     """
 
     def __init__(self, writer: str, session: Session, placement: Placement = AS_IT_IS) -> None:
+        self.session = session
+        self.placement = placement
         self._writer = writer
-        self._session = session
-        self._placement = placement
         self._unpacker = Unpacker(partial(_metrics_at, session), placement)
 
     def read(self, offset: int = 0, limit: int = PIECE) -> Iterator[Entry]:
         """What stands there from `offset` on, about `limit` bytes of it."""
-        for found in read_frames(self._session.path, offset or _behind_header(self._session), limit):
+        for found in read_frames(self.session.path, offset or _behind_header(self.session), limit):
             yield Entry(found if isinstance(found, Damage) else self._interpret(found), found.end)
 
     def _interpret(self, frame: Frame) -> Row | End | Damage:
@@ -333,7 +336,7 @@ class JournalReader:
         try:
             if "end" in frame.value:
                 return End(_status(frame.value["end"]))
-            return self._placement.place(_row(self._writer, self._session, frame.value))
+            return self.placement.place(_row(self._writer, self.session, frame.value))
         except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
             return self._no_row(frame, error)
 
@@ -345,12 +348,12 @@ class JournalReader:
         except (TypeError, ValueError) as error:
             return self._no_row(frame, error)
         return Row(
-            writer=self._writer, session=self._session.number, seq=seq, step=step, time=when, metrics=metrics
+            writer=self._writer, session=self.session.number, seq=seq, step=step, time=when, metrics=metrics
         )
 
     def _no_row(self, frame: Frame, error: Exception) -> Damage:
         reason = f"it is no row: {type(error).__name__}: {error}"
-        return Damage(self._session.path, frame.offset, frame.end, reason)
+        return Damage(self.session.path, frame.offset, frame.end, reason)
 
 
 def read_journal(writer: str, session: Session, offset: int = 0, limit: int = PIECE) -> Iterator[Entry]:
@@ -360,7 +363,8 @@ def read_journal(writer: str, session: Session, offset: int = 0, limit: int = PI
 
 def read_to_end(writer: str, session: Session, offset: int = 0) -> Iterator[Entry]:
     """Everything that stands in a session's journal from `offset` on, read piece by piece."""
-    while entries := list(read_journal(writer, session, offset)):
+    reader = JournalReader(writer, session)
+    while entries := list(reader.read(offset)):
         yield from entries
         offset = entries[-1].offset
 

@@ -73,7 +73,7 @@ class Tail:
         self._place = place
         self._mirror = mirror
         self._owners: dict[int, Owner | None] = {}
-        self._readers: dict[tuple[int, Placement], JournalReader] = {}
+        self._reader: JournalReader | None = None
         found = newest(journal)
         self._last = found.number if found is not None else place.session
 
@@ -103,7 +103,7 @@ class Tail:
         over = self._is_over(current)
         if self._mirror is not None:
             self._mirror.copy()
-        entries = list(self._reader(current, placement).read(self._place.offset))
+        entries = list(self._reader_of(current, placement).read(self._place.offset))
         if entries:
             self._place = Place(current.number, entries[-1].offset)
             self._end_of(entries)
@@ -126,12 +126,12 @@ class Tail:
         else:
             self.status = ended_as(session)
 
-    def _reader(self, session: Session, placement: Placement) -> JournalReader:
+    def _reader_of(self, session: Session, placement: Placement) -> JournalReader:
         """The same as before, as long as it may be: it remembers rows that others name."""
-        which = (session.number, placement)
-        if which not in self._readers:
-            self._readers = {which: JournalReader(self.writer, session, placement)}
-        return self._readers[which]
+        reader = self._reader
+        if reader is None or (reader.session, reader.placement) != (session, placement):
+            reader = self._reader = JournalReader(self.writer, session, placement)
+        return reader
 
     def _session(self, number: int) -> Session:
         return Session(self._journal / f"{number}.jsonl", number)

@@ -92,7 +92,7 @@ def test_deliver_ends_though_the_server_takes_no_rows(scene: Scene) -> None:
     refusal = scene.server.faults.add(Fault("stream", answer=503))
     command = [sys.executable, "-m", "rolecall", "deliver", str(scene.config.monitor_dir), "--timeout", "10"]
     with subprocess.Popen(command) as deliver:
-        # 0.19 has the interpreter wait for `finish`, which ends when the service is killed
+        # 0.19 does part of `finish` in a pool of threads, for which the interpreter waits: until the service is killed
         assert deliver.wait(120.0 if SHOWS_LATE else 60.0) == 1
     assert refusal.hits
     scene.wait(lambda: not list(services_of(deliver.pid)))

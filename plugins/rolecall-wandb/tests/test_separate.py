@@ -12,11 +12,16 @@ from pathlib import Path
 
 import pytest
 from wandb_beside import SAME, differences, make_repository, own_runs, run_plain, run_through_rolecall, view
-from wandb_emulator import StoredRun, WandbServer, environment
+from wandb_emulator import Fault, StoredRun, WandbServer, environment
 from wandb_same import CONFIG, NAME, ROLE, SAID, TABLE
 
+import rolecall_wandb.sdk
+import rolecall_wandb.separate
+import rolecall_wandb.service
 from rolecall import MonitorConfig, launch, open_monitor
+from rolecall.delivery import delivered, is_carried
 from rolecall.history import read_rows
+from rolecall.layout import Layout
 
 Make = Callable[..., MonitorConfig]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -215,6 +220,29 @@ def test_rows_that_wandb_does_not_take_are_told(
     assert len(told) == 1
     assert "no step below the last one" in told[0]
     assert "explorer step 3" in told[0]
+
+
+@pytest.mark.servers
+def test_a_run_whose_end_the_server_did_not_take_is_ended_again(
+    server: WandbServer,
+    make_config: Make,
+    wait_until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(rolecall_wandb.sdk, "FINISH_TIMEOUT", 1.0)
+    monkeypatch.setattr(rolecall_wandb.service, "END_TIMEOUT", 1.0)
+    monkeypatch.setattr(rolecall_wandb.separate, "SETTLE", 3.0)
+    layout = Layout(tmp_path / "monitor")
+    with launch(make_config(shared_run=False, courier="thread")) as job:
+        with open_monitor(job.config, "explorer") as monitor:
+            monitor.log({"loss": 0.5}, step=1, commit=True)
+            wait_until(lambda: delivered(layout, "wandb", "explorer").rows == 1)
+            refusal = server.faults.add(Fault("stream", answer=503, times=2))
+        wait_until(lambda: not is_carried(layout, "wandb", "explorer"))
+    assert len(refusal.hits) == 2
+    assert steps(stored(server)) == [1]
+    assert stored(server).state == "finished"
 
 
 @pytest.mark.servers

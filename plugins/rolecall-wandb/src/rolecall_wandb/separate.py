@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from rolecall.backend import Row, RunTicket, Status
 from rolecall.errors import Rejected, Unavailable
@@ -19,6 +19,14 @@ from rolecall_wandb.watch import LOST, Watch, until
 __all__ = ["SeparateRun"]
 
 SETTLE: Final = 2 * TRANSMIT_EVERY + 10.0
+
+
+class _Line(NamedTuple):
+    """A line of the run's history: its number, and the last row that it has of a session."""
+
+    number: int
+    session: int
+    seq: int
 
 
 class SeparateRun:
@@ -39,7 +47,7 @@ class SeparateRun:
         self._history = History(self._run, self._watch.look().lines if self._run.resumed else 0)
         self._handed: dict[int, int] = {}
         self._held: dict[int, int] = {}
-        self._waiting: deque[tuple[int, Row]] = deque()
+        self._waiting: deque[_Line] = deque()
 
     @property
     def id(self) -> str:
@@ -98,7 +106,13 @@ class SeparateRun:
         return not self._waiting
 
     def close(self, status: Status) -> None:
-        """See `rolecall.Run`."""
+        """See `rolecall.Run`. Where the server did not take the end before, the run is resumed for it."""
+        if not self._is_open:
+            self._open()
+        self._finish(status)
+        self._watch.require_end(SETTLE)
+
+    def _finish(self, status: Status) -> None:
         if self._is_open:
             self._is_open = False
             self._sdk.finish(status)
@@ -113,20 +127,27 @@ class SeparateRun:
                 raise self._lost(f"wandb's SDK does not take rows any more: {error!r}") from error
             raise
         if line is not None:
-            self._waiting.append((line, row))
+            self._expect(_Line(line, row.session, row.seq))
             self._handed[row.session] = row.seq
         return line is not None
 
+    def _expect(self, line: _Line) -> None:
+        """One entry a line: what waits may be hundreds of thousands of rows."""
+        last = self._waiting[-1] if self._waiting else None
+        if last is not None and (last.number, last.session) == (line.number, line.session):
+            self._waiting.pop()
+        self._waiting.append(line)
+
     def _look(self) -> None:
         lines = self._watch.look().lines
-        while self._waiting and self._waiting[0][0] <= lines:
-            _, row = self._waiting.popleft()
-            self._held[row.session] = row.seq
+        while self._waiting and self._waiting[0].number <= lines:
+            line = self._waiting.popleft()
+            self._held[line.session] = line.seq
             self._watch.moved()
 
     def _lost(self, reason: str = LOST) -> Unavailable:
         """The SDK will not bring all rows: what the server does not hold is read again, and goes through a new one."""
         with suppress(Exception):
-            self.close("finished")
+            self._finish("finished")
         self._open()
         return Unavailable(reason)

@@ -53,9 +53,9 @@ class Service:
 
     def outlive(self) -> None:
         """Have the interpreter's exit not wait for it."""
-        connection = self.handle._connection  # noqa: SLF001 - as above
-        if connection is not None and connection._cleanup is not None:  # noqa: SLF001
-            connection._cleanup()  # noqa: SLF001
+        forget = getattr(getattr(self.handle, "_connection", None), "_cleanup", None)
+        if forget is not None:
+            forget()
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
@@ -73,11 +73,17 @@ class Service:
         if self.process is not None:
             self.process.kill()
 
+    @contextmanager
+    def at_hand(self) -> Iterator[None]:
+        """Let what the SDK does beside the run, as for a table, happen with this service and its settings."""
+        with _standing_for_all(self.handle):
+            yield
+
     def end(self) -> None:
         """Let the process go; it may be dead already, which is all that is wanted."""
         if self.handle is not None:
             # the SDK raises SystemExit where the process did not end well, as one that was killed
-            with self.within(END_TIMEOUT), _variable_kept(), suppress(Exception, SystemExit):
+            with suppress(Exception, SystemExit), self.within(END_TIMEOUT), _variable_kept():
                 self.handle._teardown()  # noqa: SLF001 - `wandb.teardown` would end another's
         if self.process is not None:
             self.process.kill()

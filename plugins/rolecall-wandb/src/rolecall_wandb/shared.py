@@ -150,8 +150,7 @@ class SharedRun:
         self._rejoin_if_ended()
         self.definitions.touch()
         self._finish(status)
-        if not until(lambda: self._watch.look().state != "running", SETTLE):
-            raise Unavailable("wandb has not taken the end of the run; it is told again")
+        self._watch.require_end(SETTLE)
 
     def _join(self) -> None:
         self._sdk = init(self._ticket, self._args)

@@ -65,6 +65,15 @@ class Watch:
         """Whether the server answers, and has taken nothing for too long."""
         return time.monotonic() - self._moved > STALL
 
+    def require_end(self, seconds: float) -> None:
+        """See that the server took the end of the run, within so many seconds.
+
+        Raises:
+            Unavailable: it did not, or does not answer.
+        """
+        if not until(lambda: self.look().state != "running", seconds):
+            raise Unavailable("wandb has not taken the end of the run; it is told again")
+
 
 def until(condition: Callable[[], bool], seconds: float) -> bool:
     """Whether it comes true in time."""
