@@ -59,8 +59,6 @@ Make = Callable[[int, float, int, T], bytes]
 
 _INLINE_TABLE = 1 << 15
 _INT64 = 1 << 63
-PIECE = 1 << 18
-"""Bytes of a journal that are read at once: what they hold stays in the processor's caches until it is sent."""
 LOOK = 1.0
 """Seconds between a writer's looks whether its file is still where it was."""
 
@@ -324,7 +322,7 @@ class JournalReader:
         self._writer = writer
         self._unpacker = Unpacker(partial(_metrics_at, session), placement)
 
-    def read(self, offset: int = 0, limit: int = PIECE) -> Iterator[Entry]:
+    def read(self, offset: int = 0, limit: int = 1 << 20) -> Iterator[Entry]:
         """What stands there from `offset` on, about `limit` bytes of it."""
         for found in read_frames(self.session.path, offset or _behind_header(self.session), limit):
             yield Entry(found if isinstance(found, Damage) else self._interpret(found), found.end)
@@ -356,7 +354,7 @@ class JournalReader:
         return Damage(self.session.path, frame.offset, frame.end, reason)
 
 
-def read_journal(writer: str, session: Session, offset: int = 0, limit: int = PIECE) -> Iterator[Entry]:
+def read_journal(writer: str, session: Session, offset: int = 0, limit: int = 1 << 20) -> Iterator[Entry]:
     """What stands in a session's journal from `offset` on, about `limit` bytes of it. Never writes."""
     return JournalReader(writer, session).read(offset, limit)
 
