@@ -29,14 +29,13 @@ sys.path.append(str(EMULATOR))
 
 def main() -> None:
     """Log, have it delivered, and look at who holds how much."""
-    from wandb_emulator import Fault, WandbServer
+    from wandb_emulator import Fault, WandbServer, environment
 
     told = _options()
     with WandbServer() as server, tempfile.TemporaryDirectory(prefix="rolecall-bench-") as folder:
         server.faults.add(Fault("stream", answer=503))
         logged(Path(folder), told.rows, told.floats)
-        key = "local" + "0" * 34 + "a"
-        os.environ.update(WANDB_BASE_URL=server.url, WANDB_API_KEY=key, WANDB_ERROR_REPORTING="false")
+        os.environ.update(environment(server, Path(folder)))
         tell([_measured(Path(folder), told)], told.json)
 
 
