@@ -19,8 +19,9 @@ SOURCE = Path("src/rolecall/_speedups.c")
 MODULE = SOURCE.stem + sysconfig.get_config_var("EXT_SUFFIX")
 """Named after the Python that it is for, so that several may share a checkout."""
 TRY = """
-from _speedups import Store
+from _speedups import Store, unpack
 
+assert unpack(b"no line", {}, None) is None
 store, pages = Store(), bytearray(100)
 store.open(pages, 0)
 assert store.put(1, b"row") and pages.startswith(b"row")

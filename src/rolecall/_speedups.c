@@ -1,14 +1,17 @@
-/* What `rolecall.store` does, in C: to put the next row into the map of a journal's end.
+/* What `rolecall.store` does, in C: to put the next row into the map of a journal's end. And `unpack`, which reads such
+   a row for `rolecall.packed`.
 
    A training loop fills the processor's caches between two rows, and code that ran a millisecond ago is cold. The same
    work in Python touches ten times the memory (docs/performance.md), so this one step of it stands here. Everything
-   else, and this too where it was not built, is Python.
+   else, and this too where it was not built, is Python. A courier shares its processor with the SDK that it feeds, and
+   reading a row was a twentieth of what that takes.
 
    The interpreter lock is held from the first look at a row to the end of the store, and nothing in between runs
    Python code or allocates what the garbage collector knows. So no thread and no signal handler can come in. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 #include <structmember.h>
@@ -21,7 +24,7 @@
 #error "there is no interpreter lock to hold"
 #endif
 
-#define MADE_FOR 1     /* the number that rolecall.store expects: another with each change of what is packed, or of Store */
+#define MADE_FOR 2     /* the number that rolecall.compiled expects: another with each change of what is here */
 
 #define FORMS 16       /* that are tried before Python is asked; a role that logs more kinds of rows in turn is rare */
 #define NAMED 20       /* `first`, `second` and `form` of rolecall.packed */
@@ -104,18 +107,84 @@ put_base64(char *to, const unsigned char *body, size_t size)
     return to;
 }
 
+/* What a frame of a packed row begins with: the checksum, and how it is encoded. */
+static void
+put_mark(char *line, const char *payload, size_t size)
+{
+    uint32_t check = checksum(payload, size);
+    for (int digit = 0; digit < 8; digit++) {
+        line[digit] = "0123456789abcdef"[check >> (28 - 4 * digit) & 15];
+    }
+    line[8] = '=';
+}
+
 /* The frame of a packed row, as `rolecall.frames.encode_packed` makes it; its length. */
 static size_t
 put_frame(char *line, const char *body, size_t size)
 {
     char *payload = line + MARKED, *end = put_base64(payload, (const unsigned char *)body, size);
-    uint32_t check = checksum(payload, end - payload);
-    for (int digit = 0; digit < 8; digit++) {
-        line[digit] = "0123456789abcdef"[check >> (28 - 4 * digit) & 15];
-    }
-    line[8] = '=';
+    put_mark(line, payload, end - payload);
     *end++ = '\n';
     return end - line;
+}
+
+/* Whether a line begins as its payload, of whole fours, would have it. */
+static int
+is_sound(const char *line, size_t size)
+{
+    char mark[MARKED];
+    if (size <= MARKED || (size - MARKED) % 4 != 0) {
+        return 0;
+    }
+    put_mark(mark, line + MARKED, size - MARKED);
+    return memcmp(line, mark, MARKED) == 0;
+}
+
+static signed char sixths[256]; /* what a letter of base64 stands for; -1 if it is none */
+
+static void
+fill_sixths(void)
+{
+    memset(sixths, -1, sizeof(sixths));
+    for (int value = 0; value < 64; value++) {
+        sixths[(unsigned char)base64[value]] = (signed char)value;
+    }
+}
+
+/* Three bytes of four letters; 0 if these are others. */
+static int
+get_three(unsigned char *to, const unsigned char *from)
+{
+    int first = sixths[from[0]], second = sixths[from[1]], third = sixths[from[2]], fourth = sixths[from[3]];
+    if ((first | second | third | fourth) < 0) {
+        return 0;
+    }
+    to[0] = (unsigned char)(first << 2 | second >> 4);
+    to[1] = (unsigned char)(second << 4 | third >> 2);
+    to[2] = (unsigned char)(third << 6 | fourth);
+    return 1;
+}
+
+/* Reads base64 of whole fours, as `put_base64` writes it and no other; how many bytes, or -1. There is to be room for
+   three bytes of each four. */
+static Py_ssize_t
+get_base64(unsigned char *to, const char *from, size_t size)
+{
+    const unsigned char *text = (const unsigned char *)from, *last = text + size - 4;
+    unsigned char *start = to, ending[4], three[3];
+    for (; text < last; text += 4, to += 3) {
+        if (!get_three(to, text)) {
+            return -1;
+        }
+    }
+    int missing = last[3] != '=' ? 0 : last[2] != '=' ? 1 : 2;
+    memcpy(ending, last, 4);
+    memset(ending + 4 - missing, 'A', missing);
+    if (!get_three(three, ending) || memcmp(three + 3 - missing, "\0\0", missing) != 0) {
+        return -1;
+    }
+    memcpy(to, three, 3 - missing);
+    return to + 3 - missing - start;
 }
 
 /* ------------------------------------------------------------------- forms */
@@ -415,10 +484,122 @@ static PyType_Spec spec = {
     .slots = slots,
 };
 
+/* ------------------------------------------------------------------ unpack */
+
+/* Adds one key to the metrics; 0, with an exception, if there is no memory for it. It lets go of the value. */
+static int
+put_metric(PyObject *metrics, PyObject *key, PyObject *value)
+{
+    int done = value != NULL && PyDict_SetItem(metrics, key, value) == 0;
+    Py_XDECREF(value);
+    return done;
+}
+
+/* The metrics of a row's values. */
+static PyObject *
+make_metrics(PyObject *keys, const char *letters, const unsigned char *values)
+{
+    PyObject *metrics = PyDict_New();
+    for (Py_ssize_t at = 0; metrics != NULL && at < PyTuple_Size(keys); at++, values += 8) {
+        double number;
+        long long whole;
+        memcpy(&number, values, 8);
+        memcpy(&whole, values, 8);
+        if (!put_metric(metrics, PyTuple_GetItem(keys, at),
+                        letters[at] == 'd' ? PyFloat_FromDouble(number) : PyLong_FromLongLong(whole))) {
+            Py_CLEAR(metrics);
+        }
+    }
+    return metrics;
+}
+
+/* A row's number, step, time and metrics, if it has this form. */
+static PyObject *
+make_row(PyObject *form, PyObject *axis, const unsigned char *body, Py_ssize_t size)
+{
+    PyObject *keys, *letters, *rest;
+    long long seq, step;
+    double now;
+    memcpy(&seq, body, 8);
+    memcpy(&step, body + 8, 8);
+    memcpy(&now, body + 16, 8);
+    if (!PyArg_UnpackTuple(form, "form", 3, 3, &keys, &letters, &rest)) {
+        return NULL;
+    }
+    if (!PyTuple_Check(keys) || !PyBytes_Check(letters) || PyBytes_Size(letters) != PyTuple_Size(keys)) {
+        PyErr_SetString(PyExc_ValueError, "a form has keys, and a letter for each");
+        return NULL;
+    }
+    if (size != HEAD + 8 * PyTuple_Size(keys) || !isfinite(now)) {
+        Py_RETURN_NONE;
+    }
+    PyObject *metrics = make_metrics(keys, PyBytes_AsString(letters), body + HEAD);
+    if (metrics != NULL && axis != Py_None && !put_metric(metrics, axis, PyLong_FromLongLong(step))) {
+        Py_CLEAR(metrics);
+    }
+    return metrics == NULL ? NULL : Py_BuildValue("LLdN", seq, step, now, metrics);
+}
+
+/* The form by which a row is named, a new reference; NULL without an exception if it is not known. */
+static PyObject *
+get_form(PyObject *forms, const unsigned char *body)
+{
+    PyObject *named = PyBytes_FromStringAndSize((const char *)body + 24, NAMED);
+    PyObject *form = named == NULL ? NULL : PyDict_GetItemWithError(forms, named);
+    Py_XDECREF(named);
+    return Py_XNewRef(form);
+}
+
+/* What a payload holds; None if that is no row of a known form. */
+static PyObject *
+read_payload(const char *payload, size_t size, PyObject *forms, PyObject *axis, unsigned char *body)
+{
+    Py_ssize_t length = get_base64(body, payload, size);
+    PyObject *form = length < HEAD ? NULL : get_form(forms, body);
+    if (form == NULL) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    }
+    PyObject *row = make_row(form, axis, body, length);
+    Py_DECREF(form);
+    return row;
+}
+
+static PyObject *
+unpack(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 3 || !PyBytes_CheckExact(args[0]) || !PyDict_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "unpack takes a line, forms by what they are named, and an axis");
+        return NULL;
+    }
+    const char *line = PyBytes_AsString(args[0]);
+    size_t size = PyBytes_Size(args[0]);
+    if (!is_sound(line, size)) {
+        Py_RETURN_NONE;
+    }
+    /* Its own for each call: anyone's code may run, and unpack, while a row is made, as memory for it may be what sets
+       the garbage collector off. */
+    unsigned char small[2048], *body = size <= sizeof(small) ? small : PyMem_Malloc(size);
+    if (body == NULL) {
+        return PyErr_NoMemory();
+    }
+    PyObject *row = read_payload(line + MARKED, size - MARKED, args[1], args[2], body);
+    if (body != small) {
+        PyMem_Free(body);
+    }
+    return row;
+}
+
+static PyMethodDef functions[] = {
+    {"unpack", (PyCFunction)(void (*)(void))unpack, METH_FASTCALL,
+     "The number, step, time and metrics of a packed row; None unless its line is sound and its form is known."},
+    {NULL, NULL, 0, NULL},
+};
+
 static int
 execute(PyObject *module)
 {
     fill_checks();
+    fill_sixths();
     PyObject *type = PyType_FromModuleAndSpec(module, &spec, NULL);
     if (type == NULL) {
         return -1;
@@ -433,7 +614,8 @@ static PyModuleDef_Slot parts[] = {{Py_mod_exec, execute}, {0, NULL}};
 static struct PyModuleDef definition = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "rolecall._speedups",
-    .m_doc = "What rolecall.store does, in C.",
+    .m_doc = "What rolecall.store does, and rolecall.packed's unpack, in C.",
+    .m_methods = functions,
     .m_slots = parts,
 };
 

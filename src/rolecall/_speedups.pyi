@@ -4,6 +4,10 @@ from typing_extensions import Buffer
 
 MADE_FOR: Final[int]
 
+def unpack(
+    line: bytes, forms: dict[bytes, tuple[tuple[str, ...], bytes, object]], axis: str | None, /
+) -> tuple[int, int, float, dict[str, int | float]] | None: ...
+
 @final
 class Store:
     rows: int

@@ -277,12 +277,11 @@ class Courier:
             raise Rejected(rejected, "it does not take these tables")
 
     def _fresh(self, run: Run, rows: list[Row]) -> list[Row]:
-        """Rows that the backend does not hold yet, if it can be asked."""
+        """Rows, all of one session, that the backend does not hold yet, if it can be asked."""
         if not isinstance(run, SupportsProgress):
             return rows
-        held = {(row.writer, row.session) for row in rows}
-        known = {name: run.held(*name) for name in held}
-        return [row for row in rows if row.seq > known[row.writer, row.session]]
+        held = run.held(rows[0].writer, rows[0].session)
+        return [row for row in rows if row.seq > held]
 
     def _acknowledge(self, run: Run, pending: int) -> None:
         if isinstance(run, SupportsConfirmation) and self._is_confirmed_later(run):

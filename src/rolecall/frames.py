@@ -23,7 +23,7 @@ import json
 import os
 import re
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -40,6 +40,7 @@ __all__ = [
     "Frame",
     "append_frame",
     "count_lines",
+    "decode_all",
     "decode_line",
     "encode",
     "encode_packed",
@@ -47,6 +48,7 @@ __all__ = [
     "first_frame",
     "last_frame",
     "read_frames",
+    "read_lines",
     "whole_lines",
 ]
 
@@ -129,17 +131,23 @@ def append_frame(descriptor: int, value: Mapping[str, Any]) -> None:
 
 
 def read_frames(path: Path, offset: int = 0, limit: int = 1 << 20) -> Iterator[Frame | Damage]:
+    """What the lines hold that `read_lines` reads."""
+    for line, start in read_lines(path, offset, limit):
+        yield from decode_all(path, line, start)
+
+
+def read_lines(path: Path, offset: int = 0, limit: int = 1 << 20) -> Iterator[tuple[bytes, int]]:
     """The complete lines from `offset` on, about `limit` bytes of them, but one at least if there is one.
 
-    Nothing if there is no such file, or something there that is no file.
+    Each without its newline, and where it begins; empty ones are left out. Nothing if there is no such file, or
+    something there that is no file.
     """
     found = False
     while not found and (data := whole_lines(path, offset, limit)):
         for line in data.split(b"\n")[:-1]:
             if line:
                 found = True
-                one = decode_line(path, line, offset)
-                yield from (one,) if isinstance(one, Frame) else _apart(path, line, one)
+                yield line, offset
             offset += len(line) + 1
 
 
@@ -248,6 +256,12 @@ def _inner_beginning(path: Path, line: bytes) -> int | None:
     """
     places = (match.start() for match in islice(_BEGINNING.finditer(line, 1), _MOST_BEGINNINGS))
     return next((at for at in places if isinstance(decode_line(path, line[at:], at), Frame)), None)
+
+
+def decode_all(path: Path, line: bytes, start: int) -> Iterable[Frame | Damage]:
+    """What one line, without its newline, holds; it may be two frames, if the newline between them is gone."""
+    one = decode_line(path, line, start)
+    return (one,) if isinstance(one, Frame) else _apart(path, line, one)
 
 
 def decode_line(path: Path, line: bytes, start: int) -> Frame | Damage:

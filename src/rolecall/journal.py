@@ -43,8 +43,8 @@ from typing import Any, NamedTuple, TypeVar
 from rolecall.backend import Cell, Metrics, Row, Status, Table
 from rolecall.claims import Session
 from rolecall.files import open_own, open_regular, put_back, put_whole, write_whole
-from rolecall.frames import Damage, Frame, decode_line, encode, read_frames
-from rolecall.packed import Forms, Unpacker
+from rolecall.frames import Damage, Frame, decode_all, decode_line, encode, read_frames, read_lines
+from rolecall.packed import Forms, Told, Unpacker
 from rolecall.placement import AS_IT_IS, Placement
 from rolecall.room import begin_room, extend_room, give_room_back
 from rolecall.store import CompiledStore, PlainStore, Store
@@ -324,7 +324,21 @@ class JournalReader:
 
     def read(self, offset: int = 0, limit: int = 1 << 20) -> Iterator[Entry]:
         """What stands there from `offset` on, about `limit` bytes of it."""
-        for found in read_frames(self.session.path, offset or _behind_header(self.session), limit):
+        for line, start in read_lines(self.session.path, offset or _behind_header(self.session), limit):
+            told = self._unpacker.unpack_line(line)
+            if told is not None:
+                yield Entry(self._row(told), start + len(line) + 1)
+            else:
+                yield from self._decode(line, start)
+
+    def _row(self, told: Told) -> Row:
+        seq, step, stamp, metrics = told
+        return Row(
+            writer=self._writer, session=self.session.number, seq=seq, step=step, time=stamp, metrics=metrics
+        )
+
+    def _decode(self, line: bytes, start: int) -> Iterator[Entry]:
+        for found in decode_all(self.session.path, line, start):
             yield Entry(found if isinstance(found, Damage) else self._interpret(found), found.end)
 
     def _interpret(self, frame: Frame) -> Row | End | Damage:
@@ -341,13 +355,11 @@ class JournalReader:
     def _packed_row(self, frame: Frame, body: bytes) -> Row | Damage:
         """Errors of reading the rows that it names are the reader's, as those of reading it are."""
         try:
-            seq, step, stamp, metrics = self._unpacker.unpack(body)
-            when = _time(stamp)
+            told = self._unpacker.unpack(body)
+            _time(told[2])
         except (TypeError, ValueError) as error:
             return self._no_row(frame, error)
-        return Row(
-            writer=self._writer, session=self.session.number, seq=seq, step=step, time=when, metrics=metrics
-        )
+        return self._row(told)
 
     def _no_row(self, frame: Frame, error: Exception) -> Damage:
         reason = f"it is no row: {type(error).__name__}: {error}"

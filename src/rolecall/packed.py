@@ -17,13 +17,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 from zlib import crc32
 
 from rolecall.backend import Metrics
+from rolecall.compiled import speedups
 from rolecall.frames import encode_packed
 from rolecall.placement import AS_IT_IS, Placement
 
-__all__ = ["Form", "Forms", "Unpacker"]
+__all__ = ["Form", "Forms", "Told", "Unpacker"]
 
 _CHANGES = struct.Struct("<qqd")
 _NAMES = struct.Struct("<qqI")
@@ -32,6 +34,9 @@ _MOST = 1 << 18
 """Keys of all the forms that are remembered; beyond that, rows are seen with new eyes."""
 _LETTERS = {float: "d", int: "q"}
 _Look = tuple[tuple[str, ...], tuple[type, ...]]
+
+Told = tuple[int, int, float, dict[str, int | float]]
+"""A row's number, step, time and metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,30 @@ class Forms:
         return True
 
 
+class _Known(NamedTuple):
+    """How rows of a form are read.
+
+    Attributes:
+        keys: as they stand in the run.
+        letters: of their values.
+        struct: of the whole row.
+    """
+
+    keys: tuple[str, ...]
+    letters: bytes
+    struct: struct.Struct
+
+
+_Unpack = Callable[[bytes, dict[bytes, _Known], str | None], Told | None]
+
+
+def _unpack_none(line: bytes, forms: dict[bytes, _Known], axis: str | None) -> None:
+    """Where nothing was compiled each line is decoded first, as one that is not packed."""
+
+
+_unpack: Final[_Unpack] = getattr(speedups(), "unpack", _unpack_none)
+
+
 class Unpacker:
     """Reads packed rows of one file, and each row that they name once.
 
@@ -121,28 +150,35 @@ class Unpacker:
     def __init__(self, row_at: Callable[[int], Metrics | None], placement: Placement = AS_IT_IS) -> None:
         self._row_at = row_at
         self._placement = placement
-        self._forms: dict[bytes, tuple[tuple[str, ...], struct.Struct]] = {}
+        self._forms: dict[bytes, _Known] = {}
         self._keys = 0
 
-    def unpack(self, body: bytes) -> tuple[int, int, float, dict[str, int | float]]:
-        """The number, step, time and metrics of a packed row.
+    def unpack_line(self, line: bytes) -> Told | None:
+        """What a line, without its newline, holds, if it is sound and its row looks like one that was unpacked.
+
+        `None` says nothing of it: it is to be decoded then, and what it holds given to `unpack`.
+        """
+        return _unpack(line, self._forms, self._placement.axis)
+
+    def unpack(self, body: bytes) -> Told:
+        """What a packed row holds.
 
         Raises:
-            ValueError: it has none, or the rows that it names are not those that it was made after.
+            ValueError: nothing, or the rows that it names are not those that it was made after.
         """
         named = body[_NAMED]
         try:
-            keys, form = self._forms.get(named) or self._form(named)
-            told = form.unpack(body)
+            known = self._forms.get(named) or self._form(named)
+            told = known.struct.unpack(body)
         except struct.error:
             raise ValueError("it is packed, and not as long as it says") from None
         seq, step, time = told[:3]
-        metrics = dict(zip(keys, told[3:]))  # noqa: B905 - a form has as many of either, and asking takes a third longer
+        metrics = dict(zip(known.keys, told[3:], strict=True))
         if self._placement.axis is not None:
             metrics[self._placement.axis] = step
         return seq, step, time, metrics
 
-    def _form(self, named: bytes) -> tuple[tuple[str, ...], struct.Struct]:
+    def _form(self, named: bytes) -> _Known:
         first, second, crc = _NAMES.unpack(named)
         form = self._read(first, crc) or self._read(second, crc)
         if form is None:
@@ -150,19 +186,20 @@ class Unpacker:
         self._remember(named, form)
         return form
 
-    def _remember(self, named: bytes, form: tuple[tuple[str, ...], struct.Struct]) -> None:
-        if self._keys + len(form[0]) > _MOST:
+    def _remember(self, named: bytes, form: _Known) -> None:
+        if self._keys + len(form.keys) > _MOST:
             self._forms.clear()
             self._keys = 0
         self._forms[named] = form
-        self._keys += len(form[0])
+        self._keys += len(form.keys)
 
-    def _read(self, place: int, crc: int) -> tuple[tuple[str, ...], struct.Struct] | None:
+    def _read(self, place: int, crc: int) -> _Known | None:
         metrics = self._row_at(place) or {}
         keys, letters = tuple(metrics), _letters(metrics)
         if not keys or _crc(keys, letters) != crc:
             return None
-        return self._placement.keys(keys), struct.Struct(f"{_CHANGES.format}{_NAMES.size}x{letters}")
+        row = struct.Struct(f"{_CHANGES.format}{_NAMES.size}x{letters}")
+        return _Known(self._placement.keys(keys), letters.encode("ascii"), row)
 
 
 def _form(metrics: Metrics, first: int, second: int) -> Form:

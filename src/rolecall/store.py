@@ -12,10 +12,9 @@ from __future__ import annotations
 import mmap
 from typing import Final, Protocol
 
-__all__ = ["CompiledStore", "PlainStore", "Store"]
+from rolecall.compiled import speedups
 
-_MADE_FOR = 1
-"""What `_speedups.c` says too: another number with each change of what is packed, or of `Store`."""
+__all__ = ["CompiledStore", "PlainStore", "Store"]
 
 
 class Store(Protocol):
@@ -119,14 +118,5 @@ class PlainStore:
         """Nothing, as none are expected."""
 
 
-def _compiled() -> type[Store] | None:
-    """Not one that is older or newer than this file, as where a checkout was updated and not installed again."""
-    try:
-        from rolecall import _speedups
-    except ImportError:
-        return None
-    return _speedups.Store if getattr(_speedups, "MADE_FOR", None) == _MADE_FOR else None
-
-
-CompiledStore: Final = _compiled()
+CompiledStore: Final[type[Store] | None] = getattr(speedups(), "Store", None)
 """`None` where there is none."""

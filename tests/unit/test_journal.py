@@ -269,6 +269,7 @@ LINES = [
     packed_frame({"loss": 1e300, "\u2603": -(2**63)}, 8, FIFTH, SIXTH),
 ]
 SOUND = b"".join(LINES)
+END = encode({"end": "finished", "t": 1764000001.0})
 ENDS = [sum(map(len, LINES[: count + 1])) for count in range(len(LINES))]
 
 
@@ -285,12 +286,21 @@ def read_bytes(data: bytes) -> tuple[list[Row], list[Damage]]:
     st.sampled_from(b'\n\x00 {}"09af\xff') | st.integers(0, 255),
 )
 def test_one_changed_byte_costs_at_most_the_row_that_it_is_in(place: int, new: int) -> None:
-    given, _ = read_bytes(SOUND)
-    found, _ = read_bytes(SOUND[:place] + bytes([new]) + SOUND[place + 1 :])
+    given, _ = read_bytes(SOUND + END)
+    found, _ = read_bytes(SOUND[:place] + bytes([new]) + SOUND[place + 1 :] + END)
     hit = sum(place >= end for end in ENDS)
     expected = [row for line, row in enumerate(given, start=1) if line != hit]
     assert [row for row in found if row in expected] == expected
     assert all(row in given for row in found), "damage is never read as a row"
+
+
+def test_a_null_byte_in_the_last_line_or_before_it_is_a_line_that_is_being_stored() -> None:
+    """As nobody can tell them apart, it is not damage before another line stands behind it."""
+    newline = ENDS[-2] - 1
+    changed = SOUND[:newline] + b"\0" + SOUND[newline + 1 :]
+    given, _ = read_bytes(SOUND)
+    assert read_bytes(changed) == (given[:-2], [])
+    assert read_bytes(changed + END) == (given, []), "and the newline alone costs nothing"
 
 
 @EXAMPLES

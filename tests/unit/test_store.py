@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rolecall.compiled import speedups
 from rolecall.packed import Form, Forms
 from rolecall.store import CompiledStore, PlainStore, Store
 
@@ -339,9 +340,7 @@ def test_whoever_comes_in_when_pages_are_let_go_of_finds_it_in_order() -> None:
 
 
 def test_a_module_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rolecall import store
-
     for module in (None, types.ModuleType("rolecall._speedups")):
         monkeypatch.setitem(sys.modules, "rolecall._speedups", module)
         monkeypatch.setattr("rolecall._speedups", module, raising=False)
-        assert store._compiled() is None
+        assert speedups() is None

@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
+from rolecall import packed
 from rolecall.axes import AxisBook
 from rolecall.backend import Row
 from rolecall.claims import Session, sessions
@@ -108,8 +110,11 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
 
 
 def _read(session: Session) -> None:
-    for entry in read_to_end("explorer", session):
+    entries = list(read_to_end("explorer", session))
+    for entry in entries:
         assert isinstance(entry.value, Row | End | Damage)
+    with mock.patch.object(packed, "_unpack", packed._unpack_none):
+        assert repr(entries) == repr(list(read_to_end("explorer", session))), "C reads it another way"
     session.status()
     session.owner()
     session.is_live()
