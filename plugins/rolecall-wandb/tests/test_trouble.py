@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -108,6 +109,11 @@ def sdk_holds_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rolecall_wandb.watch, "LOOK_EVERY", 1.0)
 
 
+def is_beyond(scene: Scene, count: int) -> bool:
+    """Whether the server holds more rows than there were."""
+    return scene.held("trainer") > count
+
+
 @pytest.mark.servers
 @pytest.mark.parametrize("limit", ["time", "size"])
 @pytest.mark.usefixtures("sdk_holds_back")
@@ -120,8 +126,7 @@ def test_rows_that_the_sdk_holds_back_are_pressed_out_of_it(
         monkeypatch.setattr(rolecall.courier, "WINDOW_LATE", 2000)
     with trainer_of(scene, courier="thread") as trainer:
         for _ in range(3):
-            logged = len(trainer.calls)
-            trainer.log_until(lambda logged=logged: scene.held("trainer") > logged)
+            trainer.log_until(partial(is_beyond, scene, len(trainer.calls)))
     scene.wait_for_end()
     scene.check()
     assert told(caplog, "trainer") == []
