@@ -51,8 +51,8 @@ WINDOW = 10_000
 """Rows under way to a backend, handed over and not acknowledged."""
 WINDOW_LATE = 64 << 20
 """Bytes of a journal that are under way, where rows are confirmed only seconds after they were handed over (wandb: 5 to
-17, and 40 in a fast stream). When there are more, the backend is asked to `flush`. What it holds of them in memory while
-its server takes nothing must not hurt: that is why these are bytes, and not rows, which may be of any width."""
+17, and 40 in a fast stream). When there are more, the backend is asked to `flush`. What it holds of them in memory
+while its server takes nothing must not hurt: that is why these are bytes, and not rows, which may be of any width."""
 SHORTEST_WAIT, LONGEST_WAIT, LONGEST_WAIT_DRAINING = 0.25, 60.0, 2.0
 
 
