@@ -133,7 +133,7 @@ static int
 is_sound(const char *line, size_t size)
 {
     char mark[MARKED];
-    if (size <= MARKED || (size - MARKED) % 4 != 0) {
+    if (size <= MARKED || line[8] != '=' || (size - MARKED) % 4 != 0) {
         return 0;
     }
     put_mark(mark, line + MARKED, size - MARKED);

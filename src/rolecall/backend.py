@@ -172,7 +172,7 @@ class SupportsConfirmation(Protocol):
     """A run whose backend takes rows long before it can say that it holds them.
 
     Rows are acknowledged as they are confirmed, and new ones handed over meanwhile; `flush` is only called once
-    the writers have ended, or 64 MiB of a journal wait for confirmation.
+    the writers have ended.
     """
 
     def tend(self) -> None:

@@ -51,8 +51,8 @@ WINDOW = 10_000
 """Rows under way to a backend, handed over and not acknowledged."""
 WINDOW_LATE = 64 << 20
 """Bytes of a journal that are under way, where rows are confirmed only seconds after they were handed over (wandb: 5 to
-17, and 40 in a fast stream). When there are more, the backend is asked to `flush`. What it holds of them in memory
-while its server takes nothing must not hurt: that is why these are bytes, and not rows, which may be of any width."""
+17). What a backend is handed in that time must fit, or the courier waits for it; what it holds of them in memory while
+its server takes nothing must not hurt: that is why these are bytes, and not rows, which may be of any width."""
 SHORTEST_WAIT, LONGEST_WAIT, LONGEST_WAIT_DRAINING = 0.25, 60.0, 2.0
 
 
@@ -205,9 +205,8 @@ class Courier:
         return not self._is_confirmed_later(run) and ((idle and pending > 0) or pending >= WINDOW)
 
     def _is_confirmed_later(self, run: Run) -> bool:
-        """Whether to go on meanwhile: as long as more rows may come, and be handed over."""
-        is_full = any(self._is_full(run, load) for load in self._loads)
-        return isinstance(run, SupportsConfirmation) and not is_full and not self._has_ended()
+        """Whether to go on meanwhile: as long as more rows may come."""
+        return isinstance(run, SupportsConfirmation) and not self._has_ended()
 
     def _carry_one(self, run: Run, load: Load) -> bool:
         if self._is_full(run, load):

@@ -230,7 +230,7 @@ def test_a_run_whose_end_the_server_did_not_take_is_ended_again(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(rolecall_wandb.sdk, "FINISH_TIMEOUT", 6.0)
+    monkeypatch.setattr(rolecall_wandb.sdk, "FINISH_TIMEOUT", 1.0)
     monkeypatch.setattr(rolecall_wandb.service, "END_TIMEOUT", 1.0)
     monkeypatch.setattr(rolecall_wandb.separate, "SETTLE", 3.0)
     layout = Layout(tmp_path / "monitor")

@@ -6,14 +6,12 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import pytest
 from wandb_emulator import Fault, Policy, StoredRun
 from wandb_scene import SHOWS_LATE, LogTimes, Scene
 
-import rolecall.courier
 import rolecall.crew
 import rolecall_wandb.sdk
 import rolecall_wandb.service
@@ -88,7 +86,7 @@ def test_rows_whose_stream_was_refused_are_sent_again_while_the_role_goes_on(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, answer: int
 ) -> None:
     """The SDK's service ends with the first, and has to be killed with the other."""
-    monkeypatch.setattr(rolecall_wandb.sdk, "FINISH_TIMEOUT", 6.0)
+    monkeypatch.setattr(rolecall_wandb.sdk, "FINISH_TIMEOUT", 1.0)
     monkeypatch.setattr(rolecall_wandb.service, "END_TIMEOUT", 1.0)
     monkeypatch.setattr(rolecall_wandb.watch, "STALL", 8.0)
     monkeypatch.setattr(rolecall_wandb.watch, "LOOK_EVERY", 1.0)
@@ -100,53 +98,6 @@ def test_rows_whose_stream_was_refused_are_sent_again_while_the_role_goes_on(
         trainer.log_until(lambda: scene.held("trainer") > logged)
     scene.wait_for_end()
     scene.check(may_double=SHOWS_LATE)
-
-
-@pytest.fixture
-def sdk_holds_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it does after a while in which each request was as large as may be: the rest, and the summary, wait."""
-    monkeypatch.setattr(rolecall_wandb.sdk, "TRANSMIT_EVERY", 3600.0)
-    monkeypatch.setattr(rolecall_wandb.watch, "LOOK_EVERY", 1.0)
-
-
-def is_beyond(scene: Scene, count: int) -> bool:
-    """Whether the server holds more rows than there were."""
-    return scene.held("trainer") > count
-
-
-@pytest.mark.servers
-@pytest.mark.parametrize("limit", ["time", "size"])
-@pytest.mark.usefixtures("sdk_holds_back")
-def test_rows_that_the_sdk_holds_back_are_pressed_out_of_it(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, limit: str
-) -> None:
-    if limit == "time":
-        monkeypatch.setattr(rolecall_wandb.watch, "STALL", 3.0)
-    else:
-        monkeypatch.setattr(rolecall.courier, "WINDOW_LATE", 2000)
-    with trainer_of(scene, courier="thread") as trainer:
-        for _ in range(3):
-            trainer.log_until(partial(is_beyond, scene, len(trainer.calls)))
-    scene.wait_for_end()
-    scene.check()
-    assert told(caplog, "trainer") == []
-
-
-@pytest.mark.servers
-def test_a_slow_server_is_waited_for_as_long_as_it_takes_rows(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """55 MB of which it takes 10 in two seconds, while a run that ends has five to bring some."""
-    monkeypatch.setattr(rolecall_wandb.sdk, "FINISH_TIMEOUT", 5.0)
-    slow = scene.server.faults.add(Fault("stream", delay=2.0))
-    wide = {f"{at}/{'key' * 70}": 0.5 for at in range(100)}
-    with trainer_of(scene, courier="thread") as trainer:
-        for _ in range(2500):
-            trainer.log(**wide)
-    scene.wait_for_end()
-    assert len(slow.hits) > 5
-    scene.check()
-    assert told(caplog, "trainer") == []
 
 
 @pytest.mark.servers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,8 @@ TRANSMIT_EVERY: Final = 5.0
 WRITE_EVERY: Final = 1.0
 """Seconds between writes of an offline run's file, where the SDK can be told."""
 FINISH_TIMEOUT: Final = 60.0
-"""Seconds in which a run that ends has to bring some of its rows, or the service is killed."""
-LONGEST_FINISH: Final = 3600.0
-"""Seconds after which the SDK gives up by itself, since 0.27. By default it never does."""
+GRACE: Final = 5.0
+"""Seconds more after which a service that did not keep to that is killed: before 0.27 there was no such setting."""
 
 _IDENTITY: Final = ("RUN_ID", "RESUME", "SWEEP_ID")
 _NAMES: Final = ("NAME", "NOTES", "TAGS", "JOB_TYPE", "RUN_GROUP")
@@ -51,14 +50,13 @@ class OpenRun:
         with self.service.at_hand(), _environment(self.ticket, self.args):
             yield
 
-    def finish(self, status: Status, has_moved: Callable[[], bool] = lambda: False) -> None:
+    def finish(self, status: Status) -> None:
         """Upload what is left, tell the server the end if that is this writer's to tell, and end the service.
 
-        It may take as long as rows arrive, about which `has_moved` is asked now and then, from a thread. Whatever comes
-        of it, the service is gone then, and brings nothing later.
+        Whatever comes of it, the service is gone then, and brings nothing later.
         """
         try:
-            with self.service.within(FINISH_TIMEOUT, has_moved):
+            with self.service.within(FINISH_TIMEOUT + GRACE):
                 self.run.finish(exit_code=0 if status == "finished" else 1)
         finally:
             self.service.end()
@@ -140,7 +138,7 @@ def _ours(ticket: RunTicket, args: WandbArgs) -> dict[str, Any]:
         "mode": "shared" if ticket.shared else mode(args).value,
         "init_timeout": args.init_timeout,
         "x_file_stream_transmit_interval": TRANSMIT_EVERY,
-        "finish_timeout": LONGEST_FINISH,
+        "finish_timeout": FINISH_TIMEOUT,  # since 0.27; all rows are confirmed by then
     }
     if ours["mode"] == "offline":
         ours["x_transaction_log_flush_interval"] = WRITE_EVERY

@@ -37,7 +37,6 @@ class SeparateRun:
         self._args = args
         self._server = server
         self._tables = TableTries()
-        self._held: dict[int, int] = {}
         self._open()
 
     def _open(self) -> None:
@@ -47,6 +46,7 @@ class SeparateRun:
         self._watch = Watch(self._server, RunPath(self._run.entity, self._run.project, self._run.id))
         self._history = History(self._run, self._watch.look().lines if self._run.resumed else 0)
         self._handed: dict[int, int] = {}
+        self._held: dict[int, int] = {}
         self._waiting: deque[_Line] = deque()
 
     @property
@@ -61,8 +61,6 @@ class SeparateRun:
 
     def log(self, rows: Sequence[Row]) -> None:
         """See `rolecall.Run`."""
-        if not self._is_open:
-            self._open()
         if not self._waiting:
             self._watch.moved()
         late = [row for row in rows if not self._log_one(row)]
@@ -83,7 +81,7 @@ class SeparateRun:
 
     def held(self, writer: str, session: int) -> int:
         """See `rolecall.SupportsProgress`: what a living SDK has taken will get there."""
-        return max(self._held.get(session, 0), self._handed.get(session, 0))
+        return self._handed.get(session, 0)
 
     def confirmed(self, writer: str, session: int) -> int:
         """See `rolecall.SupportsConfirmation`."""
@@ -94,20 +92,12 @@ class SeparateRun:
         if self._watch.was_away or (self._waiting and self._watch.is_due()):
             self._look()
             if self._waiting and self._watch.is_stalled():
-                self._press()
+                raise self._lost()
 
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`. A last line that was not committed is, as at the end of the run."""
-        if self._is_open:
-            self._history.commit()
+        self._history.commit()
         if not until(self._is_held, min(timeout, SETTLE)):
-            self._press()
-
-    def _press(self) -> None:
-        """Ending the SDK's run presses out what it holds back; it is resumed for what comes later."""
-        with suppress(Exception):  # what came of it the server is asked
-            self._finish("finished")
-        if not until(self._is_held, SETTLE):
             raise self._lost()
 
     def _is_held(self) -> bool:
@@ -125,7 +115,7 @@ class SeparateRun:
     def _finish(self, status: Status) -> None:
         if self._is_open:
             self._is_open = False
-            self._sdk.finish(status, self._watch.has_grown)
+            self._sdk.finish(status)
 
     def _log_one(self, row: Row) -> bool:
         try:
@@ -159,6 +149,5 @@ class SeparateRun:
         """The SDK will not bring all rows: what the server does not hold is read again, and goes through a new one."""
         with suppress(Exception):
             self._finish("finished")
-            self._look()
         self._open()
         return Unavailable(reason)

@@ -58,23 +58,15 @@ class Service:
             forget()
 
     @contextmanager
-    def within(self, seconds: float, has_moved: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """Let what is done here take so long, and as long again whenever it `has_moved`.
-
-        Then the service is killed, which ends it with an error.
-        """
-        done = threading.Event()
-        threading.Thread(target=self._kill_unless, args=(done, seconds, has_moved), daemon=True).start()
+    def within(self, seconds: float) -> Iterator[None]:
+        """Let what is done here take so long; then the service is killed, which ends it with an error."""
+        timer = threading.Timer(seconds, self.kill)
+        timer.daemon = True
+        timer.start()
         try:
             yield
         finally:
-            done.set()
-
-    def _kill_unless(self, done: threading.Event, seconds: float, has_moved: Callable[[], bool]) -> None:
-        while not done.wait(seconds):
-            if not has_moved():
-                self.kill()
-                return
+            timer.cancel()
 
     def kill(self) -> None:
         """What it has not brought, it never will."""

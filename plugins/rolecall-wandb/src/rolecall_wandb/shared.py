@@ -125,14 +125,14 @@ class SharedRun:
             if checks:
                 self._check(state)
             if self._is_waiting():
-                self._bring_on()
+                self._require_progress()
+                self._show_progress()
 
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`. Ending the SDK's run presses the last rows out; they would take seconds by themselves."""
         if self._is_held():  # a server that is away would hold `finish` up, so it is asked first
             return
-        with suppress(Exception):  # what came of it the server is asked
-            self._finish("finished")
+        self._finish("finished")
         if not until(self._is_held, min(timeout, SETTLE)):
             raise self._lost()
 
@@ -202,12 +202,9 @@ class SharedRun:
             self._repaired = time.monotonic()
             self.definitions.touch()
 
-    def _bring_on(self) -> None:
-        """Rows that take too long are pressed out of the SDK, which may hold them back, or may have lost them."""
+    def _require_progress(self) -> None:
         if self._watch.is_stalled():
-            self.flush(SETTLE)
-        else:
-            self._show_progress()
+            raise self._lost()
 
     def _lost(self, reason: str = LOST) -> Unavailable:
         """The SDK will not bring all rows: what the server does not hold is read again, and goes through a new one."""
@@ -222,7 +219,7 @@ class SharedRun:
     def _finish(self, status: Status) -> None:
         if self._is_open:
             self._is_open = False
-            self._sdk.finish(status, self._watch.has_grown)
+            self._sdk.finish(status)
 
 
 def _seq(known: tuple[int, int] | None, session: int) -> int:

@@ -31,7 +31,6 @@ class Watch:
         self.was_away = False
         self._server = server
         self._path = path
-        self._lines = 0
         self._next = 0.0
         self._moved = time.monotonic()
 
@@ -56,18 +55,7 @@ class Watch:
             now = time.monotonic()
             self._next = now + max(LOOK_EVERY, COST * (now - began))
         self.was_away = False
-        self._lines = found.lines if found else 0
         return found or RunState()
-
-    def has_grown(self) -> bool:
-        """Whether the server holds more lines than when it was last asked; not if it does not say."""
-        before = self._lines
-        try:
-            found = self._server.look_up(self._path)
-        except Exception:  # noqa: BLE001 - asked from a thread, where nobody hears of an error
-            return False
-        self._lines = found.lines if found else 0
-        return self._lines > before
 
     def moved(self) -> None:
         """The server took something, or could not: either way it has as long as before from now on."""
