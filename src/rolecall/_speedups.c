@@ -6,8 +6,9 @@
    else, and this too where it was not built, is Python. A courier shares its processor with the SDK that it feeds, and
    reading a row was a twentieth of what that takes.
 
-   The interpreter lock is held from the first look at a row to the end of the store, and nothing in between runs
-   Python code or allocates what the garbage collector knows. So no thread and no signal handler can come in. */
+   To put a row, the interpreter lock is held from the first look at it to the end of the store, and nothing in between
+   runs Python code or allocates what the garbage collector knows. So no thread and no signal handler can come in. To
+   read one is not like that: it makes a row, and keeps nothing that someone who comes in could change. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

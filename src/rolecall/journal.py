@@ -327,11 +327,11 @@ class JournalReader:
         for line, start in read_lines(self.session.path, offset or _behind_header(self.session), limit):
             told = self._unpacker.unpack_line(line)
             if told is not None:
-                yield Entry(self._row(told), start + len(line) + 1)
+                yield Entry(self._row_of(told), start + len(line) + 1)
             else:
                 yield from self._decode(line, start)
 
-    def _row(self, told: Told) -> Row:
+    def _row_of(self, told: Told) -> Row:
         seq, step, stamp, metrics = told
         return Row(
             writer=self._writer, session=self.session.number, seq=seq, step=step, time=stamp, metrics=metrics
@@ -359,7 +359,7 @@ class JournalReader:
             _time(told[2])
         except (TypeError, ValueError) as error:
             return self._no_row(frame, error)
-        return self._row(told)
+        return self._row_of(told)
 
     def _no_row(self, frame: Frame, error: Exception) -> Damage:
         reason = f"it is no row: {type(error).__name__}: {error}"

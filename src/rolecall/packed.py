@@ -173,7 +173,7 @@ class Unpacker:
         except struct.error:
             raise ValueError("it is packed, and not as long as it says") from None
         seq, step, time = told[:3]
-        metrics = dict(zip(known.keys, told[3:], strict=True))
+        metrics = dict(zip(known.keys, told[3:]))  # noqa: B905 - a form has as many of either, and asking takes a third longer
         if self._placement.axis is not None:
             metrics[self._placement.axis] = step
         return seq, step, time, metrics
