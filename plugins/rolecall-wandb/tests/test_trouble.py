@@ -15,8 +15,10 @@ from wandb_scene import SHOWS_LATE, LogTimes, Scene
 import rolecall.crew
 import rolecall_wandb.sdk
 import rolecall_wandb.service
+import rolecall_wandb.shared
 import rolecall_wandb.watch
 from rolecall import launch, open_monitor
+from rolecall_wandb.situation import sends_summary_early
 
 BRIEF = ("--steps", "40", "--every", "0.1", "--grow", "10")
 LONGEST_LOG = 0.25
@@ -98,6 +100,31 @@ def test_rows_whose_stream_was_refused_are_sent_again_while_the_role_goes_on(
         trainer.log_until(lambda: scene.held("trainer") > logged)
     scene.wait_for_end()
     scene.check(may_double=SHOWS_LATE)
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(200)
+def test_a_stream_that_is_faster_than_its_server_comes_to_its_end(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """33 MB, of which a run that ends brings 10 to 20: what is lost goes in pieces that it can bring.
+
+    Before 0.22.1 all rows do.
+    """
+    monkeypatch.setattr(rolecall_wandb.sdk, "FINISH_TIMEOUT", 1.0)
+    monkeypatch.setattr(rolecall_wandb.sdk, "GRACE", 1.0)
+    monkeypatch.setattr(rolecall_wandb.service, "END_TIMEOUT", 1.0)
+    monkeypatch.setattr(rolecall_wandb.shared, "SETTLE", 2.0)
+    slow = scene.server.faults.add(Fault("stream", delay=0.7))
+    wide = {f"{at}/{'key' * 70}": 0.5 for at in range(100)}
+    caplog.set_level(logging.INFO, "rolecall")
+    with trainer_of(scene, courier="thread") as trainer:
+        for _ in range(1500):
+            trainer.log(**wide)
+    scene.wait_for_end()
+    assert len(slow.hits) > 5
+    scene.check(may_double=True)
+    assert told(caplog, "trainer") == ([] if sends_summary_early() else ["not", "again"])
 
 
 @pytest.mark.servers

@@ -50,6 +50,15 @@ class OpenRun:
         with self.service.at_hand(), _environment(self.ticket, self.args):
             yield
 
+    @contextmanager
+    def given_up_on_error(self) -> Iterator[None]:
+        """If this fails, nobody will write the run: it leaves no process behind."""
+        try:
+            yield
+        except BaseException:
+            self.service.end()
+            raise
+
     def finish(self, status: Status) -> None:
         """Upload what is left, tell the server the end if that is this writer's to tell, and end the service.
 

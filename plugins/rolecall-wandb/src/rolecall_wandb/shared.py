@@ -11,10 +11,12 @@ from rolecall.backend import Row, RunTicket, Status
 from rolecall.errors import Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.definitions import Definitions
+from rolecall_wandb.pieces import PIECE, pieces, size
 from rolecall_wandb.sdk import init
 from rolecall_wandb.server import RunPath, RunState, Server
+from rolecall_wandb.situation import sends_summary_early
 from rolecall_wandb.tables import TableTries, table_of
-from rolecall_wandb.watch import LOST, Watch, until
+from rolecall_wandb.watch import LOST, NO_ROWS, Watch, until
 
 __all__ = ["PROGRESS", "SharedRun"]
 
@@ -34,8 +36,8 @@ class SharedRun:
     """One writer's part in a run.
 
     Every row is a line of history, whose `_step` the server counts in the order of arrival. How far the writer got
-    stands in the run's summary, which the SDK transmits with the lines it belongs to or after them: so what the
-    server shows there is a proof that it holds the rows.
+    stands in the run's summary, which the SDK transmits with the lines it belongs to or after them (0.22.1 and newer,
+    however many; older ones up to 10 MiB): so what the server shows there is a proof that it holds the rows.
     """
 
     def __init__(self, ticket: RunTicket, args: WandbArgs, server: Server) -> None:
@@ -45,12 +47,15 @@ class SharedRun:
         self._configs: dict[str, Mapping[str, Any]] = {}
         self._handed: dict[str, tuple[int, int]] = {}
         self._held: dict[str, tuple[int, int]] = {}
+        self._under_way = 0
+        self._in_pieces = sends_summary_early()
         self._tables = TableTries()
         self._checked = self._repaired = time.monotonic()
         self._join()
         self.path = RunPath(self._run.entity, self._run.project, self._run.id)
         self._watch = Watch(server, self.path)
-        self._learn(self._watch.look(summary=True))
+        with self._sdk.given_up_on_error():
+            self._learn(self._watch.look(summary=True))
 
     @property
     def id(self) -> str:
@@ -63,16 +68,31 @@ class SharedRun:
         return self._run.url
 
     def log(self, rows: Sequence[Row]) -> None:
-        """See `rolecall.Run`."""
+        """See `rolecall.Run`.
+
+        Once some were lost they go in pieces, each confirmed before the next: a run that ends can bring as much. They
+        always do where the summary, which tells that they arrived, would be there before them.
+        """
+        for piece in pieces(rows) if self._in_pieces else [rows]:
+            self._log_piece(piece)
+            if self._in_pieces:
+                self._press(piece)
+
+    def _log_piece(self, rows: Sequence[Row]) -> None:
         self._rejoin_if_ended()
         self._expect()
         for row in rows:
             try:
                 self._run.log({**row.metrics, "_timestamp": row.time})
             except Exception as error:
-                raise self._lost(f"wandb's SDK does not take rows any more: {error!r}") from error
+                raise self._lost(NO_ROWS.format(error)) from error
             self._handed[row.writer] = (row.session, row.seq)
         self._show_progress()
+
+    def _press(self, rows: Sequence[Row]) -> None:
+        self._under_way += size(rows)
+        if self._under_way >= PIECE:
+            self.flush(SETTLE)
 
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`. The SDK uploads it before this returns."""
@@ -130,17 +150,19 @@ class SharedRun:
 
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`. Ending the SDK's run presses the last rows out; they would take seconds by themselves."""
-        if self._is_held():  # a server that is away would hold `finish` up, so it is asked first
+        handed = dict(self._handed)
+        if self._holds(handed):  # a server that is away would hold `finish` up, so it is asked first
             return
-        self._finish("finished")
-        if not until(self._is_held, min(timeout, SETTLE)):
+        with suppress(Exception):  # what came of it the server is asked
+            self._finish("finished")
+        if not until(lambda: self._holds(handed), min(timeout, SETTLE)):
             raise self._lost()
 
-    def _is_held(self) -> bool:
-        """Whether the server holds all rows, asked only if that is not known."""
-        if self._is_waiting():
+    def _holds(self, handed: Mapping[str, tuple[int, int]]) -> bool:
+        """Whether the server holds these rows, asked only if that is not known."""
+        if self._lacks(handed):
             self._learn(self._watch.look(summary=True))
-        return not self._is_waiting()
+        return not self._lacks(handed)
 
     def close(self, status: Status) -> None:
         """See `rolecall.Run`; a primary uploads all bindings once more, and sees that the server took the end."""
@@ -173,11 +195,15 @@ class SharedRun:
     def _show_progress(self) -> None:
         """Also said again while it has not arrived: 0.19 sends a summary only when something else comes up."""
         marks = {PROGRESS + writer: f"{session}:{seq}" for writer, (session, seq) in self._handed.items()}
-        self._run.summary.update(marks)
+        if marks:
+            self._run.summary.update(marks)
 
     def _is_waiting(self) -> bool:
         """Whether the SDK has rows that the server is not known to hold."""
-        return any(self._held.get(writer, (0, 0)) < handed for writer, handed in self._handed.items())
+        return self._lacks(self._handed)
+
+    def _lacks(self, handed: Mapping[str, tuple[int, int]]) -> bool:
+        return any(self._held.get(writer, (0, 0)) < last for writer, last in handed.items())
 
     def _learn(self, state: RunState) -> None:
         for key, value in state.summary.items():
@@ -190,7 +216,13 @@ class SharedRun:
             told = (int(session), int(seq))
             if told > self._held.get(writer, (0, 0)):
                 self._held[writer] = told
-                self._watch.moved()
+                self._count_as_moved(writer)
+
+    def _count_as_moved(self, writer: str) -> None:
+        """Others' rows, which the summary shows too, get there through SDKs of their own."""
+        if writer in self._handed:
+            self._watch.moved()
+            self._under_way = self._under_way if self._is_waiting() else 0
 
     def _check(self, state: RunState) -> None:
         self._checked = time.monotonic()
@@ -198,7 +230,7 @@ class SharedRun:
             self._repair()
 
     def _repair(self) -> None:
-        if time.monotonic() - self._repaired >= REPAIR_AFTER:
+        if self._is_open and time.monotonic() - self._repaired >= REPAIR_AFTER:
             self._repaired = time.monotonic()
             self.definitions.touch()
 
@@ -208,17 +240,21 @@ class SharedRun:
 
     def _lost(self, reason: str = LOST) -> Unavailable:
         """The SDK will not bring all rows: what the server does not hold is read again, and goes through a new one."""
+        self._in_pieces = True
         with suppress(Exception):
             self._show_progress()
+        with suppress(Exception):
             self._finish("finished")
+        with suppress(Exception):
             self._learn(self._watch.look(summary=True))
-        self._is_open = False
-        self._handed.clear()
         return Unavailable(reason)
 
     def _finish(self, status: Status) -> None:
+        """End the SDK's run. From here on nothing is promised but what the server shows."""
         if self._is_open:
             self._is_open = False
+            self._handed.clear()
+            self._under_way = 0
             self._sdk.finish(status)
 
 

@@ -21,7 +21,16 @@ from urllib.parse import urlsplit
 
 from rolecall_wandb.args import WandbArgs
 
-__all__ = ["OLDEST", "Said", "api_key", "base_url", "mode", "what_hinders", "what_is_missing"]
+__all__ = [
+    "OLDEST",
+    "Said",
+    "api_key",
+    "base_url",
+    "mode",
+    "sends_summary_early",
+    "what_hinders",
+    "what_is_missing",
+]
 
 OLDEST: Final = (0, 19, 10)
 """The oldest wandb that is tested. Shared mode is public since 0.19.9."""
@@ -31,6 +40,8 @@ _HOSTED_HOSTS: Final = ("api.wandb.ai", "api.forge.coreweave.com")
 """wandb's own cloud by its names; 0.31 goes by the second, and takes the first one's key for it (`lib/urls.py`)."""
 _MOVES_SETTINGS: Final = (0, 19, 11)
 """The first wandb that looks for its settings where WANDB_CONFIG_DIR says."""
+_SUMMARY_LAST: Final = (0, 22, 1)
+"""The first wandb that sends a summary with the last of the rows it belongs to (measured: 0.19.10 to 0.31.0)."""
 _ALIASES: Final = {"dryrun": "offline", "run": "online", "shared": "online"}
 _TRUE: Final = {"1", "true", "t", "yes", "y", "on"}
 
@@ -52,6 +63,11 @@ def what_is_missing() -> str | None:
         told = ".".join(map(str, found))
         return f"wandb {told} is too old to share a run reliably; run: pip install 'wandb>={oldest}'"
     return None
+
+
+def sends_summary_early() -> bool:
+    """Whether a summary arrives before its rows, where these do not fit in one request of 10 MiB."""
+    return _version() < _SUMMARY_LAST
 
 
 def _version() -> tuple[int, ...]:

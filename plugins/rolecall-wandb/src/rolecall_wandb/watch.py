@@ -9,7 +9,7 @@ from typing import Final
 from rolecall.errors import Unavailable
 from rolecall_wandb.server import RunPath, RunState, Server
 
-__all__ = ["LOST", "Watch", "until"]
+__all__ = ["LOST", "NO_ROWS", "Watch", "until"]
 
 LOOK_EVERY: Final = 5.0
 COST: Final = 20
@@ -22,6 +22,8 @@ again after at most 60 (`x_file_stream_retry_wait_max_seconds`, 0.31.0)."""
 LOST: Final = (
     "wandb has not taken all rows that its SDK sent (its debug-internal.log says why); they are sent again"
 )
+
+NO_ROWS: Final = "wandb's SDK does not take rows any more: {!r}"
 
 
 class Watch:

@@ -1,0 +1,219 @@
+"""A run of the SDK's that ended before the server was seen to hold everything: what it was handed promises nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from wandb_emulator import Fault, WandbServer
+from wandb_scene import RUN, SHOWS_LATE, services_of
+
+import rolecall_wandb.sdk
+import rolecall_wandb.separate
+import rolecall_wandb.service
+import rolecall_wandb.shared
+import rolecall_wandb.watch
+from rolecall import Unavailable
+from rolecall.backend import Row, RunTicket, Status
+from rolecall_wandb.args import WandbArgs
+from rolecall_wandb.separate import SeparateRun
+from rolecall_wandb.server import Server, server_of
+from rolecall_wandb.shared import SharedRun
+
+pytestmark = pytest.mark.processes
+
+AnyRun = TypeVar("AnyRun", SharedRun, SeparateRun)
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An SDK that cannot bring its rows is given two seconds, and the server little longer to show them."""
+    monkeypatch.setattr(rolecall_wandb.sdk, "FINISH_TIMEOUT", 1.0)
+    monkeypatch.setattr(rolecall_wandb.sdk, "GRACE", 1.0)
+    monkeypatch.setattr(rolecall_wandb.service, "END_TIMEOUT", 1.0)
+    monkeypatch.setattr(rolecall_wandb.shared, "SETTLE", 2.0)
+    monkeypatch.setattr(rolecall_wandb.separate, "SETTLE", rolecall_wandb.sdk.TRANSMIT_EVERY + 3.0)
+
+
+def ticket(directory: Path, *, shared: bool, writer: str = "trainer") -> RunTicket:
+    return RunTicket(
+        project="gsm8k",
+        name="grpo-1",
+        group=None,
+        run_id=RUN,
+        backend_run_id=None,
+        shared=shared,
+        primary=False,
+        writer=writer,
+        role=writer,
+        config={},
+        directory=directory,
+        pid=os.getpid(),
+    )
+
+
+@pytest.fixture
+def shared(server: WandbServer, tmp_path: Path) -> SharedRun:
+    args = WandbArgs()
+    return SharedRun(ticket(tmp_path, shared=True), args, server_of(args))
+
+
+@pytest.fixture
+def separate(server: WandbServer, tmp_path: Path) -> Iterator[SeparateRun]:
+    args = WandbArgs(init_timeout=2.0)
+    run = SeparateRun(ticket(tmp_path, shared=False), args, server_of(args))
+    yield run
+    run.close("finished")
+
+
+def row(seq: int, metrics: dict[str, float], step: int, *, commit: bool, writer: str = "trainer") -> Row:
+    return Row(writer=writer, session=1, seq=seq, step=step, time=1.7e9 + seq, metrics=metrics, commit=commit)
+
+
+def rows(first: int, last: int, *, commit: bool = True) -> list[Row]:
+    return [row(seq, {"n": seq}, seq, commit=commit) for seq in range(first, last + 1)]
+
+
+def hand_over(run: AnyRun, given: list[Row]) -> None:
+    """As the courier does: what is held is not handed over again."""
+    held = run.held("trainer", 1)
+    run.log([row for row in given if row.seq > held])
+
+
+def stored(server: WandbServer) -> Counter[int]:
+    return Counter(int(one.line["n"]) for one in server.run(RUN).history if "n" in one.line)
+
+
+def test_rows_that_an_ended_sdk_did_not_bring_are_not_confirmed_by_later_ones(
+    server: WandbServer, shared: SharedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server goes while the last rows are pressed out, and is not back when it is asked for them."""
+    server.faults.add(Fault("stream", answer=503))
+    shared.log(rows(1, 5))
+    finish = shared._finish
+
+    def finish_without_server(status: Status) -> None:
+        server.faults.add(Fault("query", answer=500))
+        finish(status)
+
+    monkeypatch.setattr(shared, "_finish", finish_without_server)
+    with pytest.raises(Unavailable):
+        shared.flush(60.0)
+    monkeypatch.undo()
+    server.faults.clear()
+    hand_over(shared, rows(1, 6))
+    shared.flush(60.0)
+    assert shared.confirmed("trainer", 1) == 6
+    assert stored(server) == Counter(range(1, 7))
+    shared.close("finished")
+
+
+def test_a_stream_that_was_refused_is_lost_though_others_get_through(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rolecall_wandb.watch, "LOOK_EVERY", 0.1)
+    monkeypatch.setattr(rolecall_wandb.watch, "STALL", rolecall_wandb.sdk.TRANSMIT_EVERY + 3.0)
+    trainer = SharedRun(ticket(tmp_path, shared=True), WandbArgs(), server_of(WandbArgs()))
+    server.faults.add(Fault("stream", answer=403, client=server.run(RUN).upserts[0].client))
+    other = SharedRun(ticket(tmp_path, shared=True, writer="explorer"), WandbArgs(), server_of(WandbArgs()))
+    trainer.log(rows(1, 5))
+
+    def all_get_on() -> None:
+        for seq in range(1, 300):
+            other.log([row(seq, {"other": seq}, seq, commit=False, writer="explorer")])
+            trainer.tend()
+            time.sleep(0.1)
+
+    with pytest.raises(Unavailable):
+        all_get_on()
+    assert trainer.held("explorer", 1) > 0 or SHOWS_LATE
+    server.faults.clear()
+    hand_over(trainer, rows(1, 5))
+    trainer.flush(60.0)
+    assert stored(server) == Counter(range(1, 6))
+    trainer.close("finished")
+    other.close("finished")
+
+
+def test_a_run_that_ended_is_not_repaired(server: WandbServer, shared: SharedRun) -> None:
+    shared.define({"n": "trainer/step"})
+    hand_over(shared, rows(1, 1))
+    shared.flush(60.0)
+    shared._watch.was_away = True
+    shared._repaired = 0.0
+    shared.tend()
+    assert stored(server) == Counter([1])
+
+
+def test_a_run_that_could_not_be_opened_leaves_no_process(server: WandbServer, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable):
+        SharedRun(ticket(tmp_path, shared=True), WandbArgs(), Server("http://127.0.0.1:9", None))
+    assert list(services_of(os.getpid())) == []
+
+
+def test_what_a_lost_run_brought_is_not_sent_again_when_one_can_be_opened(
+    server: WandbServer, separate: SeparateRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rolecall_wandb.watch, "STALL", -1.0)
+    monkeypatch.setattr(rolecall_wandb.watch, "LOOK_EVERY", 0.0)
+    separate.log(rows(1, 5))
+    refused = server.faults.add(Fault("upsert", answer=409))
+    with pytest.raises(Unavailable):
+        separate.tend()
+    monkeypatch.undo()
+    assert refused.hits
+    server.faults.clear()
+    hand_over(separate, rows(1, 8))
+    separate.flush(60.0)
+    assert separate.confirmed("trainer", 1) == 8
+    assert stored(server) == Counter(range(1, 9))
+
+
+def test_a_step_may_take_longer_than_rows_that_are_lost(
+    server: WandbServer, separate: SeparateRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its line is still to come: nobody has lost it."""
+    monkeypatch.setattr(rolecall_wandb.watch, "STALL", -1.0)
+    monkeypatch.setattr(rolecall_wandb.watch, "LOOK_EVERY", 0.0)
+    separate.log(rows(1, 1, commit=False))
+    separate.tend()
+    separate.log([row(2, {"more": 2.0}, 1, commit=False)])
+    separate.tend()
+    monkeypatch.undo()
+    separate.flush(60.0)
+    (line,) = server.run(RUN).history
+    assert (line.step, line.line["n"], line.line["more"]) == (1, 1, 2.0)
+
+
+def test_a_line_that_was_open_when_the_sdk_died_comes_again(
+    server: WandbServer, separate: SeparateRun
+) -> None:
+    separate.log(rows(1, 1, commit=False))
+    separate._sdk.service.kill()
+    with pytest.raises(Unavailable):
+        separate.flush(60.0)
+    hand_over(separate, rows(1, 1, commit=False))
+    separate.flush(60.0)
+    assert stored(server) == Counter([1])
+
+
+def test_rows_are_not_confirmed_before_all_have_arrived(server: WandbServer, shared: SharedRun) -> None:
+    """33 MB, in requests of 10 MiB at most. Before 0.22.1 the first of them would tell of the last row."""
+    server.faults.add(Fault("stream", delay=0.3))
+    wide = {f"{at}/{'key' * 70}": 0.5 for at in range(100)}
+    ahead = []
+    for seq in range(1, 1501):
+        shared.log([row(seq, {"n": seq, **wide}, seq, commit=False)])
+        if seq % 50 == 0:
+            state = shared._watch.look(summary=True)
+            shared._learn(state)
+            ahead.append(shared.confirmed("trainer", 1) - len(server.run(RUN).history))
+    shared.flush(60.0)
+    assert max(ahead) <= 0
+    assert stored(server) == Counter(range(1, 1501))
+    shared.close("finished")
