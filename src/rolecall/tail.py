@@ -15,6 +15,10 @@ from rolecall.placement import AS_IT_IS, Placement
 
 __all__ = ["Mirror", "Tail"]
 
+BATCH = 1 << 18
+"""Bytes of a journal that a backend is handed at once: between two batches a courier gives a sign of life, and looks at
+how much time is left."""
+
 
 class Mirror:
     """Copies a journal that is spooled on the node to its place in `monitor_dir`, bytes as they are.
@@ -103,7 +107,7 @@ class Tail:
         over = self._is_over(current)
         if self._mirror is not None:
             self._mirror.copy()
-        entries = list(self._reader_of(current, placement).read(self._place.offset))
+        entries = list(self._reader_of(current, placement).read(self._place.offset, BATCH))
         if entries:
             self._place = Place(current.number, entries[-1].offset)
             self._end_of(entries)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ import rolecall_wandb.service
 import rolecall_wandb.shared
 import rolecall_wandb.watch
 from rolecall import Unavailable
-from rolecall.backend import Row, RunTicket, Status
+from rolecall.backend import Row, RunTicket, Status, Table
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.separate import SeparateRun
 from rolecall_wandb.server import Server, server_of
@@ -140,6 +141,87 @@ def test_a_stream_that_was_refused_is_lost_though_others_get_through(
     other.close("finished")
 
 
+def test_what_an_ended_sdk_brought_is_not_sent_again(
+    server: WandbServer, shared: SharedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server could not say so when the run ended."""
+    shared.log(rows(1, 5))
+    finish = shared._finish
+
+    def finish_before_the_server_goes(status: Status) -> None:
+        finish(status)
+        server.faults.add(Fault("query", answer=500))
+
+    monkeypatch.setattr(shared, "_finish", finish_before_the_server_goes)
+    with pytest.raises(Unavailable):
+        shared.flush(60.0)
+    monkeypatch.undo()
+    server.faults.clear()
+    hand_over(shared, rows(1, 6))
+    shared.flush(60.0)
+    assert stored(server) == Counter(range(1, 7))
+    shared.close("finished")
+
+
+def ended(run: AnyRun) -> None:
+    """The SDK's process is gone, and the SDK knows it."""
+    run._sdk.service.kill()
+    process = run._sdk.service.process
+    assert process is not None
+    process.wait()
+
+
+def retried(action: Callable[[], None]) -> None:
+    """As the courier does, but without end in no test."""
+    for _ in range(3):
+        try:
+            action()
+        except Unavailable:
+            continue
+        return
+    raise AssertionError("it was not available in three tries")
+
+
+@pytest.mark.parametrize("news", ["axes", "config"])
+def test_a_dead_sdk_is_noticed_whatever_it_is_told(server: WandbServer, shared: SharedRun, news: str) -> None:
+    shared.define({"n": "trainer/step"})
+    shared.log(rows(1, 5))
+    ended(shared)
+
+    def go_on() -> None:
+        if news == "axes":
+            shared.define({"more": "trainer/step"})
+        else:
+            shared.merge_config({"trainer": {"lr": 0.5}})
+        hand_over(shared, rows(1, 6))
+        shared.flush(60.0)
+
+    retried(go_on)
+    assert stored(server) == Counter(range(1, 7))
+    shared.close("finished")
+
+
+def test_a_primary_whose_sdk_died_ends_the_run(server: WandbServer, tmp_path: Path) -> None:
+    primary = SharedRun(
+        replace(ticket(tmp_path, shared=True), primary=True), WandbArgs(), server_of(WandbArgs())
+    )
+    primary.define({"n": "trainer/step"})
+    ended(primary)
+    retried(lambda: primary.close("finished"))
+    assert server.run(RUN).state == "finished"
+
+
+def test_a_table_goes_through_another_sdk_if_one_died(server: WandbServer, separate: SeparateRun) -> None:
+    table = replace(
+        row(1, {}, 1, commit=True), table=Table(name="samples", columns=("prompt",), rows=(("1+1",),))
+    )
+    ended(separate)
+    retried(lambda: separate.log_table(table))
+    separate.flush(60.0)
+    (line,) = server.run(RUN).history
+    assert line.line["samples"]["_type"] == "table-file"
+
+
 def test_a_run_that_ended_is_not_repaired(server: WandbServer, shared: SharedRun) -> None:
     shared.define({"n": "trainer/step"})
     hand_over(shared, rows(1, 1))
@@ -203,9 +285,9 @@ def test_a_line_that_was_open_when_the_sdk_died_comes_again(
 
 
 def test_rows_are_not_confirmed_before_all_have_arrived(server: WandbServer, shared: SharedRun) -> None:
-    """33 MB, in requests of 10 MiB at most. Before 0.22.1 the first of them would tell of the last row."""
+    """36 MB, in requests of 10 MiB at most. Before 0.22.1 the first of them would tell of the last row."""
     server.faults.add(Fault("stream", delay=0.3))
-    wide = {f"{at}/{'key' * 70}": 0.5 for at in range(100)}
+    wide = {f"{at}/{'奖励' * 35}": 0.5 for at in range(100)}
     ahead = []
     for seq in range(1, 1501):
         shared.log([row(seq, {"n": seq, **wide}, seq, commit=False)])

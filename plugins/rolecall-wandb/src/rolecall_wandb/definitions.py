@@ -33,12 +33,12 @@ class Definitions:
         self.keys: dict[str, str] = {}
 
     def define(self, axes: Mapping[str, str]) -> None:
-        """Bind keys, none of which is bound yet."""
+        """Bind those of the keys that are not bound yet."""
         for key, axis in axes.items():
             if axis not in self._axes:
                 self._run.define_metric(axis)
                 self._axes.add(axis)
-            if "*" in key:  # the sign of a pattern, and nothing else to the SDK
+            if key in self.keys or "*" in key:  # the sign of a pattern, and nothing else to the SDK
                 continue
             if len(self.keys) < MANY:
                 self._run.define_metric(key, step_metric=axis)

@@ -1,13 +1,14 @@
-"""Rows in pieces that even a slow server takes while the SDK's run ends."""
+"""Rows in pieces that even a slow server takes while the SDK's run ends, and how much of them is under way."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from rolecall.backend import Row
 
-__all__ = ["PIECE", "pieces", "size"]
+__all__ = ["PIECE", "UnderWay", "pieces"]
 
 PIECE: Final = 4_000_000
 """Bytes of JSON: two pieces, one that waits and one that comes, fit in one request of the SDK's, of 10 MiB. A courier
@@ -15,13 +16,31 @@ hands over hundreds of millions before it waits, of which a fast stream confirms
 that ends has 65 s to bring what is left."""
 _LINE: Final = 100
 """Bytes that the SDK adds to a row: `_timestamp`, `_runtime`, `_step`."""
-_VALUE: Final = 25
-"""Bytes that a value adds to its key: a double, and the signs around both."""
+_VALUE: Final = 28
+"""Bytes that a value adds to its key: a double of up to 24, and the signs around both."""
 
 
-def size(rows: Sequence[Row]) -> int:
-    """About how many bytes of JSON the SDK makes of them."""
-    return sum(_LINE + sum(len(key) + _VALUE for key in row.metrics) for row in rows)
+class UnderWay:
+    """How many bytes of JSON the SDK was handed that are not confirmed."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._pieces: deque[tuple[Row, int]] = deque()
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """The SDK was handed these."""
+        self._pieces.append((rows[-1], size := _size(rows)))
+        self.size += size
+
+    def drop(self, is_confirmed: Callable[[Row], bool]) -> None:
+        """Some were confirmed: a piece is, if its last row is."""
+        while self._pieces and is_confirmed(self._pieces[0][0]):
+            self.size -= self._pieces.popleft()[1]
+
+    def clear(self) -> None:
+        """The SDK has none any more."""
+        self.size = 0
+        self._pieces.clear()
 
 
 def pieces(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -30,9 +49,13 @@ def pieces(rows: Sequence[Row]) -> Iterator[list[Row]]:
     filled = 0
     for row in rows:
         piece.append(row)
-        filled += size([row])
+        filled += _size([row])
         if filled >= PIECE:
             yield piece
             piece, filled = [], 0
     if piece:
         yield piece
+
+
+def _size(rows: Sequence[Row]) -> int:
+    return sum(_LINE + sum(len(key.encode()) + _VALUE for key in row.metrics) for row in rows)

@@ -14,7 +14,7 @@ from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.sdk import TRANSMIT_EVERY, init
 from rolecall_wandb.server import RunPath, Server
 from rolecall_wandb.tables import TableTries
-from rolecall_wandb.watch import LOST, NO_ROWS, Watch, until
+from rolecall_wandb.watch import LOST, NO_ROWS, NO_TABLE, Watch, until
 
 __all__ = ["SeparateRun"]
 
@@ -88,7 +88,7 @@ class SeparateRun:
         except Exception as error:
             self._watch.look()  # a server that is away is not the table's fault
             self._tables.fail(row, error)
-            raise
+            raise self._lost(NO_TABLE.format(error)) from error
 
     def held(self, writer: str, session: int) -> int:
         """See `rolecall.SupportsProgress`: what a living SDK has taken will get there."""

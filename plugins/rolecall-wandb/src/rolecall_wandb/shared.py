@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from rolecall.backend import Row, RunTicket, Status
 from rolecall.errors import Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.definitions import Definitions
-from rolecall_wandb.pieces import PIECE, pieces, size
+from rolecall_wandb.pieces import PIECE, UnderWay, pieces
 from rolecall_wandb.sdk import init
 from rolecall_wandb.server import RunPath, RunState, Server
 from rolecall_wandb.situation import sends_summary_early
 from rolecall_wandb.tables import TableTries, table_of
-from rolecall_wandb.watch import LOST, NO_ROWS, Watch, until
+from rolecall_wandb.watch import LOST, NO_ROWS, NO_TABLE, Watch, until
 
 __all__ = ["PROGRESS", "SharedRun"]
 
@@ -47,15 +47,17 @@ class SharedRun:
         self._configs: dict[str, Mapping[str, Any]] = {}
         self._handed: dict[str, tuple[int, int]] = {}
         self._held: dict[str, tuple[int, int]] = {}
-        self._under_way = 0
+        self._under_way = UnderWay()
         self._in_pieces = sends_summary_early()
         self._tables = TableTries()
         self._checked = self._repaired = time.monotonic()
-        self._join()
-        self.path = RunPath(self._run.entity, self._run.project, self._run.id)
-        self._watch = Watch(server, self.path)
+        self._sdk = init(ticket, args)
         with self._sdk.given_up_on_error():
+            self._run = self._sdk.run
+            self.path = RunPath(self._run.entity, self._run.project, self._run.id)
+            self._watch = Watch(server, self.path)
             self._learn(self._watch.look(summary=True))
+            self._begin()
 
     @property
     def id(self) -> str:
@@ -70,33 +72,33 @@ class SharedRun:
     def log(self, rows: Sequence[Row]) -> None:
         """See `rolecall.Run`.
 
-        Once some were lost they go in pieces, each confirmed before the next: a run that ends can bring as much. They
-        always do where the summary, which tells that they arrived, would be there before them.
+        Once some were lost they go in pieces, and no more is under way than a run that ends can bring. They always do
+        where the summary, which tells that they arrived, would be there before them.
         """
-        for piece in pieces(rows) if self._in_pieces else [rows]:
-            self._log_piece(piece)
-            if self._in_pieces:
-                self._press(piece)
+        if not self._in_pieces:
+            self._log_some(rows)
+            return
+        for piece in pieces(rows):
+            self._log_some(piece)
+            self._under_way.add(piece)
+            if self._under_way.size >= PIECE:
+                self.flush(SETTLE)
 
-    def _log_piece(self, rows: Sequence[Row]) -> None:
+    def _log_some(self, rows: Sequence[Row]) -> None:
         self._rejoin_if_ended()
         self._expect()
-        for row in rows:
-            try:
-                self._run.log({**row.metrics, "_timestamp": row.time})
-            except Exception as error:
-                raise self._lost(NO_ROWS.format(error)) from error
-            self._handed[row.writer] = (row.session, row.seq)
-        self._show_progress()
-
-    def _press(self, rows: Sequence[Row]) -> None:
-        self._under_way += size(rows)
-        if self._under_way >= PIECE:
-            self.flush(SETTLE)
+        with self._lost_on_error():
+            for row in rows:
+                if not self._is_confirmed(row):
+                    self._run.log({**row.metrics, "_timestamp": row.time})
+                    self._handed[row.writer] = (row.session, row.seq)
+            self._show_progress()
 
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`. The SDK uploads it before this returns."""
         self._rejoin_if_ended()
+        if self._is_confirmed(row):
+            return
         table = table_of(row)
         try:
             with self._sdk.at_hand():
@@ -104,22 +106,27 @@ class SharedRun:
         except Exception as error:
             self._watch.look()  # a server that is away is not the table's fault
             self._tables.fail(row, error)
-            raise self._lost(f"wandb did not take a table: {error!r}") from error
+            raise self._lost(NO_TABLE.format(error)) from error
         self._expect()
         self._handed[row.writer] = (row.session, row.seq)
-        self._show_progress()
+        with self._lost_on_error():
+            self._show_progress()
 
     def define(self, axes: Mapping[str, str]) -> None:
         """Bind keys to their axes; once the last rows are through, that is for the others to do."""
         self._known.update(axes)
         if self._is_open:
-            self.definitions.define(axes)
+            with self._lost_on_error():
+                self.definitions.define(axes)
 
     def merge_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
         """See `rolecall.SupportsConfig`: each writer's config under its name, beside the job's."""
         self._configs.update(config)
-        if not self._is_open:
-            return
+        if self._is_open:
+            with self._lost_on_error():
+                self._tell_config(config)
+
+    def _tell_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
         job = self._ticket.config
         told = {writer: {**_mapping(job.get(writer)), **own} for writer, own in config.items()}
         self._run.config.update(told, allow_val_change=True)  # type: ignore[no-untyped-call]
@@ -146,7 +153,8 @@ class SharedRun:
                 self._check(state)
             if self._is_waiting():
                 self._require_progress()
-                self._show_progress()
+                with self._lost_on_error():
+                    self._show_progress()
 
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`. Ending the SDK's run presses the last rows out; they would take seconds by themselves."""
@@ -154,6 +162,8 @@ class SharedRun:
         if self._holds(handed):  # a server that is away would hold `finish` up, so it is asked first
             return
         with suppress(Exception):  # what came of it the server is asked
+            self._show_progress()
+        with suppress(Exception):
             self._finish("finished")
         if not until(lambda: self._holds(handed), min(timeout, SETTLE)):
             raise self._lost()
@@ -170,21 +180,27 @@ class SharedRun:
             self._finish(status)
             return
         self._rejoin_if_ended()
-        self.definitions.touch()
+        with self._lost_on_error():
+            self.definitions.touch()
         self._finish(status)
         self._watch.require_end(SETTLE)
 
-    def _join(self) -> None:
-        self._sdk = init(self._ticket, self._args)
-        self._is_open = True
+    def _begin(self) -> None:
+        """Tell the SDK, which has just joined, all that it has to know."""
         self._run = self._sdk.run
         self.definitions = Definitions(self._run)
         self.definitions.define(self._known)
+        if self._configs:
+            self._tell_config(self._configs)
+        self._is_open = True
 
     def _rejoin_if_ended(self) -> None:
+        """Go on with a new SDK; what the last one brought is known before."""
         if not self._is_open:
-            self._join()
-            self.merge_config(self._configs)
+            self._learn(self._watch.look(summary=True))
+            self._sdk = init(self._ticket, self._args)
+            with self._sdk.given_up_on_error():
+                self._begin()
             self._watch.moved()
 
     def _expect(self) -> None:
@@ -197,6 +213,9 @@ class SharedRun:
         marks = {PROGRESS + writer: f"{session}:{seq}" for writer, (session, seq) in self._handed.items()}
         if marks:
             self._run.summary.update(marks)
+
+    def _is_confirmed(self, row: Row) -> bool:
+        return row.seq <= self.confirmed(row.writer, row.session)
 
     def _is_waiting(self) -> bool:
         """Whether the SDK has rows that the server is not known to hold."""
@@ -222,7 +241,7 @@ class SharedRun:
         """Others' rows, which the summary shows too, get there through SDKs of their own."""
         if writer in self._handed:
             self._watch.moved()
-            self._under_way = self._under_way if self._is_waiting() else 0
+            self._under_way.drop(self._is_confirmed)
 
     def _check(self, state: RunState) -> None:
         self._checked = time.monotonic()
@@ -232,11 +251,20 @@ class SharedRun:
     def _repair(self) -> None:
         if self._is_open and time.monotonic() - self._repaired >= REPAIR_AFTER:
             self._repaired = time.monotonic()
-            self.definitions.touch()
+            with self._lost_on_error():
+                self.definitions.touch()
 
     def _require_progress(self) -> None:
         if self._watch.is_stalled():
             raise self._lost()
+
+    @contextmanager
+    def _lost_on_error(self) -> Iterator[None]:
+        """Whatever the SDK raises: it may have no process any more, and another one shall go on."""
+        try:
+            yield
+        except Exception as error:
+            raise self._lost(NO_ROWS.format(error)) from error
 
     def _lost(self, reason: str = LOST) -> Unavailable:
         """The SDK will not bring all rows: what the server does not hold is read again, and goes through a new one."""
@@ -254,7 +282,7 @@ class SharedRun:
         if self._is_open:
             self._is_open = False
             self._handed.clear()
-            self._under_way = 0
+            self._under_way.clear()
             self._sdk.finish(status)
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from rolecall.errors import Unavailable
 from rolecall_wandb.server import RunPath, RunState, Server
 
-__all__ = ["LOST", "NO_ROWS", "Watch", "until"]
+__all__ = ["LOST", "NO_ROWS", "NO_TABLE", "Watch", "until"]
 
 LOOK_EVERY: Final = 5.0
 COST: Final = 20
@@ -24,6 +24,7 @@ LOST: Final = (
 )
 
 NO_ROWS: Final = "wandb's SDK does not take rows any more: {!r}"
+NO_TABLE: Final = "wandb did not take a table: {!r}"
 
 
 class Watch:
