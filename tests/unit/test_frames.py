@@ -131,17 +131,17 @@ def test_a_file_cut_anywhere_keeps_the_lines_before(cut: int) -> None:
 @EXAMPLES
 @given(st.data())
 def test_one_changed_byte_costs_at_most_the_line_that_it_is_in(data: st.DataObject) -> None:
-    """Another line follows: a null byte before or in the last may as well be one that is being stored."""
-    behind = {"n": 4, "text": "behind"}
+    """Lines follow: a null byte in the last one, or before it, may as well be of a line that is being stored."""
+    behind = [{"n": 4, "text": "behind"}, {"n": 5, "text": "and one more"}]
     lines = list(map(encode, THREE))
     whole = b"".join(lines)
     place = data.draw(st.integers(0, len(whole) - 1))
     new = data.draw(st.integers(0, 255).filter(lambda byte: byte != whole[place]))
-    found = read(whole[:place] + bytes([new]) + whole[place + 1 :] + encode(behind))
+    found = read(whole[:place] + bytes([new]) + whole[place + 1 :] + b"".join(map(encode, behind)))
     hit = next(at for at in range(3) if place < sum(map(len, lines[: at + 1])))
-    others = [value for at, value in enumerate(THREE) if at != hit] + [behind]
+    others = [value for at, value in enumerate(THREE) if at != hit] + behind
     assert [value for value in values(found) if value != THREE[hit]] == others
-    assert all(value in [*THREE, behind] for value in values(found))
+    assert all(value in [*THREE, *behind] for value in values(found))
 
 
 def test_two_lines_without_the_newline_between_them_are_both_read() -> None:
