@@ -23,7 +23,7 @@ from rolecall.packed import Form
 
 __all__ = ["PEERS", "Log", "opened", "plain_row"]
 
-BACKLOG = 400_000
+BACKLOG = 1_000_000
 """Rows that a courier works through meanwhile."""
 Log = Callable[[Mapping[str, float], int], object]
 

@@ -15,7 +15,7 @@ from rolecall.placement import AS_IT_IS, Placement
 
 __all__ = ["Mirror", "Tail"]
 
-BATCH = 1 << 18
+BATCH = 1 << 19
 """Bytes of a journal that a backend is handed at once: between two batches a courier gives a sign of life, and looks at
 how much time is left."""
 
