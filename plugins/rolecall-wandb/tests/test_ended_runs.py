@@ -86,6 +86,25 @@ def hand_over(run: AnyRun, given: list[Row]) -> None:
     run.log([row for row in given if row.seq > held])
 
 
+def flush_as_the_server_goes(
+    server: WandbServer, run: SharedRun, monkeypatch: pytest.MonkeyPatch, *, brings: bool
+) -> None:
+    """It goes before the SDK's run has ended, or right after that; then it is there again, and refuses nothing."""
+    finish = run._finish
+
+    def end(status: Status) -> None:
+        if brings:
+            finish(status)
+        server.faults.add(Fault("query", answer=500))
+        finish(status)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "_finish", end)
+        with pytest.raises(Unavailable):
+            run.flush(60.0)
+    server.faults.clear()
+
+
 def stored(server: WandbServer) -> Counter[int]:
     return Counter(int(one.line["n"]) for one in server.run(RUN).history if "n" in one.line)
 
@@ -96,17 +115,7 @@ def test_rows_that_an_ended_sdk_did_not_bring_are_not_confirmed_by_later_ones(
     """The server goes while the last rows are pressed out, and is not back when it is asked for them."""
     server.faults.add(Fault("stream", answer=503))
     shared.log(rows(1, 5))
-    finish = shared._finish
-
-    def finish_without_server(status: Status) -> None:
-        server.faults.add(Fault("query", answer=500))
-        finish(status)
-
-    monkeypatch.setattr(shared, "_finish", finish_without_server)
-    with pytest.raises(Unavailable):
-        shared.flush(60.0)
-    monkeypatch.undo()
-    server.faults.clear()
+    flush_as_the_server_goes(server, shared, monkeypatch, brings=False)
     hand_over(shared, rows(1, 6))
     shared.flush(60.0)
     assert shared.confirmed("trainer", 1) == 6
@@ -146,17 +155,7 @@ def test_what_an_ended_sdk_brought_is_not_sent_again(
 ) -> None:
     """The server could not say so when the run ended."""
     shared.log(rows(1, 5))
-    finish = shared._finish
-
-    def finish_before_the_server_goes(status: Status) -> None:
-        finish(status)
-        server.faults.add(Fault("query", answer=500))
-
-    monkeypatch.setattr(shared, "_finish", finish_before_the_server_goes)
-    with pytest.raises(Unavailable):
-        shared.flush(60.0)
-    monkeypatch.undo()
-    server.faults.clear()
+    flush_as_the_server_goes(server, shared, monkeypatch, brings=True)
     hand_over(shared, rows(1, 6))
     shared.flush(60.0)
     assert stored(server) == Counter(range(1, 7))
