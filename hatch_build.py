@@ -1,4 +1,4 @@
-"""Compile `rolecall._speedups` where that can be done; without it rolecall is Python alone, and works the same."""
+"""Compile `rolecall.store._speedups` where that can be done; without it rolecall works the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("src/rolecall/_speedups.c")
+SOURCE = Path("src/rolecall/store/_speedups.c")
 MODULE = SOURCE.stem + sysconfig.get_config_var("EXT_SUFFIX")
 """Named after the Python that it is for, so that several may share a checkout."""
 TRY = """

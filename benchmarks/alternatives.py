@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from zlib import crc32
 
-from rolecall.frames import encode
-from rolecall.packed import Form, Forms
+from rolecall.store.codec import encode
+from rolecall.store.packed import Form, Forms
 
 __all__ = ["ALTERNATIVES", "form_of"]
 

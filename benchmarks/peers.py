@@ -19,7 +19,7 @@ from unittest.mock import patch
 from alternatives import ALTERNATIVES, form_of
 from servers import mlflow_server, wandb_server
 
-from rolecall.packed import Form
+from rolecall.store.packed import Form
 
 __all__ = ["PEERS", "Log", "opened", "plain_row"]
 
@@ -83,9 +83,9 @@ def rolecall_written(folder: Path) -> Iterator[Log]:
 @contextmanager
 def rolecall_in_python(folder: Path) -> Iterator[Log]:
     """The journal alone, without the compiled module, as where no compiler was when rolecall was installed."""
-    from rolecall import station
-    from rolecall.journal import JournalWriter
-    from rolecall.store import PlainStore
+    from rolecall.job import session as station
+    from rolecall.store.journal import JournalWriter
+    from rolecall.store.rowstore import PlainStore
 
     plain = patch.object(station, "JournalWriter", partial(JournalWriter, make_store=PlainStore))
     with plain, _monitor(folder, monitor_type="local") as log:
@@ -119,8 +119,8 @@ def rolecall_wandb(folder: Path) -> Iterator[Log]:
 @contextmanager
 def rolecall_busy(folder: Path) -> Iterator[Log]:
     """A courier of TensorBoard in a process beside it, which works through a backlog without rest."""
-    from rolecall.delivery import undelivered
-    from rolecall.layout import Layout
+    from rolecall.store.acks import undelivered
+    from rolecall.store.layout import Layout
 
     with _monitor(folder, monitor_type="tensorboard") as log:
         for step in range(-BACKLOG, 0):

@@ -38,16 +38,16 @@ from rolecall import (
     launch,
     open_monitor,
 )
-from rolecall.axes import AxisBook
-from rolecall.backend import Status
-from rolecall.claims import claim, sessions
-from rolecall.courier import Courier, Destination
-from rolecall.delivery import Delivery, undelivered
-from rolecall.journal import JournalWriter, Place
-from rolecall.layout import Layout
-from rolecall.load import Load
-from rolecall.registry import Registry
-from rolecall.tail import Tail
+from rolecall.backends.registry import Registry
+from rolecall.delivery.courier import Courier, Destination
+from rolecall.delivery.cursor import Tail
+from rolecall.delivery.load import Load
+from rolecall.rows import Status
+from rolecall.store.acks import Delivery, undelivered
+from rolecall.store.axes import AxisBook
+from rolecall.store.journal import JournalWriter, Place
+from rolecall.store.layout import Layout
+from rolecall.store.lease import claim, sessions
 
 EACH = 1000
 """Keys of a writer where writers are many."""

@@ -121,7 +121,7 @@ def _rows(count: int, floats: int) -> Iterator[Mapping[str, float]]:
 
 def _courier(backend: str, folder: Path, rows: int, floats: int) -> Mapping[str, float]:
     """A finished job's rows, brought by the couriers of `rolecall deliver`."""
-    from rolecall.deliver import Listener, deliver
+    from rolecall.delivery.redeliver import Listener, deliver
 
     logged(folder / "monitor", rows, floats)
     monitor_type = backend.partition(" ")[0]

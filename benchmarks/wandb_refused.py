@@ -4,7 +4,7 @@
 
 `rolecall deliver` brings a job's rows to the emulator of wandb's server, which refuses each transmission with 503. The
 SDK tries on and keeps what it was handed; a courier hands over no more than a window of the journal
-(`rolecall.courier.WINDOW_LATE`) that nobody confirms. Memory is the largest resident set that was seen.
+(`rolecall.delivery.courier.WINDOW_LATE`) that nobody confirms. Memory is the largest resident set that was seen.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _options() -> argparse.Namespace:
 def _measured(directory: Path, told: argparse.Namespace) -> Mapping[str, Any]:
     import wandb
 
-    from rolecall.courier import WINDOW_LATE
+    from rolecall.delivery.courier import WINDOW_LATE
 
     size = sum(path.stat().st_size for path in directory.glob(f"journal/{WRITER}/*.jsonl"))
     courier, service = _peaks(directory, told.seconds)

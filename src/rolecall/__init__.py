@@ -1,18 +1,8 @@
 """rolecall: one run, many roles, and a training job that never waits for its tracker."""
 
-from rolecall.backend import (
-    Row,
-    Run,
-    RunTicket,
-    SharedRunSupport,
-    Status,
-    SupportsConfig,
-    SupportsConfirmation,
-    SupportsProgress,
-    SupportsTables,
-    Table,
-)
-from rolecall.config import MonitorConfig
+from rolecall.backends.registry import Registry
+from rolecall.config.model import MonitorConfig
+from rolecall.config.resolve import Downgrade, Plan, resolve
 from rolecall.errors import (
     BackendError,
     BackendRefused,
@@ -26,19 +16,29 @@ from rolecall.errors import (
     WriterConflict,
 )
 from rolecall.hookspecs import hookimpl, hookspec
-from rolecall.launch import Job, launch
-from rolecall.monitor import Monitor, open_monitor
-from rolecall.registry import Registry
-from rolecall.resolve import Downgrade, Plan, resolve
-from rolecall.writers import WriterState
+from rolecall.job.launch import Job, launch
+from rolecall.job.monitor import Monitor, open_monitor
+from rolecall.job.writers import WriterState
+from rolecall.protocol import (
+    Run,
+    RunTicket,
+    SharedRunSupport,
+    SupportsConfig,
+    SupportsConfirmation,
+    SupportsProgress,
+    SupportsTables,
+)
+from rolecall.rows import Cell, Metrics, Row, Status, Table
 
 __all__ = [
     "BackendError",
     "BackendRefused",
+    "Cell",
     "ConfigError",
     "DirectoryError",
     "Downgrade",
     "Job",
+    "Metrics",
     "Monitor",
     "MonitorConfig",
     "Plan",

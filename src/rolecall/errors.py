@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rolecall.backend import Row
+    from rolecall.rows import Row
 
 __all__ = [
     "BackendError",

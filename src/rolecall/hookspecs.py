@@ -14,7 +14,7 @@ import pluggy
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
-    from rolecall.backend import Run, RunTicket, SharedRunSupport
+    from rolecall.protocol import Run, RunTicket, SharedRunSupport
 
 __all__ = ["PROJECT", "REQUIRED", "hookimpl", "hookspec"]
 

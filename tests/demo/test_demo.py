@@ -15,14 +15,19 @@ from pathlib import Path
 import pytest
 
 from rolecall import ConfigError
-from rolecall.claims import Owner, newest
 from rolecall.demo import DemoOptions, options_of, run_demo
 from rolecall.errors import DirectoryError
-from rolecall.history import JobHistory, read_history, read_rows
-from rolecall.layout import Layout
+from rolecall.job.history import JobHistory, read_history, read_rows
+from rolecall.store.layout import Layout
+from rolecall.store.lease import Owner, newest
 
 WRITERS = ["evaluator", "explorer/0", "explorer/1", "trainer"]
-COMMAND = [sys.executable, "-c", "import sys; from rolecall.cli import main; sys.exit(main())", "demo"]
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import sys; from rolecall.cli.main import main; sys.exit(main())",
+    "demo",
+]
 Wait = Callable[..., None]
 Inline = Callable[..., list[float]]
 

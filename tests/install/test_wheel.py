@@ -19,7 +19,7 @@ LOG = """
 from pathlib import Path
 
 from rolecall import launch, open_monitor
-from rolecall.store import CompiledStore
+from rolecall.store.rowstore import CompiledStore
 
 config = {"project": "p", "name": "n", "monitor_type": "local", "monitor_dir": "run"}
 with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
@@ -57,7 +57,9 @@ def test_the_wheel_holds_the_module_and_says_for_which_python(our_wheels: list[P
 
 
 def test_it_is_used_where_it_is_installed(environment: Environment) -> None:
-    assert environment.run("python", "-c", LOG).strip() == f"{LOGGED} <class 'rolecall._speedups.Store'>"
+    assert (
+        environment.run("python", "-c", LOG).strip() == f"{LOGGED} <class 'rolecall.store._speedups.Store'>"
+    )
 
 
 HALF = """#!/bin/sh

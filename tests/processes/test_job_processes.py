@@ -19,8 +19,8 @@ import pytest
 from lines_server import LinesServer
 
 from rolecall import Job, MonitorConfig, launch, open_monitor
-from rolecall.claims import newest
-from rolecall.layout import Layout
+from rolecall.store.layout import Layout
+from rolecall.store.lease import newest
 
 pytestmark = pytest.mark.processes
 

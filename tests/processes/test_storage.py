@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from made_journals import KINDS, make_journal
 
-from rolecall.axes import AxisBook
-from rolecall.backend import Row, Table
-from rolecall.claims import Session, claim, end, newest, sessions
-from rolecall.delivery import Delivery, delivered, undelivered
-from rolecall.frames import Damage
-from rolecall.journal import Place, read_journal
-from rolecall.layout import Layout
-from rolecall.tail import Mirror, Tail
+from rolecall.delivery.cursor import Mirror, Tail
+from rolecall.rows import Row, Table
+from rolecall.store.acks import Delivery, delivered, undelivered
+from rolecall.store.axes import AxisBook
+from rolecall.store.codec import Damage
+from rolecall.store.journal import Place, read_journal
+from rolecall.store.layout import Layout
+from rolecall.store.lease import Session, claim, end, newest, sessions
 
 pytestmark = pytest.mark.processes
 
@@ -30,14 +30,14 @@ PREAMBLE = """
 import os, sys, time
 from contextlib import suppress
 from pathlib import Path
-from rolecall.axes import AxisBook
-from rolecall.backend import Table
-from rolecall.claims import Session, claim
-from rolecall.delivery import Delivery
+from rolecall.store.axes import AxisBook
+from rolecall.rows import Table
+from rolecall.store.lease import Session, claim
+from rolecall.store.acks import Delivery
 from rolecall.errors import WriterConflict
-from rolecall.journal import Place
-from rolecall.layout import Layout
-from rolecall.tail import Mirror
+from rolecall.store.journal import Place
+from rolecall.store.layout import Layout
+from rolecall.delivery.cursor import Mirror
 from made_journals import make_journal
 folder = Path(sys.argv[1])
 kind = os.environ.get("KIND", "written")

@@ -26,7 +26,7 @@ def test_the_other_has_every_row_while_the_job_runs_and_the_job_ends_on_time(
     monkeypatch: pytest.MonkeyPatch,
     wait_until: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr("rolecall.station.OPENING", 3.0)  # 30 s; it is how long opening is waited for
+    monkeypatch.setattr("rolecall.job.session.OPENING", 3.0)  # 30 s; it is how long opening is waited for
     make, (good, bad) = two
     bad.fail("hang", call)
     job = launch(make(courier=courier))

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rolecall.axes import AxisBook
-from rolecall.backend import Row
-from rolecall.frames import encode
-from rolecall.layout import Layout
-from rolecall.placement import axis_of
+from rolecall.delivery.keys import axis_of
+from rolecall.rows import Row
+from rolecall.store.axes import AxisBook
+from rolecall.store.codec import encode
+from rolecall.store.layout import Layout
 
 WRITERS = ("explorer/0", "explorer/1", "trainer")
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from rolecall import claims
-from rolecall.claims import STALE, Owner, Session, claim, end, newest, sessions, this_process
 from rolecall.errors import WriterConflict
-from rolecall.frames import encode
+from rolecall.store import lease as claims
+from rolecall.store.codec import encode
+from rolecall.store.lease import STALE, Owner, Session, claim, end, newest, sessions, this_process
 
 Wait = Callable[..., None]
 
@@ -37,7 +37,7 @@ def plant(folder: Path, number: int, owner: Any, *more: dict[str, Any]) -> Sessi
 
 def ended_process() -> Owner:
     """A process that was, and is no more."""
-    code = "from rolecall.claims import this_process as me; print(me().pid, me().start)"
+    code = "from rolecall.store.lease import this_process as me; print(me().pid, me().start)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     pid, start = done.stdout.split()
     return replace(this_process(), pid=int(pid), start=start)
@@ -115,7 +115,7 @@ def test_a_process_whose_name_is_no_text_is_seen(tmp_path: Path) -> None:
     # A name in UTF-8 is cut after 15 bytes, wherever that is.
     code = (
         "import pathlib; pathlib.Path('/proc/self/comm').write_bytes(b') \\xc3 Z 1');"
-        "from rolecall.claims import this_process as me; assert me().start; assert me().is_running()"
+        "from rolecall.store.lease import this_process as me; assert me().start; assert me().is_running()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -123,7 +123,7 @@ def test_a_process_whose_name_is_no_text_is_seen(tmp_path: Path) -> None:
 def test_a_container_that_shares_the_hosts_name_is_another_host(folder: Path) -> None:
     """Its process numbers mean nothing here: a live one of it must not look dead."""
     script = (
-        "import pathlib, sys, time; from rolecall.claims import claim; claim(pathlib.Path(sys.argv[1]), {}, 'it')\n"
+        "import pathlib, sys, time; from rolecall.store.lease import claim; claim(pathlib.Path(sys.argv[1]), {}, 'it')\n"
         "print('held', flush=True); sys.stdin.read()"
     )
     command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script, str(folder)]

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from rolecall import BackendError, ConfigError, MonitorConfig, Registry, RolecallError, UnknownBackend
-from rolecall.config import VARIABLE
+from rolecall.config.model import VARIABLE
 
 MINIMAL = {"project": "gsm8k", "name": "grpo-1"}
 ASKED = {

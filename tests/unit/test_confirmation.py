@@ -13,9 +13,9 @@ from lines_server import LinesServer
 from pydantic import BaseModel
 
 from rolecall import MonitorConfig, Registry, Row, RunTicket, SharedRunSupport, Unavailable, hookimpl, launch
-from rolecall.delivery import undelivered
-from rolecall.layout import Layout
-from rolecall.monitor import Monitor, open_monitor
+from rolecall.job.monitor import Monitor, open_monitor
+from rolecall.store.acks import undelivered
+from rolecall.store.layout import Layout
 
 WaitUntil = Callable[..., None]
 
@@ -143,7 +143,7 @@ def test_no_more_is_handed_over_than_may_be_lost_at_once(
     """However few rows that is."""
     monitor.log({"a": 1}, step=1)
     wait_until(lambda: late.handed == [1])
-    monkeypatch.setattr("rolecall.courier.WINDOW_LATE", 1000)
+    monkeypatch.setattr("rolecall.delivery.courier.WINDOW_LATE", 1000)
     monitor.log({f"{at}/loss": 0.5 for at in range(100)}, step=2)
     wait_until(lambda: late.handed == [1, 2])
     monitor.log({"a": 3}, step=3)

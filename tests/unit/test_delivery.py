@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from rolecall.backend import Row
-from rolecall.claims import Session, claim, newest, sessions, this_process
-from rolecall.delivery import (
+from rolecall.errors import WriterConflict
+from rolecall.rows import Row
+from rolecall.store.acks import (
     Delivered,
     Delivery,
     RunReference,
@@ -25,10 +25,10 @@ from rolecall.delivery import (
     undelivered,
     write_atomically,
 )
-from rolecall.errors import WriterConflict
-from rolecall.frames import Frame, encode, read_frames
-from rolecall.journal import JournalWriter, Place, read_journal
-from rolecall.layout import Layout
+from rolecall.store.codec import Frame, encode, read_frames
+from rolecall.store.journal import JournalWriter, Place, read_journal
+from rolecall.store.layout import Layout
+from rolecall.store.lease import Session, claim, newest, sessions, this_process
 
 NOTHING = Delivered(Place(1, 0), 0)
 
@@ -259,7 +259,7 @@ def test_undelivered_counts_rows_alone(layout: Layout) -> None:
 def test_undelivered_reads_journals_longer_than_what_is_read_at_once(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rolecall.delivery._MUCH", 1 << 30)
+    monkeypatch.setattr("rolecall.store.acks._MUCH", 1 << 30)
     session = write_rows(layout, 0)
     line = encode({"n": 1, "s": 1, "t": 1.0, "m": {f"layer/{at}": 0.5 for at in range(1000)}})
     session.path.write_bytes(session.path.read_bytes() + line * 200)
@@ -350,12 +350,12 @@ def test_many_rows_are_counted_as_few_are(
         writer.abandon()
     places = [entry.offset for entry in read_journal("trainer", session)]
     for much in (1 << 30, 0):
-        monkeypatch.setattr("rolecall.delivery._MUCH", much)
+        monkeypatch.setattr("rolecall.store.acks._MUCH", much)
         assert undelivered(layout, "mlflow", "trainer") == 100
     delivery = Delivery(layout, "mlflow", "trainer")
     for rows in (40, 100):
         delivery.acknowledge(Place(1, places[rows - 1]), 1)
         for much in (1 << 30, 0):
-            monkeypatch.setattr("rolecall.delivery._MUCH", much)
+            monkeypatch.setattr("rolecall.store.acks._MUCH", much)
             assert undelivered(layout, "mlflow", "trainer") == 100 - rows
     delivery.release(None)

@@ -11,8 +11,8 @@ import pytest
 from lines_server import LinesServer
 
 from rolecall import Job, Monitor, MonitorConfig, Undelivered, WriterState, launch, open_monitor
-from rolecall.claims import Session
-from rolecall.history import read_history
+from rolecall.job.history import read_history
+from rolecall.store.lease import Session
 
 MakeConfig = Callable[..., MonitorConfig]
 LOCAL = {"monitor_type": "local", "monitor_args": {}}

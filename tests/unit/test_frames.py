@@ -16,9 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import rolecall.frames
-from rolecall.files import open_own, put_whole
-from rolecall.frames import (
+import rolecall.store.codec
+from rolecall.store.codec import (
     Damage,
     Frame,
     append_frame,
@@ -30,6 +29,7 @@ from rolecall.frames import (
     read_frames,
     whole_lines,
 )
+from rolecall.store.files import open_own, put_whole
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(1 << 64), 1 << 64) | st.floats() | st.text(),
@@ -87,7 +87,7 @@ def frame_of(payload: bytes) -> bytes:
 def test_a_line_is_what_the_documentation_says() -> None:
     row = {"n": 1, "s": 1, "t": 1764000000.0, "m": {"loss": 0.5}}
     assert encode(row) == b'a65f2a42 {"n":1,"s":1,"t":1764000000.0,"m":{"loss":0.5}}\n'
-    assert encode(row).decode() in (rolecall.frames.__doc__ or "")
+    assert encode(row).decode() in (rolecall.store.codec.__doc__ or "")
 
 
 @EXAMPLES
@@ -260,7 +260,7 @@ def test_a_line_that_was_seen_before_the_one_in_front_of_it(
 ) -> None:
     """The kernel copies page by page: what is stored meanwhile is seen in the pages that come later."""
     path.write_bytes(STORED[0] + b"\0" * len(STORED[1]) + STORED[2] + ROOM)
-    look = rolecall.frames._lines_at
+    look = rolecall.store.codec._lines_at
 
     def look_and_store(file: BinaryIO, offset: int, limit: int) -> bytes:
         seen = look(file, offset, limit)

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from rolecall.backend import Table
-from rolecall.claims import claim, end, this_process
+from rolecall.config.plan import Plan
 from rolecall.errors import DirectoryError
-from rolecall.frames import encode
-from rolecall.history import JobHistory, WriterHistory, read_history, read_rows
-from rolecall.journal import JournalWriter
-from rolecall.layout import LAUNCH, Layout
-from rolecall.plan import Plan
-from rolecall.record import RunRecord, write_record
+from rolecall.job.history import JobHistory, WriterHistory, read_history, read_rows
+from rolecall.rows import Table
+from rolecall.store.codec import encode
+from rolecall.store.journal import JournalWriter
+from rolecall.store.layout import LAUNCH, Layout
+from rolecall.store.lease import claim, end, this_process
+from rolecall.store.manifest import RunRecord, write_record
 
 TABLE = Table(name="samples", columns=("a",), rows=((1,),))
 

@@ -25,11 +25,11 @@ from rolecall import (
     launch,
     open_monitor,
 )
-from rolecall.deliver import Listener, deliver
-from rolecall.delivery import undelivered
-from rolecall.frames import encode, first_frame
-from rolecall.history import read_history, read_rows
-from rolecall.layout import Layout
+from rolecall.delivery.redeliver import Listener, deliver
+from rolecall.job.history import read_history, read_rows
+from rolecall.store.acks import undelivered
+from rolecall.store.codec import encode, first_frame
+from rolecall.store.layout import Layout
 
 MakeConfig = Callable[..., MonitorConfig]
 
@@ -179,7 +179,7 @@ def test_two_backends_at_once_and_a_dead_one_delays_no_other(
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("rolecall.console").addHandler(handler)
     config = make_config(monitor_type=["lines", "console"], monitor_args={"lines": {"path": server.path}})
-    from rolecall import station
+    from rolecall.job import session as station
 
     station.OPENING, opening = 0.5, station.OPENING
     try:
@@ -349,7 +349,7 @@ def test_a_primary_role_needs_no_launcher(make_config: MakeConfig, server: Lines
 def test_without_a_launcher_or_primary_a_role_is_told_what_to_do(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rolecall.monitor.WAITING", 0.3)
+    monkeypatch.setattr("rolecall.job.monitor.WAITING", 0.3)
     with pytest.raises(ConfigError, match="primary=True"):
         open_monitor(make_config(), "trainer")
 
@@ -550,11 +550,11 @@ def test_a_courier_that_still_drains_keeps_a_new_job_out_of_the_directory(
     monitor.log({"a": 1}, step=1)
     monitor.close(timeout=0.1)
     job.close(timeout=0.1)
-    monkeypatch.setattr(sys.modules["rolecall.launch"], "QUIET", 0.2)
+    monkeypatch.setattr(sys.modules["rolecall.job.launch"], "QUIET", 0.2)
     with pytest.raises(WriterConflict, match="still at work"):
         launch(make_config(resume="never"))
     server.mend("down")
-    monkeypatch.setattr(sys.modules["rolecall.launch"], "QUIET", 30.0)
+    monkeypatch.setattr(sys.modules["rolecall.job.launch"], "QUIET", 30.0)
     with launch(make_config(resume="never")) as anew:
         log_some(anew.config, "trainer", steps=3)
     assert [step for step, _ in server.points(job.run_id or "", "trainer", "trainer/step")] == [1]

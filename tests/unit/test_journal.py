@@ -24,14 +24,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_journals import KINDS, make_journal
 
-from rolecall.backend import Row, Table
-from rolecall.claims import Session, claim
-from rolecall.frames import Damage, encode, encode_packed, whole_lines
-from rolecall.journal import End, Entry, JournalReader, JournalWriter, read_journal
-from rolecall.packed import Forms
-from rolecall.placement import Placement
-from rolecall.room import CHUNK
-from rolecall.store import CompiledStore
+from rolecall.delivery.keys import Placement
+from rolecall.rows import Row, Table
+from rolecall.store.codec import Damage, encode, encode_packed, whole_lines
+from rolecall.store.journal import End, Entry, JournalReader, JournalWriter, read_journal
+from rolecall.store.lease import Session, claim
+from rolecall.store.packed import Forms
+from rolecall.store.room import CHUNK
+from rolecall.store.rowstore import CompiledStore
 
 EXAMPLES = settings(deadline=None, max_examples=60)
 HEADER = {"rolecall": 1, "owner": {}, "writer": "explorer"}
@@ -630,7 +630,7 @@ def test_abandoning_a_journal_leaves_no_word(session: Session, journal: JournalW
 @pytest.fixture
 def looking(monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer that looks at its file before every row."""
-    monkeypatch.setattr("rolecall.journal.LOOK", 0.0)
+    monkeypatch.setattr("rolecall.store.journal.LOOK", 0.0)
 
 
 @pytest.mark.usefixtures("looking")
@@ -781,7 +781,7 @@ def test_where_no_more_can_be_mapped_rows_are_written(
 
     for step in range(1, 3001):
         if step == 500:
-            monkeypatch.setattr("rolecall.room.mmap.mmap", refuse)
+            monkeypatch.setattr("rolecall.store.room.mmap.mmap", refuse)
         journal.append(step, {"loss": 0.5})
     monkeypatch.undo()
     assert session.path.stat().st_size == len(whole_lines(session.path))
@@ -903,7 +903,7 @@ def test_an_error_of_reading_is_no_damage(session: Session, monkeypatch: pytest.
     def refuse(*_: object) -> None:
         raise OSError(errno.EMFILE, "too many open files")
 
-    monkeypatch.setattr("rolecall.frames.open_regular", refuse)
+    monkeypatch.setattr("rolecall.store.codec.open_regular", refuse)
     with pytest.raises(OSError, match="too many"):
         next(whole)
     monkeypatch.undo()
@@ -982,7 +982,7 @@ def test_a_packed_row_may_not_name_itself_or_another_packed_one(session: Session
 def test_no_more_forms_are_remembered_than_there_is_room_for(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rolecall.packed._MOST", 40)
+    monkeypatch.setattr("rolecall.store.packed._MOST", 40)
     journal = JournalWriter(session)
     for step in range(200):
         journal.append(step, {f"{(step // 3) % 9}/{at}": 0.5 for at in range(10)})
@@ -1034,7 +1034,7 @@ def test_a_reader_remembers_no_more_than_there_is_room_for(
     for step in range(60):
         journal.append(step, {f"{step // 3}/{at}": 0.5 for at in range(10)})
     journal.end("finished")
-    monkeypatch.setattr("rolecall.packed._MOST", 40)
+    monkeypatch.setattr("rolecall.store.packed._MOST", 40)
     reader = JournalReader("explorer", session)
     most = 0
     for step, entry in enumerate(reader.read()):

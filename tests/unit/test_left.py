@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rolecall import MonitorConfig, launch, open_monitor
-from rolecall.left import count_left, count_left_apart
+from rolecall.job.left import count_left, count_left_apart
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from rolecall.backend import Row
-from rolecall.claims import claim
-from rolecall.delivery import Delivery
-from rolecall.journal import JournalWriter, Place
-from rolecall.layout import Layout
-from rolecall.load import Load
-from rolecall.tail import Tail
+from rolecall.delivery.cursor import Tail
+from rolecall.delivery.load import Load
+from rolecall.rows import Row
+from rolecall.store.acks import Delivery
+from rolecall.store.journal import JournalWriter, Place
+from rolecall.store.layout import Layout
+from rolecall.store.lease import claim
 
 
 class Confirms:

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rolecall.backend import Table
-from rolecall.frames import encode
-from rolecall.measure import LONGEST_KEY, Cleaner
+from rolecall.job.normalize import LONGEST_KEY, Cleaner
+from rolecall.rows import Table
+from rolecall.store.codec import encode
 
 
 class BFloat16:

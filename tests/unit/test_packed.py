@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rolecall import packed
-from rolecall.frames import Frame, decode_line, encode_packed
-from rolecall.packed import Forms, Told, Unpacker
-from rolecall.placement import AS_IT_IS, Placement
+from rolecall.delivery.keys import AS_IT_IS, Placement
+from rolecall.store import packed
+from rolecall.store.codec import Frame, decode_line, encode_packed
+from rolecall.store.packed import Forms, Told, Unpacker
 
 FINITE = st.integers(-(2**63), 2**63 - 1)
 METRICS = st.dictionaries(st.text(min_size=1), st.floats() | FINITE, min_size=1, max_size=40)

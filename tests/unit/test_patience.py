@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from rolecall.patience import within
+from rolecall.job.patience import within
 
 
 def test_what_returns_in_time_is_returned() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from rolecall.backend import Row, Table
-from rolecall.placement import AS_IT_IS, Placement, axis_of
+from rolecall.delivery.keys import AS_IT_IS, Placement, axis_of
+from rolecall.rows import Row, Table
 
 
 def row(**settings: Any) -> Row:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from lines_server import LinesServer
 
-import rolecall.crew
+import rolecall.delivery.group
 from rolecall import MonitorConfig, launch, open_monitor
-from rolecall.layout import Layout
-from rolecall.progress import Progress, read_progress
-from rolecall.record import read_record
-from rolecall.show import show, show_json
+from rolecall.cli.show import show, show_json
+from rolecall.job.progress import Progress, read_progress
+from rolecall.store.layout import Layout
+from rolecall.store.manifest import read_record
 
 MakeConfig = Callable[..., MonitorConfig]
 Wait = Callable[..., None]

@@ -14,7 +14,7 @@ from made_site import MadeSite
 from pydantic import BaseModel
 
 from rolecall import BackendError, Registry, Run, RunTicket, SharedRunSupport, UnknownBackend, hookimpl
-from rolecall.registry import GROUP
+from rolecall.backends.registry import GROUP
 
 NO_ARGS = """
 @hookimpl

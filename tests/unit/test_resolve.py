@@ -8,7 +8,7 @@ import pytest
 from made_site import MadeSite
 
 from rolecall import BackendError, MonitorConfig, Plan, Registry, resolve
-from rolecall.plan import BackendPlan, Downgrade
+from rolecall.config.plan import BackendPlan, Downgrade
 
 ENCRYPTED_ONLY = """
 @hookimpl

@@ -17,7 +17,15 @@ from made_site import MadeSite
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from rolecall import ConfigError, MonitorConfig, launch, open_monitor
-from rolecall.secrets import MASK, is_secret_name, public_args, reveal, scrub, scrub_text, secrets_of
+from rolecall.config.redact import (
+    MASK,
+    is_secret_name,
+    public_args,
+    reveal,
+    scrub,
+    scrub_text,
+    secrets_of,
+)
 
 SECRET = "hunter2hunter2"
 SPOKEN = """

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from rolecall import DirectoryError, MonitorConfig, spool
-from rolecall.claims import Session, claim, sessions
-from rolecall.frames import encode
-from rolecall.layout import Layout
-from rolecall.spool import is_mapped, is_on_network, is_spooled, mirrors, open_spool
+from rolecall import DirectoryError, MonitorConfig
+from rolecall.store import spool
+from rolecall.store.codec import encode
+from rolecall.store.layout import Layout
+from rolecall.store.lease import Session, claim, sessions
+from rolecall.store.spool import is_mapped, is_on_network, is_spooled, mirrors, open_spool
 
 MakeConfig = Callable[..., MonitorConfig]
 

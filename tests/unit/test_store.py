@@ -22,9 +22,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rolecall.compiled import speedups
-from rolecall.packed import Form, Forms
-from rolecall.store import CompiledStore, PlainStore, Store
+from rolecall.store.compiled import speedups
+from rolecall.store.packed import Form, Forms
+from rolecall.store.rowstore import CompiledStore, PlainStore, Store
 
 SIZE = 1 << 16
 MAKERS: list[Callable[[], Store]] = [PlainStore, *([] if CompiledStore is None else [CompiledStore])]
@@ -340,7 +340,7 @@ def test_whoever_comes_in_when_pages_are_let_go_of_finds_it_in_order() -> None:
 
 
 def test_a_module_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (None, types.ModuleType("rolecall._speedups")):
-        monkeypatch.setitem(sys.modules, "rolecall._speedups", module)
-        monkeypatch.setattr("rolecall._speedups", module, raising=False)
+    for module in (None, types.ModuleType("rolecall.store._speedups")):
+        monkeypatch.setitem(sys.modules, "rolecall.store._speedups", module)
+        monkeypatch.setattr("rolecall.store._speedups", module, raising=False)
         assert speedups() is None

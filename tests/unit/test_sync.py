@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rolecall import MonitorConfig, launch, open_monitor
-from rolecall.frames import end_of_lines
-from rolecall.layout import Layout
+from rolecall.store.codec import end_of_lines
+from rolecall.store.layout import Layout
 
 MakeConfig = Callable[..., MonitorConfig]
 Synced = list[tuple[str, int]]

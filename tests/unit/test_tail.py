@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from made_journals import KINDS, make_journal
 
-from rolecall.backend import Row, Status, Table
-from rolecall.claims import STALE, Owner, Session, claim, this_process
-from rolecall.frames import Damage, encode, whole_lines
-from rolecall.journal import End, JournalWriter, Place
-from rolecall.tail import Mirror, Tail, damages
+from rolecall.delivery.cursor import Mirror, Tail, damages
+from rolecall.rows import Row, Status, Table
+from rolecall.store.codec import Damage, encode, whole_lines
+from rolecall.store.journal import End, JournalWriter, Place
+from rolecall.store.lease import STALE, Owner, Session, claim, this_process
 
 Wait = Callable[..., None]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from rolecall.backend import Row, RunTicket
+from rolecall import Row, RunTicket
 from rolecall_mlflow.args import MlflowArgs
 from rolecall_mlflow.plugin import open_run
 from rolecall_mlflow.run import MlflowRun

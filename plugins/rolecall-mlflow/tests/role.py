@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rolecall.backend import Row, RunTicket
+from rolecall import Row, RunTicket
 from rolecall_mlflow.args import MlflowArgs
 from rolecall_mlflow.plugin import open_run
 

@@ -11,9 +11,7 @@ from pathlib import Path
 import pluggy
 import pytest
 
-from rolecall import hookspecs
-from rolecall.backend import RunTicket, SharedRunSupport
-from rolecall.errors import Unavailable
+from rolecall import RunTicket, SharedRunSupport, Unavailable, hookspecs
 from rolecall_mlflow import plugin
 from rolecall_mlflow.args import MlflowArgs
 
@@ -25,8 +23,8 @@ ASK = """
 import sys
 from pathlib import Path
 from rolecall_mlflow import plugin
-from rolecall.backend import RunTicket
-from rolecall.errors import BackendRefused
+from rolecall import RunTicket
+from rolecall import BackendRefused
 
 args = plugin.backend_args()(uri=sys.argv[1])
 print(plugin.supports_shared_run(args).reason)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rolecall.backend import Row
-from rolecall.errors import Unavailable
+from rolecall import Row, Unavailable
 
 if TYPE_CHECKING:
     from conftest import Job, Server

@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rolecall.backend import Row, RunTicket, SupportsConfig, SupportsTables, Table
-from rolecall.errors import BackendRefused, Rejected, Unavailable
+from rolecall import (
+    BackendRefused,
+    Rejected,
+    Row,
+    RunTicket,
+    SupportsConfig,
+    SupportsTables,
+    Table,
+    Unavailable,
+)
 from rolecall_mlflow.args import MlflowArgs
 from rolecall_mlflow.plugin import prepare
 

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rolecall.backend import Row, RunTicket
-from rolecall.errors import BackendRefused, Unavailable
+from rolecall import BackendRefused, Row, RunTicket, Unavailable
 from rolecall_mlflow.args import MlflowArgs
 from rolecall_mlflow.plugin import open_run, prepare
 

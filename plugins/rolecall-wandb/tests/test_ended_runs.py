@@ -19,8 +19,7 @@ import rolecall_wandb.separate
 import rolecall_wandb.service
 import rolecall_wandb.shared
 import rolecall_wandb.watch
-from rolecall import Unavailable
-from rolecall.backend import Row, RunTicket, Status, Table
+from rolecall import Row, RunTicket, Status, Table, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.separate import SeparateRun
 from rolecall_wandb.server import Server, server_of

@@ -21,8 +21,8 @@ from wandb_job import LIMIT, Poll, check_bound, check_rows, check_summary, logge
 from wandb_role import run_config_of
 
 from rolecall import MonitorConfig, Row, launch
-from rolecall.delivery import is_carried
-from rolecall.layout import LAUNCH, Layout
+from rolecall.store.acks import is_carried
+from rolecall.store.layout import LAUNCH, Layout
 
 MakeConfig = Callable[..., MonitorConfig]
 Role = subprocess.Popen[str]

@@ -12,8 +12,8 @@ import pytest
 from wandb_emulator import WandbServer
 
 from rolecall import BackendRefused, Job, MonitorConfig, launch
-from rolecall.history import read_rows
-from rolecall.show import show_json
+from rolecall.cli.show import show_json
+from rolecall.job.history import read_rows
 
 Make = Callable[..., MonitorConfig]
 Start = Callable[..., "subprocess.Popen[str]"]

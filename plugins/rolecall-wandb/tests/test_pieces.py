@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rolecall.backend import Row
+from rolecall import Row
 from rolecall_wandb.pieces import PIECE, UnderWay, pieces
 
 

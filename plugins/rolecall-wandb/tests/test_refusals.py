@@ -15,8 +15,7 @@ import pytest
 from wandb_emulator import Fault, StoredRun, WandbServer
 from wandb_scene import SHOWS_LATE, LogTimes, Role, Scene
 
-from rolecall import MonitorConfig, launch, open_monitor
-from rolecall.errors import BackendRefused
+from rolecall import BackendRefused, MonitorConfig, launch, open_monitor
 
 BRIEF = ("--steps", "20", "--every", "0.05")
 SECRET = "5ec4e75ec4e75ec4e75ec4e75ec4e75ec4e75ec4"

@@ -19,9 +19,9 @@ import rolecall_wandb.sdk
 import rolecall_wandb.separate
 import rolecall_wandb.service
 from rolecall import MonitorConfig, launch, open_monitor
-from rolecall.delivery import delivered, is_carried
-from rolecall.history import read_rows
-from rolecall.layout import Layout
+from rolecall.job.history import read_rows
+from rolecall.store.acks import delivered, is_carried
+from rolecall.store.layout import Layout
 
 Make = Callable[..., MonitorConfig]
 Start = Callable[..., "subprocess.Popen[str]"]

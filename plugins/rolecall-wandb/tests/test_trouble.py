@@ -12,7 +12,7 @@ import pytest
 from wandb_emulator import Fault, Policy, StoredRun
 from wandb_scene import SHOWS_LATE, LogTimes, Scene
 
-import rolecall.crew
+import rolecall.delivery.group
 import rolecall_wandb.sdk
 import rolecall_wandb.service
 import rolecall_wandb.shared

@@ -20,9 +20,9 @@ from typing import Any
 from fault_gate import Gate
 
 from rolecall import MonitorConfig
-from rolecall.delivery import read_reference
-from rolecall.history import read_rows
-from rolecall.layout import Layout
+from rolecall.job.history import read_rows
+from rolecall.store.acks import read_reference
+from rolecall.store.layout import Layout
 
 __all__ = ["PLACES", "Place", "free_port", "make_store", "serving"]
 

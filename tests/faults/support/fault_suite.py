@@ -32,8 +32,8 @@ from fault_places import PLACES, Place
 from fault_role import FORKED
 
 from rolecall import Job, MonitorConfig, launch
-from rolecall.claims import newest
-from rolecall.layout import Layout
+from rolecall.store.layout import Layout
+from rolecall.store.lease import newest
 
 __all__ = ["SCENES", "Line", "Scene", "job_on", "main", "run", "table"]
 

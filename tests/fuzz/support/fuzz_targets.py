@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
-from rolecall import packed
-from rolecall.axes import AxisBook
-from rolecall.backend import Row
-from rolecall.claims import Session, sessions
-from rolecall.config import MonitorConfig
-from rolecall.delivery import delivered, is_carried, is_left, read_reference, undelivered
+from rolecall.config.model import MonitorConfig
+from rolecall.delivery.cursor import Tail
 from rolecall.errors import RolecallError
-from rolecall.frames import (
+from rolecall.job.history import read_history
+from rolecall.job.progress import read_progress
+from rolecall.job.writers import read_writers
+from rolecall.rows import Row
+from rolecall.store import packed
+from rolecall.store.acks import delivered, is_carried, is_left, read_reference, undelivered
+from rolecall.store.axes import AxisBook
+from rolecall.store.codec import (
     Damage,
     Frame,
     encode,
@@ -33,12 +36,9 @@ from rolecall.frames import (
     last_frame,
     read_frames,
 )
-from rolecall.history import read_history
-from rolecall.journal import End, read_to_end
-from rolecall.layout import Layout
-from rolecall.progress import read_progress
-from rolecall.tail import Tail
-from rolecall.writers import read_writers
+from rolecall.store.journal import End, read_to_end
+from rolecall.store.layout import Layout
+from rolecall.store.lease import Session, sessions
 
 __all__ = ["TARGETS"]
 

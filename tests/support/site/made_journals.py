@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rolecall.claims import Session
-from rolecall.journal import JournalWriter
-from rolecall.store import CompiledStore, PlainStore
+from rolecall.store.journal import JournalWriter
+from rolecall.store.lease import Session
+from rolecall.store.rowstore import CompiledStore, PlainStore
 
 __all__ = ["KINDS", "make_journal"]
 

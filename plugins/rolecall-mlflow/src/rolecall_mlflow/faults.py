@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum, auto
 
-from rolecall.errors import BackendRefused, Unavailable
+from rolecall import BackendRefused, Unavailable
 
 __all__ = ["Fault", "describe", "fault_of", "opening_error"]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import getpass
 from typing import TYPE_CHECKING
 
-from rolecall.backend import RunTicket
-from rolecall.errors import BackendRefused
+from rolecall import BackendRefused, RunTicket
 from rolecall_mlflow.args import sqlite_path
 from rolecall_mlflow.faults import Fault, fault_of
 from rolecall_mlflow.sdk import Store

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rolecall.errors import Unavailable
+from rolecall import Unavailable
 from rolecall_mlflow.faults import Fault, describe, fault_of
 from rolecall_mlflow.keys import valid_key
 

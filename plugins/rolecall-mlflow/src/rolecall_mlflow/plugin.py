@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from rolecall.backend import RunTicket, SharedRunSupport
-from rolecall.errors import BackendRefused, Unavailable
-from rolecall.hookspecs import hookimpl
+from rolecall import BackendRefused, RunTicket, SharedRunSupport, Unavailable, hookimpl
 from rolecall_mlflow.args import MlflowArgs
 from rolecall_mlflow.opening import find_or_create, find_run, require_experiment
 from rolecall_mlflow.sdk import Store, connect, what_is_missing

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from rolecall.backend import Row, Status
-from rolecall.errors import Rejected, Unavailable
+from rolecall import Rejected, Row, Status, Unavailable
 from rolecall_mlflow.args import sqlite_path
 from rolecall_mlflow.faults import Fault, describe, fault_of
 from rolecall_mlflow.keys import KeyNames
@@ -81,7 +80,7 @@ class MlflowRun:
         return f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {self._store.uri}"
 
     def log(self, rows: Sequence[Row]) -> None:
-        """Store every metric of the rows; see `rolecall.backend.Run`.
+        """Store every metric of the rows; see `rolecall.protocol.Run`.
 
         A run that was deleted meanwhile is `Unavailable`: whoever deleted it can restore it, and until then its
         rows are safe in the journal. `Rejected` would set them all aside.

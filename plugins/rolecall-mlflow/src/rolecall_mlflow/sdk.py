@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rolecall.errors import BackendRefused, RolecallError
+from rolecall import BackendRefused, RolecallError
 from rolecall_mlflow.args import MlflowArgs, sqlite_path
 from rolecall_mlflow.faults import opening_error
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rolecall.backend import Cell, Row, Table
+from rolecall import Cell, Row, Table
 from rolecall_mlflow.keys import valid_key
 from rolecall_mlflow.sdk import Store, mlflow_version
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rolecall.backend import Row
+from rolecall import Row
 from rolecall_tensorboard.markdown import config_text, table_text
 from rolecall_tensorboard.sdk import Sdk
 

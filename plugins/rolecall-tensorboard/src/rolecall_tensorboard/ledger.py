@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rolecall.backend import Row
+from rolecall import Row
 from rolecall_tensorboard.sdk import Sdk
 
 __all__ = ["Ledger", "Marker", "Owner", "event_files", "owner", "read_ledger"]

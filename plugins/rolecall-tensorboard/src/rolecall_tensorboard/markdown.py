@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from textwrap import indent
 from typing import Any
 
-from rolecall.backend import Cell, Table
+from rolecall import Cell, Table
 
 __all__ = ["MOST_ROWS", "config_text", "table_text"]
 

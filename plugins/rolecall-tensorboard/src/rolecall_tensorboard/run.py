@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rolecall.backend import Row, Status
-from rolecall.errors import Rejected, Unavailable
+from rolecall import Rejected, Row, Status, Unavailable
 from rolecall_tensorboard.encode import Encoder
 from rolecall_tensorboard.eventfile import EventFile
 from rolecall_tensorboard.ledger import Ledger, Marker, Owner

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module, metadata
 from typing import Any
 
-from rolecall.errors import BackendRefused
+from rolecall import BackendRefused
 
 __all__ = ["Sdk", "installed", "load"]
 

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rolecall.backend import Row, RunTicket
-from rolecall.errors import BackendRefused, Unavailable
+from rolecall import BackendRefused, Row, RunTicket, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.definitions import stored_bindings
 from rolecall_wandb.plugin import open_run, supports_shared_run

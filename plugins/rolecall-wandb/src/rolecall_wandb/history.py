@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rolecall.backend import Row
+from rolecall import Row
 from rolecall_wandb.tables import table_of
 
 if TYPE_CHECKING:

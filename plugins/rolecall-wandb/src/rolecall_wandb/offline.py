@@ -6,8 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from rolecall.backend import Row, Run, RunTicket, Status
-from rolecall.errors import Rejected
+from rolecall import Rejected, Row, Run, RunTicket, Status
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.sdk import WRITE_EVERY, init

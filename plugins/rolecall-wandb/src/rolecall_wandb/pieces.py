@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from rolecall.backend import Row
+from rolecall import Row
 
 __all__ = ["PIECE", "UnderWay", "pieces"]
 

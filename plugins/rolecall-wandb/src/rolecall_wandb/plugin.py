@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from rolecall.backend import Run, RunTicket, SharedRunSupport
-from rolecall.errors import BackendRefused
-from rolecall.hookspecs import hookimpl
+from rolecall import BackendRefused, Run, RunTicket, SharedRunSupport, hookimpl
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.situation import mode, what_hinders, what_is_missing, what_key_is_missing
 

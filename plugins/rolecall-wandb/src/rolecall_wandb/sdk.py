@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rolecall.backend import RunTicket, Status
-from rolecall.errors import BackendRefused, Unavailable
+from rolecall import BackendRefused, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.service import Service, with_own_service
 from rolecall_wandb.situation import base_url, mode

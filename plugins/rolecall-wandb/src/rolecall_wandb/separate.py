@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from rolecall.backend import Row, RunTicket, Status
-from rolecall.errors import Rejected, Unavailable
+from rolecall import Rejected, Row, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.sdk import TRANSMIT_EVERY, init

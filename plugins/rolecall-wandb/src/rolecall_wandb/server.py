@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import requests
 
-from rolecall.errors import BackendRefused, Unavailable
+from rolecall import BackendRefused, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.situation import api_key, base_url
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from rolecall.backend import Row, RunTicket, Status
-from rolecall.errors import Unavailable
+from rolecall import Row, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.definitions import Definitions
 from rolecall_wandb.pieces import PIECE, UnderWay, pieces

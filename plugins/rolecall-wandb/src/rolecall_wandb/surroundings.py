@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from rolecall.backend import RunTicket
+from rolecall import RunTicket
 
 __all__ = ["in_place_of_role", "settings_of_role"]
 

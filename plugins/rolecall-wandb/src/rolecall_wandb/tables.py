@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from rolecall.backend import Row
-from rolecall.errors import Rejected
+from rolecall import Rejected, Row
 
 if TYPE_CHECKING:
     import wandb

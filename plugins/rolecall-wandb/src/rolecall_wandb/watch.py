@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from rolecall.errors import Unavailable
+from rolecall import Unavailable
 from rolecall_wandb.server import RunPath, RunState, Server
 
 __all__ = ["LOST", "NO_ROWS", "NO_TABLE", "Watch", "until"]

@@ -16,7 +16,7 @@ from packaging.version import Version
 from wandb_emulator import StoredRun, WandbServer
 
 from rolecall import Row
-from rolecall.history import read_rows
+from rolecall.job.history import read_rows
 
 __all__ = ["LIMIT", "Hole", "Key", "Poll", "check_bound", "check_rows", "check_summary", "holes_of", "report"]
 

@@ -19,9 +19,9 @@ from packaging.version import Version
 from wandb_emulator import StoredRun, WandbServer
 
 from rolecall import Monitor, MonitorConfig, Row
-from rolecall.delivery import is_carried
-from rolecall.history import read_rows
-from rolecall.layout import LAUNCH, Layout
+from rolecall.job.history import read_rows
+from rolecall.store.acks import is_carried
+from rolecall.store.layout import LAUNCH, Layout
 
 __all__ = [
     "RUN",

@@ -1,0 +1,119 @@
+"""The backends that need no plugin.
+
+`local`: the journal is the run, so nothing is carried and `open_run` is never called. `console`: one line a row
+through `logging`. (`none` is not a backend but the absence of all.)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from rolecall.errors import BackendError
+from rolecall.hookspecs import hookimpl
+from rolecall.protocol import Run, RunTicket, SharedRunSupport
+from rolecall.rows import Row, Status
+
+__all__ = ["BUILTIN", "CONSOLE", "LOCAL", "NONE"]
+
+LOCAL, CONSOLE, NONE = "local", "console", "none"
+
+
+class NoArgs(BaseModel):
+    """A backend without arguments."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class LocalBackend:
+    """The journals are the run, and any number of roles may write theirs."""
+
+    @hookimpl
+    def backend_args(self) -> type[BaseModel]:
+        return NoArgs
+
+    @hookimpl
+    def supports_shared_run(self) -> SharedRunSupport:
+        return SharedRunSupport(supported=True)
+
+    @hookimpl
+    def open_run(self) -> Run:
+        raise BackendError("local has no run to open: the journal is the run")
+
+
+class ConsoleArgs(BaseModel):
+    """How rows are logged.
+
+    Attributes:
+        logger: the name of the logger.
+        level: the level of each line.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    logger: str = "rolecall.console"
+    level: int = logging.INFO
+
+
+@dataclass(frozen=True)
+class ConsoleRun:
+    """Writes each row as one line through `logging`."""
+
+    id: str
+    logger: logging.Logger
+    level: int
+    url: str | None = None
+
+    def log(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self.logger.log(self.level, "%s step %d: %s", row.writer, row.step, _words(row.metrics))
+
+    def log_table(self, row: Row) -> None:
+        if row.table is not None:
+            size = f"{len(row.table.rows)} rows of {', '.join(row.table.columns)}"
+            self.logger.log(
+                self.level, "%s step %d: table %s: %s", row.writer, row.step, row.table.name, size
+            )
+
+    def flush(self, timeout: float) -> None:
+        for handler in self.logger.handlers:
+            handler.flush()
+
+    def close(self, status: Status) -> None:
+        self.logger.log(self.level, "run %s is %s", self.id, status)
+
+
+class ConsoleBackend:
+    """Carried on a thread of the role, since it is the role's own logging that its lines go through."""
+
+    @hookimpl
+    def backend_args(self) -> type[BaseModel]:
+        return ConsoleArgs
+
+    @hookimpl
+    def supports_shared_run(self) -> SharedRunSupport:
+        return SharedRunSupport(supported=True)
+
+    @hookimpl
+    def open_run(self, ticket: RunTicket, args: ConsoleArgs) -> Run:
+        logger = _audible(logging.getLogger(args.logger), args.level)
+        return ConsoleRun(id=ticket.run_id, logger=logger, level=args.level)
+
+
+def _audible(logger: logging.Logger, level: int) -> logging.Logger:
+    """Let the lines through where the program set up nothing; what it did set up is left as it is."""
+    if logger.level == logging.NOTSET:
+        logger.setLevel(level)
+    if not logger.hasHandlers():
+        logger.addHandler(logging.StreamHandler())
+    return logger
+
+
+def _words(metrics: Mapping[str, float | int]) -> str:
+    return " ".join(f"{key}={value:.6g}" for key, value in metrics.items())
+
+
+BUILTIN: Mapping[str, object] = {LOCAL: LocalBackend(), CONSOLE: ConsoleBackend()}

@@ -1,0 +1,272 @@
+"""MonitorConfig: what a user writes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from rolecall.backends.builtin import LOCAL, NONE
+from rolecall.backends.registry import Registry
+from rolecall.config.arguments import plain_args, typed_args
+from rolecall.config.loading import Source, read_source
+from rolecall.config.messages import explain
+from rolecall.config.plan import Plan
+from rolecall.config.redact import secrets_of
+from rolecall.errors import BackendError, ConfigError
+
+__all__ = ["DISABLED_VARIABLE", "VARIABLE", "MonitorConfig"]
+
+VARIABLE = "ROLECALL_CONFIG"
+DISABLED_VARIABLE = "ROLECALL_DISABLED"
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Slug = Annotated[
+    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+]
+
+
+_NO_PATH = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def _absolute(value: object) -> object:
+    """Roles may stand in another working directory than the launcher."""
+    if not isinstance(value, (str, Path)):
+        return value
+    if _NO_PATH.search(str(value)):
+        raise PydanticCustomError("path", "must be the path of a directory, without control characters")
+    try:
+        return Path(os.path.abspath(Path(value).expanduser()))
+    except RuntimeError as error:
+        raise PydanticCustomError("path", "the home directory is not known; write it out") from error
+
+
+Directory = Annotated[Path, BeforeValidator(_absolute)]
+
+
+class MonitorConfig(BaseModel):
+    """What a job reports, where to, and how.
+
+    Attributes:
+        project: where backends file the run.
+        name: the run's display name.
+        group: ties the runs of a job together where each role has its own; `name` if not given.
+        monitor_type: the backend, or several: `local` (the default), `console`, `none`, or the name of a plugin.
+        monitor_args: the arguments of the backend, checked by its own model; with several backends a mapping
+            of each one's. Read back, it is always a mapping from backend to typed arguments.
+        shared_run: whether all roles report into one run. Where a backend cannot, each role gets its own.
+        run_id: rolecall's name of the run; made by the launcher if not given.
+        resume: `auto` goes on with an unfinished job in the same `monitor_dir` and starts anew after a finished
+            one; `must` refuses to start anew; `never` always does.
+        monitor_dir: where the journals are; by default `rolecall/{project}/{name}` below the working directory.
+            Relative paths are made absolute at once.
+        spool_dir: a directory on the node, for journals whose `monitor_dir` is on a network filesystem.
+        journal: how a row gets into its journal. `mapped`: stored through a memory map of the file's end, which takes
+            a fraction of the time and never waits for the interpreter lock; but the process dies of it (SIGBUS) if the
+            disk fails under the map, is full (btrfs, zfs), or somebody cuts the file short. `written`: by a system
+            call, which says so instead. `auto` maps on ext2 to 4, xfs and tmpfs, and writes elsewhere.
+        sync_every: seconds within which a row is on the disk too (`fsync`), which a power cut then spares; 0.1 or more.
+            By default the kernel decides when.
+        courier: where rows are carried from: a `process` beside each role, or a `thread` of it.
+        on_backend_error: `ignore` keeps every fault of a backend away from training; `raise` hands it to the
+            next `Monitor.log` or `close`, for tests.
+        plan: what `launch` settled; not written by people.
+        nonce: the mark that the launcher left in `monitor_dir`; not written by people.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+        defer_build=True,  # `import rolecall` does not wait for it
+        coerce_numbers_to_str=False,
+    )
+
+    project: Name
+    name: Name
+    group: Name | None = None
+    monitor_type: tuple[str, ...] = (LOCAL,)
+    monitor_args: dict[str, SerializeAsAny[BaseModel]] = Field(default_factory=dict)
+    shared_run: bool = False
+    run_id: Slug | None = None
+    resume: Literal["auto", "must", "never"] = "auto"
+    monitor_dir: Directory = Path()
+    spool_dir: Directory | None = None
+    journal: Literal["auto", "mapped", "written"] = "auto"
+    sync_every: Annotated[float, Field(ge=0.1, le=86_400.0)] | None = None
+    courier: Literal["process", "thread"] = "process"
+    on_backend_error: Literal["ignore", "raise"] = "ignore"
+    plan: Plan | None = None
+    nonce: str | None = None
+
+    _registry: Registry = PrivateAttr(default_factory=Registry)
+
+    @property
+    def registry(self) -> Registry:
+        """Where this config's backends are found."""
+        return self._registry
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret of the backends' arguments, to be kept out of what is written."""
+        return secrets_of(self.monitor_args)
+
+    @property
+    def disabled(self) -> bool:
+        """Whether all of it is off: `monitor_type: none`, or `ROLECALL_DISABLED` in the environment."""
+        return self.monitor_type == (NONE,) or _is_switched_off()
+
+    if not TYPE_CHECKING:  # a type checker knows better what may be given
+
+        def __init__(self, /, **settings: Any) -> None:
+            """Check what is given, as `load` does."""
+            try:
+                super().__init__(**settings)
+            except ValidationError as error:
+                raise ConfigError(
+                    explain(error, Source(settings), type(self).model_fields, Registry())
+                ) from None
+
+        # pydantic's word for "validation need not go through it": `load` brings a registry that it would lose.
+        __init__.__pydantic_base_init__ = True
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Keep the registry that `load` was given."""
+        if isinstance(context, Registry):
+            self._registry = context
+
+    @field_validator("monitor_type", mode="before")
+    @classmethod
+    def _several(cls, value: object) -> object:
+        value = (value,) if isinstance(value, str) else value
+        if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
+            raise PydanticCustomError("monitor_type", "must be the name of a backend, or a list of names")
+        return value
+
+    @field_validator("monitor_type")
+    @classmethod
+    def _known(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not value or len(set(value)) < len(value) or (NONE in value and len(value) > 1):
+            raise PydanticCustomError(
+                "monitor_type", "must name one backend, or several different ones; none stands alone"
+            )
+        _models(value, _registry_of(info))
+        return value
+
+    @field_validator("monitor_args", mode="plain")
+    @classmethod
+    def _typed(cls, value: object, info: ValidationInfo) -> dict[str, BaseModel]:
+        if "monitor_type" not in info.data:
+            return {}  # whose they are is not known, and that is told already
+        return typed_args(value, _models(info.data["monitor_type"], _registry_of(info)))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_directory(cls, data: object) -> object:
+        if isinstance(data, Mapping) and data.get("monitor_dir") is None:
+            parts = (_safe(str(data.get(key, ""))) for key in ("project", "name"))
+            return {**data, "monitor_dir": Path("rolecall", *parts)}
+        return data
+
+    @classmethod
+    def load(cls, source: object, *, registry: Registry | None = None) -> Self:
+        """A config from a mapping, a dataclass, an OmegaConf node, or a YAML file.
+
+        A source may be the whole of a training config, with ours under its key `monitor`; the rest of it is not
+        looked at.
+
+        Raises:
+            ConfigError: each fault with its dotted path, what was given, what is valid, and what to do.
+            BackendError: a backend that it names cannot be used.
+        """
+        return cls._validated(read_source(source), registry or Registry())
+
+    def to_env(self) -> dict[str, str]:
+        """The config as environment variables, for `subprocess`, Slurm or torchrun.
+
+        The value is base64 of JSON **with secrets unmasked**: whoever may read the environment of the process
+        (`/proc/PID/environ`: its own user and root; a scheduler that stores job environments) can read them.
+        """
+        dump = self.model_dump(exclude={"monitor_args"}, mode="json")
+        dump["monitor_args"] = plain_args(self.monitor_args)
+        return {VARIABLE: base64.b64encode(json.dumps(dump).encode()).decode()}
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """The config that `to_env` wrote.
+
+        Raises:
+            ConfigError: the variable is missing or is not what `to_env` writes.
+            BackendError: a backend that it names cannot be used where this process stands.
+        """
+        value = (os.environ if environ is None else environ).get(VARIABLE)
+        if value is None:
+            raise ConfigError(
+                f"{VARIABLE} is not set; start the role with env={{**os.environ, **job.config.to_env()}}"
+            )
+        return cls._validated(Source(_decode(value), VARIABLE), Registry())
+
+    @classmethod
+    def _validated(cls, source: Source, registry: Registry) -> Self:
+        try:
+            return cls.model_validate(source.data, context=registry)
+        except ValidationError as error:
+            raise ConfigError(explain(error, source, cls.model_fields, registry)) from None
+        except BackendError as error:
+            raise type(error)(f"{source.start}{error}") from error.__cause__
+
+
+def _decode(value: str) -> dict[str, Any]:
+    """What the variable holds."""
+    try:
+        data = json.loads(base64.b64decode(value, validate=True))
+    except (binascii.Error, ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{VARIABLE}: is not what MonitorConfig.to_env writes; pass that on unchanged")
+    return data
+
+
+def _is_switched_off() -> bool:
+    return os.environ.get(DISABLED_VARIABLE, "0") not in {"", "0"}
+
+
+def _models(names: tuple[str, ...], registry: Registry) -> dict[str, type[BaseModel]]:
+    """The model of each backend's arguments. Where all is switched off, no backend need be installed."""
+    if _is_switched_off():
+        return {}
+    try:
+        return {name: registry.load(name).args_model() for name in names if name != NONE}
+    except BackendError as error:
+        raise type(error)(f"monitor_type: {error}") from error.__cause__
+
+
+def _registry_of(info: ValidationInfo) -> Registry:
+    return info.context if isinstance(info.context, Registry) else Registry()
+
+
+def _safe(part: str) -> str:
+    """A directory name made of a project's or run's name."""
+    cleaned = "".join(char if char.isalnum() or char in "._-" else "_" for char in part)
+    return cleaned.strip(".") or "_"

@@ -1,0 +1,1 @@
+"""What a job holds: launcher, roles, and what became of them."""

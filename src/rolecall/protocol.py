@@ -1,0 +1,149 @@
+"""The values and Protocols that the hooks speak in.
+
+A backend's author needs this module, `rolecall.hookimpl` and the two errors `Unavailable` and `Rejected`.
+Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsTables`,
+`SupportsConfig`, `SupportsProgress`, `SupportsConfirmation`), which the courier tests with `isinstance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from rolecall.rows import Row, Status
+
+__all__ = [
+    "Run",
+    "RunTicket",
+    "SharedRunSupport",
+    "SupportsConfig",
+    "SupportsConfirmation",
+    "SupportsProgress",
+    "SupportsTables",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedRunSupport:
+    """Whether several processes may write one run, and if not, why, in words that a user can act on."""
+
+    supported: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTicket:
+    """What `open_run` is asked for.
+
+    Attributes:
+        project: where the backend files the run.
+        name: the run's display name: the job's, or `{name}_{role}` when the run is a role's own.
+        group: what ties separate runs of a job together; `None` for a shared run without a group.
+        run_id: rolecall's own name of the run, for backends that accept one.
+        backend_run_id: what this backend called the run when it was opened before (by the primary, or by an
+            earlier session); `None` if it never was. A backend that chooses ids itself and gets a shared
+            ticket with neither `primary` nor this id raises `Unavailable`: the primary has not opened yet.
+        shared: whether other processes write this run too.
+        primary: whether this opening creates and ends the run. True for every run that is not shared.
+        writer: `"explorer"` or `"explorer/0"`; `None` in a launcher, which logs no rows.
+        role: the role of the writer, or `None`.
+        config: the run's config as a nested mapping, secrets scrubbed: the job's, and in a run that is not shared
+            the role's too. In a shared one that comes by `SupportsConfig`.
+        directory: the absolute `monitor_dir`, for a backend that writes files.
+        pid: the process whose rows these are (the courier is another one).
+    """
+
+    project: str
+    name: str
+    group: str | None
+    run_id: str
+    backend_run_id: str | None
+    shared: bool
+    primary: bool
+    writer: str | None
+    role: str | None
+    config: Mapping[str, Any]
+    directory: Path
+    pid: int
+
+
+class Run(Protocol):
+    """An open run of one backend, held by a courier and called from one thread.
+
+    Every method may block; none of them runs in the training loop.
+    """
+
+    @property
+    def id(self) -> str:
+        """What the backend calls this run; enough to find it again in a later process."""
+
+    @property
+    def url(self) -> str | None:
+        """Where a person looks at it: an address, or a command to run; `None` if there is nothing."""
+
+    def log(self, rows: Sequence[Row]) -> None:
+        """Hand over rows, in order, none with a table. Keys are final: prefixed where the run is shared.
+
+        Raises:
+            Unavailable: none or some were taken; the same rows come again. Where the backend can tell
+                repeated rows apart, they count once.
+            Rejected: all were taken but those it carries.
+        """
+
+    def flush(self, timeout: float) -> None:
+        """Return once the backend *holds* every row that `log` took: it is the acknowledgement.
+
+        Raises:
+            Unavailable: not within `timeout` seconds, or not at all for now; unacknowledged rows come again.
+        """
+
+    def close(self, status: Status) -> None:
+        """Release the run. Only the primary ends it in the backend, with this status."""
+
+
+@runtime_checkable
+class SupportsTables(Protocol):
+    """A run that holds tables."""
+
+    def log_table(self, row: Row) -> None:
+        """Hand over one row whose `table` is set; errors as in `Run.log`."""
+
+
+@runtime_checkable
+class SupportsConfig(Protocol):
+    """A run that holds the merged config of all roles."""
+
+    def merge_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
+        """Store each writer's config, `{"explorer/0": {"lr": 0.1}}`, beside what the run already has.
+
+        Called with the whole union whenever it grew; what is already stored must not be an error.
+        """
+
+
+@runtime_checkable
+class SupportsProgress(Protocol):
+    """A run that can be asked what its backend holds; that makes delivery exactly once."""
+
+    def held(self, writer: str, session: int) -> int:
+        """The highest `seq` up to which the backend holds every row of this writer's session; 0 if none."""
+
+
+@runtime_checkable
+class SupportsConfirmation(Protocol):
+    """A run whose backend takes rows long before it can say that it holds them.
+
+    Rows are acknowledged as they are confirmed, and new ones handed over meanwhile; `flush` is only called once
+    the writers have ended.
+    """
+
+    def tend(self) -> None:
+        """Ask the backend how far it got, where it is time to; called every second as long as the run is open.
+
+        Raises:
+            Unavailable: the backend does not answer, or lost what it took: unconfirmed rows come again.
+        """
+
+    def confirmed(self, writer: str, session: int) -> int:
+        """As `SupportsProgress.held`, but from what `tend` last learned: it must cost next to nothing."""

@@ -1,0 +1,114 @@
+"""Bindings of keys to axes, and their exchange among writers.
+
+Each of a writer's keys is bound to the writer's axis (see `rolecall.delivery.keys`). Some trackers keep only what the last
+writer declared, so every writer declares the union of all bindings, and of all configs.
+
+`<monitor_dir>/axes/` holds a file of frames for each writer, appended to by that writer's courier alone and
+synced::
+
+    {"config": {"lr": 0.1}}
+    {"axes": {"explorer/reward": "explorer/step", "explorer/length": "explorer/step"}}
+
+A reader remembers how far it read each file: looking again costs one `stat` a writer, and nothing for keys that
+were read before.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rolecall.delivery.keys import axis_of
+from rolecall.store.codec import Frame, append_frame, read_frames
+from rolecall.store.files import open_own
+from rolecall.store.layout import Layout, writer_of
+
+__all__ = ["AxisBook"]
+
+
+class AxisBook:
+    """The union of all writers' bindings and configs, shared by the couriers of one writer."""
+
+    def __init__(self, layout: Layout, writer: str) -> None:
+        self._layout = layout
+        self._writer = writer
+        self._lock = threading.Lock()
+        self._offsets: dict[str, int] = {}
+        self._known: dict[str, str] = {}
+        self._order: list[str] = []
+        self._configs: dict[str, Mapping[str, Any]] = {}
+        self.refresh()
+
+    @property
+    def configs(self) -> Mapping[str, Mapping[str, Any]]:
+        """Each writer's config."""
+        return dict(self._configs)
+
+    def bindings(self, since: int = 0) -> dict[str, str]:
+        """The bindings of all writers, in the order in which they came to be known, from the `since`th on."""
+        return {key: self._known[key] for key in self._order[since:]}
+
+    def publish(self, writer: str, keys: Iterable[str]) -> None:
+        """Bind these keys to the writer's axis, for every writer to see; known ones cost a look-up each."""
+        axis = axis_of(writer)
+        with self._lock:
+            news = {key: axis for key in keys if key not in self._known and key != axis}
+            if news:
+                self._append({"axes": news})
+                self._learn(news)
+
+    def publish_config(self, config: Mapping[str, Any]) -> None:
+        """Make the writer's config known, if it is not yet."""
+        with self._lock:
+            if config and self._configs.get(self._writer) != config:
+                self._append({"config": config})
+                self._configs[self._writer] = dict(config)
+
+    def refresh(self) -> None:
+        """Read what any writer appended since the last look."""
+        with self._lock:
+            for name, size in self._sizes():
+                if size > self._offsets.get(name, 0):
+                    self._read(name, size)
+
+    def _sizes(self) -> list[tuple[str, int]]:
+        """Each writer's file and its length, by names alone: every writer looks at those of all, each second."""
+        try:
+            with os.scandir(self._layout.axes) as found:
+                ours = (one for one in found if one.name.endswith(".jsonl"))
+                return sorted((one.name, one.stat(follow_symlinks=False).st_size) for one in ours)
+        except FileNotFoundError:
+            return []
+
+    def _read(self, name: str, size: int) -> None:
+        path, offset = self._layout.axes / name, self._offsets.get(name, 0)
+        while offset < size and (found := list(read_frames(path, offset))):
+            for frame in found:
+                self._take(path, frame.value if isinstance(frame, Frame) else {})
+            self._offsets[name] = offset = found[-1].end
+
+    def _take(self, path: Path, value: Mapping[str, Any]) -> None:
+        if isinstance(axes := value.get("axes"), dict):
+            self._learn({str(key): str(axis) for key, axis in axes.items()})
+        if isinstance(config := value.get("config"), dict):
+            self._configs[writer_of(path.stem)] = config
+
+    def _learn(self, bindings: Mapping[str, str]) -> None:
+        for key, axis in bindings.items():
+            if key not in self._known:
+                self._known[key] = axis
+                self._order.append(key)
+
+    def _append(self, value: Mapping[str, Any]) -> None:
+        """One synced write to this writer's file; what a dead process left torn there is closed off."""
+        path = self._layout.bindings(self._writer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = open_own(path, create=True)
+        try:
+            append_frame(descriptor, value)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

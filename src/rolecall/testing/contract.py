@@ -1,0 +1,282 @@
+"""The contract that every backend must pass: a class of tests to subclass in a plugin's own tests.
+
+::
+
+    class TestContract(BackendContract):
+        monitor_type = "mine"
+
+        @pytest.fixture
+        def monitor_args(self, tmp_path):
+            return {"path": str(tmp_path / "runs.db")}
+
+        def points(self, job, writer, key):
+            return ...  # [(step, value), ...], read by a way that bypasses the plugin
+
+A job runs as a user's does, with `launch` and `open_monitor`; its couriers stand in processes where every row is
+counted, and elsewhere on threads, which is quicker. What a backend cannot do (a shared run, tables) is skipped, not
+failed. Needs pytest.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points, packages_distributions, requires
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pydantic import ValidationError
+
+from rolecall.backends.registry import GROUP, Backend, Registry
+from rolecall.config.model import MonitorConfig
+from rolecall.config.resolve import resolve
+from rolecall.delivery.redeliver import deliver
+from rolecall.job.launch import Job, launch
+from rolecall.job.monitor import open_monitor
+from rolecall.protocol import RunTicket, SharedRunSupport, SupportsTables
+from rolecall.rows import Row
+from rolecall.store.acks import read_reference, undelivered
+from rolecall.store.layout import LAUNCH, Layout
+
+__all__ = ["BackendContract", "FinishedJob", "Points"]
+
+Points = list[tuple[int, float]]
+"""A metric as a backend holds it: steps and values, in the order of steps."""
+
+ROWS = 50
+
+
+@dataclass(frozen=True)
+class FinishedJob:
+    """A job that a test ran, for reading back what it left.
+
+    `run_ids` holds what the backend calls the run of each writer; in a shared run it is the same for all.
+    """
+
+    config: MonitorConfig
+    monitor_type: str
+    run_ids: Mapping[str, str]
+    urls: Mapping[str, str | None]
+
+    @property
+    def monitor_dir(self) -> Path:
+        """Where its journals are."""
+        return self.config.monitor_dir
+
+    @property
+    def shared(self) -> bool:
+        """Whether all writers are in one run."""
+        return self.config.plan is not None and self.config.plan.shared(self.monitor_type)
+
+    def key(self, writer: str, key: str) -> str:
+        """A metric's key as it was handed to the backend."""
+        return f"{writer}/{key}" if self.shared else key
+
+
+class BackendContract:
+    """Subclass it, name the backend, give its arguments, and read back what it holds."""
+
+    monitor_type: str
+    """The backend's name."""
+
+    tolerance: float = 0.0
+    """How far a value may be off, relatively; 1e-6 for a backend of 32-bit floats."""
+
+    @pytest.fixture
+    def monitor_args(self, tmp_path: Path) -> Mapping[str, Any]:
+        """The backend's arguments for one test."""
+        return {}
+
+    def points(self, job: FinishedJob, writer: str, key: str) -> Points:
+        """What the backend holds of a writer's metric, read by a way that bypasses the plugin."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        """The backend, found as a user's config finds it."""
+        return Registry().load(self.monitor_type)
+
+    @pytest.fixture(params=["shared", "separate"])
+    def config(
+        self,
+        request: pytest.FixtureRequest,
+        tmp_path: Path,
+        backend: Backend,
+        monitor_args: Mapping[str, Any],
+    ) -> MonitorConfig:
+        """A config of the backend, with a shared run and without."""
+        return self._config(tmp_path, monitor_args, shared=request.param == "shared")
+
+    def test_is_listed_under_its_name(self) -> None:
+        assert self.monitor_type in [listing.name for listing in Registry().listings()]
+
+    def test_loads_without_its_sdk(self) -> None:
+        """Listing, loading and checking a backend happen in processes that never log to it."""
+        load = f"Registry().load({self.monitor_type!r})"
+        script = f"import sys; from rolecall import Registry; {load}; print(*sys.modules)"
+        loaded = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        ).stdout
+        assert _sdk_modules(self.monitor_type) & set(loaded.split()) == set()
+
+    def test_arguments_are_checked(self, backend: Backend, monitor_args: Mapping[str, Any]) -> None:
+        model = backend.args_model()
+        assert isinstance(model.model_validate(dict(monitor_args)), model)
+        with pytest.raises(ValidationError):
+            model.model_validate({**monitor_args, "no_such_argument_": 1})
+
+    def test_says_whether_it_shares(self, backend: Backend, monitor_args: Mapping[str, Any]) -> None:
+        support = backend.supports_shared_run(backend.args_model().model_validate(dict(monitor_args)))
+        assert isinstance(support, SharedRunSupport)
+        assert support.supported or len(support.reason.split()) > 2  # noqa: PLR2004 - words, not a code
+
+    def test_holds_every_row_of_every_writer(self, config: MonitorConfig) -> None:
+        job = self._run(config.model_copy(update={"courier": "process"}))
+        for offset, writer in enumerate(("explorer/0", "explorer/1", "trainer")):
+            assert self._close(self.points(job, writer, "reward/mean"), _expected(offset)), writer
+
+    def test_opens_one_run_if_it_shares_and_several_if_not(self, config: MonitorConfig) -> None:
+        job = self._run(config)
+        assert len(set(job.run_ids.values())) == (1 if job.shared else len(job.run_ids))
+
+    def test_keeps_on_behind_values_that_are_hard_to_hold(self, config: MonitorConfig) -> None:
+        with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+            for step, value in enumerate((math.nan, math.inf, -math.inf, 1e300, -(2**63), 0, True), start=1):
+                monitor.log({"hard": value, "easy": step}, step=step)
+            monitor.log({"odd @key#[x]=1,": 1.0, "a" * 300: 1.0, "easy": 8}, step=8)
+            monitor.log({"easy": 9}, step=9)
+        steps = [step for step, _ in self.points(self._finished(job), "trainer", "easy")]
+        assert {1, 2, 3, 4, 5, 6, 7, 9} <= set(steps)
+
+    def test_takes_rows_again_whose_acknowledgement_was_lost(self, config: MonitorConfig) -> None:
+        """At least once: everything is there, and nothing that was not logged."""
+        job = self._run(config)
+        shutil.rmtree(job.monitor_dir / "delivery" / self.monitor_type / "trainer")
+        self._deliver(job)
+        held = self.points(job, "trainer", "reward/mean")
+        assert {step for step, _ in held} == {step for step, _ in _expected(2)}
+
+    def test_goes_on_in_the_same_run_after_a_failure(self, config: MonitorConfig) -> None:
+        first = self._run(config, steps=range(1, 11), status="failed")
+        second = self._run(config, steps=range(11, 21))
+        assert second.run_ids == first.run_ids
+        assert [step for step, _ in self.points(second, "trainer", "reward/mean")] == list(range(1, 21))
+
+    def test_holds_tables_or_leaves_them_in_the_journal(self, config: MonitorConfig) -> None:
+        with launch(config) as job, open_monitor(job.config, "evaluator") as monitor:
+            monitor.log({"easy": 1}, step=1)
+            monitor.log_table(
+                "samples", [{"prompt": "2+2", "reward": 1.0}, {"prompt": "a|b\n", "reward": None}], 1
+            )
+            monitor.log({"easy": 2}, step=2)
+        done = self._finished(job)
+        assert [step for step, _ in self.points(done, "evaluator", "easy")] == [1, 2]
+        assert undelivered(Layout(done.monitor_dir), self.monitor_type, "evaluator") == 0
+
+    def test_opened_run_is_whole(self, backend: Backend, config: MonitorConfig) -> None:
+        args = config.monitor_args[self.monitor_type]
+        run = backend.open_run(_ticket(config), args)
+        row = Row(writer="trainer", session=1, seq=1, step=1, time=1_700_000_000.0, metrics={"loss": 0.5})
+        run.log([row])
+        run.flush(30.0)
+        run.close("finished")
+        assert isinstance(run.id, str)
+        assert run.url is None or isinstance(run.url, str)
+        assert not isinstance(run, SupportsTables) or callable(run.log_table)
+
+    def _config(self, tmp_path: Path, monitor_args: Mapping[str, Any], *, shared: bool) -> MonitorConfig:
+        config = MonitorConfig(
+            project="contract",
+            name="run",
+            monitor_type=(self.monitor_type,),
+            monitor_args={self.monitor_type: dict(monitor_args)},
+            shared_run=shared,
+            monitor_dir=tmp_path / "monitor",
+            courier="thread",
+        )
+        if shared and not resolve(config).shared(self.monitor_type):
+            pytest.skip("it does not share runs")
+        return config
+
+    def _run(
+        self, config: MonitorConfig, steps: range = range(1, ROWS + 1), status: Any = "finished"
+    ) -> FinishedJob:
+        job = launch(config, run_config={"seed": 1})
+        monitors = [
+            open_monitor(job.config, role, rank, run_config={"lr": 0.1})
+            for role, rank in (("explorer", 0), ("explorer", 1), ("trainer", None))
+        ]
+        for step in steps:
+            for offset, monitor in enumerate(monitors):
+                monitor.log({"reward/mean": _value(offset, step), "loss": 1 / step}, step=step)
+        for monitor in monitors:
+            monitor.close(status)
+        job.close(status)
+        return self._finished(job)
+
+    def _finished(self, job: Job) -> FinishedJob:
+        layout = Layout(job.config.monitor_dir)
+        writers = layout.writers()
+        shared = job.plan.shared(self.monitor_type)
+        found = {
+            name: read_reference(layout, self.monitor_type, LAUNCH if shared else name) for name in writers
+        }
+        for writer in writers:
+            assert undelivered(layout, self.monitor_type, writer) == 0, f"{writer} is not delivered"
+        run_ids = {name: reference.id for name, reference in found.items() if reference is not None}
+        return FinishedJob(job.config, self.monitor_type, run_ids, job.urls)
+
+    def _deliver(self, job: FinishedJob) -> None:
+        args = {self.monitor_type: job.config.monitor_args[self.monitor_type].model_dump(exclude_unset=True)}
+        assert deliver(job.monitor_dir, None, args, timeout=60.0) == []
+
+    def _close(self, held: Points, expected: Points) -> bool:
+        pairs = zip(held, expected, strict=True)
+        return all(
+            step == wanted and math.isclose(value, number, rel_tol=self.tolerance)
+            for (step, value), (wanted, number) in pairs
+        )
+
+
+def _sdk_modules(monitor_type: str) -> set[str]:
+    """The top-level modules of what a backend's distribution requires beside rolecall and its own requirements."""
+    (point,) = entry_points(group=GROUP, name=monitor_type)
+    required = {
+        canonicalize_name(Requirement(text).name) for text in (point.dist and point.dist.requires) or ()
+    }
+    ours = {canonicalize_name(Requirement(text).name) for text in requires("rolecall") or ()} | {"rolecall"}
+    found = packages_distributions().items()
+    return {top for top, names in found if {canonicalize_name(name) for name in names} & (required - ours)}
+
+
+def _value(offset: int, step: int) -> float:
+    return offset + step / 10
+
+
+def _expected(offset: int) -> Points:
+    return [(step, _value(offset, step)) for step in range(1, ROWS + 1)]
+
+
+def _ticket(config: MonitorConfig) -> RunTicket:
+    config.monitor_dir.mkdir(parents=True, exist_ok=True)
+    return RunTicket(
+        project=config.project,
+        name="run_trainer",
+        group="run",
+        run_id="contract-run",
+        backend_run_id=None,
+        shared=False,
+        primary=True,
+        writer="trainer",
+        role="trainer",
+        config={"lr": 0.1},
+        directory=config.monitor_dir,
+        pid=1,
+    )
