@@ -42,7 +42,7 @@ from rolecall.backends.registry import Registry
 from rolecall.delivery.courier import Courier, Destination
 from rolecall.delivery.cursor import Tail
 from rolecall.delivery.load import Load
-from rolecall.rows import Status
+from rolecall.states import Status
 from rolecall.store.acks import Delivery, undelivered
 from rolecall.store.axes import AxisBook
 from rolecall.store.journal import JournalWriter, Place

@@ -28,7 +28,8 @@ from rolecall.protocol import (
     SupportsProgress,
     SupportsTables,
 )
-from rolecall.rows import Cell, Metrics, Row, Status, Table
+from rolecall.rows import Cell, Metrics, Row, TableData
+from rolecall.states import Status
 
 __all__ = [
     "BackendError",
@@ -54,7 +55,7 @@ __all__ = [
     "SupportsConfirmation",
     "SupportsProgress",
     "SupportsTables",
-    "Table",
+    "TableData",
     "Unavailable",
     "Undelivered",
     "UnknownBackend",

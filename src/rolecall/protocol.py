@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from rolecall.rows import Row, Status
+from rolecall.rows import Row
+from rolecall.states import Status
 
 __all__ = [
     "Run",
@@ -49,9 +50,15 @@ class RunTicket:
         primary: whether this opening creates and ends the run. True for every run that is not shared.
         writer: `"explorer"` or `"explorer/0"`; `None` in a launcher, which logs no rows.
         role: the role of the writer, or `None`.
+        tags: labels of the run.
+        created: when the job was launched, in seconds since the epoch.
+        ended: when the run ended, if it is opened again after its end; `None` while the job runs.
+        writers: whether rows of several writers come through this one `Run`. With `"many"`, steps repeat and
+            decrease from one writer to the next, and state is kept per (writer, session).
         config: the run's config as a nested mapping, secrets scrubbed: the job's, and in a run that is not shared
             the role's too. In a shared one that comes by `SupportsConfig`.
-        directory: the absolute `monitor_dir`, for a backend that writes files.
+        directory: the backend's own folder, absolute: the only place below `monitor_dir` that it may write to. It
+            may not exist yet.
         pid: the process whose rows these are (the courier is another one).
     """
 
@@ -67,6 +74,10 @@ class RunTicket:
     config: Mapping[str, Any]
     directory: Path
     pid: int
+    tags: tuple[str, ...] = ()
+    created: float = 0.0
+    ended: float | None = None
+    writers: Literal["one", "many"] = "one"
 
 
 class Run(Protocol):

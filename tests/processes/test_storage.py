@@ -13,7 +13,7 @@ import pytest
 from made_journals import KINDS, make_journal
 
 from rolecall.delivery.cursor import Mirror, Tail
-from rolecall.rows import Row, Table
+from rolecall.rows import Row, TableData
 from rolecall.store.acks import Delivery, delivered, undelivered
 from rolecall.store.axes import AxisBook
 from rolecall.store.codec import Damage
@@ -31,7 +31,7 @@ import os, sys, time
 from contextlib import suppress
 from pathlib import Path
 from rolecall.store.axes import AxisBook
-from rolecall.rows import Table
+from rolecall.rows import TableData
 from rolecall.store.lease import Session, claim
 from rolecall.store.acks import Delivery
 from rolecall.errors import WriterConflict
@@ -112,7 +112,7 @@ def rows(session: Session) -> list[Row]:
 
 LOG_FOR_EVER = """
 journal = make_journal(claim(folder, {"writer": "explorer"}, "it"), kind)
-table = Table(name="samples", columns=("text",), rows=tuple(("x" * 100,) for _ in range(500)))
+table = TableData(name="samples", columns=("text",), rows=tuple(("x" * 100,) for _ in range(500)))
 step = 0
 while True:
     step += 1
@@ -348,7 +348,7 @@ def test_on_a_full_disk_rows_fail_and_logging_resumes_when_there_is_room(small_d
         filler = fill(small_disk)
         log(*range(begin, begin + 900))  # room that was mapped before takes about 800
         with pytest.raises(OSError, match="space"):
-            journal.append_table(1, Table(name="t", columns=("a",), rows=(("x" * 40_000,),)))
+            journal.append_table(1, TableData(name="t", columns=("a",), rows=(("x" * 40_000,),)))
         filler.unlink()
         log(begin + 950)
     journal.end("finished")
@@ -415,7 +415,7 @@ def test_a_mirror_that_is_killed_is_taken_up_by_the_next(tmp_path: Path, start: 
     spool.parent.mkdir()
     spool.write_bytes(session.path.read_bytes())
     journal = make_journal(Session(spool, 1), kind)
-    table = Table(name="samples", columns=("text",), rows=tuple(("x" * 1000,) for _ in range(1000)))
+    table = TableData(name="samples", columns=("text",), rows=tuple(("x" * 1000,) for _ in range(1000)))
     for step in range(1, 5):
         mirror = start(MIRROR_FOR_EVER, session.path, spool)
         lines(mirror, 1)

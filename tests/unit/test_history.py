@@ -14,14 +14,14 @@ import pytest
 from rolecall.config.plan import Plan
 from rolecall.errors import DirectoryError
 from rolecall.job.history import JobHistory, WriterHistory, read_history, read_rows
-from rolecall.rows import Table
+from rolecall.rows import TableData
 from rolecall.store.codec import encode
 from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import claim, end, this_process
 from rolecall.store.manifest import RunRecord, write_record
 
-TABLE = Table(name="samples", columns=("a",), rows=((1,),))
+TABLE = TableData(name="samples", columns=("a",), rows=((1,),))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from made_journals import KINDS, make_journal
 
 from rolecall.delivery.keys import Placement
-from rolecall.rows import Row, Table
+from rolecall.rows import Row, TableData
 from rolecall.store.codec import Damage, encode, encode_packed, whole_lines
 from rolecall.store.journal import End, Entry, JournalReader, JournalWriter, read_journal
 from rolecall.store.lease import Session, claim
@@ -35,8 +35,8 @@ from rolecall.store.rowstore import CompiledStore
 
 EXAMPLES = settings(deadline=None, max_examples=60)
 HEADER = {"rolecall": 1, "owner": {}, "writer": "explorer"}
-LARGE = Table(name="samples", columns=("i", "text"), rows=tuple((at, "x" * 50) for at in range(1000)))
-SMALL = Table(name="samples", columns=("i", "text"), rows=((1, "a"), (None, "b")))
+LARGE = TableData(name="samples", columns=("i", "text"), rows=tuple((at, "x" * 50) for at in range(1000)))
+SMALL = TableData(name="samples", columns=("i", "text"), rows=((1, "a"), (None, "b")))
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_a_large_table_stands_in_a_file_of_its_own(session: Session, journal: Jo
 
 def test_cells_of_every_kind_come_back(session: Session, journal: JournalWriter) -> None:
     cells = ("\u2603 \U0001f600 \x00", 1, -(2**63), 0.5, True, False, None, "")
-    table = Table(name="t", columns=tuple(map(str, range(len(cells)))), rows=(cells,))
+    table = TableData(name="t", columns=tuple(map(str, range(len(cells)))), rows=(cells,))
     journal.append_table(1, table)
     journal.abandon()
     (row,) = rows(session)
@@ -505,7 +505,9 @@ def test_a_table_that_did_not_fit_leaves_nothing_over(session: Session, journal:
 
 
 def test_a_table_whose_row_did_not_fit_is_not_taken_for_the_next(session: Session) -> None:
-    other = Table(name="other", columns=("x",), rows=LARGE.rows and tuple(("y" * 50,) for _ in range(1000)))
+    other = TableData(
+        name="other", columns=("x",), rows=LARGE.rows and tuple(("y" * 50,) for _ in range(1000))
+    )
     journal = JournalWriter(session)
     for step in range(2000):
         journal.append(step, {"loss": 0.5})

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rolecall.job.normalize import LONGEST_KEY, Cleaner
-from rolecall.rows import Table
+from rolecall.rows import TableData
 from rolecall.store.codec import encode
 
 
@@ -338,7 +338,7 @@ def test_what_is_no_step_is_told_and_counted(
 
 # ------------------------------------------------------------------ tables
 
-EXPECTED = Table(name="t", columns=("a", "b"), rows=((1, "x"), (2, None)))
+EXPECTED = TableData(name="t", columns=("a", "b"), rows=((1, "x"), (2, None)))
 
 
 @pytest.mark.parametrize(
@@ -396,12 +396,12 @@ def test_a_cell_is_plain_and_can_be_sent(cleaner: Cleaner, value: Any, cell: Any
 
 def test_columns_are_texts(cleaner: Cleaner) -> None:
     table = cleaner.table("t", ([1, None, "\ud83d", "x"], []))
-    assert table == Table(name="t", columns=("1", "None", "?", "x"), rows=())
+    assert table == TableData(name="t", columns=("1", "None", "?", "x"), rows=())
 
 
 def test_an_empty_table_is_one(cleaner: Cleaner) -> None:
-    assert cleaner.table("t", []) == Table(name="t", columns=(), rows=())
-    assert cleaner.table("t", (["a"], [])) == Table(name="t", columns=("a",), rows=())
+    assert cleaner.table("t", []) == TableData(name="t", columns=(), rows=())
+    assert cleaner.table("t", (["a"], [])) == TableData(name="t", columns=("a",), rows=())
 
 
 @pytest.mark.parametrize(

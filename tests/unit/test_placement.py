@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from rolecall.delivery.keys import AS_IT_IS, Placement, axis_of
-from rolecall.rows import Row, Table
+from rolecall.rows import Row, TableData
 
 
 def row(**settings: Any) -> Row:
@@ -41,9 +41,9 @@ def test_where_no_axes_are_declared_a_row_has_none() -> None:
 
 
 def test_a_table_gets_the_prefix_too() -> None:
-    table = Table(name="samples", columns=("a",), rows=((1,),))
+    table = TableData(name="samples", columns=("a",), rows=((1,),))
     placed = shared(declares_axes=False).place(row(table=table))
-    assert placed.table == Table(name="explorer/0/samples", columns=("a",), rows=((1,),))
+    assert placed.table == TableData(name="explorer/0/samples", columns=("a",), rows=((1,),))
 
 
 def test_the_row_that_was_given_stays_as_it_was() -> None:

@@ -13,7 +13,8 @@ import pytest
 from made_journals import KINDS, make_journal
 
 from rolecall.delivery.cursor import Mirror, Tail, damages
-from rolecall.rows import Row, Status, Table
+from rolecall.rows import Row, TableData
+from rolecall.states import Status
 from rolecall.store.codec import Damage, encode, whole_lines
 from rolecall.store.journal import End, JournalWriter, Place
 from rolecall.store.lease import STALE, Owner, Session, claim, this_process
@@ -21,7 +22,7 @@ from rolecall.store.lease import STALE, Owner, Session, claim, this_process
 Wait = Callable[..., None]
 
 START = Place(1, 0)
-LARGE = Table(name="samples", columns=("text",), rows=tuple(("x" * 50,) for _ in range(1000)))
+LARGE = TableData(name="samples", columns=("text",), rows=tuple(("x" * 50,) for _ in range(1000)))
 
 
 @pytest.fixture

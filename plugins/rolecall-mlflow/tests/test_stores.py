@@ -19,7 +19,7 @@ from rolecall import (
     RunTicket,
     SupportsConfig,
     SupportsTables,
-    Table,
+    TableData,
     Unavailable,
 )
 from rolecall_mlflow.args import MlflowArgs
@@ -226,7 +226,7 @@ def test_a_deleted_experiment_is_refused(job: Job) -> None:
 def test_tables_are_written_once_and_listed_for_the_ui(job: Job, row: MakeRow) -> None:
     run = job.open()
     assert isinstance(run, SupportsTables)
-    table = Table(
+    table = TableData(
         name="samples", columns=("prompt", "score"), rows=(("a", 0.5), ("b", math.nan), ("ü", math.inf))
     )
     logged = row(3, step=12, table=table, writer="explorer/0")
@@ -245,7 +245,7 @@ def _artifact(job: Job, run_id: str, path: str) -> str:
 def test_the_list_of_tables_stays_within_a_tag(sqlite: Job, row: MakeRow) -> None:
     run = sqlite.open()
     for seq in range(1, 81):
-        run.log_table(row(seq, table=Table(name="samples", columns=("a",), rows=((seq,),))))
+        run.log_table(row(seq, table=TableData(name="samples", columns=("a",), rows=((seq,),))))
     listed = json.loads(sqlite.stored().data.tags["mlflow.loggedArtifacts"])
     assert listed[-1]["path"].endswith("00000080-1-80.json")
     assert 40 < len(listed) < 80

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rolecall import Rejected, Row, SupportsConfig, SupportsProgress, SupportsTables, Table
+from rolecall import Rejected, Row, SupportsConfig, SupportsProgress, SupportsTables, TableData
 from rolecall_tensorboard.markdown import MOST_ROWS, table_text
 from rolecall_tensorboard.run import TensorBoardRun
 
@@ -110,7 +110,7 @@ def test_empty_row_counts_as_held(open_run: Open, row: MakeRow) -> None:
 
 def test_tables_are_text(open_run: Open, row: MakeRow, read_text: Texts) -> None:
     run = open_run()
-    table = Table(name="samples", columns=("prompt", "reward"), rows=(("1+1", 0.5), (None, True)))
+    table = TableData(name="samples", columns=("prompt", "reward"), rows=(("1+1", 0.5), (None, True)))
     run.log_table(row(1, {}, step=7, table=table))
     (found,) = read_text(run.id)["samples/text_summary"]
     assert found == (7, "| prompt | reward |\n|---|---|\n| 1&#43;1 | 0&#46;5 |\n|  | True |")
@@ -119,7 +119,7 @@ def test_tables_are_text(open_run: Open, row: MakeRow, read_text: Texts) -> None
 
 def test_half_a_surrogate_pair_is_shown_as_its_escape(open_run: Open, row: MakeRow, read_text: Texts) -> None:
     run = open_run(note="\ud800")
-    run.log_table(row(1, {}, table=Table(name="samples", columns=("c",), rows=(("平\ud800",),))))
+    run.log_table(row(1, {}, table=TableData(name="samples", columns=("c",), rows=(("平\ud800",),))))
     assert read_text(run.id)["samples/text_summary"] == [(1, "| c |\n|---|\n| 平\\ud800 |")]
     assert "\\ud800" in read_text(run.id)["run_config/text_summary"][0][1]
 
@@ -156,13 +156,13 @@ def test_cells_are_shown_as_they_are() -> None:
             if shown:
                 shown[-1] += data
 
-    table = Table(name="t", columns=("c",), rows=tuple((cell,) for cell in CELLS))
+    table = TableData(name="t", columns=("c",), rows=tuple((cell,) for cell in CELLS))
     Cells().feed(markdown_to_safe_html(table_text(table)))
     assert [cell.strip() for cell in shown] == [cell.strip() for cell in CELLS]
 
 
 def test_long_table_says_where_the_rest_is() -> None:
-    text = table_text(Table(name="t", columns=("c",), rows=((1,),) * (MOST_ROWS + 5)))
+    text = table_text(TableData(name="t", columns=("c",), rows=((1,),) * (MOST_ROWS + 5)))
     assert text.count("\n| 1 |") == MOST_ROWS
     assert text.endswith("\n\n5 more rows stand in the journal.")
 

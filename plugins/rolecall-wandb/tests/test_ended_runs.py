@@ -19,7 +19,7 @@ import rolecall_wandb.separate
 import rolecall_wandb.service
 import rolecall_wandb.shared
 import rolecall_wandb.watch
-from rolecall import Row, RunTicket, Status, Table, Unavailable
+from rolecall import Row, RunTicket, Status, TableData, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.separate import SeparateRun
 from rolecall_wandb.server import Server, server_of
@@ -211,7 +211,7 @@ def test_a_primary_whose_sdk_died_ends_the_run(server: WandbServer, tmp_path: Pa
 
 def test_a_table_goes_through_another_sdk_if_one_died(server: WandbServer, separate: SeparateRun) -> None:
     table = replace(
-        row(1, {}, 1, commit=True), table=Table(name="samples", columns=("prompt",), rows=(("1+1",),))
+        row(1, {}, 1, commit=True), table=TableData(name="samples", columns=("prompt",), rows=(("1+1",),))
     )
     ended(separate)
     retried(lambda: separate.log_table(table))

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from rolecall.errors import BackendError
 from rolecall.hookspecs import hookimpl
 from rolecall.protocol import Run, RunTicket, SharedRunSupport
-from rolecall.rows import Row, Status
+from rolecall.rows import Row
+from rolecall.states import Status
 
 __all__ = ["BUILTIN", "CONSOLE", "LOCAL", "NONE"]
 

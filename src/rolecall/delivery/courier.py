@@ -34,7 +34,8 @@ from rolecall.protocol import (
     SupportsProgress,
     SupportsTables,
 )
-from rolecall.rows import Row, Status
+from rolecall.rows import Row
+from rolecall.states import Status
 from rolecall.store.acks import RunReference
 from rolecall.store.axes import AxisBook
 

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from rolecall.delivery.keys import AS_IT_IS, Placement
-from rolecall.rows import Status
+from rolecall.states import Status
 from rolecall.store.codec import Damage, whole_lines
 from rolecall.store.files import put_whole
 from rolecall.store.journal import End, Entry, JournalReader, Place

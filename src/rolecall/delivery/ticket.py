@@ -43,7 +43,7 @@ class TicketOffice:
             writer=None if self.is_launcher else self.writer,
             role=None if self.is_launcher else self.writer.partition("/")[0],
             config=self._run_config(shared=shared),
-            directory=self.layout.root,
+            directory=self.layout.backend(backend),
             pid=self._pid(),
         )
 

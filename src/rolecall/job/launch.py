@@ -22,7 +22,7 @@ from rolecall.errors import ConfigError, DirectoryError, WriterConflict
 from rolecall.job.patience import within
 from rolecall.job.session import LOOKING, Station, status_at_exit, status_of
 from rolecall.job.writers import WriterState, read_writers, wait_for_writers
-from rolecall.rows import Status
+from rolecall.states import Status
 from rolecall.store.acks import is_carried
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Session, claim, end, newest
@@ -35,9 +35,9 @@ logger = logging.getLogger("rolecall")
 CLOSING = 30.0
 QUIET = 10.0
 """Seconds that a launcher waits for the couriers of a job that it is about to set aside."""
-# TensorBoard's event files go with the job, or a new one's curves would run on from the old one's; so do wandb's.
+# What backends wrote goes with the job, or a new one's curves would run on from the old one's.
 # The record goes last: while it is there, a launcher that dies half-way is followed by one that goes on with this.
-_OURS = ("journal", "axes", "delivery", "courier", "tensorboard", "wandb", "run.json")
+_OURS = ("journal", "axes", "delivery", "courier", "backends", "run.json")
 
 
 class Job:

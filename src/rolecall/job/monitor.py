@@ -19,7 +19,7 @@ from rolecall.errors import BackendError, ConfigError, DirectoryError
 from rolecall.job.launch import Job, launch
 from rolecall.job.normalize import Cleaner
 from rolecall.job.session import Station, raise_together, status_at_exit, status_of
-from rolecall.rows import Status
+from rolecall.states import Status
 from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import LAUNCH, Layout, writer_name
 from rolecall.store.lease import newest

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rolecall.rows import Cell, Table
+from rolecall.rows import Cell, TableData
 
 __all__ = ["LONGEST_KEY", "Cleaner"]
 
@@ -71,14 +71,16 @@ class Cleaner:
             self._drop("data", f"the mapping could not be read to its end ({_words(error)})")
         return clean
 
-    def table(self, name: object, table: Any) -> Table | None:
+    def table(self, name: object, table: Any) -> TableData | None:
         """A table from columns and rows, a list of mappings, or a pandas frame."""
         try:
             if not self._is_sound(name):
                 return None
             columns, rows = _split_table(table)
             cells = tuple(_cells(row, len(columns)) for row in rows)
-            return Table(name=str(name), columns=tuple(_text(str(column)) for column in columns), rows=cells)
+            return TableData(
+                name=str(name), columns=tuple(_text(str(column)) for column in columns), rows=cells
+            )
         except Exception as error:  # noqa: BLE001 - anyone's table, anyone's exception: it must not end training
             hint = "give (columns, rows), a list of dicts or a frame"
             self._drop(_shown(name), f"is no table ({_words(error)}); {hint}")

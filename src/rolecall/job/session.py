@@ -21,7 +21,7 @@ from rolecall.errors import BackendRefused, DirectoryError, Undelivered
 from rolecall.job.couriers import Carrier, ProcessCarrier, ThreadCarrier
 from rolecall.job.left import count_left, count_left_apart
 from rolecall.job.patience import within
-from rolecall.rows import Status
+from rolecall.states import Status
 from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Session, claim, end

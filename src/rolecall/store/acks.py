@@ -25,7 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rolecall.rows import Row, Status
+from rolecall.rows import Row
+from rolecall.states import Status
 from rolecall.store.codec import append_frame, count_lines, last_frame
 from rolecall.store.files import open_own, put_whole
 from rolecall.store.journal import Place, read_to_end

@@ -41,7 +41,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from rolecall.delivery.keys import AS_IT_IS, Placement
-from rolecall.rows import Cell, Metrics, Row, Status, Table
+from rolecall.rows import Cell, Metrics, Row, TableData
+from rolecall.states import Status
 from rolecall.store.codec import (
     Damage,
     Frame,
@@ -171,7 +172,7 @@ class JournalWriter:
             if not commit:
                 self._learn(line)
 
-    def append_table(self, step: int, table: Table) -> None:
+    def append_table(self, step: int, table: TableData) -> None:
         """Record one table; errors as in `append`."""
         with self._lock:
             make = partial(_frame, {"table": self._place_table(table)})
@@ -289,7 +290,7 @@ class JournalWriter:
         begin_room(self._descriptor, self._store)
         logger.warning("%s was cut short; what was cut off is lost", self.session.path)
 
-    def _place_table(self, table: Table) -> dict[str, Any]:
+    def _place_table(self, table: TableData) -> dict[str, Any]:
         content = {"columns": table.columns, "rows": table.rows}
         text = json.dumps(content, separators=(",", ":"))
         if len(text) <= _INLINE_TABLE:
@@ -442,13 +443,13 @@ def _metrics(value: object) -> dict[str, int | float]:
     return value
 
 
-def _table(journal: Path, place: Any) -> Table:
+def _table(journal: Path, place: Any) -> TableData:
     if not isinstance(place, dict):
         raise TypeError("its table is no mapping")
     content = _table_file(journal, place["file"]) if "file" in place else place
     columns = tuple(_text(column) for column in content["columns"])
     rows = tuple(_cells(row, len(columns)) for row in content["rows"])
-    return Table(name=_text(place["name"]), columns=columns, rows=rows)
+    return TableData(name=_text(place["name"]), columns=columns, rows=rows)
 
 
 def _table_file(journal: Path, name: str) -> Any:

@@ -11,6 +11,7 @@
     delivery/mlflow/explorer@0/run.json  what the backend calls the run that these rows went to
     launching/1.jsonl                    held by a launcher while it decides what to go on with
     courier/explorer@0.log               what the courier's process had to say
+    backends/tensorboard/                what a backend itself writes, each in a folder of its own
     previous/RUN_ID/                     a finished job that stood here before, laid out like this
 """
 
@@ -111,6 +112,10 @@ class Layout:
     def courier_log(self, writer: str) -> Path:
         """What the courier's process had to say."""
         return self.root / "courier" / f"{slug_of(writer)}.log"
+
+    def backend(self, name: str) -> Path:
+        """The folder that a backend may write to."""
+        return self.root / "backends" / name
 
     def previous(self, run_id: str) -> Path:
         """Where a finished job of this directory is kept."""

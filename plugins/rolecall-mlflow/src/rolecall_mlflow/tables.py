@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rolecall import Cell, Row, Table
+from rolecall import Cell, Row, TableData
 from rolecall_mlflow.keys import valid_key
 from rolecall_mlflow.sdk import Store, mlflow_version
 
@@ -29,13 +29,13 @@ _MANY_CHARACTERS = 5000
 _ARTIFACTS_WITHOUT_GLOBAL_URI = (3, 9)
 
 
-def table_path(row: Row, table: Table) -> str:
+def table_path(row: Row, table: TableData) -> str:
     """Where the table of a row is kept: `tables/explorer/0/samples/00000012-1-345.json`."""
     folder = valid_key(f"tables/{row.writer}/{table.name}").replace(":", "_")
     return f"{folder}/{row.step:08d}-{row.session}-{row.seq}.json"
 
 
-def store_table(store: Store, run_id: str, row: Row, table: Table) -> None:
+def store_table(store: Store, run_id: str, row: Row, table: TableData) -> None:
     """Write the table, and list it where MLflow's UI looks for tables."""
     path = table_path(row, table)
     text = json.dumps({"columns": list(table.columns), "data": _data(table)}, allow_nan=False)
@@ -44,7 +44,7 @@ def store_table(store: Store, run_id: str, row: Row, table: Table) -> None:
     _list_table(store.client, run_id, path)
 
 
-def _data(table: Table) -> list[list[Cell]]:
+def _data(table: TableData) -> list[list[Cell]]:
     return [[_cell(cell) for cell in cells] for cells in table.rows]
 
 

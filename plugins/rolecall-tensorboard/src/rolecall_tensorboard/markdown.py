@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from textwrap import indent
 from typing import Any
 
-from rolecall import Cell, Table
+from rolecall import Cell, TableData
 
 __all__ = ["MOST_ROWS", "config_text", "table_text"]
 
@@ -19,7 +19,7 @@ MOST_ROWS = 1000
 """How many rows of a table are shown. TensorBoard 2.21 takes 1 s to render 1,000 rows, and 17 s for 10,000."""
 
 
-def table_text(table: Table) -> str:
+def table_text(table: TableData) -> str:
     """A table, every cell shown as it is: no character of a cell is markup."""
     rule = "|".join("---" for _ in table.columns)
     shown = table.rows[:MOST_ROWS]
@@ -31,7 +31,7 @@ def config_text(config: Mapping[str, Any]) -> str:
     return indent(json.dumps(config, indent=2, ensure_ascii=False, default=str), "    ")
 
 
-def _rest(table: Table) -> Iterator[str]:
+def _rest(table: TableData) -> Iterator[str]:
     if (hidden := len(table.rows) - MOST_ROWS) > 0:
         yield f"\n{hidden} more rows stand in the journal."
 

@@ -1,0 +1,50 @@
+"""How writers, jobs and couriers end, and the state that a reader sees them in.
+
+This module is the only place that turns "is it alive, and what did it say at its end" into a word. `Job.writers`,
+`rolecall show` and the status of a delivery all use `State.of`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+__all__ = ["State", "Status"]
+
+Status = Literal["finished", "failed", "killed"]
+"""How a writer, or the whole job, ended."""
+
+
+class State(StrEnum):
+    """What a reader can tell of a session, whoever owned it: a role, a launcher or a courier."""
+
+    NONE = "none"
+    """It was never opened."""
+    RUNNING = "running"
+    """Its owner is alive and has not ended it."""
+    FINISHED = "finished"
+    """Its owner ended it; a courier's run is closed."""
+    FAILED = "failed"
+    """Its owner ended it after an exception."""
+    KILLED = "killed"
+    """Its owner ended it because of a signal, or died without ending it."""
+    UNFINISHED = "unfinished"
+    """A courier gave up with its run still open, because rows are left or a launcher took over."""
+    CONTINUED = "continued"
+    """The session goes on in the next file, because this one was changed from outside."""
+
+    @classmethod
+    def of(cls, status: str | None, *, is_live: bool) -> State:
+        """The state of a session with this status.
+
+        Args:
+            status: how its owner ended it; `None` if it has not.
+            is_live: whether its owner is alive. Look at this first and at the status afterwards: the owner may
+                end the session between the two.
+        """
+        if status is None:
+            return cls.RUNNING if is_live else cls.KILLED
+        try:
+            return cls(status)
+        except ValueError:  # a newer version wrote it
+            return cls.KILLED
