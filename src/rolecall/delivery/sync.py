@@ -1,8 +1,8 @@
-"""Has the disk hold a journal, every so many seconds, for jobs that fear a power cut.
+"""Syncs a journal to the disk at an interval, for jobs that must survive a power cut.
 
-A row that was logged is in the kernel's hands and survives the death of its process. That the disk has it is another
-matter: Linux writes it there within about 30 s. Another process can ask for it earlier, as `fsync` is about a file and
-not about who wrote it (POSIX; fsync(2)), so the training process never waits for the disk.
+A row that was logged is in the kernel and survives the death of its process; Linux writes it to the disk within about
+30 s. `fsync` is about a file and not about who wrote it (POSIX; fsync(2)), so the courier can ask for it earlier, and
+the training process never waits for the disk.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 from rolecall.store.codec import end_of_lines
+from rolecall.store.journal import attachments
 from rolecall.store.lease import Session
+from rolecall.timings import SYNC_TIMEOUT
 
 __all__ = ["Syncer"]
-
-LAST: Final = 20.0
-"""Seconds that the last sync may take; a disk that is slower holds the courier's end up no longer."""
 
 
 class Syncer:
@@ -29,7 +27,7 @@ class Syncer:
     Args:
         session: where its rows are written.
         every: seconds from the end of one sync to the next.
-        tell: gets the first failure in words.
+        tell: gets each failure in words.
     """
 
     def __init__(self, session: Session, every: float, tell: Callable[[str], None]) -> None:
@@ -42,15 +40,16 @@ class Syncer:
         self._thread = threading.Thread(target=self._run, name="rolecall-sync", daemon=True)
 
     def start(self) -> None:
-        """Begin; the directories above the journal come first, or its name could be lost with the power."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Sync what came last, and end."""
+        """Sync what came last, and stop."""
         self._over.set()
-        self._thread.join(LAST)
+        self._thread.join(SYNC_TIMEOUT)
 
     def _run(self) -> None:
+        # The directories above the journal first, or its name could be lost with the power.
         self._attempt(self._sync_names)
         while not self._over.wait(self._every):
             self._attempt(self._sync)
@@ -69,23 +68,23 @@ class Syncer:
             _sync(folder)
 
     def _sync(self) -> None:
-        """Tables before the rows that name them; nothing if nothing came."""
+        """Attachments before the rows that refer to them; nothing if nothing came."""
         end = end_of_lines(self._session.path)
         if end == self._end:
             return
-        self._sync_tables()
+        self._sync_attachments()
         _sync(self._session.path)
         self._end = end
 
-    def _sync_tables(self) -> None:
-        for path in self._new_tables():
+    def _sync_attachments(self) -> None:
+        for path in self._new_attachments():
             _sync(path)
             self._synced.add(path.name)
         with suppress(FileNotFoundError):
-            _sync(self._session.path.with_suffix(".tables"))
+            _sync(attachments(self._session))
 
-    def _new_tables(self) -> Iterator[Path]:
-        for path in self._session.path.with_suffix(".tables").glob("[!.]*"):
+    def _new_attachments(self) -> Iterator[Path]:
+        for path in attachments(self._session).glob("[!.]*"):
             if path.name not in self._synced:
                 yield path
 
