@@ -72,6 +72,8 @@ class Cursor:
         self._skip = 0
         self._rescanned = -1
         self._missing = 0
+        # Damage is reported once it is clear that it cost a row: a line that was torn and written again did not.
+        self._suspects: list[str] = []
         self._owners: dict[int, Owner | None] = {}
         found = newest(self._journal)
         self._last = found.number if found is not None else self._position.session
@@ -111,6 +113,7 @@ class Cursor:
         self._position = self.acks.done.position
         self.status, self._reader = None, None
         self._skip, self._rescanned, self._missing = 0, -1, 0
+        self._suspects.clear()
         self._owners.clear()
         self._under_way.clear()
 
@@ -200,25 +203,26 @@ class Cursor:
                 case Row():
                     if value.seq <= self._skip:
                         continue
-                    if value.seq > seq + 1:
-                        self._missing += value.seq - seq - 1
+                    damages += self._note_missing(value.seq - seq - 1)
                     seq = max(seq, value.seq)
                     rows.append(value)
                 case Damage():
-                    damages.append(str(value))
+                    self._suspects.append(str(value))
                 case End():
-                    self._end(session, value, seq, damages)
+                    if value.status is State.CONTINUED:
+                        continue  # the next session has the rest
+                    damages += self._note_missing(value.seq - seq)
+                    if session.number >= self._last:
+                        self.status = _status(value.status)
         self._position = Position(session.number, entries[-1].offset, seq)
         return Batch(rows, damages)
 
-    def _end(self, session: Session, end: End, seq: int, damages: list[str]) -> None:
-        if end.status is State.CONTINUED:
-            return  # the next session has the rest
-        if end.seq > seq:
-            self._missing += end.seq - seq
-            damages.append(f"{session.path}: rows {seq + 1} to {end.seq} are not in it")
-        if session.number >= self._last:
-            self.status = _status(end.status)
+    def _note_missing(self, rows: int) -> list[str]:
+        """Count rows that should have come before this one, and return the damage that cost them."""
+        suspects, self._suspects = self._suspects, []
+        self._missing += max(0, rows)
+        # What a file lost that was changed under its writer is reported by the writer.
+        return suspects if rows > 0 and not self._skip else []
 
     def _leave(self, session: Session) -> Sequence[str]:
         """Go on with the next session, or see that there is none."""
@@ -235,10 +239,11 @@ class Cursor:
             return ()
         status = session.status()
         self.status = _status(State.of(status, is_live=False))
+        suspects, self._suspects = self._suspects, []
         if status == State.CONTINUED:
             self._missing += 1
-            return (f"{session.path}: it goes on in a file that is not here",)
-        return ()
+            return (*suspects, f"{session.path}: it goes on in a file that is not here")
+        return suspects
 
     def _session(self, number: int) -> Session:
         return Session(self._journal / f"{number}.jsonl", number)

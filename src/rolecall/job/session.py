@@ -134,7 +134,9 @@ class WriterSession:
         try:
             self.journal.end(status)
         except OSError as error:
-            logger.warning("%s: the end of the journal could not be written: %s", self._writer, error)
+            # If rows were lost, the disk was reported already.
+            level = logging.DEBUG if self.journal.lost else logging.WARNING
+            logger.log(level, "%s: the end of the journal could not be written: %s", self._writer, error)
         undrained = [each for each in self._couriers if not each.join(max(0.0, deadline - time.monotonic()))]
         if quiet:
             return

@@ -32,7 +32,7 @@ The first line is the header; then there is one line for each call of `log`, and
 `seq` counts a session's rows. `axis` is there if it is not the default one, and so is `commit` if it was given. The
 header, every 1,000th row and the end hold `steps`, the last step on each axis (`""` is the default one), so that a
 restarted role finds its next step without reading the whole file. A line of over 4 MiB is stored beside the journal as
-an attachment. Lines may also hold `config`, `summary` and `event`; this version writes none.
+an attachment. The first row after some that could not be written says how many in `lost`. Lines may also hold `config`, `summary` and `event`; this version writes none.
 
 The header of a session that goes on with the rows of an earlier one, because that file was changed from outside, says
 `"continues": N`. Its rows keep their `seq`, and a reader skips those that it has.
@@ -117,6 +117,7 @@ class JournalWriter:
         self._succeed = succeed
         self._recorded = 0
         self._torn = b""
+        self._failed = 0
         self._looking = False
         self._looked = self._look_at = time.time()
         # Reentrant: a signal handler that logs must not deadlock with the call that it interrupted.
@@ -155,6 +156,8 @@ class JournalWriter:
                 row: dict[str, Any] = {"seq": seq, "step": at, "time": now}
                 if commit:
                     row["commit"] = True
+                if self._failed:
+                    row["lost"] = self._failed
                 if seq % _STEPS_EVERY == 0:
                     row["steps"] = {**self._steps, DEFAULT_AXIS: at}
                 content: dict[str, Any] = {"data": data} if table is None else {"table": _table(table)}
@@ -203,18 +206,16 @@ class JournalWriter:
     def _write(self, line: bytes) -> None:
         try:
             written = os.write(self._descriptor, line)
+            self._end += written
+            # The disk, a quota or the file size limit may end in the middle. The next line closes this one first.
+            self._torn = b"" if written == len(line) else b"\n"
+            if written < len(line) - 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
             self.lost += 1
+            self._failed += 1
             raise
-        self._end += written
-        if written == len(line):
-            self._torn = b""
-        else:
-            # The disk, a quota or the file size limit ended here. The next line closes this one first.
-            self._torn = b"\n"
-            if written < len(line) - 1:
-                self.lost += 1
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._failed = 0
 
     def _attach(self, row: Mapping[str, Any], content: Mapping[str, Any]) -> bytes:
         name = f"{row['seq']}.json"
@@ -276,7 +277,8 @@ class JournalWriter:
         self._open(session)
         gone, self._recorded = self._recorded - rescued, rescued
         self.lost += gone
-        logger.warning(
+        logger.log(
+            logging.WARNING if self.seq else logging.DEBUG,  # a launcher's journal has no rows
             "%s %s while it was written; the journal goes on in %s%s",
             *(before.path, what, session.path),
             f". {gone} rows are gone from it" if gone else " with all of its rows",

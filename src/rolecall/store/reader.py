@@ -70,6 +70,8 @@ class JournalReader:
             entry = self._interpret(line)
             if entry is None:
                 continue
+            if "lost" in line.value:
+                damage = None  # the half of a row that could not be written: the role reported it
             if damage is not None:
                 yield Entry(_with_rows(damage, self.seq, entry), damage.end)
                 damage = None
