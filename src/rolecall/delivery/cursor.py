@@ -10,10 +10,10 @@ from rolecall.protocol import SupportsConfirmation
 from rolecall.rows import Row
 from rolecall.states import State, Status
 from rolecall.store.acks import Acknowledgements, Position
-from rolecall.store.codec import Damage, Line, last_line, read_lines
+from rolecall.store.codec import Damage, Line, last_line, last_seq, read_lines
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Owner, Session, newest, sessions
-from rolecall.store.reader import End, Entry, JournalReader, last_seq
+from rolecall.store.reader import End, Entry, JournalReader
 from rolecall.timings import READ_BYTES
 
 __all__ = ["Batch", "Cursor"]

@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from rolecall.store.codec import end_of_lines
-from rolecall.store.journal import attachments
 from rolecall.store.lease import Session
 from rolecall.timings import SYNC_TIMEOUT
 
@@ -81,10 +80,10 @@ class Syncer:
             _sync(path)
             self._synced.add(path.name)
         with suppress(FileNotFoundError):
-            _sync(attachments(self._session))
+            _sync(self._session.attachments)
 
     def _new_attachments(self) -> Iterator[Path]:
-        for path in attachments(self._session).glob("[!.]*"):
+        for path in self._session.attachments.glob("[!.]*"):
             if path.name not in self._synced:
                 yield path
 

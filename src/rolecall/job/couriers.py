@@ -17,7 +17,6 @@ from typing import Protocol
 from rolecall.config.model import MonitorConfig
 from rolecall.config.plan import BackendPlan
 from rolecall.delivery.events import CourierEvent
-from rolecall.delivery.group import CourierGroup
 from rolecall.store.layout import Layout
 
 __all__ = ["CourierProcess", "CourierThread", "RunningCouriers"]
@@ -33,8 +32,8 @@ class RunningCouriers(Protocol):
 class CourierThread:
     """Couriers on threads of the role: for notebooks, for tests, and for backends registered in code."""
 
-    def __init__(self, group: CourierGroup) -> None:
-        self._thread = threading.Thread(target=group.run, name="rolecall", daemon=True)
+    def __init__(self, run: Callable[[], bool]) -> None:
+        self._thread = threading.Thread(target=run, name="rolecall", daemon=True)
         self._thread.start()
 
     def join(self, timeout: float) -> bool:

@@ -23,9 +23,9 @@ from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver
 from rolecall.errors import ConfigError, DirectoryError, WriterConflict
 from rolecall.job.monitor import Monitor
-from rolecall.job.session import WriterSession, status_at_exit, status_of
+from rolecall.job.session import WriterSession
 from rolecall.job.status import WriterState, read_writers, run_with_timeout, wait_for_writers
-from rolecall.states import State, Status
+from rolecall.states import State, Status, status_at_exit, status_of
 from rolecall.store.acks import is_carried
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, writer_name
 from rolecall.store.lease import Session, claim, end, newest
@@ -218,7 +218,7 @@ def open_monitor(
     writer = writer_name(role, rank)
     config = config if isinstance(config, MonitorConfig) else MonitorConfig.load(config)
     if config.disabled:
-        return Monitor(writer, None)
+        return Monitor(writer)
     job = launch(config) if primary else None
     try:
         return _join(job.config if job else config, writer, run_config, job)
@@ -236,7 +236,14 @@ def _join(
     config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=plan))
     session = WriterSession(config, writer, run_config)
     session.wait_opened()
-    return Monitor(writer, session, run_id=record.run_id, raises=config.on_backend_error == "raise", job=job)
+    return Monitor(
+        writer,
+        session.journal,
+        session.events,
+        run_id=record.run_id,
+        raises=config.on_backend_error == "raise",
+        closing=[session] if job is None else [session, job],
+    )
 
 
 def _meet(config: MonitorConfig) -> RunRecord:

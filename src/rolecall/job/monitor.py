@@ -7,15 +7,16 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from rolecall.errors import BackendError
+from rolecall.delivery.events import EventLog
+from rolecall.errors import BackendError, raise_together
 from rolecall.job.normalize import Normalizer
-from rolecall.job.session import WriterSession, raise_together, status_at_exit, status_of
-from rolecall.states import Status
+from rolecall.states import Status, status_at_exit, status_of
+from rolecall.store.journal import JournalWriter
 from rolecall.timings import CLOSE_TIMEOUT, FORGOTTEN_TIMEOUT
 
 __all__ = ["Closing", "Monitor"]
@@ -24,9 +25,9 @@ logger = logging.getLogger("rolecall")
 
 
 class Closing(Protocol):
-    """What a monitor closes after itself: the job, where it is also its launcher."""
+    """What a monitor closes: its session, and the job where it is also its launcher."""
 
-    def close(self, status: Status = "finished", timeout: float = CLOSE_TIMEOUT) -> None:
+    def close(self, status: Status, timeout: float) -> None:
         """See `Job.close`."""
 
 
@@ -43,31 +44,33 @@ class Monitor:
     def __init__(
         self,
         writer: str,
-        session: WriterSession | None,
+        journal: JournalWriter | None = None,
+        events: EventLog | None = None,
         *,
         run_id: str | None = None,
         raises: bool = False,
-        job: Closing | None = None,
+        closing: Sequence[Closing] = (),
     ) -> None:
         self.writer = writer
         self.run_id = run_id
-        self._session = session
-        self._job = job
-        self._journal = session.journal if session else None
+        self._events = events or EventLog(writer)
+        self._closing = closing
+        self._written = journal
+        self._journal = journal
         self._raises = raises
         self._normalizer = Normalizer(writer)
         self._failing = False
-        self._forgotten = weakref.finalize(self, _close_forgotten, writer, session, job)
+        self._forgotten = weakref.finalize(self, _close_forgotten, writer, closing)
         os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(self)))
 
     def __repr__(self) -> str:
-        state = "off" if self._session is None else "closed" if self._journal is None else "open"
+        state = "off" if self._written is None else "closed" if self._journal is None else "open"
         return f"<Monitor {self.writer!r} of run {self.run_id!r}, {state}>"
 
     @property
     def urls(self) -> Mapping[str, str | None]:
         """Where a person looks at the run, for each backend that has opened by now."""
-        return dict(self._session.events.urls) if self._session else {}
+        return dict(self._events.urls)
 
     @property
     def url(self) -> str | None:
@@ -77,7 +80,7 @@ class Monitor:
     @property
     def lost(self) -> int:
         """How many rows are not in the journal, because it could not be written or was changed from outside."""
-        return self._session.journal.lost if self._session else 0
+        return self._written.lost if self._written else 0
 
     @property
     def dropped(self) -> int:
@@ -153,15 +156,14 @@ class Monitor:
                 several backends in an `ExceptionGroup`.
         """
         self._journal = None
-        if not self._forgotten.detach() or self._session is None:
+        if not self._forgotten.detach():
             return
         deadline = time.monotonic() + timeout
         errors: list[Exception] = []
-        for part in (self._session, self._job):
+        for part in self._closing:
             try:
-                if part is not None:
-                    part.close(status, max(0.0, deadline - time.monotonic()))
-            except Exception as error:  # noqa: BLE001 - raised below, when both are closed
+                part.close(status, max(0.0, deadline - time.monotonic()))
+            except Exception as error:  # noqa: BLE001 - raised below, when all are closed
                 errors.append(error)
         raise_together(f"{self.writer}: rows are not delivered", errors)
 
@@ -177,7 +179,7 @@ class Monitor:
 
     def _raise_failure(self) -> None:
         """Raise a backend's fault in training, if that was asked for."""
-        if self._session and (failure := self._session.events.take_failure()):
+        if failure := self._events.take_failure():
             raise BackendError(failure)
 
     def _lose(self, error: OSError) -> None:
@@ -194,8 +196,9 @@ def _leave_to_parent(reference: weakref.ref[Monitor]) -> None:
         monitor._journal = None  # noqa: SLF001
 
 
-def _close_forgotten(writer: str, session: WriterSession | None, job: Closing | None) -> None:
+def _close_forgotten(writer: str, closing: Sequence[Closing]) -> None:
     """Nobody closed it: the interpreter ends, or the monitor was dropped."""
-    if session is not None:
+    if closing:
         warnings.warn(f"the monitor of {writer} was never closed", ResourceWarning, stacklevel=2)
-        session.close(status_at_exit(), FORGOTTEN_TIMEOUT)
+    for part in closing:
+        part.close(status_at_exit(), FORGOTTEN_TIMEOUT)

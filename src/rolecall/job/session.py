@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rolecall.config.model import MonitorConfig
 from rolecall.config.redact import scrub
 from rolecall.delivery.events import EventLog
 from rolecall.delivery.group import Assignment, CourierGroup
-from rolecall.errors import BackendRefused, DirectoryError, Undelivered
+from rolecall.errors import BackendRefused, DirectoryError, Undelivered, raise_together
 from rolecall.job.couriers import CourierProcess, CourierThread, RunningCouriers
 from rolecall.states import Status
 from rolecall.store.journal import JournalWriter, last_steps
@@ -23,38 +21,9 @@ from rolecall.store.lease import Session, claim, end, sessions, succeed
 from rolecall.store.spool import is_spooled, open_spool
 from rolecall.timings import DRAIN_TIMEOUT, FORGOTTEN_TIMEOUT, OPEN_TIMEOUT
 
-__all__ = ["WriterSession", "raise_together", "status_at_exit", "status_of"]
+__all__ = ["WriterSession"]
 
 logger = logging.getLogger("rolecall")
-
-
-def status_of(error: BaseException | None) -> Status:
-    """How a `with` block ended; `sys.exit(0)` in it is an end like any other.
-
-    Ctrl-C is a kill, and so is a signal handler's `sys.exit(128 + signum)`, as shells count.
-    """
-    match error:
-        case None | SystemExit(code=None | 0):
-            return "finished"
-        case KeyboardInterrupt():
-            return "killed"
-        case SystemExit(code=int(code)) if code - 128 in signal.valid_signals():
-            return "killed"
-        case _:
-            return "failed"
-
-
-def status_at_exit() -> Status:
-    """How a program ends that closed nothing: Python keeps the exception that it died of."""
-    return status_of(getattr(sys, "last_value", None))
-
-
-def raise_together(message: str, errors: Sequence[Exception]) -> None:
-    """One error as it is, several as a group, none not at all."""
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise ExceptionGroup(message, errors)
 
 
 class WriterSession:
@@ -181,7 +150,7 @@ class WriterSession:
             self._couriers.append(CourierProcess(self._config, writer, processes, tell))
         if threads or (is_tended and not processes and self._spec.courier == "thread"):
             assignments = [Assignment(writer, each) for each in threads]
-            self._couriers.append(CourierThread(CourierGroup(self._spec, [writer], assignments, tell)))
+            self._couriers.append(CourierThread(CourierGroup(self._spec, [writer], assignments, tell).run))
 
     def _left(self, *, goes_on: bool) -> list[str]:
         """What backends lack, by what their couriers said last. It looks at no file: that could block."""

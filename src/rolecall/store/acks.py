@@ -27,11 +27,18 @@ from typing import Any, Final, NamedTuple
 
 from rolecall.rows import Row
 from rolecall.states import State, Status
-from rolecall.store.codec import Line, append_line, end_of_lines, last_line, lines_from_end, read_lines
+from rolecall.store.codec import (
+    Line,
+    append_line,
+    end_of_lines,
+    last_line,
+    last_seq,
+    lines_from_end,
+    read_lines,
+)
 from rolecall.store.files import open_own, put_whole
 from rolecall.store.layout import Layout
 from rolecall.store.lease import claim, newest, sessions
-from rolecall.store.reader import last_seq
 
 __all__ = [
     "Acknowledged",

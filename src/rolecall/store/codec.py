@@ -37,6 +37,7 @@ __all__ = [
     "end_of_lines",
     "first_line",
     "last_line",
+    "last_seq",
     "lines_from_end",
     "read_lines",
     "seal",
@@ -166,6 +167,12 @@ def first_line(path: Path, seed: int = 0) -> dict[str, Any] | None:
 def last_line(path: Path, seed: int = 0) -> dict[str, Any] | None:
     """What the last sound line holds. The cost does not grow with the file."""
     return next(lines_from_end(path, seed), None)
+
+
+def last_seq(value: Mapping[str, Any] | None) -> int:
+    """The number of the last row, by the last line of a session."""
+    seq = (value or {}).get("seq", 0)
+    return seq if isinstance(seq, int) else 0
 
 
 def lines_from_end(path: Path, seed: int = 0) -> Iterator[dict[str, Any]]:

@@ -32,7 +32,8 @@ The first line is the header; then there is one line for each call of `log`, and
 `seq` counts a session's rows. `axis` is there if it is not the default one, and so is `commit` if it was given. The
 header, every 1,000th row and the end hold `steps`, the last step on each axis (`""` is the default one), so that a
 restarted role finds its next step without reading the whole file. A line of over 4 MiB is stored beside the journal as
-an attachment. The first row after some that could not be written says how many in `lost`. Lines may also hold `config`, `summary` and `event`; this version writes none.
+an attachment. The first row after some that could not be written says how many in `lost`. Lines may also hold `config`,
+`summary` and `event`; this version writes none.
 
 The header of a session that goes on with the rows of an earlier one, because that file was changed from outside, says
 `"continues": N`. Its rows keep their `seq`, and a reader skips those that it has.
@@ -47,7 +48,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
 
@@ -60,7 +60,7 @@ from rolecall.store.files import open_own, put_attachment, write_whole
 from rolecall.store.lease import Session
 from rolecall.timings import FILE_CHECK_INTERVAL
 
-__all__ = ["DEFAULT_AXIS", "JournalWriter", "attachments", "last_steps"]
+__all__ = ["DEFAULT_AXIS", "JournalWriter", "last_steps"]
 
 logger = logging.getLogger("rolecall")
 
@@ -68,11 +68,6 @@ DEFAULT_AXIS: Final = ""
 _STEPS_EVERY: Final = 1000
 _LONGEST_LINE: Final = 4 << 20
 _PIECE: Final = 1 << 20
-
-
-def attachments(session: Session) -> Path:
-    """The folder of what is stored beside a session's journal."""
-    return session.path.with_suffix(".files")
 
 
 def last_steps(session: Session) -> dict[str, int]:
@@ -220,7 +215,7 @@ class JournalWriter:
     def _attach(self, row: Mapping[str, Any], content: Mapping[str, Any]) -> bytes:
         name = f"{row['seq']}.json"
         body = to_json(content, inf_nan_mode="strings")
-        return to_json({**row, "attached": put_attachment(attachments(self.session), name, body)})
+        return to_json({**row, "attached": put_attachment(self.session.attachments, name, body)})
 
     def _look(self, now: float) -> None:
         """Whether the path still leads to the file that this writer appends to, as long as it left it.
@@ -265,8 +260,8 @@ class JournalWriter:
                 if "seq" in value and "end" not in value:
                     write_whole(target, encode(value, session.seed))
                     rescued += 1
-            if attachments(before).is_dir():
-                attachments(before).rename(attachments(session))
+            if before.attachments.is_dir():
+                before.attachments.rename(session.attachments)
         except OSError:
             os.close(target)
             with suppress(OSError):

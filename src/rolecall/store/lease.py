@@ -79,6 +79,11 @@ class Session:
         """What the checksums of its lines start from: a line of another writer or session does not pass."""
         return crc32(f"{self.path.parent.name}/{self.number}".encode())
 
+    @property
+    def attachments(self) -> Path:
+        """The folder of what is stored beside the file."""
+        return self.path.with_suffix(".files")
+
     def header(self) -> dict[str, Any]:
         """Its first line, or the copy beside it if that is damaged; empty if there is neither."""
         found = first_line(self.path, self.seed)

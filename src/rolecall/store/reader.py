@@ -18,11 +18,10 @@ from rolecall.rows import Row, TableData
 from rolecall.states import State
 from rolecall.store.codec import Damage, Line, read_lines
 from rolecall.store.files import read_attachment
-from rolecall.store.journal import attachments
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, sessions
 
-__all__ = ["End", "Entry", "JournalReader", "last_seq", "read_rows", "read_to_end"]
+__all__ = ["End", "Entry", "JournalReader", "read_rows", "read_to_end"]
 
 _INT64: Final = 1 << 63
 _FLOAT: Final = frozenset([float])
@@ -96,7 +95,7 @@ class JournalReader:
 
     def _row(self, value: dict[str, Any]) -> Row:
         if "attached" in value:
-            value = {**value, **from_json(read_attachment(attachments(self.session), value["attached"]))}
+            value = {**value, **from_json(read_attachment(self.session.attachments, value["attached"]))}
         data = value.get("data", {})
         metrics: dict[str, float | int] = data
         text: dict[str, str] = {}
@@ -142,12 +141,6 @@ def read_rows(layout: Layout, writer: str) -> Iterator[Row | Damage]:
             elif isinstance(value, Damage):
                 yield value
         seq = max(seq, skip)
-
-
-def last_seq(value: Mapping[str, Any] | None) -> int:
-    """The number of the last row, by the last line of a session."""
-    seq = (value or {}).get("seq", 0)
-    return seq if isinstance(seq, int) else 0
 
 
 def _with_rows(damage: Damage, before: int, after: Row | End | Damage | None) -> Damage:

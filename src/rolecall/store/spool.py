@@ -18,7 +18,6 @@ from rolecall.config.spec import JobSpec
 from rolecall.errors import DirectoryError
 from rolecall.store.codec import whole_lines
 from rolecall.store.files import put_whole
-from rolecall.store.journal import attachments
 from rolecall.store.layout import Layout, slug_of
 from rolecall.store.lease import Session, sessions
 
@@ -133,7 +132,7 @@ def _copy(spool: Session, target: Session) -> None:
 
 
 def _copy_attachments(spool: Session, target: Session) -> None:
-    source, folder = attachments(spool), attachments(target)
+    source, folder = spool.attachments, target.attachments
     names = os.listdir(source) if source.is_dir() else []
     for name in names:
         # What begins with a dot is a draft.
