@@ -12,19 +12,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rolecall.rows import Row
 
-__all__ = [
-    "BackendError",
-    "BackendRefused",
-    "ConfigError",
-    "DirectoryError",
-    "Rejected",
-    "RolecallError",
-    "Unavailable",
-    "Undelivered",
-    "UnknownBackend",
-    "WriterConflict",
-]
-
 
 class RolecallError(Exception):
     """Base of every error that rolecall raises."""

@@ -11,8 +11,6 @@ import sys
 from enum import StrEnum
 from typing import Literal
 
-__all__ = ["State", "Status", "status_at_exit", "status_of"]
-
 Status = Literal["finished", "failed", "killed"]
 """How a writer, or the whole job, ended."""
 

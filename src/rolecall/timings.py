@@ -9,30 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = [
-    "CLOSE_TIMEOUT",
-    "DIRECTORY_TIMEOUT",
-    "DRAIN_TIMEOUT",
-    "EXPORT_TIMEOUT",
-    "FILE_CHECK_INTERVAL",
-    "FORGOTTEN_TIMEOUT",
-    "HEARTBEAT",
-    "JOIN_TIMEOUT",
-    "MAX_QUEUE_BYTES",
-    "MAX_QUEUE_SIZE",
-    "OPEN_TIMEOUT",
-    "POLL_INTERVAL",
-    "PREEMPTION_TIMEOUT",
-    "QUIET_TIMEOUT",
-    "READ_BYTES",
-    "RETRY",
-    "SCHEDULE_DELAY",
-    "STALE",
-    "STATUS_INTERVAL",
-    "SYNC_TIMEOUT",
-    "RetryPolicy",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:

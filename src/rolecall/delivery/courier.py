@@ -26,28 +26,12 @@ from rolecall.delivery.events import CourierEvent, Kind
 from rolecall.delivery.keys import UNCHANGED, KeyMapping
 from rolecall.delivery.retry import waits
 from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
-from rolecall.protocol import (
-    Run,
-    RunTicket,
-    SupportsConfig,
-    SupportsConfirmation,
-    SupportsProgress,
-    SupportsTables,
-)
+from rolecall.protocol import Run, RunTicket, SupportsConfig, SupportsConfirmation, SupportsProgress, SupportsTables
 from rolecall.rows import Row
 from rolecall.states import Status
 from rolecall.store.acks import RunReference
 from rolecall.store.axes import AxisBook
-from rolecall.timings import (
-    EXPORT_TIMEOUT,
-    MAX_QUEUE_BYTES,
-    MAX_QUEUE_SIZE,
-    POLL_INTERVAL,
-    RETRY,
-    SCHEDULE_DELAY,
-)
-
-__all__ = ["Courier", "Destination"]
+from rolecall.timings import EXPORT_TIMEOUT, MAX_QUEUE_BYTES, MAX_QUEUE_SIZE, POLL_INTERVAL, RETRY, SCHEDULE_DELAY
 
 logger = logging.getLogger("rolecall.courier")
 T = TypeVar("T")
@@ -229,9 +213,7 @@ class Courier:
         if not fresh:
             return rows
         if self._shared and self._backend.declares_axes:
-            self._book.publish(
-                cursor.writer, dict.fromkeys(chain.from_iterable(row.metrics for row in fresh))
-            )
+            self._book.publish(cursor.writer, dict.fromkeys(chain.from_iterable(row.metrics for row in fresh)))
             self._declare(run)
         try:
             if has_table:
@@ -350,9 +332,7 @@ class Courier:
 
     def _tell_lag(self, kind: Kind, writer: str, lag: tuple[int, int]) -> None:
         acknowledged, earlier = lag
-        self._tell(
-            CourierEvent(self._backend.name, kind, writer=writer, acknowledged=acknowledged, earlier=earlier)
-        )
+        self._tell(CourierEvent(self._backend.name, kind, writer=writer, acknowledged=acknowledged, earlier=earlier))
 
     def _lag(self, cursor: Cursor) -> tuple[int, int]:
         try:

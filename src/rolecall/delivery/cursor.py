@@ -16,8 +16,6 @@ from rolecall.store.lease import Owner, Session, newest, sessions
 from rolecall.store.reader import End, Entry, JournalReader
 from rolecall.timings import READ_BYTES
 
-__all__ = ["Batch", "Cursor"]
-
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -187,11 +185,7 @@ class Cursor:
                 return False
         # A gap or damage. If the row that was read last is still before this position, nothing was cut.
         start = max(0, offset - READ_BYTES)
-        before = [
-            line
-            for line in read_lines(session.path, start, offset - start, session.seed)
-            if line.end <= offset
-        ]
+        before = [line for line in read_lines(session.path, start, offset - start, session.seed) if line.end <= offset]
         return not (before and isinstance(line := before[-1], Line) and line.value.get("seq") == seq)
 
     def _take(self, session: Session, entries: Sequence[Entry]) -> Batch:

@@ -8,21 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["CourierEvent", "EventLog", "Kind"]
-
 logger = logging.getLogger("rolecall")
 
 Kind = Literal[
-    "opened",
-    "prepared",
-    "refused",
-    "unavailable",
-    "recovered",
-    "rejected",
-    "damaged",
-    "warning",
-    "progress",
-    "ended",
+    "opened", "prepared", "refused", "unavailable", "recovered", "rejected", "damaged", "warning", "progress", "ended"
 ]
 
 
@@ -66,12 +55,7 @@ _WORDS: Final = {
     "warning": "%s",
     "ended": "ended",
 }
-_LEVELS: Final = {
-    "opened": logging.DEBUG,
-    "prepared": logging.DEBUG,
-    "ended": logging.DEBUG,
-    "recovered": logging.INFO,
-}
+_LEVELS: Final = {"opened": logging.DEBUG, "prepared": logging.DEBUG, "ended": logging.DEBUG, "recovered": logging.INFO}
 
 
 class EventLog:
@@ -100,9 +84,7 @@ class EventLog:
         if event.kind != "progress":
             words = _WORDS[event.kind]
             text = words % event.message if "%s" in words else words
-            logger.log(
-                _LEVELS.get(event.kind, logging.WARNING), "%s: %s: %s", self._writer, event.backend, text
-            )
+            logger.log(_LEVELS.get(event.kind, logging.WARNING), "%s: %s: %s", self._writer, event.backend, text)
 
     def take_failure(self) -> str | None:
         """The last fault of a backend that nobody took yet."""

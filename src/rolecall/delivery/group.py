@@ -31,8 +31,6 @@ from rolecall.store.lease import Session, newest
 from rolecall.store.spool import Mirror
 from rolecall.timings import DRAIN_TIMEOUT, HEARTBEAT, OPEN_TIMEOUT, POLL_INTERVAL, STATUS_INTERVAL
 
-__all__ = ["Assignment", "CourierGroup"]
-
 logger = logging.getLogger("rolecall.courier")
 
 Tell = Callable[[CourierEvent], None]
@@ -56,9 +54,7 @@ class CourierGroup:
         tell: gets every event, from any thread.
     """
 
-    def __init__(
-        self, spec: JobSpec, writers: Sequence[str], assignments: Iterable[Assignment], tell: Tell
-    ) -> None:
+    def __init__(self, spec: JobSpec, writers: Sequence[str], assignments: Iterable[Assignment], tell: Tell) -> None:
         self._spec = spec
         self._layout = Layout(spec.monitor_dir)
         self._listener = tell
@@ -150,9 +146,7 @@ class CourierGroup:
         place = next(found for found in self._writers if found.name == writer)
         courier = Courier(
             destination=Destination(
-                backend,
-                self._spec.args[name],
-                lambda: make_ticket(self._spec, writer, name, shared=shared),
+                backend, self._spec.args[name], lambda: make_ticket(self._spec, writer, name, shared=shared)
             ),
             cursors=[Cursor(self._layout, writer, acks, place.mirror)],
             book=place.book,
@@ -219,11 +213,7 @@ class CourierGroup:
         self._tell(CourierEvent("journal", "warning", message))
 
     def _tell(self, event: CourierEvent) -> None:
-        if (
-            event.writer == LAUNCH
-            and event.kind not in ("warning", "progress")
-            and event.backend in self._heard
-        ):
+        if event.writer == LAUNCH and event.kind not in ("warning", "progress") and event.backend in self._heard:
             self._heard[event.backend].set()
         self._listener(replace(event, message=scrub_text(event.message, self._spec.secrets)))
 

@@ -8,8 +8,6 @@ from typing import Final
 from rolecall.rows import Row
 from rolecall.store.axes import axis_of
 
-__all__ = ["UNCHANGED", "KeyMapping"]
-
 
 @dataclass(frozen=True, slots=True)
 class KeyMapping:

@@ -21,8 +21,6 @@ from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.timings import PREEMPTION_TIMEOUT
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """Read what to do from standard input, deliver, end."""

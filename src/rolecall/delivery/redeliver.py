@@ -30,8 +30,6 @@ from rolecall.store.manifest import RunRecord, read_record
 from rolecall.store.spool import Mirror
 from rolecall.timings import STATUS_INTERVAL
 
-__all__ = ["Held", "Left", "Listener", "deliver"]
-
 
 @dataclass(frozen=True, slots=True)
 class Left:
@@ -166,14 +164,10 @@ def _spec(
         BackendPlan(backend=plan.backend, shared=planned.get(plan.backend, plan.shared), courier="thread")
         for plan in resolve(config).backends
     )
-    return config.handed(
-        HandOver(run_id=record.run_id, nonce=record.nonce, plan=Plan(backends=backends))
-    ).spec()
+    return config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=Plan(backends=backends))).spec()
 
 
-def _assignments(
-    layout: Layout, plans: Sequence[BackendPlan], writers: Sequence[str]
-) -> Iterator[Assignment]:
+def _assignments(layout: Layout, plans: Sequence[BackendPlan], writers: Sequence[str]) -> Iterator[Assignment]:
     """What backends lack and nobody delivers; the launcher's first, as it opens the runs that roles join."""
     launcher = newest(layout.journal(LAUNCH))
     # A live launcher has couriers of its own.

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 from rolecall.timings import RetryPolicy
 
-__all__ = ["waits"]
-
 
 def waits(policy: RetryPolicy) -> Iterator[float]:
     """Seconds, doubling up to the policy's maximum."""

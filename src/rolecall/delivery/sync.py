@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from rolecall.store.codec import end_of_lines
 from rolecall.store.lease import Session
 from rolecall.timings import SYNC_TIMEOUT
-
-__all__ = ["Syncer"]
 
 
 class Syncer:
@@ -49,12 +48,13 @@ class Syncer:
 
     def _run(self) -> None:
         # The directories above the journal first, or its name could be lost with the power.
-        self._attempt(self._sync_names)
+        for folder in list(self._session.path.parents)[:4]:
+            self._attempt(partial(_sync, folder))
         while not self._over.wait(self._every):
             self._attempt(self._sync)
         self._attempt(self._sync)
 
-    def _attempt(self, action: Callable[[], None]) -> None:
+    def _attempt(self, action: Callable[[], object]) -> None:
         try:
             action()
         except FileNotFoundError:  # the job was deleted, and its rows with it
@@ -62,30 +62,20 @@ class Syncer:
         except OSError as error:
             self._tell(f"{self._session.path} could not be synced: {error.strerror}")
 
-    def _sync_names(self) -> None:
-        for folder in list(self._session.path.parents)[:4]:
-            _sync(folder)
-
     def _sync(self) -> None:
-        """Attachments before the rows that refer to them; nothing if nothing came."""
+        """Sync what came since the last time, attachments before the rows that refer to them."""
         end = end_of_lines(self._session.path)
         if end == self._end:
             return
-        self._sync_attachments()
+        folder = self._session.attachments
+        for path in folder.glob("[!.]*"):
+            if path.name not in self._synced:
+                _sync(path)
+                self._synced.add(path.name)
+        with suppress(FileNotFoundError):
+            _sync(folder)
         _sync(self._session.path)
         self._end = end
-
-    def _sync_attachments(self) -> None:
-        for path in self._new_attachments():
-            _sync(path)
-            self._synced.add(path.name)
-        with suppress(FileNotFoundError):
-            _sync(self._session.attachments)
-
-    def _new_attachments(self) -> Iterator[Path]:
-        for path in self._session.attachments.glob("[!.]*"):
-            if path.name not in self._synced:
-                yield path
 
 
 def _sync(path: Path) -> None:

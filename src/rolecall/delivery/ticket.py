@@ -10,8 +10,6 @@ from rolecall.store.acks import read_reference
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
 from rolecall.store.lease import newest
 
-__all__ = ["make_ticket"]
-
 
 def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> RunTicket:
     """The ticket of one writer for one backend, with what is known by now of an earlier opening.

@@ -19,8 +19,6 @@ from rolecall.config.plan import BackendPlan
 from rolecall.delivery.events import CourierEvent
 from rolecall.store.layout import Layout
 
-__all__ = ["CourierProcess", "CourierThread", "RunningCouriers"]
-
 
 class RunningCouriers(Protocol):
     """The couriers of one writer, wherever they run."""
@@ -46,11 +44,7 @@ class CourierProcess:
     """Couriers in a process of their own."""
 
     def __init__(
-        self,
-        config: MonitorConfig,
-        writer: str,
-        plans: Sequence[BackendPlan],
-        tell: Callable[[CourierEvent], None],
+        self, config: MonitorConfig, writer: str, plans: Sequence[BackendPlan], tell: Callable[[CourierEvent], None]
     ) -> None:
         self._tell = tell
         self._log = Layout(config.monitor_dir).courier_log(writer)

@@ -17,8 +17,6 @@ from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Session, sessions
 from rolecall.store.manifest import RunRecord, read_record
 
-__all__ = ["JobHistory", "MetricHistory", "WriterHistory", "read_history", "read_rows"]
-
 
 @dataclass(slots=True)
 class MetricHistory:

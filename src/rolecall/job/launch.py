@@ -39,26 +39,12 @@ from rolecall.timings import (
     QUIET_TIMEOUT,
 )
 
-__all__ = ["Job", "init", "launch", "open_monitor"]
-
 logger = logging.getLogger("rolecall")
 
 # What backends wrote goes with the job, or a new one's curves would run on from the old one's. The record goes last:
 # while it is there, a launcher that dies half-way is followed by one that goes on with this.
 _OURS: Final = ("journal", "axes", "delivery", "courier", "backends", "run.json")
-_ADJECTIVES: Final = (
-    "bold",
-    "brisk",
-    "calm",
-    "clear",
-    "deft",
-    "eager",
-    "fair",
-    "keen",
-    "lucid",
-    "mild",
-    "quiet",
-)
+_ADJECTIVES: Final = ("bold", "brisk", "calm", "clear", "deft", "eager", "fair", "keen", "lucid", "mild", "quiet")
 _NOUNS: Final = ("basin", "birch", "cliff", "crane", "delta", "ember", "fjord", "grove", "heron", "larch")
 
 
@@ -228,9 +214,7 @@ def open_monitor(
         raise
 
 
-def _join(
-    config: MonitorConfig, writer: str, run_config: Mapping[str, Any] | None, job: Job | None
-) -> Monitor:
+def _join(config: MonitorConfig, writer: str, run_config: Mapping[str, Any] | None, job: Job | None) -> Monitor:
     record = _meet(config)
     plan = _plan_here(config, record.plan)
     config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=plan))
@@ -283,9 +267,7 @@ def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
     couriers = {each.backend: each.courier for each in here.backends}
     backends = tuple(
         BackendPlan(
-            backend=each.backend,
-            shared=each.shared and here.shared(each.backend),
-            courier=couriers[each.backend],
+            backend=each.backend, shared=each.shared and here.shared(each.backend), courier=couriers[each.backend]
         )
         for each in plan.backends
         if each.backend in couriers
@@ -341,9 +323,7 @@ def _predecessor(layout: Layout) -> _Predecessor | None:
             f"another monitor_dir"
         )
     record = read_record(layout)
-    return (
-        _Predecessor(layout, record, place is not None and place.status() == "finished") if record else None
-    )
+    return _Predecessor(layout, record, place is not None and place.status() == "finished") if record else None
 
 
 def _record(config: MonitorConfig, plan: Plan, before: _Predecessor | None) -> RunRecord:
@@ -351,9 +331,7 @@ def _record(config: MonitorConfig, plan: Plan, before: _Predecessor | None) -> R
     goes_on = _goes_on(config, before)
     if before is not None and not goes_on:
         _set_aside(before)
-    run_id = (
-        before.record.run_id if before is not None and goes_on else config.run_id or uuid.uuid4().hex[:12]
-    )
+    run_id = before.record.run_id if before is not None and goes_on else config.run_id or uuid.uuid4().hex[:12]
     return RunRecord(
         run_id=run_id,
         nonce=uuid.uuid4().hex,
@@ -421,9 +399,7 @@ def _busy(before: _Predecessor) -> str | None:
         if session is not None and session.is_live():
             return f"role {writer}"
     carried = ((writer, name) for writer in (*layout.writers(), LAUNCH) for name in backends)
-    return next(
-        (f"the courier of {who} to {name}" for who, name in carried if is_carried(layout, name, who)), None
-    )
+    return next((f"the courier of {who} to {name}" for who, name in carried if is_carried(layout, name, who)), None)
 
 
 def _free(path: Path) -> Path:

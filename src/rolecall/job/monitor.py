@@ -19,8 +19,6 @@ from rolecall.states import Status, status_at_exit, status_of
 from rolecall.store.journal import JournalWriter
 from rolecall.timings import CLOSE_TIMEOUT, FORGOTTEN_TIMEOUT
 
-__all__ = ["Closing", "Monitor"]
-
 logger = logging.getLogger("rolecall")
 
 

@@ -15,8 +15,6 @@ from typing import Any, Final
 
 from rolecall.rows import Cell, TableData
 
-__all__ = ["LONGEST_KEY", "Normalizer"]
-
 logger = logging.getLogger("rolecall")
 
 LONGEST_KEY: Final = 512
@@ -52,9 +50,7 @@ class Normalizer:
             # An index may be a bool, which JSON writes as `true`, or any other kind of int.
             step = int.__int__(operator.index(value))  # type: ignore[arg-type]
         except Exception:  # noqa: BLE001 - anyone's object raises anything, and training must go on
-            self._drop(
-                "step", f"a step must be a whole number, not {type(value).__name__}; the row is left out"
-            )
+            self._drop("step", f"a step must be a whole number, not {type(value).__name__}; the row is left out")
             return None
         if -_INT64 <= step < _INT64:
             return step
@@ -75,9 +71,7 @@ class Normalizer:
     def careful(self, data: object) -> dict[str, Any]:
         """The same, with a look at each value."""
         if not isinstance(data, Mapping):
-            self._drop(
-                "data", f"log takes a mapping of metrics, not {type(data).__name__}; the row is left out"
-            )
+            self._drop("data", f"log takes a mapping of metrics, not {type(data).__name__}; the row is left out")
             return {}
         dropped = self.dropped
         plain = self._mapping(data, "", _DEEPEST)
@@ -141,9 +135,7 @@ class Normalizer:
                 return None
             columns, rows = _split_table(table)
             cells = tuple(_cells(row, len(columns)) for row in rows)
-            return TableData(
-                name=str(name), columns=tuple(_utf8(str(column)) for column in columns), rows=cells
-            )
+            return TableData(name=str(name), columns=tuple(_utf8(str(column)) for column in columns), rows=cells)
         except Exception as error:  # noqa: BLE001 - anyone's table, anyone's exception: it must not end training
             hint = "give (columns, rows), a list of dicts or a frame"
             self._drop(_shown(name), f"not a table ({_words(error)}); {hint}")
@@ -156,10 +148,7 @@ class Normalizer:
             return None
         plain = str.__str__(key)
         if not 0 < len(prefix) + len(plain) <= LONGEST_KEY:
-            self._drop(
-                _shown(plain),
-                f"a key must have 1 to {LONGEST_KEY} characters, not {len(prefix) + len(plain)}",
-            )
+            self._drop(_shown(plain), f"a key must have 1 to {LONGEST_KEY} characters, not {len(prefix) + len(plain)}")
         elif not plain.isprintable() or plain.isspace():
             self._drop(_shown(plain), "a key must consist of printable characters")
         else:
@@ -213,11 +202,7 @@ def _cell(value: Any) -> Cell:
 def _scalar(value: Any) -> Any:
     try:
         return value.item() if hasattr(value, "item") else value
-    except (
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ):  # numpy and torch raise these where there are several values
+    except (TypeError, ValueError, RuntimeError):  # numpy and torch raise these where there are several values
         return value
 
 

@@ -21,8 +21,6 @@ from rolecall.store.lease import Session, claim, end, sessions, succeed
 from rolecall.store.spool import is_spooled, open_spool
 from rolecall.timings import DRAIN_TIMEOUT, FORGOTTEN_TIMEOUT, OPEN_TIMEOUT
 
-__all__ = ["WriterSession"]
-
 logger = logging.getLogger("rolecall")
 
 
@@ -111,9 +109,7 @@ class WriterSession:
             return
         messages = list(self._left(goes_on=any(isinstance(each, CourierProcess) for each in undrained)))
         if self._config.on_backend_error == "raise":
-            raise_together(
-                f"{self._writer}: rows are not delivered", [Undelivered(message) for message in messages]
-            )
+            raise_together(f"{self._writer}: rows are not delivered", [Undelivered(message) for message in messages])
         for message in messages:
             logger.warning("%s", message)
 
@@ -129,9 +125,7 @@ class WriterSession:
         try:
             return claim(self._layout.journal(self._writer), self._header, holder)
         except OSError as error:
-            raise DirectoryError(
-                f"monitor_dir {self._layout.root}: cannot be written: {error.strerror}"
-            ) from error
+            raise DirectoryError(f"monitor_dir {self._layout.root}: cannot be written: {error.strerror}") from error
 
     def _place(self, session: Session) -> Session:
         return open_spool(self._spec, self._writer, session) if self._is_spooled else session
@@ -162,7 +156,5 @@ class WriterSession:
             if rows is None and self.journal.seq:
                 messages.append(f"{self._writer}: rows may not be in {name} yet; {command}")
             elif rows:
-                messages.append(
-                    f"{self._writer}: {rows} rows not yet in {name}. They are in the journal; {command}"
-                )
+                messages.append(f"{self._writer}: {rows} rows not yet in {name}. They are in the journal; {command}")
         return messages

@@ -17,15 +17,6 @@ from rolecall.store.layout import Layout
 from rolecall.store.lease import newest
 from rolecall.timings import STATUS_INTERVAL
 
-__all__ = [
-    "DeliveryStatus",
-    "WriterState",
-    "read_deliveries",
-    "read_writers",
-    "run_with_timeout",
-    "wait_for_writers",
-]
-
 T = TypeVar("T")
 
 
@@ -143,9 +134,7 @@ class DeliveryStatus:
 
 def read_deliveries(layout: Layout, plan: Plan) -> list[DeliveryStatus]:
     """Of every writer in each backend of the job's plan, and in those that it was delivered to later."""
-    return [
-        _delivery(layout, name, writer) for name in _backends(layout, plan) for writer in layout.writers()
-    ]
+    return [_delivery(layout, name, writer) for name in _backends(layout, plan) for writer in layout.writers()]
 
 
 def _backends(layout: Layout, plan: Plan) -> Iterator[str]:
@@ -153,9 +142,7 @@ def _backends(layout: Layout, plan: Plan) -> Iterator[str]:
     yield from planned
     folder = layout.root / "delivery"
     if folder.is_dir():
-        yield from sorted(
-            path.name for path in folder.iterdir() if path.is_dir() and path.name not in planned
-        )
+        yield from sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in planned)
 
 
 def _delivery(layout: Layout, backend: str, writer: str) -> DeliveryStatus:

@@ -20,38 +20,17 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
 from rolecall.rows import Row
 from rolecall.states import State, Status
-from rolecall.store.codec import (
-    Line,
-    append_line,
-    end_of_lines,
-    last_line,
-    last_seq,
-    lines_from_end,
-    read_lines,
-)
+from rolecall.store.codec import Line, append_line, end_of_lines, last_line, last_seq, lines_from_end, read_lines
 from rolecall.store.files import open_own, put_whole
 from rolecall.store.layout import Layout
 from rolecall.store.lease import claim, newest, sessions
-
-__all__ = [
-    "Acknowledged",
-    "Acknowledgements",
-    "Position",
-    "RunReference",
-    "acknowledged",
-    "is_carried",
-    "is_left",
-    "read_reference",
-    "rejections",
-    "undelivered",
-]
 
 logger = logging.getLogger("rolecall.courier")
 
@@ -207,7 +186,15 @@ def read_reference(layout: Layout, backend: str, writer: str) -> RunReference | 
 
 def rejections(layout: Layout, backend: str, writer: str) -> set[tuple[int, int]]:
     """The session and number of each row that a backend will never take."""
-    return set(_rejections(layout, backend, writer))
+    found = set()
+    for session in sessions(layout.delivery(backend, writer)):
+        offset = 0
+        while lines := list(read_lines(session.path, offset, seed=session.seed)):
+            for line in lines:
+                if isinstance(line, Line) and isinstance(row := line.value.get("rejected"), dict):
+                    found.add((row.get("session", 0), row.get("seq", 0)))
+            offset = lines[-1].end
+    return found
 
 
 def is_left(layout: Layout, backend: str, writer: str) -> bool:
@@ -223,22 +210,8 @@ def is_carried(layout: Layout, backend: str, writer: str) -> bool:
     return session is not None and session.is_live()
 
 
-def _rejections(layout: Layout, backend: str, writer: str) -> Iterator[tuple[int, int]]:
-    for session in sessions(layout.delivery(backend, writer)):
-        offset = 0
-        while lines := list(read_lines(session.path, offset, seed=session.seed)):
-            for line in lines:
-                if isinstance(line, Line) and isinstance(row := line.value.get("rejected"), dict):
-                    yield row.get("session", 0), row.get("seq", 0)
-            offset = lines[-1].end
-
-
 def _line(done: Acknowledged) -> dict[str, Any]:
-    return {
-        "ack": list(done.position),
-        "rows": done.rows,
-        **({"missing": done.missing} if done.missing else {}),
-    }
+    return {"ack": list(done.position), "rows": done.rows, **({"missing": done.missing} if done.missing else {})}
 
 
 def _done(value: Mapping[str, Any]) -> Acknowledged | None:
@@ -247,8 +220,6 @@ def _done(value: Mapping[str, Any]) -> Acknowledged | None:
             0 <= number < _INT64 for number in (session, offset, seq, rows)
         ):
             missing = value.get("missing", 0)
-            return Acknowledged(
-                Position(session, offset, seq), rows, missing if isinstance(missing, int) else 0
-            )
+            return Acknowledged(Position(session, offset, seq), rows, missing if isinstance(missing, int) else 0)
         case _:
             return None

@@ -17,14 +17,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from rolecall.store.codec import Line, append_line, read_lines
 from rolecall.store.files import open_own
 from rolecall.store.layout import Layout, writer_of
-
-__all__ = ["AxisBook", "axis_of"]
 
 
 def axis_of(writer: str) -> str:
@@ -73,31 +70,22 @@ class AxisBook:
     def refresh(self) -> None:
         """Read what any writer appended since the last look."""
         with self._lock:
-            for name, size in self._sizes():
-                if size > self._offsets.get(name, 0):
-                    self._read(name, size)
-
-    def _sizes(self) -> list[tuple[str, int]]:
-        """Each writer's file and its length, by names alone: every writer looks at those of all, each second."""
-        try:
-            with os.scandir(self._layout.axes) as found:
-                ours = (one for one in found if one.name.endswith(".jsonl"))
-                return sorted((one.name, one.stat(follow_symlinks=False).st_size) for one in ours)
-        except FileNotFoundError:
-            return []
-
-    def _read(self, name: str, size: int) -> None:
-        path, offset = self._layout.axes / name, self._offsets.get(name, 0)
-        while offset < size and (found := list(read_lines(path, offset))):
-            for line in found:
-                self._take(path, line.value if isinstance(line, Line) else {})
-            self._offsets[name] = offset = found[-1].end
-
-    def _take(self, path: Path, value: Mapping[str, Any]) -> None:
-        if isinstance(axes := value.get("axes"), dict):
-            self._learn({str(key): str(axis) for key, axis in axes.items()})
-        if isinstance(config := value.get("config"), dict):
-            self._configs[writer_of(path.stem)] = config
+            try:
+                # By names and sizes alone: every writer looks at the files of all, each second.
+                with os.scandir(self._layout.axes) as found:
+                    files = sorted((file.name, file.stat(follow_symlinks=False).st_size) for file in found)
+            except FileNotFoundError:
+                return
+            for name, size in files:
+                path, offset = self._layout.axes / name, self._offsets.get(name, 0)
+                while offset < size and name.endswith(".jsonl") and (lines := list(read_lines(path, offset))):
+                    for line in lines:
+                        value = line.value if isinstance(line, Line) else {}
+                        if isinstance(axes := value.get("axes"), dict):
+                            self._learn({str(key): str(axis) for key, axis in axes.items()})
+                        if isinstance(config := value.get("config"), dict):
+                            self._configs[writer_of(path.stem)] = config
+                    self._offsets[name] = offset = lines[-1].end
 
     def _learn(self, bindings: Mapping[str, str]) -> None:
         for key, axis in bindings.items():

@@ -21,28 +21,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from pydantic_core import from_json, to_json
 
 from rolecall.store.files import open_regular, write_whole
-
-__all__ = [
-    "Damage",
-    "Line",
-    "append_line",
-    "decode",
-    "encode",
-    "end_of_lines",
-    "first_line",
-    "last_line",
-    "last_seq",
-    "lines_from_end",
-    "read_lines",
-    "seal",
-    "whole_lines",
-]
 
 _SUM: Final = len(b',"sum":"00000000"}')
 _NEAR_END: Final = 1 << 13
@@ -145,9 +129,11 @@ def whole_lines(path: Path, offset: int = 0, limit: int = 1 << 20) -> bytes:
     if file is None:
         return b""
     with file:
-        if os.fstat(file.fileno()).st_size <= offset:
-            return b""
-        return _lines_at(file, offset, limit)
+        file.seek(offset)
+        data = file.read(limit)
+        if data and not data.endswith(b"\n"):
+            data += file.readline()
+    return data[: data.rfind(b"\n") + 1]
 
 
 def end_of_lines(path: Path) -> int:
@@ -195,14 +181,6 @@ def _back_from_end(path: Path) -> Iterator[tuple[int, int]]:
         yield size - reach, reach
         reach *= 8
     yield 0, reach
-
-
-def _lines_at(file: BinaryIO, offset: int, limit: int) -> bytes:
-    file.seek(offset)
-    data = file.read(limit)
-    if not data.endswith(b"\n"):
-        data += file.readline()
-    return data[: data.rfind(b"\n") + 1]
 
 
 def _decode_at(path: Path, raw: bytes, start: int, seed: int) -> Iterator[Line | Damage]:

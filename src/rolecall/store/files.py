@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 from zlib import crc32
 
-__all__ = ["open_own", "open_regular", "put_attachment", "put_whole", "read_attachment", "write_whole"]
-
 _NO_FILE: Final = frozenset([errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO])
 
 
@@ -25,7 +23,8 @@ def open_own(path: Path, create: bool = False) -> int:
 def open_regular(path: Path) -> BinaryIO | None:
     """A file to read; `None` if there is none, or if the path is a directory, a pipe or a device."""
     try:
-        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller closes it
+        # Without O_NONBLOCK, opening a pipe that somebody put there would wait for a writer.
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - the caller closes it
     except OSError as error:
         if error.errno in _NO_FILE:
             return None
@@ -92,8 +91,3 @@ def read_attachment(folder: Path, reference: Mapping[str, Any]) -> bytes:
     if len(data) != size or f"{crc32(data):08x}" != checksum:
         raise ValueError(f"its attachment {name} is damaged")
     return data
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    # Without O_NONBLOCK, opening a pipe that somebody put there would wait for a writer.
-    return os.open(path, flags | os.O_NONBLOCK)

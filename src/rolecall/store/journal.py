@@ -60,8 +60,6 @@ from rolecall.store.files import open_own, put_attachment, write_whole
 from rolecall.store.lease import Session
 from rolecall.timings import FILE_CHECK_INTERVAL
 
-__all__ = ["DEFAULT_AXIS", "JournalWriter", "last_steps"]
-
 logger = logging.getLogger("rolecall")
 
 DEFAULT_AXIS: Final = ""
@@ -121,12 +119,7 @@ class JournalWriter:
         self._open(session)
 
     def append(
-        self,
-        data: Mapping[str, Any],
-        step: int | None = None,
-        *,
-        commit: bool = False,
-        table: TableData | None = None,
+        self, data: Mapping[str, Any], step: int | None = None, *, commit: bool = False, table: TableData | None = None
     ) -> None:
         """Record one row.
 
@@ -158,7 +151,9 @@ class JournalWriter:
                 content: dict[str, Any] = {"data": data} if table is None else {"table": _table(table)}
                 text = to_json({**row, **content}, inf_nan_mode="strings")
                 if len(text) > _LONGEST_LINE:
-                    text = self._attach(row, content)
+                    body = to_json(content, inf_nan_mode="strings")
+                    attached = put_attachment(self.session.attachments, f"{seq}.json", body)
+                    text = to_json({**row, "attached": attached})
                 payload = text[:-1]
                 line = b'%b%b,"sum":"%08x"}\n' % (self._torn, payload, crc32(payload, self._seed))
                 # A signal handler may have logged since. From here to the write there is no way in for one: CPython
@@ -211,11 +206,6 @@ class JournalWriter:
             self._failed += 1
             raise
         self._failed = 0
-
-    def _attach(self, row: Mapping[str, Any], content: Mapping[str, Any]) -> bytes:
-        name = f"{row['seq']}.json"
-        body = to_json(content, inf_nan_mode="strings")
-        return to_json({**row, "attached": put_attachment(self.session.attachments, name, body)})
 
     def _look(self, now: float) -> None:
         """Whether the path still leads to the file that this writer appends to, as long as it left it.

@@ -26,8 +26,6 @@ from typing import Any
 
 from rolecall.errors import ConfigError
 
-__all__ = ["LAUNCH", "SINGLE", "Layout", "slug_of", "writer_name", "writer_of"]
-
 LAUNCH = "@launch"
 """The launcher's name among writers; no role can have it."""
 SINGLE = "main"

@@ -31,8 +31,6 @@ from rolecall.store.codec import append_line, encode, first_line, last_line
 from rolecall.store.files import open_own, put_whole
 from rolecall.timings import STALE
 
-__all__ = ["FORMAT", "Owner", "Session", "claim", "end", "newest", "sessions", "succeed", "this_process"]
-
 FORMAT: Final = 2
 """The version of every file of lines. It is in the first line of each session."""
 _SESSION: Final = re.compile(r"([1-9][0-9]{0,17})\.jsonl", re.ASCII)
@@ -163,7 +161,12 @@ def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
     while True:
         last = newest(directory)
         if last is not None and last.is_live():
-            raise WriterConflict(_conflict(holder, last))
+            owner = last.owner()
+            dead = "" if owner and owner.is_here() else f" A dead one is noticed after {STALE:.0f} s of silence."
+            raise WriterConflict(
+                f"{holder} is held by {owner or 'another process'} ({last.path}). Stop that process, or use another "
+                f"monitor_dir (or another role or rank) for this one.{dead}"
+            )
         session = _create(directory, (last.number if last else 0) + 1, header)
         if session is not None:
             return session
@@ -213,16 +216,6 @@ def _copy_of(path: Path) -> Path:
     return path.with_suffix(".header.json")
 
 
-def _conflict(holder: str, session: Session) -> str:
-    owner = session.owner()
-    where = owner or "another process"
-    silent = f" If it is dead: rolecall takes a process that it cannot see for dead after {STALE:.0f} s of silence."
-    return (
-        f"{holder} is held by {where} ({session.path}). Stop that process, or use another monitor_dir "
-        f"(or another role or rank) for this one.{'' if owner and owner.is_here() else silent}"
-    )
-
-
 def _space() -> str:
     """The boot and the PID namespace of this process; empty where there is no /proc."""
     try:
@@ -236,21 +229,17 @@ def _start_of(pid: int) -> str | None:
     """When a live process started, as an opaque string; `None` if there is no such process, or only a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except FileNotFoundError:
-        return None if Path("/proc/self/stat").exists() else _start_without_proc(pid)
     except OSError:
-        return None
+        if Path("/proc/self/stat").exists():
+            return None
+        # Without /proc (macOS) the number is all there is.
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass
+        return "unknown"
     # The name of the program, in parentheses, may hold spaces and parentheses itself (proc(5)).
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]
-
-
-def _start_without_proc(pid: int) -> str | None:
-    """Without /proc (macOS) the number is all there is."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "unknown"

@@ -14,9 +14,6 @@ from rolecall.errors import DirectoryError
 from rolecall.store.files import put_whole
 from rolecall.store.layout import Layout
 
-__all__ = ["RunRecord", "read_record", "write_record"]
-
-
 VERSION: Final = 2
 
 

@@ -21,8 +21,6 @@ from rolecall.store.files import read_attachment
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, sessions
 
-__all__ = ["End", "Entry", "JournalReader", "read_rows", "read_to_end"]
-
 _INT64: Final = 1 << 63
 _FLOAT: Final = frozenset([float])
 _NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

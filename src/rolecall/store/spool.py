@@ -21,36 +21,13 @@ from rolecall.store.files import put_whole
 from rolecall.store.layout import Layout, slug_of
 from rolecall.store.lease import Session, sessions
 
-__all__ = ["Mirror", "is_on_network", "is_spooled", "open_spool"]
-
-NETWORK_FILESYSTEMS = frozenset(
-    [
-        "9p",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "fuse.ceph",
-        "fuse.gcsfuse",
-        "fuse.glusterfs",
-        "fuse.juicefs",
-        "fuse.s3fs",
-        "fuse.sshfs",
-        "gfs2",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "nfs",
-        "nfs4",
-        "ocfs2",
-        "panfs",
-        "pvfs2",
-        "smb3",
-        "smbfs",
-        "virtiofs",
-        "wekafs",
-    ]
-)
+# fmt: off
+NETWORK_FILESYSTEMS = frozenset([
+    "9p", "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.gcsfuse", "fuse.glusterfs", "fuse.juicefs", "fuse.s3fs",
+    "fuse.sshfs", "gfs2", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "ocfs2", "panfs", "pvfs2", "smb3", "smbfs",
+    "virtiofs", "wekafs",
+])
+# fmt: on
 _MOUNTS = Path("/proc/mounts")
 
 
@@ -123,22 +100,16 @@ class Mirror:
 def _copy(spool: Session, target: Session) -> None:
     offset = target.path.stat().st_size
     while chunk := whole_lines(spool.path, offset):
-        _copy_attachments(spool, target)
+        for name in os.listdir(spool.attachments) if spool.attachments.is_dir() else ():
+            # What begins with a dot is a draft.
+            if not name.startswith(".") and not (target.attachments / name).exists():
+                target.attachments.mkdir(exist_ok=True)
+                put_whole(target.attachments / name, (spool.attachments / name).read_bytes())
         descriptor = os.open(target.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             offset += os.pwrite(descriptor, chunk, offset)
         finally:
             os.close(descriptor)
-
-
-def _copy_attachments(spool: Session, target: Session) -> None:
-    source, folder = spool.attachments, target.attachments
-    names = os.listdir(source) if source.is_dir() else []
-    for name in names:
-        # What begins with a dot is a draft.
-        if not name.startswith(".") and not (folder / name).exists():
-            folder.mkdir(exist_ok=True)
-            put_whole(folder / name, (source / name).read_bytes())
 
 
 def _root(spec: JobSpec) -> Path:
@@ -163,16 +134,11 @@ def is_on_network(path: Path) -> bool:
     """Whether a path is on a filesystem that can freeze. Known on Linux only; elsewhere, set `spool_dir`."""
     if not _MOUNTS.exists():
         return False
-    mounts = [
-        line.split()[1:3] for line in _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
-    ]
+    mounts = [line.split()[1:3] for line in _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()]
     real = path.resolve()
-    above = [(point, kind) for point, kind in mounts if real.is_relative_to(_unescape(point))]
+    # The kernel writes a space in a mount point as a backslash and 040 (proc(5)).
+    points = [(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point), kind) for point, kind in mounts]
+    above = [(point, kind) for point, kind in points if real.is_relative_to(point)]
     # Of several that are mounted over one another (autofs, then nfs), the last one is what the path leads to.
     kind = max(reversed(above), key=lambda mount: len(mount[0]), default=("/", ""))[1]
     return kind in NETWORK_FILESYSTEMS
-
-
-def _unescape(point: str) -> str:
-    # The kernel writes a space in a mount point as a backslash and 040 (proc(5)).
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)
