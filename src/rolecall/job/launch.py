@@ -10,8 +10,7 @@ import time
 import uuid
 import warnings
 import weakref
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -28,7 +27,7 @@ from rolecall.job.status import WriterState, read_writers, run_with_timeout, wai
 from rolecall.states import State, Status, status_at_exit, status_of
 from rolecall.store.acks import is_carried
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, writer_name
-from rolecall.store.lease import Session, claim, end, newest
+from rolecall.store.lease import claim, end, newest
 from rolecall.store.manifest import RunRecord, read_record, write_record
 from rolecall.timings import (
     CLOSE_TIMEOUT,
@@ -286,9 +285,34 @@ def _begin(
 ) -> tuple[MonitorConfig, WriterSession]:
     """Take the launcher's place. Other launchers are kept out until it is clear which job goes on."""
     layout = Layout(config.monitor_dir)
-    launching = _keep_others_out(layout)
     try:
-        record = _record(config, plan, _predecessor(layout))
+        launching = claim(layout.launching, {}, "the launcher's place")
+    except OSError as error:
+        raise DirectoryError(
+            f"monitor_dir {layout.root}: cannot be written: {error.strerror}; choose one that can"
+        ) from error
+    try:
+        launcher = newest(layout.journal(LAUNCH))
+        if launcher is not None and launcher.is_live():
+            raise WriterConflict(
+                f"monitor_dir {layout.root}: a launcher is alive there ({launcher.owner() or 'another process'}). Stop "
+                f"it, or use another monitor_dir"
+            )
+        before = read_record(layout)
+        goes_on = _goes_on(config, before, is_finished=launcher is not None and launcher.status() == State.FINISHED)
+        if before is not None and not goes_on:
+            _set_aside(layout, before)
+        record = RunRecord(
+            run_id=before.run_id if before is not None and goes_on else config.run_id or uuid.uuid4().hex[:12],
+            nonce=uuid.uuid4().hex,
+            project=config.project,
+            name=config.name,
+            group=config.group,
+            created=time.time(),
+            spool_dir=str(config.spool_dir) if config.spool_dir else None,
+            plan=plan,
+            args={name: public_args(model) for name, model in config.monitor_args.items()},
+        )
         write_record(layout, record)
         config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=plan))
         return config, WriterSession(config, LAUNCH, run_config)
@@ -296,116 +320,57 @@ def _begin(
         end(launching, "finished")
 
 
-def _keep_others_out(layout: Layout) -> Session:
-    try:
-        return claim(layout.launching, {}, "the launcher's place")
-    except OSError as error:
-        raise DirectoryError(
-            f"monitor_dir {layout.root}: cannot be written: {error.strerror}; choose one that can"
-        ) from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Predecessor:
-    """The job that was in the same directory before."""
-
-    layout: Layout
-    record: RunRecord
-    finished: bool
-
-
-def _predecessor(layout: Layout) -> _Predecessor | None:
-    place = newest(layout.journal(LAUNCH))
-    if place is not None and place.is_live():
-        owner = place.owner()
-        raise WriterConflict(
-            f"monitor_dir {layout.root}: a launcher is alive there ({owner or 'another process'}). Stop it, or use "
-            f"another monitor_dir"
-        )
-    record = read_record(layout)
-    return _Predecessor(layout, record, place is not None and place.status() == "finished") if record else None
-
-
-def _record(config: MonitorConfig, plan: Plan, before: _Predecessor | None) -> RunRecord:
-    """The record of the job to go on with, or of a new one."""
-    goes_on = _goes_on(config, before)
-    if before is not None and not goes_on:
-        _set_aside(before)
-    run_id = before.record.run_id if before is not None and goes_on else config.run_id or uuid.uuid4().hex[:12]
-    return RunRecord(
-        run_id=run_id,
-        nonce=uuid.uuid4().hex,
-        project=config.project,
-        name=config.name,
-        group=config.group,
-        created=time.time(),
-        spool_dir=str(config.spool_dir) if config.spool_dir else None,
-        plan=plan,
-        args={name: public_args(model) for name, model in config.monitor_args.items()},
-    )
-
-
-def _goes_on(config: MonitorConfig, before: _Predecessor | None) -> bool:
-    if config.resume == "must" and (before is None or before.finished):
+def _goes_on(config: MonitorConfig, before: RunRecord | None, *, is_finished: bool) -> bool:
+    """Whether the job that was in the directory before goes on."""
+    if config.resume == "must" and (before is None or is_finished):
         what = "the job there is finished" if before else "no job is there"
         raise DirectoryError(
             f"resume: must: {what} (monitor_dir {config.monitor_dir}); use resume: auto to start a new one"
         )
-    if before is None or config.resume == "never" or (config.resume == "auto" and before.finished):
+    if before is None or config.resume == "never" or (config.resume == "auto" and is_finished):
         return False
-    _check_same(config, before.record)
+    for setting, value, there in (
+        ("project", config.project, before.project),
+        ("run_id", config.run_id or before.run_id, before.run_id),
+    ):
+        if value != there:
+            raise ConfigError(
+                f"{setting}: monitor_dir {config.monitor_dir} holds an unfinished job with {setting} {there!r}, not "
+                f"{value!r}. Use {setting} {there!r} to go on with it, or another monitor_dir (or resume: never) to "
+                f"start a new one"
+            )
     return True
 
 
-def _check_same(config: MonitorConfig, record: RunRecord) -> None:
-    asked = {"project": config.project, "run_id": config.run_id or record.run_id}
-    there = {"project": record.project, "run_id": record.run_id}
-    for setting, value in asked.items():
-        if value != there[setting]:
-            raise ConfigError(
-                f"{setting}: monitor_dir {config.monitor_dir} holds an unfinished job with {setting} "
-                f"{there[setting]!r}, not {value!r}. Use {setting} {there[setting]!r} to go on with it, or another "
-                f"monitor_dir (or resume: never) to start a new one"
-            )
-
-
-def _set_aside(before: _Predecessor) -> None:
+def _set_aside(layout: Layout, before: RunRecord) -> None:
     """Move what is ours below `previous/`, where it stays a monitor_dir of its own."""
-    _wait_for_quiet(before)
-    target = _free(before.layout.previous(before.record.run_id))
-    target.mkdir(parents=True)
-    for name in _OURS:
-        if (before.layout.root / name).exists():
-            (before.layout.root / name).rename(target / name)
-
-
-def _wait_for_quiet(before: _Predecessor) -> None:
-    """A courier that still drains would go on below the new job: give it a moment to end."""
+    # A courier that still drains would go on below the new job: give it a moment to end.
     deadline = time.monotonic() + QUIET_TIMEOUT
-    while (busy := _busy(before)) is not None:
+    while (busy := next(_busy(layout, before), None)) is not None:
         if time.monotonic() >= deadline:
             raise WriterConflict(
-                f"monitor_dir {before.layout.root}: {busy} of the earlier job {before.record.run_id} is still at work. "
-                f"Wait for it to end, stop it, or use another monitor_dir"
+                f"monitor_dir {layout.root}: {busy} of the earlier job {before.run_id} is still at work. Wait for it "
+                f"to end, stop it, or use another monitor_dir"
             )
         time.sleep(POLL_INTERVAL)
+    path = layout.previous(before.run_id)
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    target = next(free for free in itertools.chain((path,), numbered) if not free.exists())
+    target.mkdir(parents=True)
+    for name in _OURS:
+        if (layout.root / name).exists():
+            (layout.root / name).rename(target / name)
 
 
-def _busy(before: _Predecessor) -> str | None:
-    """A live role or courier of an earlier job; `None` if there is none."""
-    layout, backends = before.layout, [plan.backend for plan in before.record.plan.backends]
+def _busy(layout: Layout, before: RunRecord) -> Iterator[str]:
+    """The live roles and couriers of an earlier job."""
     for writer in layout.writers():
         session = newest(layout.journal(writer))
         if session is not None and session.is_live():
-            return f"role {writer}"
-    carried = ((writer, name) for writer in (*layout.writers(), LAUNCH) for name in backends)
-    return next((f"the courier of {who} to {name}" for who, name in carried if is_carried(layout, name, who)), None)
-
-
-def _free(path: Path) -> Path:
-    """The path, numbered if there is one already."""
-    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
-    return next(candidate for candidate in itertools.chain((path,), numbered) if not candidate.exists())
+            yield f"role {writer}"
+    for writer, plan in itertools.product((*layout.writers(), LAUNCH), before.plan.backends):
+        if is_carried(layout, plan.backend, writer):
+            yield f"the courier of {writer} to {plan.backend}"
 
 
 def _close_forgotten(session: WriterSession | None) -> None:

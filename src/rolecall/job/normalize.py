@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from rolecall.rows import Cell, TableData
@@ -133,7 +133,17 @@ class Normalizer:
             key = self._key(name)
             if key is None:
                 return None
-            columns, rows = _split_table(table)
+            rows: Iterable[Iterable[object]]
+            if hasattr(table, "columns") and hasattr(table, "itertuples"):  # pandas
+                columns, rows = list(table.columns), table.itertuples(index=False, name=None)
+            elif isinstance(table, tuple):
+                columns, rows = list(table[0]), table[1]
+            else:
+                records = list(table)
+                if not all(isinstance(record, Mapping) for record in records):
+                    raise TypeError("its records are not mappings")
+                columns = list(dict.fromkeys(column for record in records for column in record))
+                rows = ([record.get(column) for column in columns] for record in records)
             cells = tuple(_cells(row, len(columns)) for row in rows)
             return TableData(name=str(name), columns=tuple(_utf8(str(column)) for column in columns), rows=cells)
         except Exception as error:  # noqa: BLE001 - anyone's table, anyone's exception: it must not end training
@@ -165,19 +175,6 @@ class Normalizer:
             logger.warning("%s: from now on, what is left out is only counted", self._writer)
 
 
-def _split_table(table: Any) -> tuple[Sequence[object], Iterable[Iterable[object]]]:
-    if hasattr(table, "columns") and hasattr(table, "itertuples"):
-        return list(table.columns), table.itertuples(index=False, name=None)
-    if isinstance(table, tuple):
-        columns, rows = table
-        return list(columns), rows
-    records = list(table)
-    if not all(isinstance(record, Mapping) for record in records):
-        raise TypeError("its records are not mappings")
-    columns = list(dict.fromkeys(column for record in records for column in record))
-    return columns, ([record.get(column) for column in columns] for record in records)
-
-
 def _cells(row: Iterable[object], width: int) -> tuple[Cell, ...]:
     if isinstance(row, (Mapping, str, *_BYTES)):
         raise TypeError(f"a row of it is a {type(row).__name__}")
@@ -189,7 +186,10 @@ def _cells(row: Iterable[object], width: int) -> tuple[Cell, ...]:
 
 def _cell(value: Any) -> Cell:
     """A plain cell; what is not a number, a string or `None` becomes a string."""
-    plain = _scalar(value)
+    try:
+        plain = value.item() if hasattr(value, "item") else value
+    except (TypeError, ValueError, RuntimeError):  # numpy and torch raise these where there are several values
+        plain = value
     if plain is None or isinstance(plain, bool):
         return plain
     if isinstance(plain, int) and -_INT64 <= plain < _INT64:
@@ -197,13 +197,6 @@ def _cell(value: Any) -> Cell:
     if isinstance(plain, float) and math.isfinite(plain):
         return float(plain)
     return _utf8(str(plain))
-
-
-def _scalar(value: Any) -> Any:
-    try:
-        return value.item() if hasattr(value, "item") else value
-    except (TypeError, ValueError, RuntimeError):  # numpy and torch raise these where there are several values
-        return value
 
 
 def _utf8(value: str) -> str:
