@@ -138,22 +138,22 @@ class JournalWriter:
             # A clock may be set back, so look then too.
             if not self._looked <= now < self._look_at:
                 self._look(now)
+            content: dict[str, Any] = {"data": data} if table is None else {"table": _table(table)}
             while True:
                 seq = self.seq + 1
                 at = self._steps.get(DEFAULT_AXIS, 0) + 1 if step is None else step
-                row: dict[str, Any] = {"seq": seq, "step": at, "time": now}
+                row = {"seq": seq, "step": at, "time": now, **content}
                 if commit:
                     row["commit"] = True
                 if self._failed:
                     row["lost"] = self._failed
                 if seq % _STEPS_EVERY == 0:
                     row["steps"] = {**self._steps, DEFAULT_AXIS: at}
-                content: dict[str, Any] = {"data": data} if table is None else {"table": _table(table)}
-                text = to_json({**row, **content}, inf_nan_mode="strings")
+                text = to_json(row, inf_nan_mode="strings")
                 if len(text) > _LONGEST_LINE:
                     body = to_json(content, inf_nan_mode="strings")
                     attached = put_attachment(self.session.attachments, f"{seq}.json", body)
-                    text = to_json({**row, "attached": attached})
+                    text = to_json({name: row[name] for name in row if name not in content} | {"attached": attached})
                 payload = text[:-1]
                 line = b'%b%b,"sum":"%08x"}\n' % (self._torn, payload, crc32(payload, self._seed))
                 # A signal handler may have logged since. From here to the write there is no way in for one: CPython
