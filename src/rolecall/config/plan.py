@@ -1,4 +1,4 @@
-"""What will happen, as `resolve` settled it: the value that a launcher hands to its roles."""
+"""What will happen: the result of `resolve`, which a launcher hands to its roles."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Literal
 __all__ = ["BackendPlan", "Carrier", "Downgrade", "Plan"]
 
 Carrier = Literal["process", "thread", "none"]
-"""Where a backend's courier stands: in a process beside the role, on a thread of it, or nowhere."""
+"""What delivers a backend's rows: a process beside the role, a thread of it, or nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downgrade:
-    """A setting that cannot be had for one backend, and why."""
+    """A setting that one backend cannot fulfil, and why."""
 
     backend: str
     setting: str
@@ -34,7 +34,7 @@ class BackendPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How rows reach every backend, and where that differs from what was asked for."""
+    """How rows reach every backend, and what differs from the config."""
 
     backends: tuple[BackendPlan, ...] = ()
     downgrades: tuple[Downgrade, ...] = ()
@@ -49,5 +49,5 @@ class Plan:
         return any(plan.shared for plan in self.backends if plan.backend == backend)
 
     def carried(self, carrier: Carrier) -> tuple[BackendPlan, ...]:
-        """The backends whose couriers stand in a given place."""
+        """The backends whose rows are delivered in this way."""
         return tuple(plan for plan in self.backends if plan.carrier == carrier)
