@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-__all__ = ["command"]
+__all__ = ["command", "with_path"]
 
 
 def command(*arguments: str | os.PathLike[str]) -> str:
@@ -29,6 +29,19 @@ def command(*arguments: str | os.PathLike[str]) -> str:
         # Not `samefile` of what is on PATH: another environment's script may be a link to a shared one.
         program = ["rolecall" if shutil.which("rolecall") == str(script) else str(script)]
     return shlex.join([*program, *map(_argument, arguments)])
+
+
+def with_path(url: str) -> str:
+    """Where to look at a run, as a backend says it: an address as it is, a command as it works in this environment.
+
+    `tensorboard --logdir runs` becomes `/path/to/bin/tensorboard --logdir runs` if the program is installed beside this
+    Python and the environment is not activated.
+    """
+    program, _, arguments = url.partition(" ")
+    if not arguments or shutil.which(program) is not None:
+        return url
+    found = shutil.which(program, path=str(Path(sys.executable).parent))
+    return url if found is None else f"{shlex.quote(found)} {arguments}"
 
 
 def _argument(value: str | os.PathLike[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the trainer holds: the weights, and the optimiser that betters them."""
+"""The trainer's side of the training: the weights and the optimiser."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Adam:
 
 
 class Learner:
-    """Betters a policy by one round of rollouts at a time."""
+    """Improves a policy with one round of rollouts at a time."""
 
     def __init__(self, hyper: Hyper, rng: np.random.Generator) -> None:
         self._hyper = hyper
@@ -44,11 +44,11 @@ class Learner:
 
     @property
     def actor(self) -> Floats:
-        """The policy's weights: what those who play need."""
+        """The policy's weights, which explorers and the evaluator need."""
         return split(self._weights)[0]
 
     def learn(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        """Some epochs of gradient steps over a round's episodes. Returns the metrics, means over the steps."""
+        """Run some epochs of gradient steps over a round's episodes. Returns the metrics, averaged over the steps."""
         batch = self._judge(rollouts)
         seen = [
             self._descend(part)
