@@ -57,13 +57,13 @@ alone  rolecall-alone 1.0  no shared runs
 https://tracker.example.org/a/long/address/that/no/terminal/should/break/in/the/middle,
          and runs are shared.
 asking  rolecall-asking 1.0  shared runs: depends
-         its monitor_args have no default that will do: url, team. Give them in
-         a config, and `rolecall check CONFIG` says what it will do
+         depends on monitor_args.url, monitor_args.team; set them in a config,
+         and `rolecall check` says what it does
 console  rolecall VERSION  shared runs
 local  rolecall VERSION  shared runs
 old  rolecall-old 1.0  broken
          backend 'old': rolecall-old 1.0 needs old-sdk>=2, but 1.9 is installed.
-         Mend it with: pip install --upgrade rolecall-old\
+         To fix it, run: pip install 'old-sdk>=2'\
 """)
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rolecall import ConfigError, MonitorConfig, launch, open_monitor
-from rolecall.cli.show import show, show_csv, show_json
+from rolecall.cli.show import show_csv, show_json
+from rolecall.cli.view.screen import show
 
 
 @pytest.fixture
