@@ -9,6 +9,8 @@ import pytest
 from inline_snapshot import snapshot
 from made_site import Computer
 
+from rolecall.config.commands import command
+
 JOB = "project: gsm8k\nname: grpo-1\n"
 ACME = JOB + "monitor_type: acme\n"
 
@@ -504,6 +506,26 @@ def test_demo_with_arguments_that_are_no_mapping(told: Told) -> None:
 )
 def test_a_wrong_call(told: Told, arguments: tuple[str, ...]) -> None:
     assert told(*arguments).startswith("usage: rolecall")
+
+
+@pytest.mark.parametrize("name", ["backends", "check", "demo", "show", "deliver", "export"])
+def test_help_has_examples(computer: Computer, name: str) -> None:
+    ran = computer.rolecall(name, "--help")
+    assert ran.status == 0
+    assert "\nexamples:\n  rolecall " in ran.out
+    assert f"rolecall {name}" in ran.out.partition("examples:")[2]
+
+
+def test_rows_that_are_left(computer: Computer, job: str) -> None:
+    """The command to try again is printed, without arguments that may hold a secret."""
+    away = "@hookimpl\ndef open_run(ticket, args):\n    raise Unavailable('the server is away')"
+    computer.site.backend(head="from pydantic import *\nfrom rolecall import *", open_run=away)
+    ran = computer.rolecall(
+        "deliver", job, "--to", "acme", "--timeout", "1", "--args", "{password: not-to-be-printed}"
+    )
+    assert ran.status == 1
+    assert ran.out == f"some rows are left; try again later: {command('deliver', job, '--to', 'acme')}\n"
+    assert "trainer: 1 rows are not in acme" in ran.err
 
 
 # ------------------------------------------------------------------------- from a program

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import inspect
 import json
 import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,16 @@ class TrainingModel(BaseModel):
     monitor: MonitorConfig
 
 
+@dataclasses.dataclass(frozen=True)
+class SomePath:
+    """A path of another library, which `open` takes."""
+
+    path: Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
 @pytest.fixture
 def acme(site: MadeSite) -> MadeSite:
     """An installed backend: what is found by name in any process."""
@@ -107,6 +118,39 @@ def test_what_was_asked_for(asked: MonitorConfig) -> None:
     assert asked.monitor_args["acme"].url == "https://tracker"  # type: ignore[attr-defined]
     assert asked.monitor_dir == Path("/data/gsm8k")
     assert (asked.group, asked.run_id, asked.resume, asked.courier) == ("grpo", "abc-1", "never", "thread")
+
+
+def test_the_signature_is_that_of_the_settings() -> None:
+    parameters = inspect.signature(MonitorConfig).parameters
+    filled_in = {"plan", "nonce", "journal"}
+    assert list(parameters) == [name for name in MonitorConfig.model_fields if name not in filled_in]
+    assert parameters["monitor_type"].annotation == str | Sequence[str]
+    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    assert required == ["project", "name"]
+    given = {name: parameter.default for name, parameter in parameters.items() if name not in required}
+    assert MonitorConfig(**MINIMAL, **given) == MonitorConfig(**MINIMAL)
+
+
+def test_what_a_type_checker_accepts(tmp_path: Path) -> None:
+    # `nox -s types` checks this call; mypy and pyright know what may be written, not only what is kept.
+    config = MonitorConfig(
+        project="p", name="n", monitor_type="console", monitor_args={"level": 10}, monitor_dir="runs/x"
+    )
+    again = MonitorConfig(project="p", name="n", monitor_type=["console"], monitor_dir=Path("runs/x"))
+    assert config.monitor_dir == again.monitor_dir
+    assert config.monitor_type == again.monitor_type
+
+
+def test_its_repr_is_short(acme: MadeSite) -> None:
+    assert repr(MonitorConfig(**MINIMAL, monitor_dir="/data")) == (
+        "MonitorConfig(project='gsm8k', name='grpo-1', monitor_type=('local',), monitor_dir='/data')"
+    )
+    assert repr(MonitorConfig(**ASKED)) == (
+        "MonitorConfig(project='gsm8k', name='grpo-1', monitor_type=('acme',), "
+        "monitor_args={'acme': {'url': 'https://tracker', 'retries': 5}}, monitor_dir='/data/gsm8k', group='grpo', "
+        "run_id='abc-1', shared_run=True, resume='never', spool_dir='/scratch', courier='thread', "
+        "on_backend_error='raise')"
+    )
 
 
 def test_it_cannot_be_changed() -> None:
@@ -230,6 +274,7 @@ def from_yaml(text: str, tmp_path: Path) -> Path:
         pytest.param(lambda _: MonitorConfig(**ASKED), id="a config"),
         pytest.param(lambda path: from_yaml(YAML, path), id="a file"),
         pytest.param(lambda path: from_yaml(f"model: qwen\nmonitor:{YAML}", path), id="a file's block"),
+        pytest.param(lambda path: SomePath(from_yaml(YAML, path)), id="a file by another kind of path"),
         pytest.param(lambda path: str(from_yaml("\ufeff" + YAML, path)), id="a file by its name"),
         pytest.param(lambda _: OmegaConf.create(ASKED), id="OmegaConf"),
         pytest.param(lambda _: OmegaConf.create({"monitor": ASKED}), id="OmegaConf's block"),
