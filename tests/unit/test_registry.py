@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import Distribution, DistributionFinder
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from made_site import MadeSite
@@ -118,10 +119,10 @@ def test_installed_distributions_are_scanned_once(site: MadeSite, monkeypatch: p
 
 def test_a_config_scans_once(site: MadeSite, monkeypatch: pytest.MonkeyPatch) -> None:
     site.backend()
-    calls = []
-    monkeypatch.setattr(registry_module, "find_installed", lambda: calls.append(1) or find_installed())
+    scan = Mock(side_effect=find_installed)
+    monkeypatch.setattr(registry_module, "find_installed", scan)
     resolve(MonitorConfig(project="p", name="n", monitor_type=["acme", "local"]))
-    assert len(calls) == 1
+    scan.assert_called_once()
 
 
 def test_another_tracker_is_no_typo() -> None:

@@ -70,7 +70,8 @@ class ConsoleRun:
 
     def log(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            self.logger.log(self.level, "%s step %d: %s", row.writer, row.step, _words(row.metrics))
+            metrics = " ".join(f"{key}={value:.6g}" for key, value in row.metrics.items())
+            self.logger.log(self.level, "%s step %d: %s", row.writer, row.step, metrics)
 
     def log_table(self, row: Row) -> None:
         if row.table is not None:
@@ -112,10 +113,6 @@ def _audible(logger: logging.Logger, level: int) -> logging.Logger:
     if not logger.hasHandlers():
         logger.addHandler(logging.StreamHandler())
     return logger
-
-
-def _words(metrics: Mapping[str, float | int]) -> str:
-    return " ".join(f"{key}={value:.6g}" for key, value in metrics.items())
 
 
 BUILTIN: Mapping[str, object] = {LOCAL: LocalBackend(), CONSOLE: ConsoleBackend()}

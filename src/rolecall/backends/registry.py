@@ -83,6 +83,7 @@ class Backend:
         if not isinstance(support, SharedRunSupport):
             raise self._wrong("supports_shared_run", support, "a rolecall.SharedRunSupport")
         if not support.supported and not support.reason:
+            # the reason is all that a user sees of a downgrade
             raise self._wrong("supports_shared_run", support, "a reason if supported is False")
         return support
 
@@ -93,6 +94,7 @@ class Backend:
     def open_run(self, ticket: RunTicket, args: BaseModel) -> Run:
         """See `rolecall.hookspecs.open_run`; checks that the result is a run."""
         run = self.manager.hook.open_run(ticket=ticket, args=args)
+        # `isinstance` with a Protocol would not say which member is missing
         missing = [member for member in _RUN_MEMBERS if not hasattr(run, member)]
         if missing:
             raise self._wrong("open_run", run, f"a rolecall.Run; missing: {', '.join(missing)}")
@@ -131,6 +133,7 @@ class Registry:
         self._in_code: dict[str, object] = {}
         self._loaded: dict[str, Backend] = {}
 
+    # A config holds a registry and is compared by value, also after a pickle or an environment variable.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Registry) and self._in_code == other._in_code
 

@@ -67,6 +67,7 @@ def _describe(registry: Registry, name: str) -> dict[str, Any]:
         "reason": "",
     }
     try:
+        # With default arguments: a backend may share runs on a server and not in files.
         backend = registry.load(name)
         support = backend.supports_shared_run(backend.args_model()())
     except ValidationError as error:

@@ -31,6 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the plan of a config. Opens and writes nothing."""
+    # `launch` does the same with a config, before it opens anything
     config = MonitorConfig.load(options.config)
     plan = resolve(config)
     if options.json:

@@ -10,8 +10,10 @@ from typing import Any
 from rolecall.backends.builtin import LOCAL, NONE
 from rolecall.backends.registry import Registry
 from rolecall.cli.options import add_directory, parse_mapping
+from rolecall.cli.view.bars import progress_bars
 from rolecall.config.commands import command
 from rolecall.delivery.courier import News
+from rolecall.delivery.redeliver import Listener, deliver
 from rolecall.errors import BackendError, ConfigError
 
 __all__ = ["EXAMPLES", "HELP", "add_options", "run"]
@@ -47,10 +49,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Deliver a job, and say what is left."""
-    from rolecall.cli.view.bars import progress_bars
-    from rolecall.delivery.redeliver import Listener, deliver
-
     if options.to:
+        # before the job is read, so that the message names the option and not a config that nobody wrote
         _check_backend(options.to)
     args = _collect_args(options)
     with progress_bars() as draw:
@@ -71,6 +71,7 @@ def _collect_args(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     args: dict[str, dict[str, Any]] = {}
     for option, text in ((ARGS, os.environ.get(ARGS, "{}")), ("--args", options.args)):
         given = parse_mapping(option, text)
+        # With --to there is one backend, whose arguments need no name above them.
         keyed = {options.to: given} if options.to and options.to not in given else given
         for name, values in keyed.items():
             args[name] = {**args.get(name, {}), **values}
@@ -78,7 +79,7 @@ def _collect_args(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def _check_backend(name: str) -> None:
-    """Report a backend that cannot be delivered to under the option that named it."""
+    """Refuse a backend that nothing can be delivered to; the message names the option."""
     if name in (LOCAL, NONE):
         raise ConfigError(f"--to: nothing can be delivered to {name!r}; choose another backend")
     try:

@@ -31,7 +31,15 @@ def typed_args(value: object, models: Mapping[str, type[BaseModel]]) -> dict[str
         ((name, model),) = models.items()
         return {name: _typed(model, value)}
     typed: dict[str, BaseModel] = {}
-    problems = [_not_selected(key, models) for key in value if key not in models]
+    not_selected = PydanticCustomError(
+        "not_selected",
+        "not a backend of monitor_type; allowed: {allowed}, each with a mapping of its arguments",
+        {"allowed": ", ".join(models)},
+    )
+    # without the input: what is under an unknown name may be a secret
+    problems = [
+        InitErrorDetails(type=not_selected, loc=(str(key),), input=None) for key in value if key not in models
+    ]
     for name, model in models.items():
         try:
             typed[name] = _typed(model, value.get(name))
@@ -63,15 +71,6 @@ def _typed(model: type[BaseModel], value: object) -> BaseModel:
         return value
     # `dict`: pydantic takes an OmegaConf node or another Mapping for a foreign object
     return model.model_validate(dict(value or {}) if value is None or isinstance(value, Mapping) else value)
-
-
-def _not_selected(key: object, models: Mapping[str, type[BaseModel]]) -> InitErrorDetails:
-    kind = PydanticCustomError(
-        "not_selected",
-        "not a backend of monitor_type; allowed: {allowed}, each with a mapping of its arguments",
-        {"allowed": ", ".join(models)},
-    )
-    return InitErrorDetails(type=kind, loc=(str(key),), input=None)
 
 
 def _below(name: str, problem: Any) -> InitErrorDetails:

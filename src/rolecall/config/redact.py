@@ -108,7 +108,8 @@ def secrets_of(value: Any) -> tuple[str, ...]:
 
 def _secrets(value: Any) -> Iterator[str]:
     if _is_secret(value):
-        yield _text(value.get_secret_value())
+        secret = value.get_secret_value()
+        yield secret.decode(errors="replace") if isinstance(secret, bytes) else str(secret)
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
             yield from _secrets(getattr(value, name))
@@ -140,7 +141,3 @@ def _is_secret(value: Any) -> bool:
     """Whether it is pydantic's `SecretStr`, `SecretBytes` or `Secret`."""
     # By its method: `Secret` came with pydantic 2.8, and 2.7 is supported.
     return callable(getattr(type(value), "get_secret_value", None))
-
-
-def _text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -6,14 +6,28 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
-
-from rolecall.delivery.redeliver import Held
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-__all__ = ["progress_bars"]
+__all__ = ["Held", "progress_bars"]
+
+
+class Held(Protocol):
+    """How many rows a backend holds, and how many there were at the start."""
+
+    @property
+    def backend(self) -> str:
+        """The backend."""
+
+    @property
+    def rows(self) -> int:
+        """The rows that it holds."""
+
+    @property
+    def total(self) -> int:
+        """The rows to deliver."""
 
 
 @contextmanager
