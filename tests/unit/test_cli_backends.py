@@ -79,6 +79,17 @@ def test_a_long_reason_fits_the_terminal_and_breaks_no_address(computer: Compute
     assert " ".join(out.split()).count(REASON) == 1
 
 
+def test_a_command_in_a_reason_is_not_broken(computer: Computer) -> None:
+    reason = (
+        "Log in with `acme login --host https://tracker.example.org`, or run: pip install 'acme-sdk>=2, <3'"
+    )
+    computer.site.backend("alone", supports_shared_run=NO.format(reason=reason))
+    for columns in range(50, 100, 7):
+        lines = "\n".join(computer.rolecall("backends", COLUMNS=str(columns)).out.splitlines())
+        assert "`acme login --host https://tracker.example.org`" in lines
+        assert "pip install 'acme-sdk>=2, <3'" in lines
+
+
 def test_for_scripts_the_reason_is_whole(computer: Computer) -> None:
     computer.site.backend("alone", supports_shared_run=NO.format(reason=REASON))
     assert listed(computer)["alone"] == {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import textwrap
 from collections.abc import Mapping
@@ -23,6 +24,9 @@ examples:
   rolecall backends --json
 """
 WIDEST = 110
+_COMMAND = re.compile(r"`[^`]+`|pip (?:un)?install (?:'[^']*'|[^\s'])+")
+_SPACE = "\0"
+"""Stands for a space of a command while text is wrapped."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,16 +48,17 @@ def run(options: argparse.Namespace) -> int:
         verdict, words = _sharing(backend)
         print(f"{backend['name']:<{names}}  {backend['distribution']:<{providers}}  {verdict}")
         margin = " " * (names + 2)
-        # commands, addresses and paths are not broken, so that they can be copied
+        # Commands, addresses and paths stay whole, so that they can be copied; they may be wider than the terminal.
+        whole = _COMMAND.sub(lambda found: found[0].replace(" ", _SPACE), words)
         for line in textwrap.wrap(
-            words,
+            whole,
             max(width, names + 42),
             initial_indent=margin,
             subsequent_indent=margin,
             break_long_words=False,
             break_on_hyphens=False,
         ):
-            print(line)
+            print(line.replace(_SPACE, " "))
     return 0
 
 
