@@ -15,6 +15,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from rolecall.cli.options import add_directory, check_directory
+from rolecall.cli.output import without_nan
 from rolecall.job.history import read_rows
 from rolecall.rows import Row
 
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     check_directory(options.directory)
     for row in read_rows(options.directory):
         # Bytes: JSON is UTF-8 whatever the terminal's encoding is.
-        sys.stdout.buffer.write(to_json(_as_dict(row), inf_nan_mode="strings") + b"\n")
+        sys.stdout.buffer.write(to_json(without_nan(_as_dict(row))) + b"\n")
     sys.stdout.buffer.flush()
     return 0
 

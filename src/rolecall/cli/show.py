@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import math
 import sys
 from pathlib import Path
 from typing import TextIO
 
 from rolecall.cli.options import add_directory, check_directory
+from rolecall.cli.output import without_nan
 from rolecall.cli.view.screen import show
 from rolecall.job.history import read_history, read_rows
 from rolecall.job.progress import read_progress
@@ -58,7 +58,7 @@ def show_json(root: Path, out: TextIO | None = None) -> None:
     """Print the job's summary as JSON, with NaN and infinities as strings."""
     job = read_history(root)
     backends = [status.summary() for status in read_progress(Layout(root), job.record.plan)]
-    json.dump(_without_nan({**job.summary(), "backends": backends}), out or sys.stdout, indent=2)
+    json.dump(without_nan({**job.summary(), "backends": backends}), out or sys.stdout, indent=2)
     print(file=out or sys.stdout)
 
 
@@ -71,12 +71,3 @@ def show_csv(root: Path, out: TextIO | None = None) -> None:
         for key, value in row.metrics.items():
             # `repr`: `str` of a float subclass, or a later Python's, might not read back as the same number
             writer.writerow((row.writer, row.session, row.seq, row.step, repr(row.time), key, repr(value)))
-
-
-def _without_nan(value: object) -> object:
-    """The value as JSON can hold it: `json` writes a bare NaN, which other parsers refuse."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
