@@ -148,7 +148,7 @@ def test_its_repr_is_short(acme: MadeSite) -> None:
     assert repr(MonitorConfig(**ASKED)) == (
         "MonitorConfig(project='gsm8k', name='grpo-1', monitor_type=('acme',), "
         "monitor_args={'acme': {'url': 'https://tracker', 'retries': 5}}, monitor_dir='/data/gsm8k', group='grpo', "
-        "run_id='abc-1', shared_run=True, resume='never', spool_dir='/scratch', courier='thread', "
+        "shared_run=True, run_id='abc-1', resume='never', spool_dir='/scratch', courier='thread', "
         "on_backend_error='raise')"
     )
 

@@ -48,16 +48,8 @@ Slug = Annotated[
 ]
 
 
-_SHOWN_IF_SET = (
-    "group",
-    "run_id",
-    "shared_run",
-    "resume",
-    "spool_dir",
-    "sync_every",
-    "courier",
-    "on_backend_error",
-)
+_ALWAYS_SHOWN = frozenset(["project", "name", "monitor_type", "monitor_args", "monitor_dir"])
+_NEVER_SHOWN = frozenset(["plan", "nonce"])
 _NO_PATH = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -205,9 +197,9 @@ class MonitorConfig(BaseModel):
         }:
             yield "monitor_args", args
         yield "monitor_dir", str(self.monitor_dir)
-        for name in _SHOWN_IF_SET:
+        for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if value != type(self).model_fields[name].default:
+            if name not in _ALWAYS_SHOWN | _NEVER_SHOWN and value != field.default:
                 yield name, scrub(value, self.secrets)
 
     def model_post_init(self, context: Any, /) -> None:
