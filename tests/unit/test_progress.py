@@ -13,7 +13,8 @@ from lines_server import LinesServer
 
 import rolecall.delivery.group
 from rolecall import MonitorConfig, launch, open_monitor
-from rolecall.cli.show import show, show_json
+from rolecall.cli.show import show_json
+from rolecall.cli.view.screen import show
 from rolecall.job.progress import Progress, read_progress
 from rolecall.store.layout import Layout
 from rolecall.store.manifest import read_record
