@@ -149,27 +149,11 @@ class JournalWriter:
             # A clock may be set back, so look then too.
             if not self._looked <= now < self._look_at:
                 self._look(now)
-            while True:
-                seq = self.seq + 1
-                at = self._steps.get(DEFAULT_AXIS, 0) + 1 if step is None else step
-                row: dict[str, Any] = {"seq": seq, "step": at, "time": now}
-                if commit:
-                    row["commit"] = True
-                if seq % _STEPS_EVERY == 0:
-                    row["steps"] = {**self._steps, DEFAULT_AXIS: at}
-                content: dict[str, Any] = {"data": data} if table is None else {"table": _table(table)}
-                text = to_json({**row, **content}, inf_nan_mode="strings")
-                if len(text) > _LONGEST_LINE:
-                    text = self._attach(row, content)
-                payload = text[:-1]
-                line = b'%b%b,"sum":"%08x"}\n' % (self._torn, payload, crc32(payload, self._seed))
-                # A signal handler may have logged since. From here to the write there is no way in for one: CPython
-                # runs handlers after calls and at backward jumps.
-                if self.seq == seq - 1:
-                    self.seq = seq
-                    self._steps[DEFAULT_AXIS] = at
-                    break
-            self._write(line)
+            try:
+                self._append(data, step, now, commit=commit, table=table)
+            except OSError:
+                self.lost += 1
+                raise
             self._recorded += 1
 
     def end(self, status: Status) -> None:
@@ -200,12 +184,31 @@ class JournalWriter:
         self._identity, self._end = (found.st_dev, found.st_ino), found.st_size
         self._seed = session.seed
 
-    def _write(self, line: bytes) -> None:
-        try:
-            written = os.write(self._descriptor, line)
-        except OSError:
-            self.lost += 1
-            raise
+    def _append(
+        self, data: Mapping[str, Any], step: int | None, now: float, *, commit: bool, table: TableData | None
+    ) -> None:
+        while True:
+            seq = self.seq + 1
+            at = self._steps.get(DEFAULT_AXIS, 0) + 1 if step is None else step
+            row: dict[str, Any] = {"seq": seq, "step": at, "time": now}
+            if commit:
+                row["commit"] = True
+            if seq % _STEPS_EVERY == 0:
+                row["steps"] = {**self._steps, DEFAULT_AXIS: at}
+            content: dict[str, Any] = {"data": data} if table is None else {"table": _table(table)}
+            text = to_json({**row, **content}, inf_nan_mode="strings")
+            if len(text) > _LONGEST_LINE:
+                text = self._attach(row, content)
+            payload = text[:-1]
+            line = b'%b%b,"sum":"%08x"}\n' % (self._torn, payload, crc32(payload, self._seed))
+            # A signal handler may have logged since. From here on there is no way in for one until the line is
+            # written: CPython runs handlers at the start of a Python function, after calls and at backward jumps, so
+            # the write has to be a call of C in this very place.
+            if self.seq == seq - 1:
+                self.seq = seq
+                self._steps[DEFAULT_AXIS] = at
+                written = os.write(self._descriptor, line)
+                break
         self._end += written
         if written == len(line):
             self._torn = b""
@@ -213,7 +216,6 @@ class JournalWriter:
             # The disk, a quota or the file size limit ended here. The next line closes this one first.
             self._torn = b"\n"
             if written < len(line) - 1:
-                self.lost += 1
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _attach(self, row: Mapping[str, Any], content: Mapping[str, Any]) -> bytes:
@@ -274,7 +276,8 @@ class JournalWriter:
         os.close(target)
         self.session = session
         self._open(session)
-        gone, self._recorded = self._recorded - rescued, rescued
+        # Ctrl-C may have come between a write and its count.
+        gone, self._recorded = max(0, self._recorded - rescued), rescued
         self.lost += gone
         logger.warning(
             "%s %s while it was written; the journal goes on in %s%s",
