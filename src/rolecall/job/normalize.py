@@ -23,7 +23,7 @@ _MOST_WARNINGS: Final = 1000
 _MOST_KEYS: Final = 100_000
 _DEEPEST: Final = 50
 # Exact types only: a subclass may lie about itself, and the encoder would take it at its word.
-_PLAIN: Final = frozenset([float, int, str, bool, type(None)])
+_PLAIN: Final = frozenset([float, str, bool, type(None)])
 _STR: Final = frozenset([str])
 _BYTES: Final = (bytes, bytearray, memoryview)
 
@@ -61,9 +61,9 @@ class Normalizer:
         """What of a mapping can be recorded: almost always the mapping itself. Empty if nothing can."""
         if (
             type(data) is dict
-            and _PLAIN.issuperset(map(type, data.values()))
             and _STR.issuperset(map(type, data))
             and tuple(data) in self._known
+            and (_PLAIN.issuperset(map(type, data.values())) or _has_small_ints(data.values()))
         ):
             return data
         return self.careful(data)
@@ -173,6 +173,11 @@ class Normalizer:
         logger.warning("%s: %s: %s", self._writer, key, reason)
         if len(self._warned) == _MOST_WARNINGS:
             logger.warning("%s: from now on, what is left out is only counted", self._writer)
+
+
+def _has_small_ints(values: Iterable[Any]) -> bool:
+    """Whether these are plain, ints of 64 bits among them: many a reader of JSON takes no longer ones."""
+    return all(-_INT64 <= value < _INT64 if type(value) is int else type(value) in _PLAIN for value in values)
 
 
 def _cells(row: Iterable[object], width: int) -> tuple[Cell, ...]:
