@@ -68,8 +68,6 @@ class Cursor:
         self._under_way: deque[_UnderWay] = deque()
         self._position = acks.done.position
         self._reader: JournalReader | None = None
-        # Rows up to this number were read before, from a file that was changed since.
-        self._skip = 0
         self._rescanned = -1
         self._missing = 0
         self._owners: dict[int, Owner | None] = {}
@@ -110,7 +108,7 @@ class Cursor:
         """Read again what is not acknowledged."""
         self._position = self.acks.done.position
         self.status, self._reader = None, None
-        self._skip, self._rescanned, self._missing = 0, -1, 0
+        self._rescanned, self._missing = -1, 0
         self._owners.clear()
         self._under_way.clear()
 
@@ -163,7 +161,7 @@ class Cursor:
         entries = list(reader.read(self._position.offset, READ_BYTES))
         if self._is_cut(session, entries):
             # What is there now was written after the cut: read it from the start, without what was read before.
-            self._rescanned = self._skip = self._position.seq
+            self._rescanned = self._position.seq
             self._position = self._position._replace(offset=0)
             reader = self._reader = JournalReader(self.writer, session, 0)
             entries = list(reader.read(0, READ_BYTES))
@@ -194,15 +192,16 @@ class Cursor:
     def _take(self, session: Session, entries: Sequence[Entry]) -> Batch:
         rows: list[Row] = []
         damages: list[str] = []
-        seq = max(self._position.seq, self._skip)
+        seq = self._position.seq
         for value, _ in entries:
             match value:
                 case Row():
-                    if value.seq <= self._skip:
+                    # Read before, from a file that was changed since: a copy in a session that continues, or what
+                    # comes before a cut. The position tells, so a successor of this cursor skips it too.
+                    if value.seq <= seq:
                         continue
-                    if value.seq > seq + 1:
-                        self._missing += value.seq - seq - 1
-                    seq = max(seq, value.seq)
+                    self._missing += value.seq - seq - 1
+                    seq = value.seq
                     rows.append(value)
                 case Damage():
                     damages.append(str(value))
@@ -228,9 +227,8 @@ class Cursor:
         later = next((found for found in sessions(self._journal) if found.number > session.number), None)
         if later is not None and (later.number <= self._last or "continues" in later.header()):
             self._last = max(self._last, later.number)
-            continues = "continues" in later.header()
-            self._skip = self._position.seq if continues else 0
-            self._position = Position(later.number, 0, self._skip)
+            seq = self._position.seq if "continues" in later.header() else 0
+            self._position = Position(later.number, 0, seq)
             self._rescanned = -1
             return ()
         status = session.status()
