@@ -18,6 +18,7 @@ from rolecall.store.codec import encode
 from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import Layout
 from rolecall.store.lease import FORMAT, Owner, Session, claim, succeed, this_process
+from rolecall.store.reader import read_rows
 from rolecall.timings import STALE
 
 WRITER = "explorer"
@@ -250,6 +251,16 @@ def test_many_rows_come_in_pieces(layout: Layout, open_cursor: OpenCursor) -> No
         pieces.append(steps(cursor))
     assert len(pieces) > 2
     assert [step for piece in pieces for _, step in piece] == list(range(1, 201))
+
+
+def test_header_longer_than_a_piece(layout: Layout, open_cursor: OpenCursor) -> None:
+    """Of a role with a large config."""
+    session = claim(layout.journal(WRITER), {**HEADER, "config": {"prompt": "x" * 2_000_000}}, "it")
+    journal = JournalWriter(session)
+    log(journal, 1)
+    journal.end("finished")
+    assert seqs(open_cursor()) == [1]
+    assert len(list(read_rows(layout, WRITER))) == 1
 
 
 def test_refresh_comes_before_each_look(layout: Layout) -> None:

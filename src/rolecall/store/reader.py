@@ -8,7 +8,7 @@ none of these is left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -60,9 +60,18 @@ class JournalReader:
         self._writer = writer
 
     def read(self, offset: int = 0, limit: int = 1 << 20) -> Iterator[Entry]:
-        """What there is from `offset` on, about `limit` bytes of it."""
+        """What there is from `offset` on, about `limit` bytes of it, but at least one entry if there is one."""
+        found = False
+        while not found and (lines := list(read_lines(self.session.path, offset, limit, self.session.seed))):
+            # A header with a large config is no entry, and may be all that was read.
+            offset = lines[-1].end
+            for entry in self._entries(lines):
+                found = True
+                yield entry
+
+    def _entries(self, lines: Sequence[Line | Damage]) -> Iterator[Entry]:
         damage: Damage | None = None
-        for line in read_lines(self.session.path, offset, limit, self.session.seed):
+        for line in lines:
             if isinstance(line, Damage):
                 # Damage that covers several lines is one fault.
                 damage = line if damage is None else replace(damage, end=line.end)
