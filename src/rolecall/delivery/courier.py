@@ -115,6 +115,8 @@ class Courier:
                 there for the roles, and says whether the run is still its own to end.
         """
         try:
+            # Before anything can hang: what waits is known from then on, whatever becomes of the backend.
+            self._tell_progress()
             run = self._open()
             while not self._attempt(lambda: self._deliver_some(run)):
                 pass
