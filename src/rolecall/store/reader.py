@@ -105,6 +105,8 @@ class JournalReader:
         if "attached" in value:
             value = {**value, **from_json(read_attachment(attachments(self.session), value["attached"]))}
         data = value.get("data", {})
+        if not isinstance(data, dict):
+            raise ValueError("its data is not a mapping")  # noqa: TRY004 - one error for all damage
         metrics: dict[str, float | int] = data
         text: dict[str, str] = {}
         # Most rows are floats alone, and need no look at each of them.
