@@ -80,6 +80,11 @@ class Cursor:
         return sum(batch.rows for batch in self._under_way)
 
     @property
+    def is_behind(self) -> bool:
+        """Whether there is anything to acknowledge, be it that rows are missing."""
+        return bool(self._under_way)
+
+    @property
     def size(self) -> int:
         """The same in bytes of the journal."""
         return sum(batch.size for batch in self._under_way)
