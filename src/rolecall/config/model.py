@@ -40,7 +40,7 @@ from rolecall.config.redact import public_args, scrub, secrets_of
 from rolecall.config.spec import HandOver, JobSpec
 from rolecall.errors import BackendError, ConfigError
 
-__all__ = ["DISABLED_VARIABLE", "VARIABLE", "MonitorConfig"]
+__all__ = ["DISABLED_VARIABLE", "VARIABLE", "MonitorConfig", "directory_name"]
 
 VARIABLE = "ROLECALL_CONFIG"
 DISABLED_VARIABLE = "ROLECALL_DISABLED"
@@ -227,7 +227,7 @@ class MonitorConfig(BaseModel):
     @classmethod
     def _default_directory(cls, data: object) -> object:
         if isinstance(data, Mapping) and data.get("monitor_dir") is None:
-            parts = (_safe(str(data.get(key, ""))) for key in ("project", "name"))
+            parts = (directory_name(str(data.get(key, ""))) for key in ("project", "name"))
             return {**data, "monitor_dir": Path("rolecall", *parts)}
         return data
 
@@ -358,8 +358,8 @@ def _registry_of(info: ValidationInfo) -> Registry:
     return info.context if isinstance(info.context, Registry) else Registry()
 
 
-def _safe(part: str) -> str:
-    """A directory name made of a project's or run's name."""
+def directory_name(part: str) -> str:
+    """The name of a directory, made of a project's or run's name."""
     # "..", "/" and control characters would lead out of the directory, or make a name that a shell cannot take
     cleaned = "".join(char if char.isalnum() or char in "._-" else "_" for char in part)
     return cleaned.strip(".") or "_"

@@ -220,6 +220,6 @@ def _shown(key: object) -> str:
 def _words(error: Exception) -> str:
     """What anyone's error says, on one line."""
     try:
-        return " ".join(f"{type(error).__name__}: {error}"[:200].split())
+        return " ".join(f"{type(error).__name__}: {error}"[:200].split()).removesuffix(":")
     except Exception:  # noqa: BLE001 - anyone's object
         return type(error).__name__

@@ -203,12 +203,12 @@ class JournalWriter:
                 self.seq = seq
                 self._steps[DEFAULT_AXIS] = at
                 written = os.write(self._descriptor, line)
-                break
-        self._end += written
-        # The disk, a quota or the file size limit may end in the middle. The next line closes this one first.
-        self._torn = b"" if written == len(line) else b"\n"
-        if written < len(line) - 1:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._end += written
+                # The disk, a quota or the file size limit may end in the middle. The next line closes this one first.
+                self._torn = b"" if written == len(line) else b"\n"
+                if written < len(line) - 1:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return
 
     def _look(self, now: float) -> None:
         """Whether the path still leads to the file that this writer appends to, as long as it left it.

@@ -57,7 +57,7 @@ class JournalReader:
         self._writer = writer
 
     def read(self, offset: int = 0, limit: int = 1 << 20) -> Iterator[Entry]:
-        """What there is from `offset` on, about `limit` bytes of it."""
+        """What there is from `offset` on, about `limit` bytes of it, but at least one entry if there is one."""
         damage: Damage | None = None
         found, start = False, -1
         # Lines without a row yield nothing. If there are no others, read on: no entry means that nothing is left. The

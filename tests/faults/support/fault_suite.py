@@ -92,7 +92,7 @@ class Scene:
         """Send what is left, as a person would."""
         command = [sys.executable, "-m", "rolecall", "deliver", str(self.config.monitor_dir)]
         deadline = time.monotonic() + 600
-        while self.config.plan is not None and self.place.monitor_type != "local":
+        while self.place.monitor_type != "local":
             done = subprocess.run([*command, "--timeout", "120"], capture_output=True, text=True, check=False)
             if done.returncode == 0 or time.monotonic() > deadline:
                 assert done.returncode == 0, done.stderr
