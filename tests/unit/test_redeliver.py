@@ -11,7 +11,7 @@ import pytest
 from lines_server import LinesServer
 
 from rolecall import MonitorConfig, launch, open_monitor
-from rolecall.cli.main import main
+from rolecall.__main__ import main
 from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.redeliver import Held, Left, Listener, deliver
 
