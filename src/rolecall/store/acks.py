@@ -194,7 +194,7 @@ def read_reference(layout: Layout, backend: str, writer: str) -> RunReference | 
         value = json.loads(layout.run(backend, writer).read_text(encoding="utf-8"))
         url = value["url"]
         return RunReference(id=str(value["id"]), url=None if url is None else str(url))
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
+    except (FileNotFoundError, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 
@@ -221,8 +221,9 @@ def _rejections(layout: Layout, backend: str, writer: str) -> Iterator[tuple[int
         offset = 0
         while lines := list(read_lines(session.path, offset, seed=session.seed)):
             for line in lines:
-                if isinstance(line, Line) and isinstance(row := line.value.get("rejected"), dict):
-                    yield row.get("session", 0), row.get("seq", 0)
+                match line:
+                    case Line(value={"rejected": {"session": int(number), "seq": int(seq)}}):
+                        yield number, seq
             offset = lines[-1].end
 
 
