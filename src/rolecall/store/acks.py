@@ -221,9 +221,12 @@ def _rejections(layout: Layout, backend: str, writer: str) -> Iterator[tuple[int
         offset = 0
         while lines := list(read_lines(session.path, offset, seed=session.seed)):
             for line in lines:
-                match line:
-                    case Line(value={"rejected": {"session": int(number), "seq": int(seq)}}):
+                row = line.value.get("rejected") if isinstance(line, Line) else None
+                match row:
+                    case {"session": int(number), "seq": int(seq)}:
                         yield number, seq
+                    case _:
+                        pass
             offset = lines[-1].end
 
 

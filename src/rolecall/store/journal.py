@@ -187,7 +187,8 @@ class JournalWriter:
     def _append(
         self, data: Mapping[str, Any], step: int | None, now: float, *, commit: bool, table: TableData | None
     ) -> None:
-        while True:
+        line, written = b"", -1
+        while written < 0:
             seq = self.seq + 1
             at = self._steps.get(DEFAULT_AXIS, 0) + 1 if step is None else step
             row: dict[str, Any] = {"seq": seq, "step": at, "time": now}
@@ -208,7 +209,6 @@ class JournalWriter:
                 self.seq = seq
                 self._steps[DEFAULT_AXIS] = at
                 written = os.write(self._descriptor, line)
-                break
         self._end += written
         if written == len(line):
             self._torn = b""
