@@ -417,7 +417,9 @@ def damage_row(session: Session, seq: int) -> None:
     session.path.write_bytes(b"".join(lines))
 
 
-@pytest.mark.parametrize(("damaged", "sound"), [([3], [1, 2, 4, 5]), ([1, 2], [3, 4, 5]), ([4, 5], [1, 2, 3])])
+@pytest.mark.parametrize(
+    ("damaged", "sound"), [([3], [1, 2, 4, 5]), ([1, 2], [3, 4, 5]), ([4, 5], [1, 2, 3])]
+)
 def test_gaps_count_as_missing(
     layout: Layout, open_cursor: OpenCursor, damaged: list[int], sound: list[int]
 ) -> None:
@@ -500,7 +502,9 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "cut to half": lambda path: os.truncate(path, path.stat().st_size // 2),
     "renamed": lambda path: path.rename(path.with_name("rotated")),
     "removed": lambda path: path.unlink(),
-    "replaced": lambda path: path.with_name("new").rename(path) if path.with_name("new").write_bytes(b"") == 0 else 0,
+    "replaced": lambda path: (
+        path.with_name("new").rename(path) if path.with_name("new").write_bytes(b"") == 0 else 0
+    ),
 }
 
 

@@ -61,9 +61,7 @@ def test_roles_that_did_not_close(make_config: MakeConfig, caplog: pytest.LogCap
     assert "explorer" not in told
 
 
-def test_close_waits_for_running_roles(
-    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_close_waits_for_running_roles(make_config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:
     job = launch(make_config(**LOCAL))
     monitor = open_monitor(job.config, "trainer")
     ending = threading.Thread(target=job.close, kwargs={"wait": 60.0})
@@ -174,7 +172,10 @@ def test_close_tells_what_waits(
 
 
 def test_close_with_a_dead_courier(
-    make_config: MakeConfig, server: LinesServer, wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
+    make_config: MakeConfig,
+    server: LinesServer,
+    wait_until: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Its process was killed: what it said last counts."""
     with launch(make_config(courier="process")) as job:
@@ -200,8 +201,7 @@ def test_close_with_a_silent_courier(
 ) -> None:
     """It never said anything: whether rows wait is not known, and that is told."""
     monkeypatch.setattr("rolecall.job.session.OPEN_TIMEOUT", 0.1)
-    monkeypatch.setattr("rolecall.job.couriers.CourierGroup.run", lambda group: True)
-    monkeypatch.setattr("rolecall.job.session.CourierGroup.run", lambda group: True)
+    monkeypatch.setattr("rolecall.delivery.group.CourierGroup.run", lambda _: True)
     with launch(make_config()) as job:
         with open_monitor(job.config, "evaluator"):
             pass
@@ -212,7 +212,10 @@ def test_close_with_a_silent_courier(
 
 
 def test_close_counts_earlier_sessions(
-    make_config: MakeConfig, server: LinesServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_config: MakeConfig,
+    server: LinesServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("rolecall.delivery.group.DRAIN_TIMEOUT", 0.3)
     monkeypatch.setattr("rolecall.job.session.OPEN_TIMEOUT", 5.0)
