@@ -16,8 +16,8 @@ from rolecall.states import Status
 from rolecall.store.acks import Acknowledgements, Position, undelivered
 from rolecall.store.codec import encode
 from rolecall.store.journal import JournalWriter
-from rolecall.store.layout import Layout
-from rolecall.store.lease import FORMAT, Owner, Session, claim, succeed, this_process
+from rolecall.store.layout import LAUNCH, Layout
+from rolecall.store.lease import FORMAT, Owner, Session, claim, end, succeed, this_process
 from rolecall.store.reader import read_rows
 from rolecall.timings import STALE
 
@@ -237,6 +237,17 @@ def test_deleted_journal_is_gone(layout: Layout, open_cursor: OpenCursor) -> Non
         journal.session.path.unlink()
         assert cursor.is_gone() is is_gone
         journal.abandon()
+
+
+def test_launchers_journal_may_come_back(layout: Layout) -> None:
+    """Its end makes it anew below a directory that was deleted; without the job's record nothing is left to do."""
+    end(claim(layout.journal(LAUNCH), {}, "it"), "finished")
+    acks = Acknowledgements(layout, "backend", LAUNCH)
+    cursor = Cursor(layout, LAUNCH, acks)
+    assert cursor.is_gone()
+    layout.record.touch()
+    assert not cursor.is_gone()
+    acks.release(None)
 
 
 def test_many_rows_come_in_pieces(layout: Layout, open_cursor: OpenCursor) -> None:
