@@ -23,14 +23,17 @@ JSON = st.recursive(
 ROW = st.fixed_dictionaries(
     {},
     optional={
-        "n": JSON,
-        "s": JSON,
-        "t": JSON,
-        "m": JSON,
-        "c": JSON,
+        "seq": JSON,
+        "step": JSON,
+        "time": JSON,
+        "data": JSON,
+        "commit": JSON,
+        "axis": JSON,
+        "steps": JSON,
+        "attached": JSON,
         "end": JSON,
         "table": st.fixed_dictionaries(
-            {}, optional={"name": JSON, "file": JSON, "columns": JSON, "rows": JSON}
+            {}, optional={"name": JSON, "append": JSON, "columns": JSON, "rows": JSON}
         ),
     },
 )
