@@ -65,7 +65,7 @@ class Definitions:
         self._patterns.add(pattern)
         self._run.define_metric(pattern, step_metric=axis)
         logger.warning(
-            "wandb: more than %d metric keys; further keys of %s are bound to their axis by the pattern %s, if the SDK "
+            "wandb: more than %d metric keys; further keys of %s are bound by the pattern %s, if the SDK "
             "and the server support patterns",
             MANY,
             axis.removesuffix("/step"),
