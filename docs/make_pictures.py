@@ -3,6 +3,8 @@
 The pictures show the project as it is: run it again when the demo or its metrics change.
 """
 
+# ruff: noqa: INP001, S310 - a script beside the pages, which asks a server that it started itself
+
 from __future__ import annotations
 
 import json
@@ -23,10 +25,29 @@ from typing import Any
 IMAGES = Path(__file__).parent / "images"
 STEPS = 30
 SEED = 1
-WIDTH, HEIGHT = 1280, 760
-CHARTS = ("explorer/0/reward/mean", "explorer/1/reward/mean", "trainer/loss/value", "evaluator/trial/return")
-"""A metric of each writer, so that one look shows whose run it is."""
+WIDTH, HEIGHT, TALL = 1120, 610, 2200
+CHARTS = "(return|reward)/mean|loss/value"
+"""A pattern, as MLflow searches for charts: one of each writer, so that one look shows whose run it is."""
+SIDE_BY_SIDE = """() => {
+  const plots = [...document.querySelectorAll('.js-plotly-plot')];
+  let all = plots[0];
+  while (!plots.every(plot => all.contains(plot))) all = all.parentElement;
+  all.style.cssText += 'display: grid; gap: 12px; grid-template-columns: repeat(4, 1fr)';
+  for (const section of all.children) {
+    section.style.overflow = 'hidden';
+    for (const part of section.children) {
+      // a chart is as wide as a third of its section
+      if (part.querySelector('.js-plotly-plot')) part.style.width = '300%';
+      else for (const text of part.querySelectorAll('*'))
+        if (getComputedStyle(text).textOverflow === 'ellipsis')
+          text.style.cssText += 'max-width: none; overflow: visible';
+    }
+  }
+}"""
+"""MLflow draws a section for each writer, one below the other: four of them fit a picture only side by side."""
 START_TIMEOUT = 240.0
+SETTLE_MS = 4_000
+"""For the charts to take their new width."""
 
 
 def main() -> None:
@@ -92,7 +113,7 @@ def ask(url: str, question: str, **body: Any) -> Any:
 
 
 def take_pictures(url: str, chromium: str) -> None:
-    """The page of the run with its charts."""
+    """Write one picture for each colour scheme: the run's page, with a chart of each writer."""
     from playwright.sync_api import sync_playwright
 
     ids = [each["experiment_id"] for each in ask(url, "experiments/search", max_results=10)["experiments"]]
@@ -104,17 +125,34 @@ def take_pictures(url: str, chromium: str) -> None:
         flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         for scheme in ("light", "dark"):
-            page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+            page = browser.new_page(viewport={"width": WIDTH, "height": TALL}, device_scale_factor=1.5)
             page.set_default_timeout(120_000)
-            # MLflow keeps its colour scheme in the browser's storage.
-            dark = json.dumps(scheme == "dark")
-            page.add_init_script(f"localStorage.setItem('_mlflow_dark_mode_toggle_enabled', '{dark}')")
+            # MLflow keeps in the browser's storage what a user has chosen.
+            for key, value in chosen(scheme).items():
+                page.add_init_script(f"localStorage.setItem({json.dumps(key)}, {json.dumps(value)})")
             page.goto(address)
             page.locator(".js-plotly-plot path.js-line").first.wait_for()
-            page.wait_for_timeout(5_000)
+            page.get_by_label("Toggle sidebar").click()
+            page.get_by_placeholder("Search metric charts").fill(CHARTS)
+            page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length == 4")
+            page.evaluate(SIDE_BY_SIDE)
+            page.add_style_tag(content="[data-assistant-ui] { display: none }")
+            page.mouse.click(WIDTH / 2, 64)  # takes the cursor out of the search
+            page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+            page.wait_for_timeout(SETTLE_MS)
             page.screenshot(path=IMAGES / f"shared-run-{scheme}.png")
             page.close()
         browser.close()
+
+
+def chosen(scheme: str) -> dict[str, str]:
+    """What a user of MLflow 3.17 has chosen who sees this picture: a colour scheme, and no assistant."""
+    return {
+        "_mlflow_dark_mode_toggle_enabled": json.dumps(scheme == "dark"),
+        "databricks-dark-mode-pref": scheme,
+        "mlflow.assistant.panelOpen_v1": "false",
+        "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+    }
 
 
 if __name__ == "__main__":
