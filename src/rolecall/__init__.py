@@ -16,9 +16,9 @@ from rolecall.errors import (
     WriterConflict,
 )
 from rolecall.hookspecs import hookimpl, hookspec
-from rolecall.job.launch import Job, launch
-from rolecall.job.monitor import Monitor, open_monitor
-from rolecall.job.writers import WriterState
+from rolecall.job.launch import Job, init, launch, open_monitor
+from rolecall.job.monitor import Monitor
+from rolecall.job.status import WriterState
 from rolecall.protocol import (
     Run,
     RunTicket,
@@ -63,6 +63,7 @@ __all__ = [
     "WriterState",
     "hookimpl",
     "hookspec",
+    "init",
     "launch",
     "open_monitor",
     "resolve",

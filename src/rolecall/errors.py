@@ -6,24 +6,11 @@ Two of them are spoken by backends and have a meaning to the courier: `Unavailab
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rolecall.rows import Row
-
-__all__ = [
-    "BackendError",
-    "BackendRefused",
-    "ConfigError",
-    "DirectoryError",
-    "Rejected",
-    "RolecallError",
-    "Unavailable",
-    "Undelivered",
-    "UnknownBackend",
-    "WriterConflict",
-]
 
 
 class RolecallError(Exception):
@@ -73,3 +60,11 @@ class Rejected(RolecallError):
         self.rows = tuple(rows)
         self.reason = reason
         super().__init__(f"{len(self.rows)} rows rejected" + (f": {reason}" if reason else ""))
+
+
+def raise_together(message: str, errors: Sequence[Exception]) -> None:
+    """One error as it is, several as a group, none not at all."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ExceptionGroup(message, errors)

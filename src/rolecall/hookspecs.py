@@ -16,8 +16,6 @@ from pydantic import BaseModel
 if TYPE_CHECKING:
     from rolecall.protocol import Run, RunTicket, SharedRunSupport
 
-__all__ = ["PROJECT", "REQUIRED", "hookimpl", "hookspec"]
-
 PROJECT = "rolecall"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -15,16 +15,6 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from rolecall.rows import Row
 from rolecall.states import Status
 
-__all__ = [
-    "Run",
-    "RunTicket",
-    "SharedRunSupport",
-    "SupportsConfig",
-    "SupportsConfirmation",
-    "SupportsProgress",
-    "SupportsTables",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedRunSupport:

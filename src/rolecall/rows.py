@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Cell", "Media", "MediaKind", "Metrics", "Row", "TableData"]
-
 Metrics = Mapping[str, float | int]
 Cell = str | int | float | bool | None
 MediaKind = Literal["image", "histogram", "html", "audio", "video", "file", "figure"]

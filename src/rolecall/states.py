@@ -6,10 +6,10 @@ This module is the only place that turns "is it alive, and what did it say at it
 
 from __future__ import annotations
 
+import signal
+import sys
 from enum import StrEnum
 from typing import Literal
-
-__all__ = ["State", "Status"]
 
 Status = Literal["finished", "failed", "killed"]
 """How a writer, or the whole job, ended."""
@@ -48,3 +48,24 @@ class State(StrEnum):
             return cls(status)
         except ValueError:  # a newer version wrote it
             return cls.KILLED
+
+
+def status_of(error: BaseException | None) -> Status:
+    """How a `with` block ended; `sys.exit(0)` in it is an end like any other.
+
+    Ctrl-C is a kill, and so is a signal handler's `sys.exit(128 + signum)`, as shells count.
+    """
+    match error:
+        case None | SystemExit(code=None | 0):
+            return "finished"
+        case KeyboardInterrupt():
+            return "killed"
+        case SystemExit(code=int(code)) if code - 128 in signal.valid_signals():
+            return "killed"
+        case _:
+            return "failed"
+
+
+def status_at_exit() -> Status:
+    """How a program ends that closed nothing: Python keeps the exception that it died of."""
+    return status_of(getattr(sys, "last_value", None))

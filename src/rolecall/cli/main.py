@@ -24,7 +24,7 @@ from rolecall.backends.registry import Registry
 from rolecall.config.loading import parse_yaml
 from rolecall.config.model import MonitorConfig
 from rolecall.config.resolve import resolve
-from rolecall.delivery.courier import News
+from rolecall.delivery.events import CourierEvent as News
 from rolecall.errors import BackendError, ConfigError, RolecallError
 
 __all__ = ["main"]
@@ -170,13 +170,13 @@ def _check(options: argparse.Namespace) -> int:
     config = MonitorConfig.load(options.config)
     plan = resolve(config)
     downgrades = [{"backend": d.backend, "setting": d.setting, "reason": d.reason} for d in plan.downgrades]
-    backends = [{"backend": b.backend, "shared": b.shared, "courier": b.carrier} for b in plan.backends]
+    backends = [{"backend": b.backend, "shared": b.shared, "courier": b.courier} for b in plan.backends]
     if options.json:
         print(json.dumps({"backends": backends, "downgrades": downgrades}, indent=2))
         return 0
     print(f"{config.project} / {config.name} in {config.monitor_dir}")
     for one in plan.backends:
-        print(f"  {one.backend}: {_run_words(one.shared)}, {_courier_words(one.carrier)}")
+        print(f"  {one.backend}: {_run_words(one.shared)}, {_courier_words(one.courier)}")
     if plan.disabled:
         print("  monitoring is off")
     for downgrade in plan.downgrades:
@@ -299,9 +299,9 @@ def _check_backend(option: str, name: str) -> None:
         raise type(error)(f"{option}: {error}") from error.__cause__
 
 
-def _tell(writer: str, news: News) -> None:
-    if news.kind not in ("ended", "opened", "prepared"):
-        print(f"{writer}: {news.backend}: {news.kind} {news.message}", file=sys.stderr)
+def _tell(news: News) -> None:
+    if news.kind not in ("ended", "opened", "prepared", "progress"):
+        print(f"{news.writer}: {news.backend}: {news.kind} {news.message}", file=sys.stderr)
 
 
 # ------------------------------------------------------------------ their values

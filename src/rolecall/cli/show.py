@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from rolecall.errors import ConfigError
 from rolecall.job.history import JobHistory, MetricHistory, WriterHistory, read_history, read_rows
-from rolecall.job.progress import Progress, read_progress
+from rolecall.job.status import DeliveryStatus as Progress
+from rolecall.job.status import read_deliveries as read_progress
 from rolecall.store.layout import Layout
 
 if TYPE_CHECKING:

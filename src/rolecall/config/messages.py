@@ -19,8 +19,6 @@ from rolecall.errors import BackendError
 __all__ = ["explain"]
 
 ARGS = "monitor_args"
-FILLED_IN = frozenset(["plan", "nonce"])
-"""Settings that `launch` makes; nobody is told to write them."""
 LONGEST = 100
 _NAME = "must be 1 to 200 characters, none of them a control character"
 _TEXTS = {
@@ -113,7 +111,7 @@ def _argument(loc: tuple[Any, ...], models: Mapping[str, type[BaseModel]]) -> _A
 
 
 def _unknown(loc: tuple[Any, ...], settings: Collection[str], argument: _Argument | None) -> str:
-    valid = argument.names if argument else sorted({*settings} - FILLED_IN) if len(loc) == 1 else []
+    valid = argument.names if argument else sorted(settings) if len(loc) == 1 else []
     near = get_close_matches(str(loc[-1]), valid, n=1)
     what = f"an argument of {argument.backend}" if argument else "a setting"
     hint = f"did you mean {near[0]!r}? " if near else "take it out; "

@@ -8,6 +8,8 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -19,6 +21,7 @@ from pydantic import (
     PrivateAttr,
     SerializeAsAny,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -31,14 +34,16 @@ from rolecall.backends.registry import Registry
 from rolecall.config.arguments import plain_args, typed_args
 from rolecall.config.loading import Source, read_source
 from rolecall.config.messages import explain
-from rolecall.config.plan import Plan
 from rolecall.config.redact import secrets_of
+from rolecall.config.spec import HandOver, JobSpec
 from rolecall.errors import BackendError, ConfigError
 
 __all__ = ["DISABLED_VARIABLE", "VARIABLE", "MonitorConfig"]
 
 VARIABLE = "ROLECALL_CONFIG"
 DISABLED_VARIABLE = "ROLECALL_DISABLED"
+_HAND_OVER = "hand_over"
+_NOT_OURS = "is not what MonitorConfig.to_env writes; pass that on unchanged"
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Slug = Annotated[
@@ -81,17 +86,11 @@ class MonitorConfig(BaseModel):
         monitor_dir: where the journals are; by default `rolecall/{project}/{name}` below the working directory.
             Relative paths are made absolute at once.
         spool_dir: a directory on the node, for journals whose `monitor_dir` is on a network filesystem.
-        journal: how a row gets into its journal. `mapped`: stored through a memory map of the file's end, which takes
-            a fraction of the time and never waits for the interpreter lock; but the process dies of it (SIGBUS) if the
-            disk fails under the map, is full (btrfs, zfs), or somebody cuts the file short. `written`: by a system
-            call, which says so instead. `auto` maps on ext2 to 4, xfs and tmpfs, and writes elsewhere.
         sync_every: seconds within which a row is on the disk too (`fsync`), which a power cut then spares; 0.1 or more.
             By default the kernel decides when.
         courier: where rows are carried from: a `process` beside each role, or a `thread` of it.
         on_backend_error: `ignore` keeps every fault of a backend away from training; `raise` hands it to the
             next `Monitor.log` or `close`, for tests.
-        plan: what `launch` settled; not written by people.
-        nonce: the mark that the launcher left in `monitor_dir`; not written by people.
     """
 
     model_config = ConfigDict(
@@ -113,14 +112,12 @@ class MonitorConfig(BaseModel):
     resume: Literal["auto", "must", "never"] = "auto"
     monitor_dir: Directory = Path()
     spool_dir: Directory | None = None
-    journal: Literal["auto", "mapped", "written"] = "auto"
     sync_every: Annotated[float, Field(ge=0.1, le=86_400.0)] | None = None
     courier: Literal["process", "thread"] = "process"
     on_backend_error: Literal["ignore", "raise"] = "ignore"
-    plan: Plan | None = None
-    nonce: str | None = None
 
     _registry: Registry = PrivateAttr(default_factory=Registry)
+    _hand_over: HandOver | None = PrivateAttr(default=None)
 
     @property
     def registry(self) -> Registry:
@@ -202,6 +199,38 @@ class MonitorConfig(BaseModel):
         """
         return cls._validated(read_source(source), registry or Registry())
 
+    def handed(self, hand_over: HandOver) -> Self:
+        """This config with what its launcher settled, for the roles."""
+        config = self.model_copy(update={"run_id": hand_over.run_id})
+        config._hand_over = hand_over  # noqa: SLF001 - the copy's own
+        return config
+
+    @property
+    def hand_over(self) -> HandOver | None:
+        """What the launcher settled; `None` in a config that no launcher has handed on."""
+        return self._hand_over
+
+    def spec(self) -> JobSpec:
+        """The launched job. Only a config that a launcher handed on has one."""
+        if self._hand_over is None:
+            raise ConfigError("no job was launched with this config; pass on job.config of rolecall.launch")
+        return JobSpec(
+            project=self.project,
+            name=self.name,
+            group=self.group,
+            run_id=self._hand_over.run_id,
+            nonce=self._hand_over.nonce,
+            plan=self._hand_over.plan,
+            monitor_dir=self.monitor_dir,
+            spool_dir=self.spool_dir,
+            sync_every=self.sync_every,
+            courier=self.courier,
+            on_backend_error=self.on_backend_error,
+            args=self.monitor_args,
+            secrets=self.secrets,
+            registry=self._registry,
+        )
+
     def to_env(self) -> dict[str, str]:
         """The config as environment variables, for `subprocess`, Slurm or torchrun.
 
@@ -210,6 +239,8 @@ class MonitorConfig(BaseModel):
         """
         dump = self.model_dump(exclude={"monitor_args"}, mode="json")
         dump["monitor_args"] = plain_args(self.monitor_args)
+        if self._hand_over is not None:
+            dump[_HAND_OVER] = asdict(self._hand_over)
         return {VARIABLE: base64.b64encode(json.dumps(dump).encode()).decode()}
 
     @classmethod
@@ -225,7 +256,15 @@ class MonitorConfig(BaseModel):
             raise ConfigError(
                 f"{VARIABLE} is not set; start the role with env={{**os.environ, **job.config.to_env()}}"
             )
-        return cls._validated(Source(_decode(value), VARIABLE), Registry())
+        data = _decode(value)
+        handed = data.pop(_HAND_OVER, None)
+        config = cls._validated(Source(data, VARIABLE), Registry())
+        if handed is None:
+            return config
+        try:
+            return config.handed(_hand_overs().validate_python(handed))
+        except ValidationError:
+            raise ConfigError(f"{VARIABLE}: {_NOT_OURS}") from None
 
     @classmethod
     def _validated(cls, source: Source, registry: Registry) -> Self:
@@ -237,6 +276,11 @@ class MonitorConfig(BaseModel):
             raise type(error)(f"{source.start}{error}") from error.__cause__
 
 
+@cache
+def _hand_overs() -> TypeAdapter[HandOver]:
+    return TypeAdapter(HandOver)
+
+
 def _decode(value: str) -> dict[str, Any]:
     """What the variable holds."""
     try:
@@ -244,7 +288,7 @@ def _decode(value: str) -> dict[str, Any]:
     except (binascii.Error, ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
-        raise ConfigError(f"{VARIABLE}: is not what MonitorConfig.to_env writes; pass that on unchanged")
+        raise ConfigError(f"{VARIABLE}: {_NOT_OURS}")
     return data
 
 

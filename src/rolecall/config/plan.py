@@ -1,19 +1,19 @@
-"""What will happen, as `resolve` settled it: the value that a launcher hands to its roles."""
+"""What will happen, as `resolve` settled it. A launcher hands it to its roles."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["BackendPlan", "Carrier", "Downgrade", "Plan"]
+__all__ = ["BackendPlan", "CourierPlace", "Downgrade", "Plan"]
 
-Carrier = Literal["process", "thread", "none"]
-"""Where a backend's courier stands: in a process beside the role, on a thread of it, or nowhere."""
+CourierPlace = Literal["process", "thread", "none"]
+"""Where a backend's courier runs: in a process beside the role, on a thread of it, or nowhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downgrade:
-    """A setting that cannot be had for one backend, and why."""
+    """A setting that one backend does not support, and why."""
 
     backend: str
     setting: str
@@ -29,7 +29,7 @@ class BackendPlan:
 
     backend: str
     shared: bool
-    carrier: Carrier
+    courier: CourierPlace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,6 @@ class Plan:
         """Whether all roles write one run of this backend."""
         return any(plan.shared for plan in self.backends if plan.backend == backend)
 
-    def carried(self, carrier: Carrier) -> tuple[BackendPlan, ...]:
-        """The backends whose couriers stand in a given place."""
-        return tuple(plan for plan in self.backends if plan.carrier == carrier)
+    def with_courier(self, place: CourierPlace) -> tuple[BackendPlan, ...]:
+        """The backends whose couriers run in this place."""
+        return tuple(plan for plan in self.backends if plan.courier == place)

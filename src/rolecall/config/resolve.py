@@ -5,14 +5,12 @@ from __future__ import annotations
 from rolecall.backends.builtin import BUILTIN, LOCAL, NONE
 from rolecall.backends.registry import Backend
 from rolecall.config.model import MonitorConfig
-from rolecall.config.plan import BackendPlan, Carrier, Downgrade, Plan
+from rolecall.config.plan import BackendPlan, CourierPlace, Downgrade, Plan
 from rolecall.protocol import SharedRunSupport
 
 __all__ = ["BackendPlan", "Downgrade", "Plan", "resolve"]
 
-_IN_CODE = (
-    "it is registered in code, where no other process can find it, so it is carried on a thread of the role"
-)
+_IN_CODE = "it is registered in code, where no other process can find it, so its courier runs on a thread of the role"
 
 
 def resolve(config: MonitorConfig) -> Plan:
@@ -38,12 +36,12 @@ def _resolve_one(config: MonitorConfig, backend: Backend) -> tuple[BackendPlan, 
     support = _support(config, backend)
     if not support.supported:
         downgrades.append(Downgrade(backend=backend.name, setting="shared_run", reason=support.reason))
-    carrier: Carrier = "none" if backend.name == LOCAL else config.courier
-    if carrier == "process" and not backend.portable:
-        carrier = "thread"
+    courier: CourierPlace = "none" if backend.name == LOCAL else config.courier
+    if courier == "process" and not backend.portable:
+        courier = "thread"
         if backend.name not in BUILTIN:
             downgrades.append(Downgrade(backend=backend.name, setting="courier", reason=_IN_CODE))
-    plan = BackendPlan(backend=backend.name, shared=config.shared_run and support.supported, carrier=carrier)
+    plan = BackendPlan(backend=backend.name, shared=config.shared_run and support.supported, courier=courier)
     return plan, downgrades
 
 

@@ -1,166 +1,264 @@
-"""Reads one writer's rows on from where a backend acknowledged them, session after session."""
+"""Where a courier is in one writer's journal: reads on from there, and acknowledges what the backend holds."""
 
 from __future__ import annotations
 
-import os
-import threading
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from rolecall.delivery.keys import AS_IT_IS, Placement
-from rolecall.states import Status
-from rolecall.store.codec import Damage, whole_lines
-from rolecall.store.files import put_whole
-from rolecall.store.journal import End, Entry, JournalReader, Place
+from rolecall.protocol import SupportsConfirmation
+from rolecall.rows import Row
+from rolecall.states import State, Status
+from rolecall.store.acks import Acknowledgements, Position
+from rolecall.store.codec import Damage, Line, last_line, last_seq, read_lines
+from rolecall.store.layout import Layout
 from rolecall.store.lease import Owner, Session, newest, sessions
-
-__all__ = ["Mirror", "Tail"]
-
-BATCH = 1 << 19
-"""Bytes of a journal that a backend is handed at once: between two batches a courier gives a sign of life, and looks at
-how much time is left."""
+from rolecall.store.reader import End, Entry, JournalReader
+from rolecall.timings import READ_BYTES
 
 
-class Mirror:
-    """Copies a journal that is spooled on the node to its place in `monitor_dir`, bytes as they are.
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What was read at once: the rows that the backend is to take, and what is damaged or missing between them."""
 
-    A role may have couriers both in a process and on a thread, each with a mirror: they write the same bytes to
-    the same places.
+    rows: Sequence[Row]
+    damages: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """Rows that were handed over: the backend holds them once it holds `last`."""
+
+    position: Position
+    size: int
+    rows: int
+    missing: int
+    last: Row | None
+
+
+class Cursor:
+    """One writer's journal, as one courier reads it for one backend.
+
+    A session is over when its owner ended it, died, or was followed by another. The cursor reads the sessions that
+    there are when it is made, and those that continue one of them because its file was changed from outside. A session
+    that a restarted role opens later has couriers, and so cursors, of its own.
+
+    Args:
+        layout: where the journal is.
+        writer: whose it is.
+        acks: what the backend acknowledged so far.
+        refresh: called before each look, to copy what is spooled on the node.
+
+    Attributes:
+        writer: as given.
+        acks: as given.
+        status: how the last session ended, once everything is read; `None` before.
     """
 
-    def __init__(self, spool: Path, target: Path) -> None:
-        self._spool = spool
-        self._target = target
-        self._lock = threading.Lock()
-
-    @property
-    def spool(self) -> Path:
-        """Where rows are written."""
-        return self._spool
-
-    def copy(self) -> None:
-        """Append the lines that are not there yet; tables first, since the rows name them."""
-        with self._lock:
-            offset = self._target.stat().st_size
-            while chunk := whole_lines(self._spool, offset):
-                self._copy_tables()
-                offset += self._put(chunk, offset)
-
-    def _put(self, chunk: bytes, offset: int) -> int:
-        descriptor = os.open(self._target, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            return os.pwrite(descriptor, chunk, offset)
-        finally:
-            os.close(descriptor)
-
-    def _copy_tables(self) -> None:
-        folder = self._spool.with_suffix(".tables")
-        names = os.listdir(folder) if folder.is_dir() else []
-        there = self._target.with_suffix(".tables")
-        for name in names:
-            if not name.startswith(".") and not (there / name).exists():
-                there.mkdir(exist_ok=True)
-                put_whole(there / name, (folder / name).read_bytes())
-
-
-class Tail:
-    """One writer's entries behind an acknowledged place.
-
-    A session is over when its owner ended it, died, or was followed by another. The tail reads the sessions that
-    there are when it is made; `status` tells how the last of them ended, once everything is read. A session that
-    is opened later has couriers of its own, and so a tail.
-    """
-
-    def __init__(self, writer: str, journal: Path, place: Place, mirror: Mirror | None = None) -> None:
+    def __init__(
+        self, layout: Layout, writer: str, acks: Acknowledgements, refresh: Callable[[], None] = lambda: None
+    ) -> None:
         self.writer = writer
+        self.acks = acks
         self.status: Status | None = None
-        self._journal = journal
-        self._place = place
-        self._mirror = mirror
-        self._owners: dict[int, Owner | None] = {}
+        self._journal = layout.journal(writer)
+        self._refresh = refresh
+        self._under_way: deque[_UnderWay] = deque()
+        self._position = acks.done.position
         self._reader: JournalReader | None = None
-        found = newest(journal)
-        self._last = found.number if found is not None else place.session
+        # Rows up to this number were read before, from a file that was changed since.
+        self._skip = 0
+        self._rescanned = -1
+        self._missing = 0
+        # Damage is reported once it is clear that it cost a row: a line that was torn and written again did not.
+        self._suspects: list[str] = []
+        self._owners: dict[int, Owner | None] = {}
+        found = newest(self._journal)
+        self._last = found.number if found is not None else self._position.session
 
     @property
-    def place(self) -> Place:
-        """Behind the last entry that was read."""
-        return self._place
+    def pending(self) -> int:
+        """How many rows are handed over and not acknowledged."""
+        return sum(batch.rows for batch in self._under_way)
 
-    def rewind(self, place: Place) -> None:
-        """Read again from here."""
-        self._place = place
-        self.status = None
+    @property
+    def size(self) -> int:
+        """The same in bytes of the journal."""
+        return sum(batch.size for batch in self._under_way)
+
+    def read(self) -> Batch:
+        """The next rows; none if there are no more for now, or (with `status` set) no more at all."""
+        session = self._session(self._position.session)
+        is_over = self._is_over(session)  # before reading: rows that come later than this look are not missed
+        self._refresh()
+        entries = self._entries(session)
+        if not entries:
+            return Batch((), self._leave(session) if is_over else ())
+        return self._take(session, entries)
+
+    def mark(self, batch: Batch, last: Row | None) -> None:
+        """What was read last was handed over; `last` is the last row that the backend took of it."""
+        before = self._under_way[-1].position if self._under_way else self.acks.done.position
+        here = self._position
+        if here == before and not self._missing:
+            return
+        size = here.offset - (before.offset if before.session == here.session else 0)
+        self._under_way.append(_UnderWay(here, max(0, size), len(batch.rows), self._missing, last))
+        self._missing = 0
+
+    def rewind(self) -> None:
+        """Read again what is not acknowledged."""
+        self._position = self.acks.done.position
+        self.status, self._reader = None, None
+        self._skip, self._rescanned, self._missing = 0, -1, 0
+        self._suspects.clear()
         self._owners.clear()
+        self._under_way.clear()
 
-    def over(self) -> bool:
+    def acknowledge(self) -> None:
+        """Write down that the backend holds all that was handed over."""
+        while self._under_way:
+            self._acknowledge_first()
+
+    def acknowledge_confirmed(self, run: SupportsConfirmation) -> None:
+        """Write down that the backend holds what it confirmed by now."""
+        while self._under_way and self._is_confirmed(run, self._under_way[0].last):
+            self._acknowledge_first()
+
+    def lag(self) -> tuple[int, int]:
+        """The number of the last acknowledged row of the writer's current session, and how many earlier rows wait."""
+        position = self.acks.done.position
+        earlier = [found for found in sessions(self._journal) if found.number <= self._last]
+        # A session that continues another counts its rows on from there.
+        first = next((found for found in reversed(earlier) if "continues" not in found.header()), None)
+        if first is None or position.session >= first.number:
+            return position.seq, 0
+        waiting = 0
+        for session in earlier:
+            if position.session <= session.number < first.number:
+                last = last_seq(last_line(session.path, session.seed))
+                waiting += max(0, last - (position.seq if session.number == position.session else 0))
+        return 0, waiting
+
+    def is_over(self) -> bool:
         """Whether the writer's last session has ended or its owner is gone, read or not."""
         last = self._session(self._last)
         return self._is_over(last) or last.status() is not None
 
     def is_gone(self) -> bool:
-        """Whether the journal was deleted: nothing is left to carry, nor any word of the writer's end to come."""
-        return not self._session(self._last).path.exists()
+        """Whether the journal was deleted and nobody writes it: nothing is left to deliver."""
+        last = self._session(self._last)
+        return not last.path.exists() and not self._is_live(last)
 
-    def read(self, placement: Placement = AS_IT_IS) -> list[Entry]:
-        """The next entries; empty if there are none for now, or (with `status` set) no more."""
-        current = self._session(self._place.session)
-        over = self._is_over(current)
-        if self._mirror is not None:
-            self._mirror.copy()
-        entries = list(self._reader_of(current, placement).read(self._place.offset, BATCH))
-        if entries:
-            self._place = Place(current.number, entries[-1].offset)
-            self._end_of(entries)
-        elif over:
-            self._leave(current)
+    def _acknowledge_first(self) -> None:
+        batch = self._under_way.popleft()
+        self.acks.acknowledge(batch.position, batch.rows, batch.missing)
+
+    def _is_confirmed(self, run: SupportsConfirmation, last: Row | None) -> bool:
+        return last is None or run.confirmed(self.writer, last.session) >= last.seq
+
+    def _entries(self, session: Session) -> list[Entry]:
+        reader = self._reader
+        if reader is None or reader.session != session:
+            reader = self._reader = JournalReader(self.writer, session, self._position.seq)
+        entries = list(reader.read(self._position.offset, READ_BYTES))
+        if self._is_cut(session, entries):
+            # What is there now was written after the cut: read it from the start, without what was read before.
+            self._rescanned = self._skip = self._position.seq
+            self._position = self._position._replace(offset=0)
+            reader = self._reader = JournalReader(self.writer, session, 0)
+            entries = list(reader.read(0, READ_BYTES))
         return entries
 
-    def _end_of(self, entries: list[Entry]) -> None:
-        last = entries[-1].value
-        if isinstance(last, End) and self._place.session >= self._last:
-            self.status = last.status
+    def _is_cut(self, session: Session, entries: Sequence[Entry]) -> bool:
+        """Whether the file was cut short, and may have grown again, since it was read up to this position."""
+        _, offset, seq = self._position
+        if not offset or self._rescanned == seq:
+            return False
+        first = entries[0].value if entries else None
+        if isinstance(first, Row | End) and first.seq <= seq + 1:
+            return False
+        if first is None:
+            try:
+                return session.path.stat().st_size < offset
+            except OSError:
+                return False
+        # A gap or damage. If the row that was read last is still before this position, nothing was cut.
+        start = max(0, offset - READ_BYTES)
+        before = [line for line in read_lines(session.path, start, offset - start, session.seed) if line.end <= offset]
+        return not (before and isinstance(line := before[-1], Line) and line.value.get("seq") == seq)
 
-    def _leave(self, session: Session) -> None:
+    def _take(self, session: Session, entries: Sequence[Entry]) -> Batch:
+        rows: list[Row] = []
+        damages: list[str] = []
+        seq = max(self._position.seq, self._skip)
+        for value, _ in entries:
+            match value:
+                case Row():
+                    if value.seq <= self._skip:
+                        continue
+                    damages += self._note_missing(value.seq - seq - 1)
+                    seq = max(seq, value.seq)
+                    rows.append(value)
+                case Damage():
+                    self._suspects.append(str(value))
+                case End():
+                    if value.status is State.CONTINUED:
+                        continue  # the next session has the rest
+                    damages += self._note_missing(value.seq - seq)
+                    if session.number >= self._last:
+                        self.status = _status(value.status)
+        self._position = Position(session.number, entries[-1].offset, seq)
+        return Batch(rows, damages)
+
+    def _note_missing(self, rows: int) -> list[str]:
+        """Count rows that should have come before this one, and return the damage that cost them."""
+        suspects, self._suspects = self._suspects, []
+        self._missing += max(0, rows)
+        # What a file lost that was changed under its writer is reported by the writer.
+        return suspects if rows > 0 and not self._skip else []
+
+    def _leave(self, session: Session) -> Sequence[str]:
         """Go on with the next session, or see that there is none."""
         if self.status is not None:
-            return
-        later = [one.number for one in sessions(self._journal) if session.number < one.number <= self._last]
-        if later:
-            self._place = Place(later[0], 0)
-        else:
-            self.status = ended_as(session)
-
-    def _reader_of(self, session: Session, placement: Placement) -> JournalReader:
-        """The same as before, as long as it may be: it remembers rows that others name."""
-        reader = self._reader
-        if reader is None or (reader.session, reader.placement) != (session, placement):
-            reader = self._reader = JournalReader(self.writer, session, placement)
-        return reader
+            return ()
+        # A session that continues this one may have come since.
+        later = next((found for found in sessions(self._journal) if found.number > session.number), None)
+        if later is not None and (later.number <= self._last or "continues" in later.header()):
+            self._last = max(self._last, later.number)
+            continues = "continues" in later.header()
+            self._skip = self._position.seq if continues else 0
+            self._position = Position(later.number, 0, self._skip)
+            self._rescanned = -1
+            return ()
+        status = session.status()
+        self.status = _status(State.of(status, is_live=False))
+        suspects, self._suspects = self._suspects, []
+        if status == State.CONTINUED:
+            self._missing += 1
+            return (*suspects, f"{session.path}: it goes on in a file that is not here")
+        return suspects
 
     def _session(self, number: int) -> Session:
         return Session(self._journal / f"{number}.jsonl", number)
 
     def _is_over(self, session: Session) -> bool:
-        """Cheap enough for every look: one `/proc` file where the owner is on this host."""
+        """Cheap enough for every look: it reads one `/proc` file where the owner is on this host."""
+        if self.status is not None:
+            return True
         last = newest(self._journal)
-        followed = last is not None and last.number > session.number
-        return self.status is not None or followed or self.is_gone() or not self._is_live(session)
+        is_followed = last is not None and last.number > session.number
+        return is_followed or not self._is_live(session)
 
     def _is_live(self, session: Session) -> bool:
         if session.number not in self._owners:
             self._owners[session.number] = session.owner() if session.is_live() else None
         owner = self._owners[session.number]
-        if owner is not None and not owner.is_here():
-            return session.is_live()
-        return owner is not None and owner.is_running()
+        if owner is None:
+            return False
+        # The end of a session is read with its rows, so a running owner is enough here.
+        return owner.is_running() if owner.is_here() else session.is_live()
 
 
-def ended_as(session: Session) -> Status:
-    """How a session that is over ended: as its owner said, or without a word."""
-    status = session.status()
-    return status if status in {"finished", "failed"} else "killed"  # type: ignore[return-value]
-
-
-def damages(entries: list[Entry]) -> list[Damage]:
-    """The damaged lines among entries."""
-    return [entry.value for entry in entries if isinstance(entry.value, Damage)]
+def _status(state: State) -> Status:
+    return state.value if state in (State.FINISHED, State.FAILED) else "killed"  # type: ignore[return-value]

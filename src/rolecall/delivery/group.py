@@ -1,7 +1,7 @@
-"""All couriers of one writer, one thread a backend, so that a slow or dead backend delays no other.
+"""The couriers that one process runs: one thread for each run, so that a slow or dead backend delays no other.
 
-The launcher's crew opens the primary runs of shared backends and ends them after the roles; for the others it
-prepares what the roles' own runs need.
+The launcher's couriers open the primary runs of shared backends and end them after the roles; for the other backends
+they prepare what the roles' own runs need.
 """
 
 from __future__ import annotations
@@ -10,242 +10,279 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from rolecall.backends.registry import Backend
-from rolecall.config.model import MonitorConfig
 from rolecall.config.plan import BackendPlan
 from rolecall.config.redact import scrub_text, scrub_trace
-from rolecall.delivery.courier import POLL, Courier, Destination, News
-from rolecall.delivery.cursor import Tail
-from rolecall.delivery.load import Load
+from rolecall.config.spec import JobSpec
+from rolecall.delivery.courier import Courier, Destination
+from rolecall.delivery.cursor import Cursor
+from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.sync import Syncer
-from rolecall.delivery.ticket import TicketOffice
+from rolecall.delivery.ticket import make_ticket
 from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict
-from rolecall.store.acks import Delivery, delivered, is_carried
+from rolecall.store.acks import Acknowledgements, acknowledged, is_carried
 from rolecall.store.axes import AxisBook
 from rolecall.store.layout import LAUNCH, Layout
-from rolecall.store.lease import HEARTBEAT, Session, newest, sessions, this_process
-from rolecall.store.spool import mirrors
-
-__all__ = ["DRAIN", "Crew"]
+from rolecall.store.lease import Session, newest
+from rolecall.store.spool import Mirror
+from rolecall.timings import DRAIN_TIMEOUT, HEARTBEAT, OPEN_TIMEOUT, POLL_INTERVAL, STATUS_INTERVAL
 
 logger = logging.getLogger("rolecall.courier")
 
-LOOK = 0.3
-"""Seconds between a launcher's looks at what every role and its courier does."""
-DRAIN = 120.0
-"""Seconds that a courier goes on trying after its writer has ended, while its backend takes nothing."""
+Tell = Callable[[CourierEvent], None]
 
 
-class Crew:
-    """The couriers of one writer of a job.
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The rows of one writer, for one backend."""
+
+    writer: str
+    plan: BackendPlan
+
+
+class CourierGroup:
+    """Couriers, and what their writers need beside them: mirrors, syncs and heartbeats.
 
     Args:
-        config: the job's config, as the launcher handed it on.
-        writer: whose rows; `@launch` for the launcher.
-        plans: the backends to carry to.
-        tell: gets the news of every backend, from any thread.
-        others: whether crews that this process runs for roles are at work; a launcher's waits for them.
+        spec: the job.
+        writers: whose rows; `LAUNCH` for the launcher, which must be the first if it is among others.
+        assignments: what to deliver.
+        tell: gets every event, from any thread.
     """
 
-    def __init__(
-        self,
-        config: MonitorConfig,
-        writer: str,
-        plans: Sequence[BackendPlan],
-        tell: Callable[[News], None],
-        others: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self._config = config
-        self._layout = Layout(config.monitor_dir)
-        self._office = TicketOffice(config, self._layout, writer)
-        self._writer = writer
-        self._plans = plans
-        self._news = tell
-        self._book = AxisBook(self._layout, writer)
-        self._others = others
-        found = sessions(self._layout.journal(writer))
-        self._session = found[-1] if found else None
-        self._mirrors = list(mirrors(config, writer, found))
-        self._syncers = list(self._make_syncer())
+    def __init__(self, spec: JobSpec, writers: Sequence[str], assignments: Iterable[Assignment], tell: Tell) -> None:
+        self._spec = spec
+        self._layout = Layout(spec.monitor_dir)
+        self._listener = tell
+        self._writers = [_Writer(spec, writer, self._warn) for writer in writers]
+        self._assignments = list(assignments)
         self._couriers: list[Courier] = []
+        self._acks: list[Acknowledgements] = []
+        # Shared runs are opened by the launcher's courier; a role's joins it, and need not try before that.
+        self._heard = {
+            assignment.plan.backend: threading.Event()
+            for assignment in self._assignments
+            if assignment.writer == LAUNCH and assignment.plan.shared
+        }
         self._alive = time.monotonic()
-        self._threads = [threading.Thread(target=self._serve, args=(plan,), daemon=True) for plan in plans]
+        self._threads = {
+            assignment: threading.Thread(target=self._serve, args=(assignment,), daemon=True)
+            for assignment in self._assignments
+        }
 
     def start(self) -> None:
-        """Start the couriers' threads; what a dead session left on the node is fetched first."""
-        self._mirror()
-        with suppress(OSError):
-            self._publish_config()
-        for thread in self._threads:
+        """Start the couriers. What a dead session left on the node is copied first."""
+        for writer in self._writers:
+            writer.start()
+        for thread in self._threads.values():
             thread.start()
-        for syncer in self._syncers:
-            syncer.start()
 
     def run(self) -> bool:
-        """Carry until all is done; False if a backend hung and was left behind."""
+        """Deliver until all is done; `False` if a backend hung and was left behind."""
         self.start()
         beat = 0.0
-        while any(thread.is_alive() for thread in self._threads) or self._must_stay():
-            self._mirror(newest_only=True)
+        while self.is_at_work() or any(writer.must_stay() for writer in self._writers):
+            for writer in self._writers:
+                writer.mirror()
             if time.monotonic() - beat >= HEARTBEAT:
-                self._beat()
                 beat = time.monotonic()
+                for writer in self._writers:
+                    writer.touch()
+                for acks in self._acks:
+                    acks.touch()
                 if self._is_hung():
                     return False
-            time.sleep(POLL)
-        self._mirror(newest_only=True)
-        for syncer in self._syncers:
-            syncer.stop()
+            time.sleep(POLL_INTERVAL)
+        for writer in self._writers:
+            writer.stop()
         return True
 
-    def _mirror(self, *, newest_only: bool = False) -> None:
-        """Copy what is spooled, however the backends fare; a directory that does not answer is asked again."""
-        for mirror in self._mirrors[-1:] if newest_only else self._mirrors:
-            with suppress(OSError):
-                mirror.copy()
+    def is_at_work(self) -> bool:
+        """Whether a courier is still delivering."""
+        return any(thread.is_alive() for thread in self._threads.values())
 
     def hurry(self, seconds: float) -> None:
         """Leave every courier at most this much time."""
         for courier in self._couriers:
             courier.hurry(seconds)
 
-    def _serve(self, plan: BackendPlan) -> None:
-        """One backend, from its first opening to its end; nothing that it raises reaches another's thread."""
+    # ------------------------------------------------------------ one courier
+
+    def _serve(self, assignment: Assignment) -> None:
+        """One assignment, from opening the run to its end; nothing that it raises reaches another's thread."""
+        writer, plan = assignment.writer, assignment.plan
         try:
-            backend = self._config.registry.load(plan.backend)
-            if self._office.is_launcher and not plan.shared:
+            backend = self._spec.registry.load(plan.backend)
+            if writer == LAUNCH and not plan.shared:
                 self._prepare(backend)
             else:
-                self._carry(backend, plan)
-        except Exception as error:  # noqa: BLE001 - told, and only this backend is lost
-            logger.error("%s: %s", plan.backend, scrub_trace(error, self._config.secrets))  # noqa: TRY400 - it may hold secrets
-            self._tell(News(plan.backend, "refused", f"{type(error).__name__}: {error}"))
+                if writer != LAUNCH and (primary := self._heard.get(plan.backend)) is not None:
+                    primary.wait(OPEN_TIMEOUT)
+                self._deliver(assignment, backend)
+        except Exception as error:  # noqa: BLE001 - it is reported, and only this backend is lost
+            # Not logger.exception: the traceback may hold secrets.
+            logger.error("%s: %s", plan.backend, scrub_trace(error, self._spec.secrets))  # noqa: TRY400
+            self._tell(CourierEvent(plan.backend, "refused", f"{type(error).__name__}: {error}", writer))
 
     def _prepare(self, backend: Backend) -> None:
+        ticket = make_ticket(self._spec, LAUNCH, backend.name, shared=False)
         try:
-            backend.prepare(
-                self._office.ticket(backend.name, shared=False), self._config.monitor_args[backend.name]
-            )
+            backend.prepare(ticket, self._spec.args[backend.name])
         except Unavailable as error:
-            self._tell(News(backend.name, "unavailable", str(error)))
+            self._tell(CourierEvent(backend.name, "unavailable", str(error), LAUNCH))
         except (BackendRefused, BackendError) as error:
-            self._tell(News(backend.name, "refused", str(error)))
+            self._tell(CourierEvent(backend.name, "refused", str(error), LAUNCH))
         else:
-            self._tell(News(backend.name, "prepared"))
+            self._tell(CourierEvent(backend.name, "prepared", writer=LAUNCH))
 
-    def _carry(self, backend: Backend, plan: BackendPlan) -> None:
-        delivery = self._claim(backend.name)
-        tail = Tail(
-            self._writer, self._layout.journal(self._writer), delivery.done.place, *self._mirrors[-1:]
-        )
+    def _deliver(self, assignment: Assignment, backend: Backend) -> None:
+        name, writer, shared = backend.name, assignment.writer, assignment.plan.shared
+        acks = self._claim(name, writer)
+        self._acks.append(acks)
+        place = next(found for found in self._writers if found.name == writer)
         courier = Courier(
             destination=Destination(
-                backend,
-                self._config.monitor_args[backend.name],
-                lambda: self._office.ticket(backend.name, shared=plan.shared),
+                backend, self._spec.args[name], lambda: make_ticket(self._spec, writer, name, shared=shared)
             ),
-            loads=[Load(tail, delivery)],
-            book=self._book,
+            cursors=[Cursor(self._layout, writer, acks, place.mirror)],
+            book=place.book,
             tell=self._tell,
-            drain=DRAIN,
+            drain=DRAIN_TIMEOUT,
         )
         self._couriers.append(courier)
-        courier.carry(self._wait_for_roles(backend.name) if self._office.is_launcher else None)
+        courier.run(self._wait_for_roles(place, name) if writer == LAUNCH else None)
 
-    def _claim(self, backend: str) -> Delivery:
-        """A predecessor's courier may still drain: wait for it to end."""
+    def _claim(self, backend: str, writer: str) -> Acknowledgements:
         while True:
             try:
-                return Delivery(self._layout, backend, self._writer)
-            except WriterConflict as error:
-                self._tell(News(backend, "warning", f"waiting: {error}"))
-                while is_carried(self._layout, backend, self._writer):
-                    time.sleep(POLL)
+                return Acknowledgements(self._layout, backend, writer)
+            except WriterConflict as error:  # a predecessor's courier may still drain
+                self._tell(CourierEvent(backend, "warning", f"waiting: {error}", writer))
+                while is_carried(self._layout, backend, writer):
+                    time.sleep(POLL_INTERVAL)
 
-    def _wait_for_roles(self, backend: str) -> Callable[[Callable[[float], None]], bool]:
+    def _wait_for_roles(self, launcher: _Writer, backend: str) -> Callable[[Callable[[float], None]], bool]:
         def wait(stand_by: Callable[[float], None]) -> bool:
             """Until every role has ended and its courier too; one that gets nowhere is not waited for.
 
             A launcher that came after this one has the run from then on, so this one leaves it open.
             """
-            moved, carried = time.monotonic(), -1
-            while time.monotonic() - moved < DRAIN:
+            moved, rows = time.monotonic(), -1
+            while time.monotonic() - moved < DRAIN_TIMEOUT:
                 with suppress(OSError):  # a directory that does not answer says nothing about the roles
-                    if self._is_followed() or not self._awaited(backend):
+                    writers = self._layout.writers()
+                    are_live = any(
+                        session is not None and session.is_live()
+                        for session in (newest(self._layout.journal(writer)) for writer in writers)
+                    )
+                    if launcher.is_followed() or not (are_live or self._is_carried(backend, writers)):
                         break
-                    before, carried = carried, -1 if self._live_roles() else self._carried(backend)
-                    if carried != before or carried < 0:
+                    before, rows = rows, -1 if are_live else self._rows(backend, writers)
+                    if rows != before or are_live:
                         moved = time.monotonic()
-                stand_by(LOOK)
-            return not self._is_followed()
+                stand_by(STATUS_INTERVAL)
+            return not launcher.is_followed()
 
         return wait
 
-    def _is_followed(self) -> bool:
-        session = newest(self._layout.journal(self._writer))
-        return session is not None and session != self._session
+    def _is_carried(self, backend: str, writers: Sequence[str]) -> bool:
+        """Whether a courier of a role is at work for this backend, here or in another process."""
+        own = (
+            thread.ident is None or thread.is_alive()  # started a moment later than the launcher's
+            for assignment, thread in self._threads.items()
+            if assignment.plan.backend == backend and assignment.writer != LAUNCH
+        )
+        return any(own) or any(is_carried(self._layout, backend, writer) for writer in writers)
 
-    def _is_live(self) -> bool:
-        """Whether the session that this crew carries is its owner's still."""
-        return self._session is not None and self._session.is_live() and not self._is_followed()
-
-    def _live_roles(self) -> bool:
-        newests = (newest(self._layout.journal(writer)) for writer in self._layout.writers())
-        return any(session is not None and session.is_live() for session in newests)
-
-    def _awaited(self, backend: str) -> bool:
-        writers = self._layout.writers()
-        carried = (is_carried(self._layout, backend, writer) for writer in writers)
-        return self._others() or self._live_roles() or any(carried)
-
-    def _carried(self, backend: str) -> int:
-        """How many rows of all roles the backend holds: it grows as long as a courier gets anywhere."""
-        return sum(delivered(self._layout, backend, writer).rows for writer in self._layout.writers())
-
-    def _publish_config(self) -> None:
-        config = self._session.header().get("config") if self._session else None
-        if config and self._writer != LAUNCH:
-            self._book.publish_config(config)
-
-    def _must_stay(self) -> bool:
-        """With no backend to carry to, there is still the journal to mirror or sync, and its owner to vouch for."""
-        return bool(self._mirrors or self._syncers) and self._is_live()
-
-    def _make_syncer(self) -> Iterator[Syncer]:
-        """For the session that is written now, where it is written."""
-        every = None if self._office.is_launcher else self._config.sync_every
-        if every is not None and self._session is not None and self._session.is_live():
-            path = self._mirrors[-1].spool if self._mirrors else self._session.path
-            yield Syncer(Session(path, self._session.number), every, self._warn)
-
-    def _warn(self, message: str) -> None:
-        self._tell(News("journal", "warning", message))
-
-    def _beat(self) -> None:
-        """Tell other hosts that the writer and its couriers are alive."""
-        if self._session is not None and self._is_live():
-            _touch(self._session.path)
-        for plan in self._plans:
-            carrying = newest(self._layout.delivery(plan.backend, self._writer))
-            if carrying is not None and carrying.owner() == this_process():
-                _touch(carrying.path)
+    def _rows(self, backend: str, writers: Sequence[str]) -> int:
+        """How many rows of all roles the backend holds: it grows as long as any courier gets anywhere."""
+        return sum(acknowledged(self._layout, backend, writer).rows for writer in writers)
 
     def _is_hung(self) -> bool:
-        """Whether the writer has ended and no courier gave a sign of life for as long as it may drain."""
-        if self._is_live():
+        """Whether the writers have ended and no courier gave a sign of life for as long as it may drain."""
+        if any(writer.is_live() for writer in self._writers):
             self._alive = time.monotonic()
         signs = [self._alive, *(courier.last_sign for courier in self._couriers)]
-        return time.monotonic() - max(signs) > DRAIN
+        return time.monotonic() - max(signs) > DRAIN_TIMEOUT
 
-    def _tell(self, news: News) -> None:
-        secrets = self._config.secrets
-        self._news(News(news.backend, news.kind, scrub_text(news.message, secrets), news.id, news.url))
+    def _warn(self, message: str) -> None:
+        self._tell(CourierEvent("journal", "warning", message))
+
+    def _tell(self, event: CourierEvent) -> None:
+        if event.writer == LAUNCH and event.kind not in ("warning", "progress") and event.backend in self._heard:
+            self._heard[event.backend].set()
+        self._listener(replace(event, message=scrub_text(event.message, self._spec.secrets)))
 
 
-def _touch(path: Path) -> None:
-    with suppress(OSError):
-        os.utime(path)
+class _Writer:
+    """One writer of a group: its session, and what is done for it beside the couriers."""
+
+    def __init__(self, spec: JobSpec, name: str, warn: Callable[[str], None]) -> None:
+        self.name = name
+        layout = Layout(spec.monitor_dir)
+        self.book = AxisBook(layout, name)
+        self._journal = layout.journal(name)
+        self._session = newest(self._journal)
+        self._owner = self._session.owner() if self._session else None
+        self._mirror = Mirror(spec, name)
+        self._is_spooled = self._session is not None and self._mirror.spool_of(self._session) is not None
+        self._syncers = list(self._make_syncer(spec, warn))
+
+    def start(self) -> None:
+        """What comes before the couriers."""
+        with suppress(OSError):
+            self._mirror.copy()
+        config = self._session.header().get("config") if self._session else None
+        if config and self.name != LAUNCH:
+            with suppress(OSError):
+                self.book.publish_config(config)
+        for syncer in self._syncers:
+            syncer.start()
+
+    def stop(self) -> None:
+        """What comes after them."""
+        self.mirror()
+        for syncer in self._syncers:
+            syncer.stop()
+
+    def mirror(self) -> None:
+        """Copy what is spooled, however the backends fare."""
+        if self._is_spooled:
+            with suppress(OSError):  # a directory that does not answer is tried again
+                self._mirror.copy(newest_only=True)
+
+    def touch(self) -> None:
+        """Show other hosts that the writer is alive."""
+        session = newest(self._journal)
+        if session is not None and self.is_live():
+            with suppress(OSError):
+                os.utime(session.path)
+
+    def is_live(self) -> bool:
+        """Whether the session that this group delivers is its owner's still."""
+        session = newest(self._journal)
+        return session is not None and not self.is_followed() and session.is_live()
+
+    def is_followed(self) -> bool:
+        """Whether a restarted process has taken over the writer's name."""
+        session = newest(self._journal)
+        if session is None or session == self._session:
+            return False
+        # A session that continues ours is ours too: its file was changed from outside.
+        return "continues" not in session.header() or session.owner() != self._owner
+
+    def must_stay(self) -> bool:
+        """With no backend, there is still the journal to mirror or sync, and its owner to vouch for."""
+        return (self._is_spooled or bool(self._syncers)) and self.is_live()
+
+    def _make_syncer(self, spec: JobSpec, warn: Callable[[str], None]) -> Iterator[Syncer]:
+        session = self._session
+        if spec.sync_every is None or self.name == LAUNCH or session is None or not session.is_live():
+            return
+        # Where it is written, which may be on the node.
+        place = Session(self._mirror.spool_of(session) or session.path, session.number)
+        yield Syncer(place, spec.sync_every, warn)

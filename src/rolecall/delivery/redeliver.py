@@ -1,7 +1,7 @@
 """Sends what a job's backends do not hold yet, or copies a whole job to another backend.
 
-It is the job's own couriers once more, all in this process: the launcher's, which opens the primary runs and ends
-them last, and each writer's. One carrier at a time is held by `rolecall.store.lease`, so it is safe beside a job that
+These are the job's own couriers once more, all in this process: the launcher's, which opens the primary runs and ends
+them last, and each writer's. A lease lets one courier at a time deliver the same rows, so it is safe beside a job that
 still runs, and to run twice.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,34 +19,36 @@ from rolecall.backends.registry import Registry
 from rolecall.config.model import MonitorConfig
 from rolecall.config.plan import BackendPlan, Plan
 from rolecall.config.resolve import resolve
-from rolecall.delivery.courier import News
-from rolecall.delivery.group import Crew
+from rolecall.config.spec import HandOver, JobSpec
+from rolecall.delivery.events import CourierEvent
+from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.errors import DirectoryError
-from rolecall.job.session import OPENING
-from rolecall.store.acks import delivered, is_carried, is_left, undelivered
+from rolecall.store.acks import acknowledged, is_carried, is_left, undelivered
 from rolecall.store.layout import LAUNCH, Layout
-from rolecall.store.lease import newest, sessions
+from rolecall.store.lease import newest
 from rolecall.store.manifest import RunRecord, read_record
-from rolecall.store.spool import mirrors
-
-__all__ = ["Held", "Left", "Listener", "deliver"]
-
-LOOK = 0.5
-"""Seconds between looks at how far the backends are."""
+from rolecall.store.spool import Mirror
+from rolecall.timings import STATUS_INTERVAL
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What a backend does not hold yet of one writer."""
+    """What a backend does not hold of one writer.
+
+    Attributes:
+        rows: how many rows it does not hold yet.
+        missing: how many rows it cannot get, because the journal has lost them.
+    """
 
     backend: str
     writer: str
     rows: int
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """How many rows of all writers a backend holds, and how many there were when it began."""
+    """How many rows of all writers a backend holds, and how many there were when the delivery began."""
 
     backend: str
     rows: int
@@ -55,14 +57,14 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """What wants to know how a delivery goes.
+    """Who wants to know how a delivery goes.
 
     Attributes:
-        news: gets each writer's news, from any thread.
-        held: gets how far each backend is, about twice a second.
+        event: gets each event, from any thread.
+        held: gets how far each backend is, a few times a second.
     """
 
-    news: Callable[[str, News], None] = lambda _writer, _news: None
+    event: Callable[[CourierEvent], None] = lambda _event: None
     held: Callable[[Sequence[Held]], None] = lambda _held: None
 
 
@@ -74,7 +76,7 @@ def deliver(
     listener: Listener | None = None,
     registry: Registry | None = None,
 ) -> list[Left]:
-    """Deliver the job in a `monitor_dir`; returns what could not be delivered within so many seconds.
+    """Deliver the job in a `monitor_dir`; returns what could not be delivered within `timeout` seconds.
 
     Args:
         root: the `monitor_dir`.
@@ -91,156 +93,92 @@ def deliver(
     layout = Layout(root.absolute())
     record = read_record(layout)
     if record is None:
-        raise DirectoryError(f"{root}: no run.json is here, so it is no monitor_dir; give one of a job")
-    config = _config(layout, record, to, args, registry)
-    names = [plan.backend for plan in config.plan.backends] if config.plan else []
+        raise DirectoryError(f"{root}: not a monitor_dir (no run.json); give the monitor_dir of a job")
+    spec = _spec(layout, record, to, args, registry)
     listener = listener or Listener()
-    _fetch(config, layout)
-    totals = {name: _held(layout, name) + _lacks(layout, name) for name in names}
+    writers = layout.writers()
+    for writer in writers:
+        # What is spooled on this node comes first: it may hold rows that nobody has seen yet.
+        Mirror(spec, writer).copy()
+    plans = spec.plan.backends
+    totals = {
+        plan.backend: sum(
+            acknowledged(layout, plan.backend, writer).rows + undelivered(layout, plan.backend, writer)
+            for writer in writers
+        )
+        for plan in plans
+    }
 
-    def look() -> None:
-        listener.held([Held(name, _held(layout, name), rows) for name, rows in totals.items()])
+    def report() -> None:
+        rows = {name: sum(acknowledged(layout, name, writer).rows for writer in writers) for name in totals}
+        listener.held([Held(name, rows[name], total) for name, total in totals.items()])
 
-    _join([_carry(config, layout, name, listener.news) for name in names], timeout, look)
-    left = [
-        Left(name, writer, undelivered(layout, name, writer)) for name in names for writer in layout.writers()
+    assignments = list(_assignments(layout, plans, writers))
+    names = [name for name in (LAUNCH, *writers) if any(each.writer == name for each in assignments)]
+    group = CourierGroup(spec, names, assignments, listener.event)
+    # On a thread: a backend that hangs must not keep this one from ending in time.
+    thread = threading.Thread(target=group.run, name="rolecall-deliver", daemon=True)
+    thread.start()
+    deadline = time.monotonic() + timeout
+    while thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+        report()
+        thread.join(min(STATUS_INTERVAL, left))
+    report()
+    found = [
+        Left(
+            plan.backend,
+            writer,
+            undelivered(layout, plan.backend, writer),
+            acknowledged(layout, plan.backend, writer).missing,
+        )
+        for plan in plans
+        for writer in layout.writers()
     ]
-    return [one for one in left if one.rows]
+    return [each for each in found if each.rows or each.missing]
 
 
-def _config(
+def _spec(
     layout: Layout, record: RunRecord, to: str | None, args: Mapping[str, Any], registry: Registry | None
-) -> MonitorConfig:
-    """The job's config as far as it was kept, with the backends that are asked for."""
+) -> JobSpec:
+    """The job's settings as far as they were kept, with the backends that are asked for."""
     names = [to] if to else [plan.backend for plan in record.plan.backends if plan.backend != LOCAL]
     if not names:
         raise DirectoryError(
-            f"{layout.root}: the job is local, so all of it is here; name a backend with --to"
+            f"{layout.root}: the job's only backend is local, so all of it is here; name a backend with --to"
         )
-    kept = {name: {**record.args.get(name, {}), **args.get(name, {})} for name in names}
-    shared = any(plan.shared for plan in record.plan.backends)
+    planned = {plan.backend: plan.shared for plan in record.plan.backends}
     data = {
         "project": record.project,
         "name": record.name,
         "group": record.group,
-        "run_id": record.run_id,
         "monitor_dir": layout.root,
         "spool_dir": record.spool_dir,
         "monitor_type": names,
-        "monitor_args": kept,
-        "shared_run": shared,
+        "monitor_args": {name: {**record.args.get(name, {}), **args.get(name, {})} for name in names},
+        "shared_run": any(planned.values()),
         "courier": "thread",
-        "nonce": record.nonce,
     }
     config = MonitorConfig.load(data, registry=registry)
-    return config.model_copy(update={"plan": _plan(config, record)})
-
-
-def _plan(config: MonitorConfig, record: RunRecord) -> Plan:
-    """As the job was planned; a backend that it did not have, as it would have been."""
-    planned = {plan.backend: plan.shared for plan in record.plan.backends}
+    # As the job was planned; a backend that it did not have, as it would have been.
     backends = tuple(
-        BackendPlan(backend=one.backend, shared=planned.get(one.backend, one.shared), carrier="thread")
-        for one in resolve(config).backends
+        BackendPlan(backend=plan.backend, shared=planned.get(plan.backend, plan.shared), courier="thread")
+        for plan in resolve(config).backends
     )
-    return Plan(backends=backends)
+    return config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=Plan(backends=backends))).spec()
 
 
-def _held(layout: Layout, name: str) -> int:
-    return sum(delivered(layout, name, writer).rows for writer in layout.writers())
+def _assignments(layout: Layout, plans: Sequence[BackendPlan], writers: Sequence[str]) -> Iterator[Assignment]:
+    """What backends lack and nobody delivers; the launcher's first, as it opens the runs that roles join."""
+    launcher = newest(layout.journal(LAUNCH))
+    # A live launcher has couriers of its own.
+    is_live = launcher is not None and launcher.is_live()
+    for plan in plans:
+        lacking = [writer for writer in writers if _is_lacking(layout, writer, plan.backend)]
+        is_wanted = bool(lacking) or _is_lacking(layout, LAUNCH, plan.backend)
+        if plan.shared and is_wanted and not is_live and not is_carried(layout, plan.backend, LAUNCH):
+            yield Assignment(LAUNCH, plan)
+        yield from (Assignment(writer, plan) for writer in lacking)
 
 
-def _lacks(layout: Layout, name: str) -> int:
-    return sum(undelivered(layout, name, writer) for writer in layout.writers())
-
-
-def _carry(
-    config: MonitorConfig, layout: Layout, name: str, tell: Callable[[str, News], None]
-) -> threading.Thread:
-    """All crews of one backend, on a thread that waits as its run is opened: one that hangs there delays no other.
-
-    The launcher's comes first, as in a job: a role joins the run that it opened. It ends that run after them.
-    """
-    lacking = [writer for writer in layout.writers() if _is_lacking(layout, writer, name)]
-    heard = threading.Event()
-    roles = [_crew(config, writer, name, tell) for writer in lacking]
-    launcher = _launcher(config, layout, name, tell, heard, roles)
-
-    def run() -> None:
-        for crew in launcher:
-            crew.start()
-            heard.wait(OPENING)
-        for crew in roles:
-            crew.start()
-        for crew in (*roles, *launcher):
-            crew.join()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    return thread
-
-
-def _join(crews: list[threading.Thread], timeout: float, look: Callable[[], None]) -> None:
-    """Wait for the crews of all backends, and look what they do."""
-    deadline = time.monotonic() + timeout
-    for crew in crews:
-        while crew.is_alive() and (left := deadline - time.monotonic()) > 0:
-            look()
-            crew.join(min(LOOK, left))
-    look()
-
-
-def _fetch(config: MonitorConfig, layout: Layout) -> None:
-    """What is spooled on this node comes first: it may hold rows that nobody has seen yet."""
-    for writer in layout.writers():
-        for mirror in mirrors(config, writer, sessions(layout.journal(writer))):
-            mirror.copy()
-
-
-def _is_lacking(layout: Layout, writer: str, name: str) -> bool:
-    """Whether a backend lacks something of a writer, and nobody is carrying it there."""
-    return is_left(layout, name, writer) and not is_carried(layout, name, writer)
-
-
-def _launcher(
-    config: MonitorConfig,
-    layout: Layout,
-    name: str,
-    tell: Callable[[str, News], None],
-    heard: threading.Event,
-    roles: Sequence[threading.Thread],
-) -> list[threading.Thread]:
-    """The launcher's crew, where a shared run lacks something; a live launcher has its own.
-
-    `heard` is set once the run is open, or the backend has said why it is not.
-    """
-    place = newest(layout.journal(LAUNCH))
-    is_live = place is not None and place.is_live()
-    is_shared = config.plan is not None and config.plan.shared(name)
-    is_wanted = bool(roles) or _is_lacking(layout, LAUNCH, name)
-    if is_live or not is_shared or not is_wanted or is_carried(layout, name, LAUNCH):
-        return []
-
-    def hear(writer: str, news: News) -> None:
-        if news.kind != "warning":
-            heard.set()
-        tell(writer, news)
-
-    return [_crew(config, LAUNCH, name, hear, lambda: any(map(_is_at_work, roles)))]
-
-
-def _is_at_work(role: threading.Thread) -> bool:
-    """Whether it has yet to end, or even to start: the launcher's starts before it."""
-    return role.ident is None or role.is_alive()
-
-
-def _crew(
-    config: MonitorConfig,
-    writer: str,
-    name: str,
-    tell: Callable[[str, News], None],
-    others: Callable[[], bool] = lambda: False,
-) -> threading.Thread:
-    plans = [plan for plan in (config.plan.backends if config.plan else ()) if plan.backend == name]
-    crew = Crew(config, writer, plans, lambda news: tell(writer, news), others)
-    return threading.Thread(target=crew.run, daemon=True)
+def _is_lacking(layout: Layout, writer: str, backend: str) -> bool:
+    return is_left(layout, backend, writer) and not is_carried(layout, backend, writer)

@@ -1,26 +1,22 @@
-"""Has the disk hold a journal, every so many seconds, for jobs that fear a power cut.
+"""Syncs a journal to the disk at an interval, for jobs that must survive a power cut.
 
-A row that was logged is in the kernel's hands and survives the death of its process. That the disk has it is another
-matter: Linux writes it there within about 30 s. Another process can ask for it earlier, as `fsync` is about a file and
-not about who wrote it (POSIX; fsync(2)), so the training process never waits for the disk.
+A row that was logged is in the kernel and survives the death of its process; Linux writes it to the disk within about
+30 s. `fsync` is about a file and not about who wrote it (POSIX; fsync(2)), so the courier can ask for it earlier, and
+the training process never waits for the disk.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Final
 
 from rolecall.store.codec import end_of_lines
 from rolecall.store.lease import Session
-
-__all__ = ["Syncer"]
-
-LAST: Final = 20.0
-"""Seconds that the last sync may take; a disk that is slower holds the courier's end up no longer."""
+from rolecall.timings import SYNC_TIMEOUT
 
 
 class Syncer:
@@ -29,7 +25,7 @@ class Syncer:
     Args:
         session: where its rows are written.
         every: seconds from the end of one sync to the next.
-        tell: gets the first failure in words.
+        tell: gets each failure in words.
     """
 
     def __init__(self, session: Session, every: float, tell: Callable[[str], None]) -> None:
@@ -42,21 +38,23 @@ class Syncer:
         self._thread = threading.Thread(target=self._run, name="rolecall-sync", daemon=True)
 
     def start(self) -> None:
-        """Begin; the directories above the journal come first, or its name could be lost with the power."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Sync what came last, and end."""
+        """Sync what came last, and stop."""
         self._over.set()
-        self._thread.join(LAST)
+        self._thread.join(SYNC_TIMEOUT)
 
     def _run(self) -> None:
-        self._attempt(self._sync_names)
+        # The directories above the journal first, or its name could be lost with the power.
+        for folder in list(self._session.path.parents)[:4]:
+            self._attempt(partial(_sync, folder))
         while not self._over.wait(self._every):
             self._attempt(self._sync)
         self._attempt(self._sync)
 
-    def _attempt(self, action: Callable[[], None]) -> None:
+    def _attempt(self, action: Callable[[], object]) -> None:
         try:
             action()
         except FileNotFoundError:  # the job was deleted, and its rows with it
@@ -64,30 +62,20 @@ class Syncer:
         except OSError as error:
             self._tell(f"{self._session.path} could not be synced: {error.strerror}")
 
-    def _sync_names(self) -> None:
-        for folder in list(self._session.path.parents)[:4]:
-            _sync(folder)
-
     def _sync(self) -> None:
-        """Tables before the rows that name them; nothing if nothing came."""
+        """Sync what came since the last time, attachments before the rows that refer to them."""
         end = end_of_lines(self._session.path)
         if end == self._end:
             return
-        self._sync_tables()
+        folder = self._session.attachments
+        for path in folder.glob("[!.]*"):
+            if path.name not in self._synced:
+                _sync(path)
+                self._synced.add(path.name)
+        with suppress(FileNotFoundError):
+            _sync(folder)
         _sync(self._session.path)
         self._end = end
-
-    def _sync_tables(self) -> None:
-        for path in self._new_tables():
-            _sync(path)
-            self._synced.add(path.name)
-        with suppress(FileNotFoundError):
-            _sync(self._session.path.with_suffix(".tables"))
-
-    def _new_tables(self) -> Iterator[Path]:
-        for path in self._session.path.with_suffix(".tables").glob("[!.]*"):
-            if path.name not in self._synced:
-                yield path
 
 
 def _sync(path: Path) -> None:

@@ -1,69 +1,50 @@
-"""Writes the tickets with which a writer's runs are opened."""
+"""The ticket with which a writer's run is opened."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from rolecall.config.model import MonitorConfig
+from rolecall.config.spec import JobSpec
 from rolecall.protocol import RunTicket
 from rolecall.store.acks import read_reference
-from rolecall.store.layout import LAUNCH, Layout, slug_of
+from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
 from rolecall.store.lease import newest
 
-__all__ = ["TicketOffice"]
+
+def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> RunTicket:
+    """The ticket of one writer for one backend, with what is known by now of an earlier opening.
+
+    Args:
+        spec: the job.
+        writer: whose rows they are; `LAUNCH` for the launcher, which logs none but opens and ends shared runs.
+        backend: the backend.
+        shared: whether all roles write one run.
+    """
+    layout = Layout(spec.monitor_dir)
+    is_launcher = writer == LAUNCH
+    is_own = not shared and not is_launcher
+    reference = read_reference(layout, backend, LAUNCH if shared else writer)
+    job, own = _header(layout, LAUNCH), _header(layout, writer)
+    config = job.get("config") or {}
+    return RunTicket(
+        project=spec.project,
+        # The only role of `rolecall.init` needs no name beside the job's.
+        name=f"{spec.name}_{writer.replace('/', '_')}" if is_own and writer != SINGLE else spec.name,
+        group=spec.group if shared else spec.group or spec.name,
+        run_id=f"{spec.run_id}-{slug_of(writer).replace('@', '-')}" if is_own else spec.run_id,
+        backend_run_id=reference.id if reference else None,
+        shared=shared,
+        primary=not shared or is_launcher,
+        writer=None if is_launcher else writer,
+        role=None if is_launcher else writer.partition("/")[0],
+        # A shared run gets the roles' configs through `SupportsConfig`.
+        config=config if shared else {**config, **(own.get("config") or {})},
+        directory=layout.backend(backend),
+        pid=int(own.get("owner", {}).get("pid", 0)),
+        created=float(job.get("opened", 0.0)),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class TicketOffice:
-    """The tickets of one writer of a job."""
-
-    config: MonitorConfig
-    layout: Layout
-    writer: str
-
-    @property
-    def is_launcher(self) -> bool:
-        """Whether it is the launcher, which logs no rows but opens and ends shared runs."""
-        return self.writer == LAUNCH
-
-    def ticket(self, backend: str, *, shared: bool) -> RunTicket:
-        """The ticket for one backend, with what is known by now of an earlier opening."""
-        holder = LAUNCH if shared else self.writer
-        reference = read_reference(self.layout, backend, holder)
-        return RunTicket(
-            project=self.config.project,
-            name=self._name(shared=shared),
-            group=self.config.group if shared else self.config.group or self.config.name,
-            run_id=self._run_id(shared=shared),
-            backend_run_id=reference.id if reference else None,
-            shared=shared,
-            primary=not shared or self.is_launcher,
-            writer=None if self.is_launcher else self.writer,
-            role=None if self.is_launcher else self.writer.partition("/")[0],
-            config=self._run_config(shared=shared),
-            directory=self.layout.backend(backend),
-            pid=self._pid(),
-        )
-
-    def _name(self, *, shared: bool) -> str:
-        separate = not shared and not self.is_launcher
-        return f"{self.config.name}_{self.writer.replace('/', '_')}" if separate else self.config.name
-
-    def _run_id(self, *, shared: bool) -> str:
-        separate = not shared and not self.is_launcher
-        run_id = self.config.run_id or ""
-        return f"{run_id}-{slug_of(self.writer).replace('@', '-')}" if separate else run_id
-
-    def _run_config(self, *, shared: bool) -> Mapping[str, Any]:
-        """The job's; a run of a role's own shows the role's too, and a shared one is told that by the courier."""
-        job = self._header(LAUNCH).get("config") or {}
-        return job if shared else {**job, **(self._header(self.writer).get("config") or {})}
-
-    def _pid(self) -> int:
-        return int(self._header(self.writer).get("owner", {}).get("pid", 0))
-
-    def _header(self, writer: str) -> dict[str, Any]:
-        session = newest(self.layout.journal(writer))
-        return session.header() if session else {}
+def _header(layout: Layout, writer: str) -> dict[str, Any]:
+    session = newest(layout.journal(writer))
+    return session.header() if session else {}

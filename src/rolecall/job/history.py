@@ -10,13 +10,12 @@ from typing import Any
 
 from rolecall.errors import DirectoryError
 from rolecall.rows import Row
+from rolecall.states import State
+from rolecall.store import reader
 from rolecall.store.codec import Damage
-from rolecall.store.journal import Entry, read_to_end
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Session, sessions
 from rolecall.store.manifest import RunRecord, read_record
-
-__all__ = ["JobHistory", "MetricHistory", "WriterHistory", "read_history", "read_rows"]
 
 
 @dataclass(slots=True)
@@ -29,11 +28,11 @@ class MetricHistory:
 
 @dataclass(slots=True)
 class WriterHistory:
-    """What one writer logged. `state` is how it ended, `running`, or `killed`."""
+    """What one writer logged, and how it ended."""
 
     writer: str
     sessions: int = 0
-    state: str = "killed"
+    state: State = State.NONE
     rows: int = 0
     tables: int = 0
     first_time: float | None = None
@@ -41,14 +40,11 @@ class WriterHistory:
     metrics: dict[str, MetricHistory] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
 
-    def take(self, entry: Entry) -> None:
-        """Add what one entry says."""
-        if isinstance(entry.value, Damage):
-            self.damages.append(entry.value)
-        elif isinstance(entry.value, Row):
-            self._take_row(entry.value)
-
-    def _take_row(self, row: Row) -> None:
+    def take(self, row: Row | Damage) -> None:
+        """Add one row, or the damage between two."""
+        if isinstance(row, Damage):
+            self.damages.append(row)
+            return
         self.rows += 1
         self.tables += row.table is not None
         self.first_time = row.time if self.first_time is None else self.first_time
@@ -61,10 +57,10 @@ class WriterHistory:
 
 @dataclass(frozen=True, slots=True)
 class JobHistory:
-    """A job as its `monitor_dir` tells it."""
+    """A job as its `monitor_dir` shows it."""
 
     record: RunRecord
-    state: str
+    state: State
     writers: list[WriterHistory]
 
     def summary(self) -> dict[str, Any]:
@@ -73,7 +69,7 @@ class JobHistory:
             "run_id": self.record.run_id,
             "project": self.record.project,
             "name": self.record.name,
-            "state": self.state,
+            "state": str(self.state),
             "writers": [_summary(writer) for writer in self.writers],
         }
 
@@ -88,7 +84,7 @@ def read_history(root: Path) -> JobHistory:
     record = read_record(layout)
     if record is None:
         raise DirectoryError(
-            f"{root}: no run.json is here, so it is no monitor_dir. Give the monitor_dir of a job that was launched"
+            f"{root}: not a monitor_dir (no run.json); give the monitor_dir of a job that was launched"
         )
     state = _state(sessions(layout.journal(LAUNCH)))
     return JobHistory(record, state, [_read_writer(layout, writer) for writer in layout.writers()])
@@ -98,31 +94,25 @@ def read_rows(root: Path) -> Iterator[Row]:
     """Every row, writer by writer, in the order in which it was logged."""
     layout = Layout(root)
     for writer in layout.writers():
-        for session in sessions(layout.journal(writer)):
-            values = (entry.value for entry in read_to_end(writer, session))
-            yield from (value for value in values if isinstance(value, Row))
+        yield from (row for row in reader.read_rows(layout, writer) if isinstance(row, Row))
 
 
 def _read_writer(layout: Layout, writer: str) -> WriterHistory:
     found = sessions(layout.journal(writer))
     history = WriterHistory(writer, sessions=len(found), state=_state(found))
-    for session in found:
-        for entry in read_to_end(writer, session):
-            history.take(entry)
+    for row in reader.read_rows(layout, writer):
+        history.take(row)
     return history
 
 
-def _state(found: list[Session]) -> str:
-    if not found:
-        return "unknown"
-    is_live, status = found[-1].look()
-    return status or ("running" if is_live else "killed")
+def _state(found: list[Session]) -> State:
+    return found[-1].state() if found else State.NONE
 
 
 def _summary(writer: WriterHistory) -> dict[str, Any]:
     return {
         "writer": writer.writer,
-        "state": writer.state,
+        "state": str(writer.state),
         "sessions": writer.sessions,
         "rows": writer.rows,
         "tables": writer.tables,

@@ -1,6 +1,8 @@
-"""What is logged, made plain: Python ints and floats under sound keys, and tables of plain cells.
+"""What `log` is given, made ready for the journal.
 
-What cannot be logged is left out and told once for each key; training never sees an error of it.
+Almost every row is a dictionary of floats under keys that were logged before. It is recognised by the types of its
+values, without a look at each value, and encoded as it is. Anything else is looked at value by value: what JSON cannot
+hold, or what no backend could take, is left out, counted, and reported once for each key. Training sees no error of it.
 """
 
 from __future__ import annotations
@@ -8,135 +10,173 @@ from __future__ import annotations
 import logging
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from rolecall.rows import Cell, TableData
 
-__all__ = ["LONGEST_KEY", "Cleaner"]
-
 logger = logging.getLogger("rolecall")
 
-LONGEST_KEY = 512
-_INT64 = 1 << 63
-_MOST_TOLD = 1000
-_BYTES = (str, bytes, bytearray, memoryview)
+LONGEST_KEY: Final = 512
+_INT64: Final = 1 << 63
+_MOST_WARNINGS: Final = 1000
+_MOST_KEYS: Final = 100_000
+_DEEPEST: Final = 50
+# Exact types only: a subclass may lie about itself, and the encoder would take it at its word.
+_PLAIN: Final = frozenset([float, int, str, bool, type(None)])
+_STR: Final = frozenset([str])
+_BYTES: Final = (bytes, bytearray, memoryview)
 
 
-class Cleaner:
-    """Turns what one role logs into rows that every backend can take.
+class Normalizer:
+    """Turns what one role logs into rows that the journal can hold.
 
     Attributes:
-        dropped: how many values and rows could not be logged so far.
+        dropped: how many values and rows were left out so far.
     """
 
     def __init__(self, writer: str) -> None:
         self.dropped = 0
         self._writer = writer
-        self._sound: set[str] = set()
-        self._told: set[tuple[str, str]] = set()
+        self._known: set[tuple[str, ...]] = set()
+        self._known_size = 0
+        self._warned: set[tuple[str, str]] = set()
 
     def step(self, value: object) -> int | None:
-        """The step as an int, `None` if it is not a whole number of 64 bits."""
+        """The step as an int; `None` if it is not a whole number of 64 bits."""
         if type(value) is int and -_INT64 <= value < _INT64:
             return value
         try:
-            # An index may be a bool, which is written `true`, or any other kind of int.
+            # An index may be a bool, which JSON writes as `true`, or any other kind of int.
             step = int.__int__(operator.index(value))  # type: ignore[arg-type]
-        except Exception:  # noqa: BLE001 - anyone's object, anyone's exception: it must not end training
-            self._drop(
-                "step", f"a step must be a whole number, not {type(value).__name__}; the row is dropped"
-            )
+        except Exception:  # noqa: BLE001 - anyone's object raises anything, and training must go on
+            self._drop("step", f"a step must be a whole number, not {type(value).__name__}; the row is left out")
             return None
         if -_INT64 <= step < _INT64:
             return step
-        self._drop("step", "a step must fit in 64 bits; the row is dropped")
+        self._drop("step", "a step must fit in 64 bits; the row is left out")
         return None
 
-    def metrics(self, data: object) -> dict[str, int | float]:
-        """What of a mapping can be logged; almost always all of it."""
+    def row(self, data: object) -> Mapping[str, Any]:
+        """What of a mapping can be recorded: almost always the mapping itself. Empty if nothing can."""
+        if (
+            type(data) is dict
+            and _PLAIN.issuperset(map(type, data.values()))
+            and _STR.issuperset(map(type, data))
+            and tuple(data) in self._known
+        ):
+            return data
+        return self.careful(data)
+
+    def careful(self, data: object) -> dict[str, Any]:
+        """The same, with a look at each value."""
         if not isinstance(data, Mapping):
-            self._drop(
-                "data", f"log takes a mapping of metrics, not {type(data).__name__}; the row is dropped"
-            )
+            self._drop("data", f"log takes a mapping of metrics, not {type(data).__name__}; the row is left out")
             return {}
-        clean: dict[str, int | float] = {}
+        dropped = self.dropped
+        plain = self._mapping(data, "", _DEEPEST)
+        if self.dropped == dropped and type(data) is dict:
+            self._remember(tuple(map(str.__str__, data)))
+        return plain
+
+    def drop_row(self, error: Exception) -> None:
+        """A row could not be recorded, for a reason that no look at its values shows."""
+        self._drop("data", f"the row cannot be recorded ({_words(error)}) and is left out")
+
+    def _mapping(self, data: Mapping[Any, Any], prefix: str, depth: int) -> dict[str, Any]:
+        plain: dict[str, Any] = {}
         try:
             for key, value in data.items():
-                if (type(key) is str and key in self._sound) or self._is_sound(key):
-                    plain = value if type(value) is float else self._number(key, value)
-                    if plain is not None:
-                        clean[key] = plain
-        except Exception as error:  # noqa: BLE001 - anyone's mapping, anyone's exception
-            self._drop("data", f"the mapping could not be read to its end ({_words(error)})")
-        return clean
+                name = self._key(key, prefix)
+                if name is None:
+                    continue
+                path = f"{prefix}{name}"
+                if isinstance(value, Mapping):
+                    if depth:
+                        plain[name] = self._mapping(value, f"{path}/", depth - 1)
+                    else:
+                        self._drop(path, f"mappings are nested deeper than {_DEEPEST}")
+                elif value is not None:
+                    self._take(plain, name, path, value)
+        except Exception as error:  # noqa: BLE001 - anyone's mapping raises anything
+            self._drop(prefix or "data", f"the mapping could not be read to its end ({_words(error)})")
+        return plain
+
+    def _take(self, plain: dict[str, Any], name: str, path: str, value: Any) -> None:
+        """Keep a value under its name, if it is a number or a string."""
+        given = type(value).__name__
+        try:
+            # `.item()` makes numpy's and torch's scalars plain. On a GPU it waits: nothing else can read it.
+            scalar = value.item() if hasattr(value, "item") else value
+            if isinstance(scalar, _BYTES):  # float() would take what they spell
+                raise TypeError
+            if isinstance(scalar, str):
+                # A lone surrogate, as of a token that was cut in two, has no UTF-8.
+                plain[name] = _utf8(str.__str__(scalar))
+            elif isinstance(scalar, int) and -_INT64 <= (whole := int.__int__(scalar)) < _INT64:
+                plain[name] = whole
+            else:
+                plain[name] = float.__float__(scalar) if isinstance(scalar, float) else float(scalar)
+        except Exception:  # noqa: BLE001 - anyone's object raises anything
+            self._drop(path, f"a value must be a number of 64 bits or a string, not {given}")
+
+    def _remember(self, keys: tuple[str, ...]) -> None:
+        if self._known_size + len(keys) > _MOST_KEYS:
+            self._known.clear()
+            self._known_size = 0
+        self._known.add(keys)
+        self._known_size += len(keys)
 
     def table(self, name: object, table: Any) -> TableData | None:
         """A table from columns and rows, a list of mappings, or a pandas frame."""
         try:
-            if not self._is_sound(name):
+            key = self._key(name)
+            if key is None:
                 return None
-            columns, rows = _split_table(table)
+            rows: Iterable[Iterable[object]]
+            if hasattr(table, "columns") and hasattr(table, "itertuples"):  # pandas
+                columns, rows = list(table.columns), table.itertuples(index=False, name=None)
+            elif isinstance(table, tuple):
+                columns, rows = list(table[0]), table[1]
+            else:
+                records = list(table)
+                if not all(isinstance(record, Mapping) for record in records):
+                    raise TypeError("its records are not mappings")
+                columns = list(dict.fromkeys(column for record in records for column in record))
+                rows = ([record.get(column) for column in columns] for record in records)
             cells = tuple(_cells(row, len(columns)) for row in rows)
-            return TableData(
-                name=str(name), columns=tuple(_text(str(column)) for column in columns), rows=cells
-            )
+            return TableData(name=str(name), columns=tuple(_utf8(str(column)) for column in columns), rows=cells)
         except Exception as error:  # noqa: BLE001 - anyone's table, anyone's exception: it must not end training
             hint = "give (columns, rows), a list of dicts or a frame"
-            self._drop(_shown(name), f"is no table ({_words(error)}); {hint}")
+            self._drop(_shown(name), f"not a table ({_words(error)}); {hint}")
             return None
 
-    def _is_sound(self, key: object) -> bool:
+    def _key(self, key: object, prefix: str = "") -> str | None:
+        """A key as a plain string; `None` if it cannot be one."""
         if not isinstance(key, str):
             self._drop(_shown(key), f"a key must be a string, not {type(key).__name__}")
-        elif not 0 < len(key) <= LONGEST_KEY:
-            self._drop(_shown(key), f"a key must have 1 to {LONGEST_KEY} characters, not {len(key)}")
-        elif not key.isprintable() or key.isspace():
-            self._drop(_shown(key), "a key must consist of printable characters")
-        else:
-            self._sound.add(key)
-            return True
-        return False
-
-    def _number(self, key: str, value: Any) -> int | float | None:
-        """A plain number; `.item()` of a GPU tensor waits for the GPU, as nothing else can read it."""
-        given = type(value).__name__
-        try:
-            plain = value.item() if hasattr(value, "item") else value
-            if isinstance(plain, _BYTES):  # float() would take what they spell
-                raise TypeError
-            if isinstance(plain, int) and -_INT64 <= (whole := int.__int__(plain)) < _INT64:
-                return whole
-            return float(plain)
-        except Exception:  # noqa: BLE001 - anyone's object, anyone's exception: it must not end training
-            self._drop(key, f"a metric must be one number of 64 bits, not {given}")
             return None
+        plain = str.__str__(key)
+        if not 0 < len(prefix) + len(plain) <= LONGEST_KEY:
+            self._drop(_shown(plain), f"a key must have 1 to {LONGEST_KEY} characters, not {len(prefix) + len(plain)}")
+        elif not plain.isprintable() or plain.isspace():
+            self._drop(_shown(plain), "a key must consist of printable characters")
+        else:
+            return plain
+        return None
 
     def _drop(self, key: str, reason: str) -> None:
         self.dropped += 1
-        if (key, reason) in self._told or len(self._told) >= _MOST_TOLD:
+        if (key, reason) in self._warned or len(self._warned) >= _MOST_WARNINGS:
             return
-        self._told.add((key, reason))
+        self._warned.add((key, reason))
         logger.warning("%s: %s: %s", self._writer, key, reason)
-        if len(self._told) == _MOST_TOLD:
-            logger.warning("%s: from now on, what cannot be logged is only counted", self._writer)
-
-
-def _split_table(table: Any) -> tuple[Sequence[object], Iterable[Iterable[object]]]:
-    if hasattr(table, "columns") and hasattr(table, "itertuples"):
-        return list(table.columns), table.itertuples(index=False, name=None)
-    if isinstance(table, tuple):
-        columns, rows = table
-        return list(columns), rows
-    records = list(table)
-    if not all(isinstance(record, Mapping) for record in records):
-        raise TypeError("its records are no mappings")
-    columns = list(dict.fromkeys(column for record in records for column in record))
-    return columns, ([record.get(column) for column in columns] for record in records)
+        if len(self._warned) == _MOST_WARNINGS:
+            logger.warning("%s: from now on, what is left out is only counted", self._writer)
 
 
 def _cells(row: Iterable[object], width: int) -> tuple[Cell, ...]:
-    if isinstance(row, (Mapping, *_BYTES)):
+    if isinstance(row, (Mapping, str, *_BYTES)):
         raise TypeError(f"a row of it is a {type(row).__name__}")
     cells = tuple(_cell(value) for value in row)
     if len(cells) != width:
@@ -145,31 +185,27 @@ def _cells(row: Iterable[object], width: int) -> tuple[Cell, ...]:
 
 
 def _cell(value: Any) -> Cell:
-    """A plain cell; what is no number, text or `None` is shown as text."""
-    plain = _scalar(value)
+    """A plain cell; what is not a number, a string or `None` becomes a string."""
+    try:
+        plain = value.item() if hasattr(value, "item") else value
+    except (TypeError, ValueError, RuntimeError):  # numpy and torch raise these where there are several values
+        plain = value
     if plain is None or isinstance(plain, bool):
         return plain
     if isinstance(plain, int) and -_INT64 <= plain < _INT64:
         return int.__int__(plain)
     if isinstance(plain, float) and math.isfinite(plain):
         return float(plain)
-    return _text(str(plain))
+    return _utf8(str(plain))
 
 
-def _scalar(value: Any) -> Any:
-    try:
-        return value.item() if hasattr(value, "item") else value
-    except (TypeError, ValueError, RuntimeError):  # numpy's and torch's way to say that it has several
-        return value
-
-
-def _text(value: str) -> str:
-    """Text that can be sent: what a tokenizer cut in two may not be, and no backend would ever take it."""
+def _utf8(value: str) -> str:
+    """A string that can be sent: no backend takes a lone surrogate."""
     return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 def _shown(key: object) -> str:
-    """What names a key in a message, whatever it is."""
+    """A key in a message, whatever it is."""
     try:
         return ascii(key)[:80] if not isinstance(key, str) or not key.isprintable() else key[:80]
     except Exception:  # noqa: BLE001 - anyone's object
@@ -177,7 +213,7 @@ def _shown(key: object) -> str:
 
 
 def _words(error: Exception) -> str:
-    """What an error of anyone's says, on one line."""
+    """What anyone's error says, on one line."""
     try:
         return " ".join(f"{type(error).__name__}: {error}"[:200].split())
     except Exception:  # noqa: BLE001 - anyone's object

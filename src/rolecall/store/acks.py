@@ -1,17 +1,18 @@
 """What a backend acknowledged of one writer's rows.
 
-The carrying of one writer's rows to one backend has one live owner (see `rolecall.store.lease`): a courier. Its
-session is a file of frames, each of which says how far the backend holds the rows::
+The delivery of one writer's rows to one backend has one live owner (see `rolecall.store.lease`): a courier. Its session
+is a file of lines, each of which says how far the backend holds the rows::
 
-    {"rolecall": 1, "owner": {...}, "a": [1, 0], "k": 0}
-    {"a": [1, 5120], "k": 40}
-    {"a": [1, 5248], "k": 41, "rejected": {"session": 1, "seq": 41, "step": 41, "reason": "..."}}
-    {"a": [1, 5248], "k": 41, "why": "cannot reach http://..."}      and one without it when that is over
-    {"a": [1, 5320], "k": 41, "end": "finished"}     or "left", where the run could not be closed
+    {"rolecall":2,"owner":{...},"session":1,"ack":[1,0,0],"rows":0,"sum":"..."}
+    {"ack":[1,5120,40],"rows":40,"sum":"..."}
+    {"ack":[1,5248,41],"rows":41,"rejected":{"session":1,"seq":41,"step":41,"reason":"..."},"sum":"..."}
+    {"ack":[1,5248,41],"rows":41,"why":"cannot reach http://...","sum":"..."}   and one without it when that is over
+    {"ack":[1,5320,42],"rows":42,"end":"finished","sum":"..."}                  or "unfinished"
 
-`a` is the writer's session and the offset in its journal, `k` the number of rows done with. Rows that the backend
-will never take are named under `rejected`; they stay in the journal. `why` says why rows wait. What comes after `a`
-is undelivered, so an acknowledgement that is lost costs a repetition and no row.
+`ack` is the writer's session, the offset in its file and the number of the last row before that. `rows` counts the rows
+that are done with, and `missing`, if it is there, those that should be in the journal before that place and are not.
+Rows that the backend will never take are listed under `rejected`; they stay in the journal. `why` says why rows wait.
+What comes after `ack` is undelivered, so an acknowledgement that is lost costs a repetition and no row.
 """
 
 from __future__ import annotations
@@ -22,45 +23,50 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from rolecall.rows import Row
-from rolecall.states import Status
-from rolecall.store.codec import append_frame, count_lines, last_frame
+from rolecall.states import State, Status
+from rolecall.store.codec import Line, append_line, end_of_lines, last_line, last_seq, lines_from_end, read_lines
 from rolecall.store.files import open_own, put_whole
-from rolecall.store.journal import Place, read_to_end
 from rolecall.store.layout import Layout
-from rolecall.store.lease import Session, claim, newest, sessions
+from rolecall.store.lease import claim, newest, sessions
 
 logger = logging.getLogger("rolecall.courier")
 
-__all__ = [
-    "Delivery",
-    "RunReference",
-    "delivered",
-    "is_carried",
-    "is_left",
-    "read_reference",
-    "undelivered",
-    "write_atomically",
-]
-
-_INT64 = 1 << 63
-_MUCH = 1 << 20
-"""Bytes of a journal above which its rows are counted by their lines."""
+_INT64: Final = 1 << 63
 
 
-LEFT = "left"
-"""How a courier ends its session if it did not come to close the run."""
+class Position(NamedTuple):
+    """Where a reader of a writer's journal is.
+
+    Attributes:
+        session: the session.
+        offset: where the next line begins in its file.
+        seq: the number of the last row before that.
+    """
+
+    session: int
+    offset: int
+    seq: int
+
+
+START: Final = Position(1, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
-    """How far a backend holds a writer's rows."""
+class Acknowledged:
+    """How far a backend holds a writer's rows.
 
-    place: Place
+    Attributes:
+        position: behind the last row that is done with.
+        rows: how many are done with: held, or rejected for good.
+        missing: how many should be before that place and are not, as the journal is damaged.
+    """
+
+    position: Position
     rows: int
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,100 +77,101 @@ class RunReference:
     url: str | None
 
 
-class Delivery:
-    """The courier's side: claims the carrying, and writes down what was acknowledged."""
+class Acknowledgements:
+    """The courier's side: holds the lease of the delivery, and writes down what was acknowledged.
+
+    Raises:
+        WriterConflict: another courier delivers these rows.
+    """
 
     def __init__(self, layout: Layout, backend: str, writer: str) -> None:
-        """Claim it.
-
-        Raises:
-            WriterConflict: another courier is carrying these rows.
-        """
         directory = layout.delivery(backend, writer)
-        done = delivered(layout, backend, writer)
         holder = f"the delivery of {writer} to {backend}"
-        self._session = claim(directory, _frame(done), holder)
+        self._session = claim(directory, _line(acknowledged(layout, backend, writer)), holder)
         self._reference = layout.run(backend, writer)
         self._descriptor = open_own(self._session.path)
         self._why: str | None = None
         # A predecessor may have acknowledged more between our look and its death.
-        self.done = delivered(layout, backend, writer, before=self._session.number)
+        self.done = acknowledged(layout, backend, writer, before=self._session.number)
 
-    @property
-    def session(self) -> Session:
-        """This courier's own session of the claim."""
-        return self._session
-
-    def acknowledge(self, place: Place, rows: int) -> None:
-        """The backend holds `rows` more, up to `place`."""
-        if place != self.done.place:
-            # Before it is written: the backend holds them, whether the disk takes our word for it or not.
-            self.done = Delivered(place, self.done.rows + rows)
-            append_frame(self._descriptor, _frame(self.done))
+    def acknowledge(self, position: Position, rows: int, missing: int = 0) -> None:
+        """The backend holds `rows` more, up to `position`; `missing` more should be before that and are not."""
+        if missing or position != self.done.position:
+            # First in memory: the backend holds them, whether or not the disk takes the line.
+            self.done = Acknowledged(position, self.done.rows + rows, self.done.missing + missing)
+            self._append(_line(self.done))
 
     def set_aside(self, rows: Sequence[Row], reason: str) -> None:
-        """The backend will never take these."""
+        """The backend will never take these rows."""
         for row in rows:
-            what = {"session": row.session, "seq": row.seq, "step": row.step, "reason": reason}
-            append_frame(self._descriptor, {**_frame(self.done), "rejected": what})
+            rejected = {"session": row.session, "seq": row.seq, "step": row.step, "reason": reason}
+            self._append({**_line(self.done), "rejected": rejected})
 
     def explain(self, why: str | None) -> None:
-        """Why rows wait, for people who look; `None` when they do no more. A full disk keeps nothing of it."""
+        """Why rows wait, for people who look; `None` when they wait no more. A full disk keeps nothing of it."""
         self._why = why
         with suppress(OSError):
-            append_frame(self._descriptor, self._said())
+            self._append(self._last())
 
     def refer(self, reference: RunReference) -> None:
         """Keep what the backend calls the run, for later sessions and for roles that join it."""
-        write_atomically(self._reference, asdict(reference))
+        self._reference.parent.mkdir(parents=True, exist_ok=True)
+        put_whole(self._reference, json.dumps(asdict(reference), indent=1).encode() + b"\n")
 
     def release(self, closed: Status | None) -> None:
-        """Give the carrying up, with the status that the run was closed with, if it was.
-
-        On a full disk that cannot be written: the carrying is then free once this process has ended.
-        """
+        """Give the lease up, with the status that the run was closed with, if it was closed."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:
             return
         try:
-            append_frame(descriptor, {**self._said(), "end": closed or LEFT})
-        except OSError as error:
+            append_line(descriptor, {**self._last(), "end": closed or State.UNFINISHED}, self._session.seed)
+        except OSError as error:  # a full disk: the lease is then free once this process has ended
             logger.warning("%s: its end could not be written: %s", self._session.path, error)
         finally:
             os.close(descriptor)
 
-    def _said(self) -> dict[str, Any]:
-        return {**_frame(self.done), **({"why": self._why} if self._why else {})}
+    def touch(self) -> None:
+        """Show other hosts that this courier is alive."""
+        with suppress(OSError):
+            os.utime(self._session.path)
+
+    def _append(self, value: Mapping[str, Any]) -> None:
+        append_line(self._descriptor, value, self._session.seed)
+
+    def _last(self) -> dict[str, Any]:
+        return {**_line(self.done), **({"why": self._why} if self._why else {})}
 
 
-def delivered(layout: Layout, backend: str, writer: str, before: int | None = None) -> Delivered:
+def acknowledged(layout: Layout, backend: str, writer: str, before: int | None = None) -> Acknowledged:
     """How far a backend holds a writer's rows, by the newest session that says so."""
-    found = sessions(layout.delivery(backend, writer))
-    for session in reversed([one for one in found if before is None or one.number < before]):
-        done = _done(last_frame(session.path))
-        if done is not None:
-            return done
-    return Delivered(Place(1, 0), 0)
+    for session in reversed(sessions(layout.delivery(backend, writer))):
+        if before is None or session.number < before:
+            for value in lines_from_end(session.path, session.seed):
+                done = _done(value)
+                if done is not None:
+                    return done
+    return Acknowledged(START, 0)
 
 
 def undelivered(layout: Layout, backend: str, writer: str) -> int:
-    """How many rows a writer's journal holds behind what the backend acknowledged.
+    """How many rows of a writer's journal are behind what the backend acknowledged.
 
-    Where it is much, lines are counted and not read, so that 1,000,000 rows take no longer than a breath: damaged
-    lines then count too.
+    By the numbers of the last rows, so 1,000,000 rows take no longer than one. Rows that are damaged count too, until
+    the courier has passed them.
     """
-    place = delivered(layout, backend, writer).place
-    waiting = [one for one in sessions(layout.journal(writer)) if one.number >= place.session]
-    return sum(
-        _count_rows(writer, one, place.offset if one.number == place.session else 0) for one in waiting
-    )
-
-
-def _count_rows(writer: str, session: Session, offset: int) -> int:
-    with suppress(OSError):
-        if session.path.stat().st_size - offset > _MUCH:
-            return count_lines(session.path, offset) - (offset == 0) - (session.status() is not None)
-    return sum(isinstance(entry.value, Row) for entry in read_to_end(writer, session, offset))
+    position = acknowledged(layout, backend, writer).position
+    total, before = 0, 0
+    for session in sessions(layout.journal(writer)):
+        last = last_seq(last_line(session.path, session.seed))
+        if session.number == position.session:
+            before = position.seq
+            # An offset behind the end means that the file was cut short; what came after the cut still counts.
+            total = 0 if position.offset == end_of_lines(session.path) else max(0, last - before)
+        elif session.number > position.session:
+            # One that continues an earlier session counts on from there.
+            total += max(0, last - (before if "continues" in session.header() else 0))
+        before = last
+    return total
 
 
 def read_reference(layout: Layout, backend: str, writer: str) -> RunReference | None:
@@ -177,34 +184,42 @@ def read_reference(layout: Layout, backend: str, writer: str) -> RunReference | 
         return None
 
 
-def write_atomically(path: Path, value: Mapping[str, Any]) -> None:
-    """Put a file of JSON there; readers see the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    put_whole(path, json.dumps(value, indent=1).encode() + b"\n")
+def rejections(layout: Layout, backend: str, writer: str) -> set[tuple[int, int]]:
+    """The session and number of each row that a backend will never take."""
+    found = set()
+    for session in sessions(layout.delivery(backend, writer)):
+        offset = 0
+        while lines := list(read_lines(session.path, offset, seed=session.seed)):
+            for line in lines:
+                if isinstance(line, Line) and isinstance(row := line.value.get("rejected"), dict):
+                    found.add((row.get("session", 0), row.get("seq", 0)))
+            offset = lines[-1].end
+    return found
 
 
 def is_left(layout: Layout, backend: str, writer: str) -> bool:
-    """Whether rows are undelivered, or a run that was opened for them has not been closed."""
+    """Whether rows are undelivered, or a run that was opened for them is not closed."""
     session = newest(layout.delivery(backend, writer))
-    unclosed = session is not None and session.status() in {None, LEFT}
-    return unclosed or undelivered(layout, backend, writer) > 0
+    is_unclosed = session is not None and session.status() in {None, State.UNFINISHED}
+    return is_unclosed or undelivered(layout, backend, writer) > 0
 
 
 def is_carried(layout: Layout, backend: str, writer: str) -> bool:
-    """Whether a live courier carries this writer's rows to this backend."""
+    """Whether a live courier delivers this writer's rows to this backend."""
     session = newest(layout.delivery(backend, writer))
     return session is not None and session.is_live()
 
 
-def _frame(done: Delivered) -> dict[str, Any]:
-    return {"a": [done.place.session, done.place.offset], "k": done.rows}
+def _line(done: Acknowledged) -> dict[str, Any]:
+    return {"ack": list(done.position), "rows": done.rows, **({"missing": done.missing} if done.missing else {})}
 
 
-def _done(frame: Mapping[str, Any] | None) -> Delivered | None:
-    match frame:
-        case {"a": [int(session), int(offset)], "k": int(rows)} if all(
-            0 <= number < _INT64 for number in (session, offset, rows)
+def _done(value: Mapping[str, Any]) -> Acknowledged | None:
+    match value:
+        case {"ack": [int(session), int(offset), int(seq)], "rows": int(rows)} if all(
+            0 <= number < _INT64 for number in (session, offset, seq, rows)
         ):
-            return Delivered(Place(session, offset), rows)
+            missing = value.get("missing", 0)
+            return Acknowledged(Position(session, offset, seq), rows, missing if isinstance(missing, int) else 0)
         case _:
             return None

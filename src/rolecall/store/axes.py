@@ -1,10 +1,9 @@
 """Bindings of keys to axes, and their exchange among writers.
 
-Each of a writer's keys is bound to the writer's axis (see `rolecall.delivery.keys`). Some trackers keep only what the last
-writer declared, so every writer declares the union of all bindings, and of all configs.
+Each of a writer's keys is bound to the writer's axis. Some trackers keep only what the last writer declared, so every
+writer declares the union of all bindings, and of all configs.
 
-`<monitor_dir>/axes/` holds a file of frames for each writer, appended to by that writer's courier alone and
-synced::
+`<monitor_dir>/axes/` holds a file of lines for each writer, appended to by that writer's courier alone and synced::
 
     {"config": {"lr": 0.1}}
     {"axes": {"explorer/reward": "explorer/step", "explorer/length": "explorer/step"}}
@@ -18,15 +17,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from rolecall.delivery.keys import axis_of
-from rolecall.store.codec import Frame, append_frame, read_frames
+from rolecall.store.codec import Line, append_line, read_lines
 from rolecall.store.files import open_own
 from rolecall.store.layout import Layout, writer_of
 
-__all__ = ["AxisBook"]
+
+def axis_of(writer: str) -> str:
+    """The key of a writer's step axis in a shared run."""
+    return f"{writer}/step"
 
 
 class AxisBook:
@@ -55,13 +55,13 @@ class AxisBook:
         """Bind these keys to the writer's axis, for every writer to see; known ones cost a look-up each."""
         axis = axis_of(writer)
         with self._lock:
-            news = {key: axis for key in keys if key not in self._known and key != axis}
-            if news:
-                self._append({"axes": news})
-                self._learn(news)
+            new = {key: axis for key in keys if key not in self._known and key != axis}
+            if new:
+                self._append({"axes": new})
+                self._learn(new)
 
     def publish_config(self, config: Mapping[str, Any]) -> None:
-        """Make the writer's config known, if it is not yet."""
+        """Make the writer's config known to all, if it is not yet."""
         with self._lock:
             if config and self._configs.get(self._writer) != config:
                 self._append({"config": config})
@@ -70,31 +70,22 @@ class AxisBook:
     def refresh(self) -> None:
         """Read what any writer appended since the last look."""
         with self._lock:
-            for name, size in self._sizes():
-                if size > self._offsets.get(name, 0):
-                    self._read(name, size)
-
-    def _sizes(self) -> list[tuple[str, int]]:
-        """Each writer's file and its length, by names alone: every writer looks at those of all, each second."""
-        try:
-            with os.scandir(self._layout.axes) as found:
-                ours = (one for one in found if one.name.endswith(".jsonl"))
-                return sorted((one.name, one.stat(follow_symlinks=False).st_size) for one in ours)
-        except FileNotFoundError:
-            return []
-
-    def _read(self, name: str, size: int) -> None:
-        path, offset = self._layout.axes / name, self._offsets.get(name, 0)
-        while offset < size and (found := list(read_frames(path, offset))):
-            for frame in found:
-                self._take(path, frame.value if isinstance(frame, Frame) else {})
-            self._offsets[name] = offset = found[-1].end
-
-    def _take(self, path: Path, value: Mapping[str, Any]) -> None:
-        if isinstance(axes := value.get("axes"), dict):
-            self._learn({str(key): str(axis) for key, axis in axes.items()})
-        if isinstance(config := value.get("config"), dict):
-            self._configs[writer_of(path.stem)] = config
+            try:
+                # By names and sizes alone: every writer looks at the files of all, each second.
+                with os.scandir(self._layout.axes) as found:
+                    files = sorted((file.name, file.stat(follow_symlinks=False).st_size) for file in found)
+            except FileNotFoundError:
+                return
+            for name, size in files:
+                path, offset = self._layout.axes / name, self._offsets.get(name, 0)
+                while offset < size and name.endswith(".jsonl") and (lines := list(read_lines(path, offset))):
+                    for line in lines:
+                        value = line.value if isinstance(line, Line) else {}
+                        if isinstance(axes := value.get("axes"), dict):
+                            self._learn({str(key): str(axis) for key, axis in axes.items()})
+                        if isinstance(config := value.get("config"), dict):
+                            self._configs[writer_of(path.stem)] = config
+                    self._offsets[name] = offset = lines[-1].end
 
     def _learn(self, bindings: Mapping[str, str]) -> None:
         for key, axis in bindings.items():
@@ -103,12 +94,12 @@ class AxisBook:
                 self._order.append(key)
 
     def _append(self, value: Mapping[str, Any]) -> None:
-        """One synced write to this writer's file; what a dead process left torn there is closed off."""
+        """One synced write to this writer's file; a line that a dead process left torn is closed first."""
         path = self._layout.bindings(self._writer)
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = open_own(path, create=True)
         try:
-            append_frame(descriptor, value)
+            append_line(descriptor, value)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Files in a directory that other processes, and perhaps other people, have their hands in."""
+"""Files in a directory that other processes, and perhaps other people, change at the same time."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ import errno
 import os
 import stat
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Final
+from zlib import crc32
 
-__all__ = ["open_own", "open_regular", "put_back", "put_whole", "write_whole"]
-
-_PIECE = 1 << 20
-
-_NO_FILE = frozenset([errno.ENOENT, errno.EISDIR, errno.ELOOP, errno.ENXIO])
+_NO_FILE: Final = frozenset([errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO])
 
 
 def open_own(path: Path, create: bool = False) -> int:
-    """A descriptor to append with to a file of this process's own; never to what a symlink there points at."""
+    """A descriptor that appends to a file of this process's own; a symlink in its place is not followed."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     return os.open(path, flags | os.O_CREAT if create else flags, 0o666)
 
 
 def open_regular(path: Path) -> BinaryIO | None:
-    """A file to read; `None` if there is none, or what is there is a directory, a pipe or a device."""
+    """A file to read; `None` if there is none, or if the path is a directory, a pipe or a device."""
     try:
-        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller closes it
+        # Without O_NONBLOCK, opening a pipe that somebody put there would wait for a writer.
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - the caller closes it
     except OSError as error:
         if error.errno in _NO_FILE:
             return None
@@ -37,22 +36,23 @@ def open_regular(path: Path) -> BinaryIO | None:
 
 
 def write_whole(descriptor: int, data: bytes) -> None:
-    """One write.
+    """Write `data` with one system call.
 
     Raises:
-        OSError: a part of it or nothing was written.
+        OSError: only a part of it or nothing was written.
     """
     if os.write(descriptor, data) < len(data):
-        # The kernel cuts a write to a file short where the disk, the quota or the file's limit ends.
+        # The kernel writes less than it was given where the disk, the quota or the file size limit ends.
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def put_whole(path: Path, data: bytes) -> None:
-    """Readers see the old content or the new, never a part; the draft's name is this call's own.
+    """Replace a file so that readers see the old content or the new, never a part of it.
 
     Raises:
         OSError: it was not written; nothing is left over.
     """
+    # The draft's name is unique: with a fixed one, two writers remove each other's drafts.
     draft = path.with_name(f".{uuid.uuid4().hex}")
     try:
         draft.write_bytes(data)
@@ -61,27 +61,33 @@ def put_whole(path: Path, data: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def put_back(descriptor: int, path: Path) -> None:
-    """Copy a file that was removed while it is open to where it was; the descriptor is the copy's from then on.
+def put_attachment(folder: Path, name: str, data: bytes) -> dict[str, Any]:
+    """Store bytes beside a journal, before the row that refers to them; returns the reference.
 
     Raises:
-        OSError: it could not be copied, or something else stands there by now; all is as before.
+        OSError: they were not written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{uuid.uuid4().hex}")
-    copy = open_own(draft, create=True)
-    try:
-        offset = 0
-        while piece := os.pread(descriptor, _PIECE, offset):
-            write_whole(copy, piece)
-            offset += len(piece)
-        os.link(draft, path)
-        os.dup2(copy, descriptor, inheritable=False)
-    finally:
-        os.close(copy)
-        draft.unlink(missing_ok=True)
+    folder.mkdir(exist_ok=True)
+    put_whole(folder / name, data)
+    return {"name": name, "size": len(data), "sum": f"{crc32(data):08x}"}
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Anyone's pipe may stand where a file should; without this, a reader would wait for its writer."""
-    return os.open(path, flags | os.O_NONBLOCK)
+def read_attachment(folder: Path, reference: Mapping[str, Any]) -> bytes:
+    """The bytes that a reference names.
+
+    Raises:
+        ValueError: the reference leads out of the folder, or the file is missing, short or damaged.
+    """
+    match reference:
+        case {"name": str(name), "size": int(size), "sum": str(checksum)} if name == os.path.basename(name):
+            file = open_regular(folder / name)
+        case _:
+            raise ValueError("it does not name an attachment")
+    if file is None:
+        raise ValueError(f"its attachment {name} is missing")
+    with file:
+        # One byte more than there should be: the file may have grown to any size.
+        data = file.read(size + 1)
+    if len(data) != size or f"{crc32(data):08x}" != checksum:
+        raise ValueError(f"its attachment {name} is damaged")
+    return data

@@ -4,7 +4,8 @@
 
     run.json                             the run's record, by the launcher
     journal/explorer@0/1.jsonl           rows: one directory for each writer, one file for each session
-    journal/explorer@0/1.tables/7.json   a large table of the row with seq 7
+    journal/explorer@0/1.header.json     the first line once more, in case it gets damaged
+    journal/explorer@0/1.files/7.json    the content of the row with seq 7, if it is over 4 MiB
     journal/@launch/1.jsonl              the launcher's place: opened and ended, without rows
     axes/explorer@0.jsonl                bindings of keys to axes, and the config, by this writer
     delivery/mlflow/explorer@0/1.jsonl   what the backend acknowledged, by this writer's courier
@@ -25,10 +26,10 @@ from typing import Any
 
 from rolecall.errors import ConfigError
 
-__all__ = ["LAUNCH", "Layout", "slug_of", "writer_name", "writer_of"]
-
 LAUNCH = "@launch"
 """The launcher's name among writers; no role can have it."""
+SINGLE = "main"
+"""The role of a job of one process, as `rolecall.init` makes it."""
 
 _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SLUG = re.compile(rf"{_ROLE.pattern}(@[0-9]+)?")

@@ -1,44 +1,51 @@
-"""Who holds a name: numbered files, of which the highest is the holder's.
+"""Leases: who holds a name.
 
-A writer, a launcher's place and the carrying of one writer's rows to one backend may each have one live owner.
-Each is a directory of files `1.jsonl`, `2.jsonl`, ...: a *session* each. A session's file is made whole, with
-its first frame naming the owner, under a name of its own and then linked to its number, which fails if another
-process was quicker. It ends with a frame `{"end": status}`. So there is no lock, nothing to release after a
-SIGKILL, and nothing that a slower process could remove from under a quicker one.
+A writer's name, the launcher's place and the delivery of one writer's rows to one backend may each have one live owner.
+Each is a directory of numbered files `1.jsonl`, `2.jsonl`, ...: one for each *session*, of which the highest is the
+owner's. A session's file is made whole under a name of its own, with a first line that names the owner, and then linked
+to its number. `link(2)` fails if another process was quicker, so there is no lock, and nothing to release after a
+SIGKILL. A session ends with a line `{"end": status}`.
 
 An owner on this host lives while its process does. One on another host lives while its file was touched within
-`STALE` seconds: its courier does so every `HEARTBEAT` seconds.
+`STALE` seconds; its courier does that every `HEARTBEAT` seconds.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from zlib import crc32
 
 from rolecall.errors import WriterConflict
-from rolecall.store.codec import append_frame, encode, first_frame, last_frame
-from rolecall.store.files import open_own
+from rolecall.states import State
+from rolecall.store.codec import append_line, encode, first_line, last_line
+from rolecall.store.files import open_own, put_whole
+from rolecall.timings import STALE
 
-__all__ = ["HEARTBEAT", "STALE", "Owner", "Session", "claim", "end", "newest", "sessions", "this_process"]
-
-HEARTBEAT = 5.0
-STALE = 60.0
-_SESSION = re.compile(r"([1-9][0-9]{0,17})\.jsonl", re.ASCII)
+FORMAT: Final = 2
+"""The version of every file of lines. It is in the first line of each session."""
+_SESSION: Final = re.compile(r"([1-9][0-9]{0,17})\.jsonl", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process, told apart from a later one with the same number by its start time (Linux: in clock ticks).
+    """A process.
 
-    `space` is what process numbers mean something in: the boot of the machine and, as containers may share a
-    host's name, the namespace of processes.
+    Attributes:
+        host: the name of its machine.
+        pid: its number.
+        start: when it started, in clock ticks on Linux. Tells it from a later process of the same number.
+        space: the boot of the machine and the PID namespace, in which `pid` means something. Containers on one
+            host may share its name.
     """
 
     host: str
@@ -47,32 +54,51 @@ class Owner:
     space: str
 
     def is_here(self) -> bool:
-        """Whether this process would see it."""
+        """Whether this process could see it."""
         return (self.host, self.space) == (socket.gethostname(), _space())
 
     def is_running(self) -> bool:
         """Whether the process still runs; only meaningful if it is here."""
         return _start_of(self.pid) == self.start
 
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One numbered file of a claim, as a reader finds it."""
+    """One numbered file of a lease, as a reader finds it."""
 
     path: Path
     number: int
 
+    @property
+    def seed(self) -> int:
+        """What the checksums of its lines start from: a line of another writer or session does not pass."""
+        return crc32(f"{self.path.parent.name}/{self.number}".encode())
+
+    @property
+    def attachments(self) -> Path:
+        """The folder of what is stored beside the file."""
+        return self.path.with_suffix(".files")
+
     def header(self) -> dict[str, Any]:
-        """Its first frame; empty if that is missing or damaged."""
-        return first_frame(self.path) or {}
+        """Its first line, or the copy beside it if that is damaged; empty if there is neither."""
+        found = first_line(self.path, self.seed)
+        if found is not None and "rolecall" in found:
+            return found
+        with suppress(OSError, ValueError):
+            copy = json.loads(_copy_of(self.path).read_bytes())
+            return copy if isinstance(copy, dict) else {}
+        return {}
 
     def status(self) -> str | None:
         """How its owner ended it; `None` if it has not."""
-        end = (last_frame(self.path) or {}).get("end")
-        return str(end) if end is not None else None
+        status = (last_line(self.path, self.seed) or {}).get("end")
+        return str(status) if status is not None else None
 
     def owner(self) -> Owner | None:
-        """Whose it is; `None` if its first frame does not say."""
+        """Whose it is; `None` if its header does not say."""
         match self.header().get("owner"):
             case {"host": str(host), "pid": int(pid), "start": str(start), "space": str(space)}:
                 return Owner(host, pid, start, space)
@@ -86,9 +112,10 @@ class Session:
             return False
         return owner.is_running() if owner.is_here() else self.silence() < STALE
 
-    def look(self) -> tuple[bool, str | None]:
-        """Whether it is live, and how its owner ended it; in this order, as it may end at any moment between them."""
-        return self.is_live(), self.status()
+    def state(self) -> State:
+        """What a reader can tell of it."""
+        is_live = self.is_live()
+        return State.of(self.status(), is_live=is_live)
 
     def silence(self) -> float:
         """Seconds since the file was last written or touched."""
@@ -105,75 +132,92 @@ def this_process() -> Owner:
 
 
 def sessions(directory: Path) -> list[Session]:
-    """The sessions of a claim, oldest first."""
-    names = os.listdir(directory) if directory.is_dir() else []
+    """The sessions of a lease, oldest first."""
+    try:
+        names = os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     numbers = (int(match[1]) for match in map(_SESSION.fullmatch, names) if match)
-    return [_session(directory, number) for number in sorted(numbers)]
+    return [Session(directory / f"{number}.jsonl", number) for number in sorted(numbers)]
 
 
 def newest(directory: Path) -> Session | None:
-    """The session of the holder, live or not; `None` if the claim was never held."""
+    """The owner's session, live or not; `None` if nobody ever held the lease."""
     return next(reversed(sessions(directory)), None)
 
 
 def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
-    """Become the owner of the next session.
+    """Become the owner, with the next session.
+
+    Args:
+        directory: the lease.
+        header: what the first line says beside the owner.
+        holder: what is held, in words, for the error.
 
     Raises:
-        WriterConflict: a live process holds it; `holder` says what in words.
+        WriterConflict: a live process holds it.
     """
     directory.mkdir(parents=True, exist_ok=True)
     while True:
         last = newest(directory)
         if last is not None and last.is_live():
-            raise WriterConflict(_conflict(holder, last))
+            owner = last.owner()
+            dead = "" if owner and owner.is_here() else f" A dead one is noticed after {STALE:.0f} s of silence."
+            raise WriterConflict(
+                f"{holder} is held by {owner or 'another process'} ({last.path}). Stop that process, or use another "
+                f"monitor_dir (or another role or rank) for this one.{dead}"
+            )
         session = _create(directory, (last.number if last else 0) + 1, header)
         if session is not None:
             return session
 
 
+def succeed(session: Session, header: Mapping[str, Any]) -> Session:
+    """Go on in a new session of this process's own, behind one whose file is not what it wrote any more."""
+    directory = session.path.parent
+    directory.mkdir(parents=True, exist_ok=True)
+    while True:
+        last = newest(directory)
+        number = max(session.number, last.number if last else 0) + 1
+        successor = _create(directory, number, {**header, "continues": session.number})
+        if successor is not None:
+            return successor
+
+
 def end(session: Session, status: str) -> None:
-    """End a session that is nothing but a claim; only its owner may."""
+    """End a session that holds nothing else; only its owner may."""
     descriptor = open_own(session.path)
     try:
-        append_frame(descriptor, {"end": status})
+        append_line(descriptor, {"end": status}, session.seed)
     finally:
         os.close(descriptor)
 
 
-def _session(directory: Path, number: int) -> Session:
-    return Session(directory / f"{number}.jsonl", number)
-
-
 def _create(directory: Path, number: int, header: Mapping[str, Any]) -> Session | None:
-    """The new session, or `None` if another process took the number first."""
-    session = _session(directory, number)
+    """The new session; `None` if another process took the number first."""
+    session = Session(directory / f"{number}.jsonl", number)
     draft = directory / f".{uuid.uuid4().hex}"
+    whole = {"rolecall": FORMAT, "owner": asdict(this_process()), "session": number, **header}
     try:
-        draft.write_bytes(encode({"rolecall": 1, "owner": asdict(this_process()), **header}))
+        draft.write_bytes(encode(whole, session.seed))
         os.link(draft, session.path)
     except FileExistsError:
-        # Over NFS a link can succeed, its answer get lost, and its repetition say that there is one.
+        # Over NFS a link can succeed although its answer gets lost; the repetition then finds the file there.
         return session if draft.samefile(session.path) else None
     finally:
         draft.unlink(missing_ok=True)
+    if "config" in header:
+        # One bad sector at the start of a journal must not cost the owner and the config.
+        put_whole(_copy_of(session.path), encode(whole))
     return session
 
 
-def _conflict(holder: str, session: Session) -> str:
-    owner = session.owner()
-    where = f"process {owner.pid} on {owner.host}" if owner else "another process"
-    silent = (
-        f" If it is gone: what cannot be seen from here is taken for dead after {STALE:.0f} s of silence."
-    )
-    return (
-        f"{holder} is held by {where} ({session.path}). Stop that process, or use another monitor_dir "
-        f"(or another role or rank) for this one.{'' if owner and owner.is_here() else silent}"
-    )
+def _copy_of(path: Path) -> Path:
+    return path.with_suffix(".header.json")
 
 
 def _space() -> str:
-    """The boot and the namespace that this process's number belongs to; empty where there is no /proc."""
+    """The boot and the PID namespace of this process; empty where there is no /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -182,23 +226,20 @@ def _space() -> str:
 
 
 def _start_of(pid: int) -> str | None:
-    """When a live process started, as an opaque text; `None` if there is none, or only a zombie."""
+    """When a live process started, as an opaque string; `None` if there is no such process, or only a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except FileNotFoundError:
-        return None if Path("/proc/self/stat").exists() else _start_without_proc(pid)
     except OSError:
-        return None
+        if Path("/proc/self/stat").exists():
+            return None
+        # Without /proc (macOS) the number is all there is.
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass
+        return "unknown"
+    # The name of the program, in parentheses, may hold spaces and parentheses itself (proc(5)).
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]
-
-
-def _start_without_proc(pid: int) -> str | None:
-    """Without /proc (macOS) a process number is all there is to go by."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "unknown"

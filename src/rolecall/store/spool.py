@@ -1,4 +1,8 @@
-"""Where and how a journal is written: in `monitor_dir`, or, if that is on a network filesystem, on the node."""
+"""Journals on a node: where they are written if `monitor_dir` is on a network filesystem, and how they get there.
+
+A network filesystem can freeze for minutes, and training with it. So a role writes its journal to a local disk, and its
+courier copies the bytes as they are to `monitor_dir`, where every other process reads them.
+"""
 
 from __future__ import annotations
 
@@ -7,97 +11,117 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 
-from rolecall.config.model import MonitorConfig
-from rolecall.delivery.cursor import Mirror
+from rolecall.config.spec import JobSpec
 from rolecall.errors import DirectoryError
-from rolecall.store.layout import slug_of
-from rolecall.store.lease import Session
-from rolecall.store.room import FILESYSTEMS
+from rolecall.store.codec import whole_lines
+from rolecall.store.files import put_whole
+from rolecall.store.layout import Layout, slug_of
+from rolecall.store.lease import Session, sessions
 
-__all__ = ["is_mapped", "is_on_network", "is_spooled", "mirrors", "open_spool"]
-
-NETWORK_FILESYSTEMS = frozenset(
-    [
-        "9p",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "fuse.ceph",
-        "fuse.gcsfuse",
-        "fuse.glusterfs",
-        "fuse.juicefs",
-        "fuse.s3fs",
-        "fuse.sshfs",
-        "gfs2",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "nfs",
-        "nfs4",
-        "ocfs2",
-        "panfs",
-        "pvfs2",
-        "smb3",
-        "smbfs",
-        "virtiofs",
-        "wekafs",
-    ]
-)
+# fmt: off
+NETWORK_FILESYSTEMS = frozenset([
+    "9p", "afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.gcsfuse", "fuse.glusterfs", "fuse.juicefs", "fuse.s3fs",
+    "fuse.sshfs", "gfs2", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "ocfs2", "panfs", "pvfs2", "smb3", "smbfs",
+    "virtiofs", "wekafs",
+])
+# fmt: on
 _MOUNTS = Path("/proc/mounts")
 
 
-def is_spooled(config: MonitorConfig) -> bool:
+def is_spooled(spec: JobSpec) -> bool:
     """Whether journals are written on the node first."""
-    return config.spool_dir is not None or is_on_network(config.monitor_dir)
+    return spec.spool_dir is not None or is_on_network(spec.monitor_dir)
 
 
-def open_spool(config: MonitorConfig, writer: str, session: Session) -> Path:
-    """A journal on the node that begins like the session's, whose header names the nonce under `spool`.
+def open_spool(spec: JobSpec, writer: str, session: Session) -> Session:
+    """The session's journal on the node, which begins like the session's own file.
 
     Raises:
         DirectoryError: it cannot be written.
     """
-    path = _spool_file(config, writer, str(config.nonce), session)
+    root = _root(spec)
+    path = _spool_file(spec, writer, spec.nonce, session)
     try:
-        if config.spool_dir is None:
-            _make_private(_root(config))
+        if spec.spool_dir is None:
+            _make_private(root)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(
-            missing_ok=True
-        )  # a process that has mapped what stood there would die if it was cut short
+        # Not written over: a courier of an earlier launch may still read what is there.
+        path.unlink(missing_ok=True)
         shutil.copyfile(session.path, path)
     except OSError as error:
-        raise DirectoryError(f"spool_dir {_root(config)}: cannot be written: {error.strerror}") from error
-    return path
+        raise DirectoryError(f"spool_dir {root}: cannot be written: {error.strerror}") from error
+    return Session(path, session.number)
 
 
-def mirrors(config: MonitorConfig, writer: str, found: list[Session]) -> Iterator[Mirror]:
-    """A mirror for each session of a writer that is spooled on this node, oldest first.
+class Mirror:
+    """Copies what one writer spooled on this node to `monitor_dir`, session by session.
 
-    A role and its courier may have died together: what they left on the node is fetched by whoever comes next.
+    A role and its courier may have died together: whoever comes next copies what they left. Several processes may copy
+    at once: they write the same bytes to the same places.
     """
-    for session in found:
-        nonce = session.header().get("spool")
-        if isinstance(nonce, str) and nonce.isalnum():
-            path = _spool_file(config, writer, nonce, session)
-            if path.is_file() and not path.is_symlink():
-                yield Mirror(path, session.path)
+
+    def __init__(self, spec: JobSpec, writer: str) -> None:
+        self._spec = spec
+        self._writer = writer
+        self._journal = Layout(spec.monitor_dir).journal(writer)
+        self._spools: dict[int, Path | None] = {}
+        self._lock = threading.Lock()
+
+    def spool_of(self, session: Session) -> Path | None:
+        """Where the rows of a session are written, if that is on this node."""
+        if session.number not in self._spools:
+            nonce = session.header().get("spool")
+            path = None
+            # The nonce comes from a file that others may have written: it must not lead anywhere else.
+            if isinstance(nonce, str) and nonce.isalnum():
+                path = _spool_file(self._spec, self._writer, nonce, session)
+            if path is not None and (not path.is_file() or path.is_symlink()):
+                return None
+            self._spools[session.number] = path
+        return self._spools[session.number]
+
+    def copy(self, *, newest_only: bool = False) -> None:
+        """Append the lines that are not there yet; attachments first, because rows refer to them.
+
+        Raises:
+            OSError: a directory does not answer.
+        """
+        with self._lock:
+            found = sessions(self._journal)
+            for session in found[-1:] if newest_only else found:
+                spool = self.spool_of(session)
+                if spool is not None:
+                    _copy(Session(spool, session.number), session)
 
 
-def _root(config: MonitorConfig) -> Path:
-    return config.spool_dir or Path(tempfile.gettempdir(), f"rolecall-{os.getuid()}")
+def _copy(spool: Session, target: Session) -> None:
+    offset = target.path.stat().st_size
+    while chunk := whole_lines(spool.path, offset):
+        for name in os.listdir(spool.attachments) if spool.attachments.is_dir() else ():
+            # What begins with a dot is a draft.
+            if not name.startswith(".") and not (target.attachments / name).exists():
+                target.attachments.mkdir(exist_ok=True)
+                put_whole(target.attachments / name, (spool.attachments / name).read_bytes())
+        descriptor = os.open(target.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            offset += os.pwrite(descriptor, chunk, offset)
+        finally:
+            os.close(descriptor)
 
 
-def _spool_file(config: MonitorConfig, writer: str, nonce: str, session: Session) -> Path:
-    return _root(config) / nonce / slug_of(writer) / session.path.name
+def _root(spec: JobSpec) -> Path:
+    return spec.spool_dir or Path(tempfile.gettempdir(), f"rolecall-{os.getuid()}")
+
+
+def _spool_file(spec: JobSpec, writer: str, nonce: str, session: Session) -> Path:
+    return _root(spec) / nonce / slug_of(writer) / session.path.name
 
 
 def _make_private(folder: Path) -> None:
-    """Everyone can write to a temporary directory: what stands there under our name need not be ours."""
+    # Everyone can write to a temporary directory: a folder of our name need not be ours.
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
@@ -107,30 +131,14 @@ def _make_private(folder: Path) -> None:
 
 
 def is_on_network(path: Path) -> bool:
-    """Whether the path is on a filesystem that can freeze for seconds. Known on Linux; elsewhere, say `spool_dir`."""
-    return _filesystem(path) in NETWORK_FILESYSTEMS
-
-
-def is_mapped(config: MonitorConfig, journal: Path) -> bool:
-    """Whether rows are stored in this journal through a map: as the config says, or where that cannot fail."""
-    if config.journal == "auto":
-        return _filesystem(journal) in FILESYSTEMS
-    return config.journal == "mapped"
-
-
-def _filesystem(path: Path) -> str | None:
-    """The kind of filesystem that the path is on; `None` where that cannot be known."""
+    """Whether a path is on a filesystem that can freeze. Known on Linux only; elsewhere, set `spool_dir`."""
     if not _MOUNTS.exists():
-        return None
-    mounts = [
-        line.split()[1:3] for line in _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
-    ]
+        return False
+    mounts = [line.split()[1:3] for line in _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()]
     real = path.resolve()
-    above = [(point, kind) for point, kind in mounts if real.is_relative_to(_unescape(point))]
-    # Of several that are mounted over one another at one point (autofs and then nfs), the last is seen.
-    return max(reversed(above), key=lambda mount: len(mount[0]), default=("/", None))[1]
-
-
-def _unescape(point: str) -> str:
-    """The kernel writes a space in a mount point as a backslash and 040."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)
+    # The kernel writes a space in a mount point as a backslash and 040 (proc(5)).
+    points = [(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point), kind) for point, kind in mounts]
+    above = [(point, kind) for point, kind in points if real.is_relative_to(point)]
+    # Of several that are mounted over one another (autofs, then nfs), the last one is what the path leads to.
+    kind = max(reversed(above), key=lambda mount: len(mount[0]), default=("/", ""))[1]
+    return kind in NETWORK_FILESYSTEMS

@@ -38,8 +38,7 @@ from rolecall.backends.registry import GROUP, Backend, Registry
 from rolecall.config.model import MonitorConfig
 from rolecall.config.resolve import resolve
 from rolecall.delivery.redeliver import deliver
-from rolecall.job.launch import Job, launch
-from rolecall.job.monitor import open_monitor
+from rolecall.job.launch import Job, launch, open_monitor
 from rolecall.protocol import RunTicket, SharedRunSupport, SupportsTables
 from rolecall.rows import Row
 from rolecall.store.acks import read_reference, undelivered
@@ -73,7 +72,7 @@ class FinishedJob:
     @property
     def shared(self) -> bool:
         """Whether all writers are in one run."""
-        return self.config.plan is not None and self.config.plan.shared(self.monitor_type)
+        return self.config.spec().plan.shared(self.monitor_type)
 
     def key(self, writer: str, key: str) -> str:
         """A metric's key as it was handed to the backend."""

@@ -1,0 +1,56 @@
+"""A launched job, as every process of it needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+from rolecall.backends.registry import Registry
+from rolecall.config.plan import Plan
+
+__all__ = ["HandOver", "JobSpec"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOver:
+    """What a launcher settled, and hands to its roles inside of their config.
+
+    Attributes:
+        run_id: rolecall's name of the run.
+        nonce: the mark that the launcher left in `monitor_dir`. A role that finds another one is in another directory.
+        plan: how rows reach each backend.
+    """
+
+    run_id: str
+    nonce: str
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """The settings of a launched job, checked. Attributes as in `MonitorConfig` and `HandOver`.
+
+    Attributes:
+        args: the typed arguments of each backend.
+        secrets: every secret among them, to be kept out of what is written.
+        registry: where backends are found.
+    """
+
+    project: str
+    name: str
+    group: str | None
+    run_id: str
+    nonce: str
+    plan: Plan
+    monitor_dir: Path
+    spool_dir: Path | None
+    sync_every: float | None
+    courier: Literal["process", "thread"]
+    on_backend_error: Literal["ignore", "raise"]
+    args: Mapping[str, BaseModel]
+    secrets: tuple[str, ...]
+    registry: Registry

@@ -1,0 +1,103 @@
+"""What happens to a delivery: told by couriers, kept and logged by the role."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+logger = logging.getLogger("rolecall")
+
+Kind = Literal[
+    "opened", "prepared", "refused", "unavailable", "recovered", "rejected", "damaged", "warning", "progress", "ended"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class CourierEvent:
+    """Something that happened to one backend.
+
+    `opened`, `prepared` and `refused` come once; `unavailable` and `recovered` in turns; `rejected`, `damaged` and
+    `warning` as they happen; `progress` once a second while rows are acknowledged; `ended` last.
+
+    Attributes:
+        backend: the backend.
+        writer: whose rows; empty if it concerns no writer in particular.
+        kind: what happened.
+        message: in words.
+        id: what the backend calls the run, with `opened`.
+        url: where a person looks at it, with `opened`.
+        acknowledged: the number of the last row of the writer's current session that the backend holds, with
+            `progress` and `ended`.
+        earlier: how many rows of earlier sessions it lacks.
+    """
+
+    backend: str
+    kind: Kind
+    message: str = ""
+    writer: str = ""
+    id: str | None = None
+    url: str | None = None
+    acknowledged: int = 0
+    earlier: int = 0
+
+
+_WORDS: Final = {
+    "opened": "opened",
+    "prepared": "prepared",
+    "refused": "refused: %s",
+    "unavailable": "not available, rows wait in the journal: %s",
+    "recovered": "available again",
+    "rejected": "does not take some rows; they stay in the journal: %s",
+    "damaged": "a part of the journal was left out: %s",
+    "warning": "%s",
+    "ended": "ended",
+}
+_LEVELS: Final = {"opened": logging.DEBUG, "prepared": logging.DEBUG, "ended": logging.DEBUG, "recovered": logging.INFO}
+
+
+class EventLog:
+    """Takes the events of every backend, logs them, and keeps what is asked for later. Threads may share it."""
+
+    def __init__(self, writer: str) -> None:
+        self.urls: dict[str, str | None] = {}
+        self._writer = writer
+        self._failure: str | None = None
+        self._first: dict[str, CourierEvent] = {}
+        self._progress: dict[str, CourierEvent] = {}
+        self._change = threading.Condition()
+
+    def add(self, event: CourierEvent) -> None:
+        """Take one event, from any thread."""
+        with self._change:
+            if event.kind in ("opened", "prepared", "refused", "unavailable"):
+                self._first.setdefault(event.backend, event)
+            if event.kind == "opened":
+                self.urls[event.backend] = event.url
+            if event.kind in ("progress", "ended"):
+                self._progress[event.backend] = event
+            if event.kind in ("refused", "unavailable", "rejected"):
+                self._failure = f"{event.backend}: {event.message}"
+            self._change.notify_all()
+        if event.kind != "progress":
+            words = _WORDS[event.kind]
+            text = words % event.message if "%s" in words else words
+            logger.log(_LEVELS.get(event.kind, logging.WARNING), "%s: %s: %s", self._writer, event.backend, text)
+
+    def take_failure(self) -> str | None:
+        """The last fault of a backend that nobody took yet."""
+        failure, self._failure = self._failure, None
+        return failure
+
+    def wait_opened(self, backends: Sequence[str], timeout: float) -> list[CourierEvent]:
+        """The first event of each backend that said anything within `timeout` seconds."""
+        with self._change:
+            self._change.wait_for(lambda: all(name in self._first for name in backends), timeout)
+            return [self._first[name] for name in backends if name in self._first]
+
+    def waiting(self, backend: str, seq: int) -> int | None:
+        """How many rows a backend lacks, of which `seq` is the last; `None` if its courier never said."""
+        event = self._progress.get(backend)
+        return None if event is None else max(0, seq - event.acknowledged) + event.earlier

@@ -1,0 +1,165 @@
+"""What became of each writer, and how far each backend holds its rows, as `monitor_dir` shows it from any node."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rolecall.config.plan import Plan
+from rolecall.states import State
+from rolecall.store.acks import RunReference, acknowledged, read_reference, rejections, undelivered
+from rolecall.store.codec import last_line
+from rolecall.store.layout import Layout
+from rolecall.store.lease import newest
+from rolecall.timings import STATUS_INTERVAL
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class WriterState:
+    """The state of a writer's newest session.
+
+    Attributes:
+        writer: the writer.
+        state: `running`, or how it ended. `killed` also if it ended without a word: on this host its process is gone,
+            on another host it has been silent for 60 s.
+        silence: seconds since it, or its courier, last gave a sign of life; the courier does that every 5 s.
+        place: its process and host, for people.
+    """
+
+    writer: str
+    state: State
+    silence: float
+    place: str
+
+    def __str__(self) -> str:
+        silent = f", silent for {self.silence:.0f} s" if self.state is State.RUNNING else ""
+        return f"{self.writer} {self.state} ({self.place}{silent})"
+
+
+def read_writers(layout: Layout) -> list[WriterState]:
+    """The state of every writer that has opened in the job's directory."""
+    found = []
+    for writer in layout.writers():
+        session = newest(layout.journal(writer))
+        if session is not None:
+            place = str(session.owner() or "its process is not known")
+            found.append(WriterState(writer, session.state(), session.silence(), place))
+    return found
+
+
+def wait_for_writers(layout: Layout, timeout: float) -> list[WriterState]:
+    """The same, once none runs any more or `timeout` seconds have passed."""
+    deadline = time.monotonic() + timeout
+    states: list[WriterState] | None = None
+    while True:
+        with suppress(OSError):  # a directory that does not answer is asked again
+            states = read_writers(layout)
+        is_running = states is None or any(each.state is State.RUNNING for each in states)
+        if not is_running or time.monotonic() >= deadline:
+            return states or []
+        time.sleep(min(STATUS_INTERVAL, max(0.0, deadline - time.monotonic())))
+
+
+def run_with_timeout(seconds: float, call: Callable[[], T]) -> T | None:
+    """What a call returns, or `None` if it does not return in time; it then goes on, on a thread of its own.
+
+    On a network filesystem whose server is frozen, no look at a file can be given up otherwise.
+
+    Raises:
+        Exception: what the call raised.
+    """
+    results: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except Exception as error:  # noqa: BLE001 - raised below, for the caller
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="rolecall-look", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    return results[0] if results else None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryStatus:
+    """One writer's rows in one backend.
+
+    Attributes:
+        backend: the backend.
+        writer: the writer.
+        delivered: how many rows the backend holds.
+        waiting: how many it does not hold yet; they are in the journal.
+        rejected: how many it will never take; they stay in the journal.
+        missing: how many it cannot get, because the journal has lost them.
+        courier: the state of the courier.
+        why: why rows wait, as far as the courier said.
+        run: what the backend calls the run.
+    """
+
+    backend: str
+    writer: str
+    delivered: int
+    waiting: int
+    rejected: int
+    missing: int
+    courier: State
+    why: str | None
+    run: RunReference | None
+
+    def summary(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "backend": self.backend,
+            "writer": self.writer,
+            "delivered": self.delivered,
+            "waiting": self.waiting,
+            "rejected": self.rejected,
+            "missing": self.missing,
+            "courier": str(self.courier),
+            "why": self.why,
+            "run": {"id": self.run.id, "url": self.run.url} if self.run else None,
+        }
+
+
+def read_deliveries(layout: Layout, plan: Plan) -> list[DeliveryStatus]:
+    """Of every writer in each backend of the job's plan, and in those that it was delivered to later."""
+    return [_delivery(layout, name, writer) for name in _backends(layout, plan) for writer in layout.writers()]
+
+
+def _backends(layout: Layout, plan: Plan) -> Iterator[str]:
+    planned = [each.backend for each in plan.backends if each.courier != "none"]
+    yield from planned
+    folder = layout.root / "delivery"
+    if folder.is_dir():
+        yield from sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in planned)
+
+
+def _delivery(layout: Layout, backend: str, writer: str) -> DeliveryStatus:
+    session = newest(layout.delivery(backend, writer))
+    rejected = len(rejections(layout, backend, writer))
+    waiting = undelivered(layout, backend, writer)
+    done = acknowledged(layout, backend, writer)
+    last = last_line(session.path, session.seed) if session else None
+    why = (last or {}).get("why")
+    return DeliveryStatus(
+        backend=backend,
+        writer=writer,
+        delivered=max(0, done.rows - rejected),
+        waiting=waiting,
+        rejected=rejected,
+        missing=done.missing,
+        courier=session.state() if session else State.NONE,
+        why=str(why) if waiting and why is not None else None,
+        run=read_reference(layout, backend, writer),
+    )

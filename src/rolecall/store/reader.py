@@ -1,0 +1,199 @@
+"""Read one writer's rows from its journal, and say what they mean.
+
+`log` stores what it was given; this module interprets it, outside of training. A nested mapping is flattened with `/`,
+the strings `"NaN"`, `"Infinity"` and `"-Infinity"` are numbers, other strings are text, `None` is skipped, and what is
+none of these is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
+
+from pydantic_core import from_json
+
+from rolecall.rows import Row, TableData
+from rolecall.states import State
+from rolecall.store.codec import Damage, Line, read_lines
+from rolecall.store.files import read_attachment
+from rolecall.store.layout import Layout
+from rolecall.store.lease import Session, sessions
+
+_INT64: Final = 1 << 63
+_FLOAT: Final = frozenset([float])
+_NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_DEEPEST: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The writer ended its session. `seq` is the number of its last row."""
+
+    status: State
+    seq: int
+
+
+class Entry(NamedTuple):
+    """What one line of a journal holds, and where the next one begins."""
+
+    value: Row | End | Damage
+    offset: int
+
+
+class JournalReader:
+    """Reads a session's journal, again and again as it grows. Never writes.
+
+    Args:
+        writer: whose journal it is.
+        session: the session.
+        seq: the last row before the first that will be read, if that is known.
+    """
+
+    def __init__(self, writer: str, session: Session, seq: int = 0) -> None:
+        self.session = session
+        self.seq = seq
+        self._writer = writer
+
+    def read(self, offset: int = 0, limit: int = 1 << 20) -> Iterator[Entry]:
+        """What there is from `offset` on, about `limit` bytes of it."""
+        damage: Damage | None = None
+        for line in read_lines(self.session.path, offset, limit, self.session.seed):
+            if isinstance(line, Damage):
+                # Damage that covers several lines is one fault.
+                damage = line if damage is None else replace(damage, end=line.end)
+                continue
+            entry = self._interpret(line)
+            if entry is None:
+                continue
+            if "lost" in line.value:
+                damage = None  # the half of a row that could not be written: the role reported it
+            if damage is not None:
+                yield Entry(_with_rows(damage, self.seq, entry), damage.end)
+                damage = None
+            if not isinstance(entry, Damage):
+                self.seq = max(self.seq, entry.seq)
+            yield Entry(entry, line.end)
+        if damage is not None:
+            yield Entry(_with_rows(damage, self.seq, None), damage.end)
+
+    def _interpret(self, line: Line) -> Row | End | Damage | None:
+        value = line.value
+        if "seq" not in value:
+            return None  # the header, or a line of a newer version
+        try:
+            if "end" in value:
+                return End(State.of(str(value["end"]), is_live=False), _whole(value["seq"]))
+            return self._row(value)
+        except (KeyError, TypeError, ValueError, RecursionError, OSError) as error:
+            reason = str(error) if isinstance(error, ValueError) else f"it is not a row: {error!r}"
+            seq = value["seq"]
+            return Damage(self.session.path, line.offset, line.end, reason, f"row {seq} is left out")
+
+    def _row(self, value: dict[str, Any]) -> Row:
+        if "attached" in value:
+            value = {**value, **from_json(read_attachment(self.session.attachments, value["attached"]))}
+        data = value.get("data", {})
+        metrics: dict[str, float | int] = data
+        text: dict[str, str] = {}
+        # Most rows are floats alone, and need no look at each of them.
+        if not _FLOAT.issuperset(map(type, data.values())):
+            metrics = {}
+            _flatten(data, "", metrics, text, _DEEPEST)
+        return Row(
+            writer=self._writer,
+            session=self.session.number,
+            seq=_whole(value["seq"]),
+            step=_whole(value["step"]),
+            time=float(value["time"]),
+            metrics=metrics,
+            axis=value.get("axis"),
+            text=text,
+            table=_table(value["table"]) if "table" in value else None,
+            commit=value.get("commit") is True,
+        )
+
+
+def read_to_end(writer: str, session: Session, offset: int = 0, seq: int = 0) -> Iterator[Entry]:
+    """Everything in a session's journal from `offset` on."""
+    reader = JournalReader(writer, session, seq)
+    while entries := list(reader.read(offset)):
+        yield from entries
+        offset = entries[-1].offset
+
+
+def read_rows(layout: Layout, writer: str) -> Iterator[Row | Damage]:
+    """Every row of a writer, in the order in which it was logged, and the damage between them."""
+    seq = 0
+    for session in sessions(layout.journal(writer)):
+        # A session that continues an earlier one holds its rows again.
+        skip = seq if "continues" in session.header() else 0
+        seq = 0
+        for entry in read_to_end(writer, session):
+            value = entry.value
+            if isinstance(value, Row):
+                seq = value.seq
+                if value.seq > skip:
+                    yield value
+            elif isinstance(value, Damage):
+                yield value
+        seq = max(seq, skip)
+
+
+def _with_rows(damage: Damage, before: int, after: Row | End | Damage | None) -> Damage:
+    """The damage, with the numbers of the rows that it cost, by those around it."""
+    match after:
+        case Row(seq=seq):
+            last = seq - 1
+        case End(seq=seq):
+            last = seq
+        case _:
+            return replace(damage, lost=f"it follows row {before}")
+    if last <= before:
+        return damage
+    rows = f"row {last} is lost" if last == before + 1 else f"rows {before + 1} to {last} are lost"
+    return replace(damage, lost=rows)
+
+
+def _flatten(
+    data: Mapping[str, Any], prefix: str, metrics: dict[str, float | int], text: dict[str, str], depth: int
+) -> None:
+    for name, value in data.items():
+        key = f"{prefix}{name}"
+        match value:
+            case bool():
+                metrics[key] = int(value)
+            case int() if not -_INT64 <= value < _INT64:
+                try:
+                    metrics[key] = float(value)
+                except OverflowError:
+                    continue
+            case float() | int():
+                metrics[key] = value
+            case str() if value in _NOT_FINITE:
+                metrics[key] = _NOT_FINITE[value]
+            case str():
+                text[key] = value
+            case dict() if depth:
+                _flatten(value, f"{key}/", metrics, text, depth - 1)
+
+
+def _table(value: Any) -> TableData:
+    columns = tuple(str(column) for column in value["columns"])
+    rows = tuple(tuple(map(_cell, row)) for row in value["rows"])
+    if any(len(row) != len(columns) for row in rows):
+        raise ValueError("its table has rows of another width than its columns")
+    return TableData(name=str(value["name"]), columns=columns, rows=rows, append=value.get("append") is True)
+
+
+def _cell(value: Any) -> str | int | float | bool | None:
+    if value is not None and not isinstance(value, (str, int, float)):
+        raise ValueError(f"a cell of its table is a {type(value).__name__}")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not -_INT64 <= value < _INT64:
+        raise ValueError(f"{value!r} is not a whole number of 64 bits")
+    return value
