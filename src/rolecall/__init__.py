@@ -68,3 +68,8 @@ __all__ = [
     "open_monitor",
     "resolve",
 ]
+
+
+def __dir__() -> list[str]:
+    # Importing a package's modules makes them its attributes; completion shows what is public only.
+    return __all__

@@ -47,7 +47,7 @@ def test_a_role_that_lost_its_counterpart_is_not_the_one_to_blame(capfd: pytest.
         team.start("trainer", receive, ours)
         team.start("explorer/0", receive, theirs)
         os.kill(team._processes[1].pid or 0, signal.SIGKILL)
-        with pytest.raises(RoleFailed, match="explorer/0 was ended by SIGKILL"):
+        with pytest.raises(RoleFailed, match="explorer/0 was killed by SIGKILL"):
             list(team.watch())
     assert "Traceback" not in capfd.readouterr().err
 

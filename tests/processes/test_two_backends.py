@@ -19,14 +19,15 @@ CLOSING = 3.0
 
 @pytest.mark.parametrize("courier", ["process", "thread"])
 @pytest.mark.parametrize("call", ["open", "log", "close"])
-def test_the_other_has_every_row_while_the_job_runs_and_the_job_ends_on_time(
+def test_hanging_backend_delays_no_other(
     two: tuple[MakeConfig, list[LinesServer]],
     call: str,
     courier: str,
     monkeypatch: pytest.MonkeyPatch,
     wait_until: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr("rolecall.job.session.OPENING", 3.0)  # 30 s; it is how long opening is waited for
+    """The other has every row while the job runs, and the job ends on time."""
+    monkeypatch.setattr("rolecall.job.session.OPEN_TIMEOUT", 3.0)
     make, (good, bad) = two
     bad.fail("hang", call)
     job = launch(make(courier=courier))

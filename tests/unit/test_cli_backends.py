@@ -57,13 +57,13 @@ alone  rolecall-alone 1.0  no shared runs
 https://tracker.example.org/a/long/address/that/no/terminal/should/break/in/the/middle,
          and runs are shared.
 asking  rolecall-asking 1.0  shared runs: depends
-         its monitor_args have no default that will do: url, team. Give them in
-         a config, and `rolecall check CONFIG` says what it will do
+         depends on monitor_args.url, monitor_args.team; set them in a config,
+         and `rolecall check` says what it does
 console  rolecall VERSION  shared runs
 local  rolecall VERSION  shared runs
 old  rolecall-old 1.0  broken
          backend 'old': rolecall-old 1.0 needs old-sdk>=2, but 1.9 is installed.
-         Mend it with: pip install --upgrade rolecall-old\
+         To fix it, run: pip install 'old-sdk>=2'\
 """)
 
 
@@ -77,6 +77,17 @@ def test_a_long_reason_fits_the_terminal_and_breaks_no_address(computer: Compute
     )
     assert all(len(line) <= 72 for line in lines if "https://" not in line)
     assert " ".join(out.split()).count(REASON) == 1
+
+
+def test_a_command_in_a_reason_is_not_broken(computer: Computer) -> None:
+    reason = (
+        "Log in with `acme login --host https://tracker.example.org`, or run: pip install 'acme-sdk>=2, <3'"
+    )
+    computer.site.backend("alone", supports_shared_run=NO.format(reason=reason))
+    for columns in range(50, 100, 7):
+        lines = "\n".join(computer.rolecall("backends", COLUMNS=str(columns)).out.splitlines())
+        assert "`acme login --host https://tracker.example.org`" in lines
+        assert "pip install 'acme-sdk>=2, <3'" in lines
 
 
 def test_for_scripts_the_reason_is_whole(computer: Computer) -> None:

@@ -9,6 +9,8 @@ import pytest
 from inline_snapshot import snapshot
 from made_site import Computer
 
+from rolecall.config.commands import command
+
 JOB = "project: gsm8k\nname: grpo-1\n"
 ACME = JOB + "monitor_type: acme\n"
 
@@ -60,31 +62,33 @@ def script(computer: Computer) -> Callable[..., str]:
 
 def test_a_known_backend_that_is_not_installed(check: Told) -> None:
     assert check(JOB + "monitor_type: wandb") == snapshot("""\
-rolecall: config.yaml: monitor_type: no backend 'wandb' is installed; installed
-are console, local, none. wandb comes with: pip install 'rolecall[wandb]'\
+rolecall: config.yaml: monitor_type: backend 'wandb' is not installed;
+installed: console, local, none. To use it, install it from a checkout of
+rolecall: pip install ./plugins/rolecall-wandb\
 """)
 
 
 def test_a_known_backend_misspelled_and_not_installed(check: Told) -> None:
     assert check(JOB + "monitor_type: tensorbord") == snapshot("""\
-rolecall: config.yaml: monitor_type: no backend 'tensorbord' is installed;
-installed are console, local, none. Did you mean 'tensorboard'? tensorboard
-comes with: pip install 'rolecall[tensorboard]'\
+rolecall: config.yaml: monitor_type: backend 'tensorbord' is not installed;
+installed: console, local, none. Did you mean 'tensorboard'? To use tensorboard,
+install it from a checkout of rolecall: pip install
+./plugins/rolecall-tensorboard\
 """)
 
 
 def test_an_installed_backend_misspelled(check: Told) -> None:
     assert check("monitor:\n  project: gsm8k\n  name: grpo-1\n  monitor_type: [local, Consle]") == snapshot("""\
-rolecall: config.yaml: monitor.monitor_type: no backend 'Consle' is installed;
-installed are console, local, none. Did you mean 'console'?\
+rolecall: config.yaml: monitor.monitor_type: backend 'Consle' is not installed;
+installed: console, local, none. Did you mean 'console'?\
 """)
 
 
 def test_a_backend_that_nobody_knows(check: Told) -> None:
     assert check(JOB + "monitor_type: zzz") == snapshot("""\
-rolecall: config.yaml: monitor_type: no backend 'zzz' is installed; installed
-are console, local, none. Name one of these, or install the distribution that
-brings it\
+rolecall: config.yaml: monitor_type: backend 'zzz' is not installed; installed:
+console, local, none. Choose one of these, or install the distribution that
+provides it\
 """)
 
 
@@ -92,18 +96,17 @@ def test_two_distributions_with_one_backend(check: Told, computer: Computer) -> 
     computer.site.backend("acme")
     computer.site.install("acme-tracker", "2.1", backends={"acme": "elsewhere"})
     assert check(ACME) == snapshot("""\
-rolecall: config.yaml: monitor_type: backend 'acme' is brought by acme-tracker
-2.1 and by rolecall-acme 1.0; only one can be: `pip uninstall acme-tracker` or
-`pip uninstall rolecall-acme`\
+rolecall: config.yaml: monitor_type: backend 'acme' is provided by both
+acme-tracker 2.1 and rolecall-acme 1.0; uninstall one: pip uninstall
+acme-tracker or pip uninstall rolecall-acme\
 """)
 
 
 def test_a_distribution_with_a_built_in_backend(check: Told, computer: Computer) -> None:
     computer.site.backend("local")
     assert check(JOB) == snapshot("""\
-rolecall: config.yaml: monitor_type: backend 'local' is brought by
-rolecall-local 1.0 and by rolecall itself; only one can be: `pip uninstall
-rolecall-local`\
+rolecall: config.yaml: monitor_type: backend 'local' is provided by
+rolecall-local 1.0, but it is built in; run pip uninstall rolecall-local\
 """)
 
 
@@ -112,8 +115,7 @@ def test_a_plugin_that_fails_to_import(check: Told, computer: Computer) -> None:
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 cannot be
 imported (acme_backend): ModuleNotFoundError: No module named 'acme_sdk_of_old'.
-Mend it with: pip install --force-reinstall rolecall-acme; or choose another
-monitor_type\
+To fix it, reinstall rolecall-acme; or choose another monitor_type\
 """)
 
 
@@ -121,8 +123,8 @@ def test_a_plugin_that_ends_the_process_on_import(check: Told, computer: Compute
     computer.site.backend(head="raise SystemExit('no licence')")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 cannot be
-imported (acme_backend): SystemExit: no licence. Mend it with: pip install
---force-reinstall rolecall-acme; or choose another monitor_type\
+imported (acme_backend): SystemExit: no licence. To fix it, reinstall
+rolecall-acme; or choose another monitor_type\
 """)
 
 
@@ -131,8 +133,8 @@ def test_a_plugin_whose_module_is_gone(check: Told, computer: Computer) -> None:
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 cannot be
 imported (rolecall_acme.plugin): ModuleNotFoundError: No module named
-'rolecall_acme'. Mend it with: pip install --force-reinstall rolecall-acme; or
-choose another monitor_type\
+'rolecall_acme'. To fix it, reinstall rolecall-acme; or choose another
+monitor_type\
 """)
 
 
@@ -140,8 +142,8 @@ def test_a_missing_hook(check: Told, computer: Computer) -> None:
     computer.site.backend(open_run="")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
-open_run is missing; write it, decorated with @rolecall.hookimpl. backend_args,
-supports_shared_run, open_run are required; the hooks are backend_args(),
+missing open_run; add it, decorated with @rolecall.hookimpl. Required are
+backend_args, supports_shared_run, open_run; the hooks are backend_args(),
 supports_shared_run(args), prepare(ticket, args), open_run(ticket, args),
 declare_axes(run, axes)\
 """)
@@ -151,7 +153,7 @@ def test_a_misspelled_hook(check: Told, computer: Computer) -> None:
     computer.site.backend(open_run="@hookimpl\ndef opn_run(ticket, args): ...")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
-opn_run is no hook; did you mean 'open_run'? The hooks are backend_args(),
+unknown hook 'opn_run'; did you mean 'open_run'? The hooks are backend_args(),
 supports_shared_run(args), prepare(ticket, args), open_run(ticket, args),
 declare_axes(run, axes)\
 """)
@@ -161,7 +163,7 @@ def test_an_undecorated_hook(check: Told, computer: Computer) -> None:
     computer.site.backend(open_run="def open_run(ticket, args): ...")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
-open_run must be decorated with @rolecall.hookimpl\
+decorate open_run with @rolecall.hookimpl\
 """)
 
 
@@ -169,8 +171,8 @@ def test_a_hook_with_an_argument_that_does_not_exist(check: Told, computer: Comp
     computer.site.backend(open_run="@hookimpl\ndef open_run(ticket, arguments): ...")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
-open_run(ticket, arguments): arguments is no argument of this hook; valid are
-ticket, args, of which some may be left out\
+open_run(ticket, arguments): unknown parameter 'arguments'; allowed: ticket,
+args (all optional)\
 """)
 
 
@@ -180,7 +182,7 @@ def test_a_class_in_place_of_an_instance(check: Told, computer: Computer) -> Non
     )
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py): is
-the class Acme; give an instance of it, or a module\
+the class Acme; register an instance of it, or a module\
 """)
 
 
@@ -199,7 +201,7 @@ def test_a_hook_that_says_no_without_a_reason(check: Told, computer: Computer) -
     assert check(ACME + "shared_run: true") == snapshot("""\
 rolecall: backend 'acme' (SITE/acme_backend.py): hook supports_shared_run
 returned SharedRunSupport(supported=False, reason=''); it must return a reason
-where it says no\
+if supported is False\
 """)
 
 
@@ -207,8 +209,8 @@ def test_a_hook_that_raises(check: Told, computer: Computer) -> None:
     computer.site.backend(supports_shared_run="@hookimpl\ndef supports_shared_run(args): return args.port")
     assert check(ACME + "shared_run: true") == snapshot("""\
 rolecall: backend 'acme' (SITE/acme_backend.py): hook supports_shared_run
-failed: AttributeError: 'Args' object has no attribute 'port'. This is a fault
-of the backend: tell its authors, or choose another monitor_type\
+failed: AttributeError: 'Args' object has no attribute 'port'. This is a bug in
+the backend: report it to its authors, or choose another monitor_type\
 """)
 
 
@@ -216,8 +218,7 @@ def test_an_sdk_that_is_missing(check: Told, computer: Computer) -> None:
     computer.site.backend(requires=["acme-sdk>=2"])
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 needs
-acme-sdk>=2, which is not installed. Mend it with: pip install --upgrade
-rolecall-acme\
+acme-sdk>=2, which is not installed. To fix it, run: pip install 'acme-sdk>=2'\
 """)
 
 
@@ -226,8 +227,8 @@ def test_an_sdk_that_is_too_old(check: Told, computer: Computer) -> None:
     computer.site.install("acme-sdk", "1.9.3")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 needs
-acme-sdk<4,>=2, but 1.9.3 is installed. Mend it with: pip install --upgrade
-rolecall-acme\
+acme-sdk<4,>=2, but 1.9.3 is installed. To fix it, run: pip install
+'acme-sdk<4,>=2'\
 """)
 
 
@@ -237,7 +238,7 @@ rolecall-acme\
 def test_an_unknown_setting(check: Told) -> None:
     assert check("monitor:\n  project: gsm8k\n  name: grpo-1\n  shared_runs: true") == snapshot("""\
 rolecall: config.yaml cannot be used:
-  monitor.shared_runs: is not a setting; did you mean 'shared_run'? valid are
+  monitor.shared_runs: unknown setting; did you mean 'shared_run'? allowed:
 courier, group, journal, monitor_args, monitor_dir, monitor_type, name,
 on_backend_error, project, resume, run_id, shared_run, spool_dir, sync_every\
 """)
@@ -246,8 +247,8 @@ on_backend_error, project, resume, run_id, shared_run, spool_dir, sync_every\
 def test_missing_settings(check: Told) -> None:
     assert check("monitor_type: local") == snapshot("""\
 rolecall: config.yaml cannot be used:
-  project: is missing; every config needs it
-  name: is missing; every config needs it\
+  project: missing; every config needs it
+  name: missing; every config needs it\
 """)
 
 
@@ -255,21 +256,21 @@ def test_settings_of_a_wrong_type(check: Told) -> None:
     config = "{project: 2024, name: 2024-05-01, monitor_type: {local: 1}, shared_run: perhaps, resume: always"
     assert check(config + ", run_id: a b}") == snapshot("""\
 rolecall: config.yaml cannot be used:
-  project: should be a valid string; given 2024; put it in quotes
-  name: should be a valid string; given 2024-05-01; put it in quotes
+  project: must be a string; given 2024; put it in quotes
+  name: must be a string; given 2024-05-01; put it in quotes
   monitor_type: must be the name of a backend, or a list of names; given
 {'local': 1}
   shared_run: must be true or false; given 'perhaps'
-  run_id: must be 1 to 128 letters, digits, '.', '_' and '-', and begin with a
+  run_id: must be 1 to 128 letters, digits, '.', '_' and '-', and start with a
 letter or a digit; given 'a b'
-  resume: should be 'auto', 'must' or 'never'; given 'always'\
+  resume: must be 'auto', 'must' or 'never'; given 'always'\
 """)
 
 
 def test_a_monitor_dir_that_cannot_be(check: Told) -> None:
     assert check(JOB + "monitor_dir: ~nobody-of-this-name/runs") == snapshot("""\
 rolecall: config.yaml cannot be used:
-  monitor_dir: the home directory is not known; write it out; given
+  monitor_dir: the home directory is unknown; write the path in full; given
 '~nobody-of-this-name/runs'\
 """)
 
@@ -277,8 +278,8 @@ rolecall: config.yaml cannot be used:
 def test_one_backend_twice(check: Told) -> None:
     assert check(JOB + "monitor_type: [console, console]") == snapshot("""\
 rolecall: config.yaml cannot be used:
-  monitor_type: must name one backend, or several different ones; none stands
-alone; given ['console', 'console']\
+  monitor_type: must name one backend, or several different ones; 'none' cannot
+be combined; given ['console', 'console']\
 """)
 
 
@@ -288,10 +289,9 @@ def test_wrong_arguments_of_the_only_backend(check: Told, computer: Computer) ->
     config = ACME + "monitor_args: {ulr: http://tracker, retries: many, password: [hunter2]}"
     assert check(config) == snapshot("""\
 rolecall: config.yaml cannot be used:
-  monitor_args.retries: should be a valid integer, unable to parse string as an
-integer; given 'many'
-  monitor_args.password: should be a valid string; given a list
-  monitor_args.ulr: is not an argument of acme; did you mean 'url'? valid are
+  monitor_args.retries: must be a whole number; given 'many'
+  monitor_args.password: must be a string; given a list
+  monitor_args.ulr: unknown argument of acme; did you mean 'url'? allowed:
 password, retries, url\
 """)
 
@@ -301,10 +301,9 @@ def test_wrong_arguments_of_one_of_several_backends(check: Told, computer: Compu
     config = JOB + "monitor_type: [acme, console]\nmonitor_args: {acme: {retries: many}, consle: {level: 10}}"
     assert check(config) == snapshot("""\
 rolecall: config.yaml cannot be used:
-  monitor_args.consle: is not a backend of monitor_type; valid are acme,
-console, each with a mapping of its arguments
-  monitor_args.acme.retries: should be a valid integer, unable to parse string
-as an integer; given 'many'\
+  monitor_args.consle: not a backend of monitor_type; allowed: acme, console,
+each with a mapping of its arguments
+  monitor_args.acme.retries: must be a whole number; given 'many'\
 """)
 
 
@@ -312,7 +311,7 @@ def test_an_argument_that_is_required(check: Told, computer: Computer) -> None:
     computer.site.backend(args="class Args(BaseModel):\n    url: str")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml cannot be used:
-  monitor_args.url: is missing; acme needs it\
+  monitor_args.url: missing; acme needs it\
 """)
 
 
@@ -321,7 +320,7 @@ def test_arguments_that_are_no_mapping(check: Told, computer: Computer) -> None:
     computer.site.backend()
     assert check(ACME + "monitor_args: sk-hunter2") == snapshot("""\
 rolecall: config.yaml cannot be used:
-  monitor_args: must be a mapping of arguments; given a text\
+  monitor_args: must be a mapping of arguments; given a string\
 """)
 
 
@@ -337,28 +336,28 @@ def test_a_secret_of_a_wrong_type_is_not_shown(check: Told, computer: Computer, 
 
 def test_a_file_that_is_not_yaml(check: Told) -> None:
     assert check("monitor: {project: gsm8k") == snapshot("""\
-rolecall: config.yaml: is not valid YAML: line 1, column 25: expected ',' or
-'}', but got '<stream end>'\
+rolecall: config.yaml: not valid YAML: line 1, column 25: expected ',' or '}',
+but got '<stream end>'\
 """)
 
 
 def test_a_value_that_looks_like_a_date_and_is_none(check: Told) -> None:
     assert check(JOB + "group: 2024-13-45") == snapshot(
-        "rolecall: config.yaml: is not valid YAML: month must be in 1..12"
+        "rolecall: config.yaml: not valid YAML: month must be in 1..12"
     )
 
 
 def test_an_empty_file(check: Told) -> None:
     assert check("") == snapshot("""\
-rolecall: config.yaml: holds nothing; it must be a mapping of settings, with
-project and name, or with a key monitor\
+rolecall: config.yaml: expected a mapping of settings, with project and name, or
+with a key monitor; given nothing\
 """)
 
 
 def test_an_empty_monitor_block(check: Told) -> None:
     assert check("model: qwen\nmonitor:\n") == snapshot("""\
-rolecall: config.yaml: monitor: holds nothing; it must be a mapping of settings,
-with project and name\
+rolecall: config.yaml: monitor: expected a mapping of settings, with project and
+name; given nothing\
 """)
 
 
@@ -434,7 +433,7 @@ the monitor_dir of a job\
 
 def test_show_a_metric_that_nobody_logged(told: Told, job: str) -> None:
     assert told("show", job, "--metric", "explorer/*") == snapshot("""\
-rolecall: --metric explorer/*: matches nothing; metrics are trainer/loss,
+rolecall: --metric explorer/*: no metric matches; the metrics are trainer/loss,
 trainer/reward/mean\
 """)
 
@@ -455,15 +454,16 @@ rolecall: HOME/job: the job is local, so all of it is here; name a backend with
 
 def test_deliver_to_a_backend_that_is_not_installed(told: Told, job: str) -> None:
     assert told("deliver", job, "--to", "mlflow") == snapshot("""\
-rolecall: --to: no backend 'mlflow' is installed; installed are console, local,
-none. mlflow comes with: pip install 'rolecall[mlflow]'\
+rolecall: --to: backend 'mlflow' is not installed; installed: console, local,
+none. To use it, install it from a checkout of rolecall: pip install
+./plugins/rolecall-mlflow\
 """)
 
 
 @pytest.mark.parametrize("name", ["local", "none"])
 def test_deliver_to_where_nothing_can_go(told: Told, job: str, name: str) -> None:
     assert told("deliver", job, "--to", name).replace(name, "NAME") == snapshot(
-        "rolecall: --to: 'NAME' is no place to deliver to; name another backend"
+        "rolecall: --to: nothing can be delivered to 'NAME'; choose another backend"
     )
 
 
@@ -471,37 +471,34 @@ def test_deliver_with_wrong_arguments(computer: Computer, told: Told, job: str) 
     computer.site.backend()
     assert told("deliver", job, "--to", "acme", "--args", "{retries: many}") == snapshot("""\
 rolecall: config cannot be used:
-  monitor_args.acme.retries: should be a valid integer, unable to parse string
-as an integer; given 'many'\
+  monitor_args.acme.retries: must be a whole number; given 'many'\
 """)
 
 
 def test_arguments_that_are_not_yaml(told: Told, job: str) -> None:
     assert told("deliver", job, "--to", "console", "--args", "{level: 10") == snapshot("""\
-rolecall: --args: is not valid YAML: line 1, column 11: expected ',' or '}', but
+rolecall: --args: not valid YAML: line 1, column 11: expected ',' or '}', but
 got '<stream end>'\
 """)
 
 
 def test_arguments_on_the_command_line_that_are_no_mapping(told: Told, job: str) -> None:
-    assert told("deliver", job, "--to", "console", "--args", "level=10") == snapshot("""\
-rolecall: --args: must be a mapping such as '{uri: sqlite:///runs.db}', not
-'level=10'\
-""")
+    assert told("deliver", job, "--to", "console", "--args", "level=10") == snapshot(
+        "rolecall: --args: must be a mapping such as '{uri: sqlite:///runs.db}'"
+    )
 
 
 def test_demo_with_arguments_that_are_not_yaml(told: Told) -> None:
     assert told("demo", "--monitor-args", "uri: [") == snapshot("""\
-rolecall: --monitor-args: is not valid YAML: line 1, column 7: expected the node
+rolecall: --monitor-args: not valid YAML: line 1, column 7: expected the node
 content, but found '<stream end>'\
 """)
 
 
 def test_demo_with_arguments_that_are_no_mapping(told: Told) -> None:
-    assert told("demo", "--monitor-args", "sqlite:///runs.db") == snapshot("""\
-rolecall: --monitor-args: must be a mapping such as '{uri: sqlite:///runs.db}',
-not 'sqlite:///runs.db'\
-""")
+    assert told("demo", "--monitor-args", "sqlite:///runs.db") == snapshot(
+        "rolecall: --monitor-args: must be a mapping such as '{uri: sqlite:///runs.db}'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -509,6 +506,26 @@ not 'sqlite:///runs.db'\
 )
 def test_a_wrong_call(told: Told, arguments: tuple[str, ...]) -> None:
     assert told(*arguments).startswith("usage: rolecall")
+
+
+@pytest.mark.parametrize("name", ["backends", "check", "demo", "show", "deliver", "export"])
+def test_help_has_examples(computer: Computer, name: str) -> None:
+    ran = computer.rolecall(name, "--help")
+    assert ran.status == 0
+    assert "\nexamples:\n  rolecall " in ran.out
+    assert f"rolecall {name}" in ran.out.partition("examples:")[2]
+
+
+def test_rows_that_are_left(computer: Computer, job: str) -> None:
+    """The command to try again is printed, without arguments that may hold a secret."""
+    away = "@hookimpl\ndef open_run(ticket, args):\n    raise Unavailable('the server is away')"
+    computer.site.backend(head="from pydantic import *\nfrom rolecall import *", open_run=away)
+    ran = computer.rolecall(
+        "deliver", job, "--to", "acme", "--timeout", "1", "--args", "{password: not-to-be-printed}"
+    )
+    assert ran.status == 1
+    assert ran.out == f"some rows are left; try again later: {command('deliver', job, '--to', 'acme')}\n"
+    assert "trainer: 1 rows are not in acme" in ran.err
 
 
 # ------------------------------------------------------------------------- from a program
@@ -537,18 +554,18 @@ def test_a_rank_below_zero(script: Told) -> None:
 def test_keyword_arguments(script: Told) -> None:
     assert script('rolecall.MonitorConfig(project="p", nane="n", courier="pigeon")') == snapshot("""\
 config cannot be used:
-  name: is missing; every config needs it
-  courier: should be 'process' or 'thread'; given 'pigeon'
-  nane: is not a setting; did you mean 'name'? valid are courier, group,
-journal, monitor_args, monitor_dir, monitor_type, name, on_backend_error,
-project, resume, run_id, shared_run, spool_dir, sync_every\
+  name: missing; every config needs it
+  courier: must be 'process' or 'thread'; given 'pigeon'
+  nane: unknown setting; did you mean 'name'? allowed: courier, group, journal,
+monitor_args, monitor_dir, monitor_type, name, on_backend_error, project,
+resume, run_id, shared_run, spool_dir, sync_every\
 """)
 
 
 def test_a_config_of_a_wrong_kind(script: Told) -> None:
     assert script("rolecall.MonitorConfig.load(42)") == snapshot("""\
-config: holds a value of type int; it must be a mapping, a dataclass, an
-OmegaConf node or the path of a YAML file\
+config: expected a mapping, a dataclass, an OmegaConf node or the path of a YAML
+file; given a value of type int\
 """)
 
 
@@ -561,7 +578,10 @@ ROLECALL_CONFIG is not set; start the role with env={**os.environ,
 
 def test_another_value_in_the_environment(script: Told) -> None:
     assert script("rolecall.MonitorConfig.from_env()", ROLECALL_CONFIG="config.yaml") == snapshot(
-        "ROLECALL_CONFIG: is not what MonitorConfig.to_env writes; pass that on unchanged"
+        """\
+ROLECALL_CONFIG: not a value that MonitorConfig.to_env writes; pass that value
+on unchanged\
+"""
     )
 
 
@@ -570,9 +590,9 @@ def test_a_backend_that_is_not_installed_where_a_role_stands(script: Told, compu
     value = f"base64.b64encode({data.encode()!r}).decode()"
     lines = ("import base64", f'rolecall.MonitorConfig.from_env({{"ROLECALL_CONFIG": {value}}})')
     assert script(*lines) == snapshot("""\
-ROLECALL_CONFIG: monitor_type: no backend 'acme' is installed; installed are
-console, local, none. Name one of these, or install the distribution that brings
-it\
+ROLECALL_CONFIG: monitor_type: backend 'acme' is not installed; installed:
+console, local, none. Choose one of these, or install the distribution that
+provides it\
 """)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import inspect
 import json
 import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from rolecall import BackendError, ConfigError, MonitorConfig, Registry, RolecallError, UnknownBackend
 from rolecall.config.model import VARIABLE
 
-MINIMAL = {"project": "gsm8k", "name": "grpo-1"}
-ASKED = {
+MINIMAL: dict[str, Any] = {"project": "gsm8k", "name": "grpo-1"}
+ASKED: dict[str, Any] = {
     **MINIMAL,
     "group": "grpo",
     "monitor_type": "acme",
@@ -77,6 +78,16 @@ class TrainingModel(BaseModel):
     monitor: MonitorConfig
 
 
+@dataclasses.dataclass(frozen=True)
+class SomePath:
+    """A path of another library, which `open` takes."""
+
+    path: Path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
 @pytest.fixture
 def acme(site: MadeSite) -> MadeSite:
     """An installed backend: what is found by name in any process."""
@@ -107,6 +118,39 @@ def test_what_was_asked_for(asked: MonitorConfig) -> None:
     assert asked.monitor_args["acme"].url == "https://tracker"  # type: ignore[attr-defined]
     assert asked.monitor_dir == Path("/data/gsm8k")
     assert (asked.group, asked.run_id, asked.resume, asked.courier) == ("grpo", "abc-1", "never", "thread")
+
+
+def test_the_signature_is_that_of_the_settings() -> None:
+    parameters = inspect.signature(MonitorConfig).parameters
+    filled_in = {"plan", "nonce", "journal"}
+    assert list(parameters) == [name for name in MonitorConfig.model_fields if name not in filled_in]
+    assert parameters["monitor_type"].annotation == str | Sequence[str]
+    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    assert required == ["project", "name"]
+    given = {name: parameter.default for name, parameter in parameters.items() if name not in required}
+    assert MonitorConfig(**MINIMAL, **given) == MonitorConfig(**MINIMAL)
+
+
+def test_what_a_type_checker_accepts(tmp_path: Path) -> None:
+    # `nox -s types` checks this call; mypy and pyright know what may be written, not only what is kept.
+    config = MonitorConfig(
+        project="p", name="n", monitor_type="console", monitor_args={"level": 10}, monitor_dir="runs/x"
+    )
+    again = MonitorConfig(project="p", name="n", monitor_type=["console"], monitor_dir=Path("runs/x"))
+    assert config.monitor_dir == again.monitor_dir
+    assert config.monitor_type == again.monitor_type
+
+
+def test_its_repr_is_short(acme: MadeSite) -> None:
+    assert repr(MonitorConfig(**MINIMAL, monitor_dir="/data")) == (
+        "MonitorConfig(project='gsm8k', name='grpo-1', monitor_type=('local',), monitor_dir='/data')"
+    )
+    assert repr(MonitorConfig(**ASKED)) == (
+        "MonitorConfig(project='gsm8k', name='grpo-1', monitor_type=('acme',), "
+        "monitor_args={'acme': {'url': 'https://tracker', 'retries': 5}}, monitor_dir='/data/gsm8k', group='grpo', "
+        "shared_run=True, run_id='abc-1', resume='never', spool_dir='/scratch', courier='thread', "
+        "on_backend_error='raise')"
+    )
 
 
 def test_it_cannot_be_changed() -> None:
@@ -150,27 +194,27 @@ def test_the_default_directory_stays_below_the_working_directory(
         ({"project": ""}, "project: must be 1 to 200 characters"),
         ({"project": "a\nb"}, "project: must be 1 to 200 characters"),
         ({"name": "n" * 201}, "name: must be 1 to 200 characters"),
-        ({"name": None}, "name: should be a valid string; given nothing"),
-        ({"project": 7}, "project: should be a valid string; given 7; put it in quotes"),
+        ({"name": None}, "name: must be a string; given nothing"),
+        ({"project": 7}, "project: must be a string; given 7; put it in quotes"),
         ({"run_id": "../up"}, "run_id: must be 1 to 128 letters"),
         ({"run_id": "-x"}, "run_id: must be 1 to 128 letters"),
-        ({"resume": "always"}, "resume: should be 'auto', 'must' or 'never'; given 'always'"),
-        ({"courier": "pigeon"}, "courier: should be 'process' or 'thread'; given 'pigeon'"),
-        ({"on_backend_error": "die"}, "on_backend_error: should be 'ignore' or 'raise'; given 'die'"),
+        ({"resume": "always"}, "resume: must be 'auto', 'must' or 'never'; given 'always'"),
+        ({"courier": "pigeon"}, "courier: must be 'process' or 'thread'; given 'pigeon'"),
+        ({"on_backend_error": "die"}, "on_backend_error: must be 'ignore' or 'raise'; given 'die'"),
         ({"shared_run": "perhaps"}, "shared_run: must be true or false; given 'perhaps'"),
         ({"shared_run": None}, "shared_run: must be true or false; given nothing"),
         ({"monitor_dir": "a\0b"}, "monitor_dir: must be the path of a directory"),
         ({"spool_dir": "\ud800"}, "spool_dir: must be the path of a directory"),
         ({"monitor_dir": ["a"]}, "monitor_dir: "),
-        ({"monitor_dir": "~no-such-user/x"}, "monitor_dir: the home directory is not known"),
+        ({"monitor_dir": "~no-such-user/x"}, "monitor_dir: the home directory is unknown"),
         ({"monitor_type": []}, "monitor_type: must name one backend, or several different ones"),
         ({"monitor_type": ["local", "local"]}, "given ['local', 'local']"),
-        ({"monitor_type": ["none", "local"]}, "none stands alone"),
+        ({"monitor_type": ["none", "local"]}, "'none' cannot be combined"),
         ({"monitor_type": None}, "monitor_type: must be the name of a backend, or a list of names"),
         ({"monitor_type": [["local"]]}, "monitor_type: must be the name of a backend"),
         ({"monitor_type": {"local": {}}}, "given {'local': {}}"),
-        ({"monitor_typ": "local"}, "monitor_typ: is not a setting; did you mean 'monitor_type'?"),
-        ({"zzz": 1}, "zzz: is not a setting; take it out; valid are courier, group,"),
+        ({"monitor_typ": "local"}, "monitor_typ: unknown setting; did you mean 'monitor_type'?"),
+        ({"zzz": 1}, "zzz: unknown setting; remove it; allowed: courier, group,"),
     ],
 )
 def test_a_wrong_setting(settings: Mapping[str, Any], told: str) -> None:
@@ -230,6 +274,7 @@ def from_yaml(text: str, tmp_path: Path) -> Path:
         pytest.param(lambda _: MonitorConfig(**ASKED), id="a config"),
         pytest.param(lambda path: from_yaml(YAML, path), id="a file"),
         pytest.param(lambda path: from_yaml(f"model: qwen\nmonitor:{YAML}", path), id="a file's block"),
+        pytest.param(lambda path: SomePath(from_yaml(YAML, path)), id="a file by another kind of path"),
         pytest.param(lambda path: str(from_yaml("\ufeff" + YAML, path)), id="a file by its name"),
         pytest.param(lambda _: OmegaConf.create(ASKED), id="OmegaConf"),
         pytest.param(lambda _: OmegaConf.create({"monitor": ASKED}), id="OmegaConf's block"),
@@ -268,50 +313,57 @@ def test_omegaconf_that_cannot_be_resolved(name: str) -> None:
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        (None, "config: holds nothing; it must be a mapping, a dataclass, an OmegaConf node or the path"),
-        (42, "config: holds a value of type int"),
-        ([ASKED], "config: holds a value of type list"),
-        (Wrote, "config: holds a value of type type"),
-        (OmegaConf.create([1]), "config: holds a value of type ListConfig"),
+        (
+            None,
+            "config: expected a mapping, a dataclass, an OmegaConf node or the path of a YAML file; given nothing",
+        ),
+        (42, "given a value of type int"),
+        ([ASKED], "given a value of type list"),
+        (Wrote, "given a value of type type"),
+        (OmegaConf.create([1]), "given a value of type ListConfig"),
         (
             {"monitor": None},
-            "monitor: holds nothing; it must be a mapping of settings, with project and name",
+            "monitor: expected a mapping of settings, with project and name; given nothing",
         ),
-        ({"monitor": "local"}, "monitor: holds a value of type str"),
-        (Training("qwen", [1]), "monitor: holds a value of type list"),
+        ({"monitor": "local"}, "given a value of type str"),
+        (Training("qwen", [1]), "given a value of type list"),
     ],
 )
 def test_a_source_that_is_none(source: object, told: str) -> None:
     with pytest.raises(ConfigError) as raised:
         MonitorConfig.load(source)
-    assert str(raised.value).startswith(told)
+    assert str(raised.value).startswith(("config: expected", "monitor: expected"))
+    assert told in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "holds nothing; it must be a mapping of settings, with project and name, or with a key monitor"),
-        ("- a", "holds a value of type list"),
-        ("just words", "holds a value of type str"),
-        ("a: [", "is not valid YAML: line 1, column 5"),
-        ("a: b: c", "is not valid YAML: line 1, column 5: mapping values are not allowed here"),
-        ("a: !!python/object:os.system {}", "is not valid YAML"),
-        ("a: 2024-13-45", "is not valid YAML: month must be in 1..12"),
-        ("a: !!bool maybe", "is not valid YAML"),
-        ("a: !!timestamp soon", "is not valid YAML"),
-        ("[" * 5000, "is not valid YAML"),
-        ("a: 1\n---\nb: 2", "is not valid YAML"),
-        ("a: \x07", "is not valid YAML"),
-        ("monitor: [", "is not valid YAML"),
-        ("monitor:\n", "monitor: holds nothing"),
-        ("project: p", "cannot be used:\n  name: is missing"),
-        ("monitor: {project: p}", "cannot be used:\n  monitor.name: is missing"),
+        ("", "expected a mapping of settings, with project and name, or with a key monitor; given nothing"),
+        ("- a", "given a value of type list"),
+        ("just words", "given a value of type str"),
+        ("a: [", "not valid YAML: line 1, column 5"),
+        ("a: b: c", "not valid YAML: line 1, column 5: mapping values are not allowed here"),
+        ("a: !!python/object:os.system {}", "not valid YAML"),
+        ("a: 2024-13-45", "not valid YAML: month must be in 1..12"),
+        ("a: !!bool maybe", "not valid YAML"),
+        ("a: !!timestamp soon", "not valid YAML"),
+        ("[" * 5000, "not valid YAML"),
+        ("a: 1\n---\nb: 2", "not valid YAML"),
+        ("a: \x07", "not valid YAML"),
+        ("monitor: [", "not valid YAML"),
+        ("monitor:\n", "monitor: expected a mapping of settings"),
+        ("project: p", "cannot be used:\n  name: missing"),
+        ("monitor: {project: p}", "cannot be used:\n  monitor.name: missing"),
         (
             "monitor: &a {project: p, name: n, group: *a}",
-            "cannot be used:\n  monitor.group: should be a valid string",
+            "cannot be used:\n  monitor.group: must be a string",
         ),
-        ("project: p\nname: n\nmonitor_type: consle", "monitor_type: no backend 'consle'"),
-        ("monitor: {project: p, name: n, monitor_type: x}", "monitor.monitor_type: no backend 'x'"),
+        ("project: p\nname: n\nmonitor_type: consle", "monitor_type: backend 'consle' is not installed"),
+        (
+            "monitor: {project: p, name: n, monitor_type: x}",
+            "monitor.monitor_type: backend 'x' is not installed",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, told: str) -> None:
@@ -377,34 +429,34 @@ def test_with_none_there_is_nobody_to_check_them() -> None:
         (
             "acme",
             {"ulr": 1},
-            "monitor_args.ulr: is not an argument of acme; did you mean 'url'? valid are password",
+            "monitor_args.ulr: unknown argument of acme; did you mean 'url'? allowed: password",
         ),
         (
             "acme",
             {"zzz": 1},
-            "monitor_args.zzz: is not an argument of acme; take it out; valid are password, retries",
+            "monitor_args.zzz: unknown argument of acme; remove it; allowed: password, retries",
         ),
-        ("acme", {"retries": "many"}, "monitor_args.retries: should be a valid integer"),
-        ("acme", {"acme": {"retries": "many"}}, "monitor_args.acme.retries: should be a valid integer"),
+        ("acme", {"retries": "many"}, "monitor_args.retries: must be a whole number"),
+        ("acme", {"acme": {"retries": "many"}}, "monitor_args.acme.retries: must be a whole number"),
         (
             "acme",
             {"acme": {"ulr": 1}},
-            "monitor_args.acme.ulr: is not an argument of acme; did you mean 'url'?",
+            "monitor_args.acme.ulr: unknown argument of acme; did you mean 'url'?",
         ),
         ("acme", [1], "monitor_args: must be a mapping of arguments; given a list"),
         ("acme", {1: 2}, "monitor_args"),
         (
             ["acme", "local"],
             {"retries": 1},
-            "monitor_args.retries: is not a backend of monitor_type; valid are acme",
+            "monitor_args.retries: not a backend of monitor_type; allowed: acme",
         ),
         (
             ["acme", "local"],
             {"acme": {"retries": "x"}},
-            "monitor_args.acme.retries: should be a valid integer",
+            "monitor_args.acme.retries: must be a whole number",
         ),
-        (["acme", "local"], {"acme": [1]}, "monitor_args.acme: should be a valid dictionary"),
-        (["acme", "local"], {"local": {"level": 1}}, "monitor_args.local.level: is not an argument of local"),
+        (["acme", "local"], {"acme": [1]}, "monitor_args.acme: must be a mapping"),
+        (["acme", "local"], {"local": {"level": 1}}, "monitor_args.local.level: unknown argument of local"),
     ],
 )
 def test_wrong_arguments(acme: MadeSite, monitor_type: Any, given_args: Any, told: str) -> None:
@@ -437,7 +489,7 @@ def test_who_is_not_known_has_no_arguments_to_blame() -> None:
 
 
 def test_a_backend_that_cannot_be_used_is_told_by_its_place(acme: MadeSite) -> None:
-    with pytest.raises(UnknownBackend, match=r"^monitor_type: no backend 'acne'.*Did you mean 'acme'"):
+    with pytest.raises(UnknownBackend, match=r"^monitor_type: backend 'acne'.*Did you mean 'acme'"):
         MonitorConfig(**MINIMAL, monitor_type="acne")
     acme.backend("broken", head="raise ValueError('half')")
     with pytest.raises(BackendError, match=r"^monitor\.monitor_type: backend 'broken'.*half") as raised:
@@ -557,12 +609,12 @@ def encoded(value: object) -> str:
     ],
 )
 def test_another_value(value: str) -> None:
-    with pytest.raises(ConfigError, match=r"ROLECALL_CONFIG: is not what MonitorConfig.to_env writes"):
+    with pytest.raises(ConfigError, match=r"ROLECALL_CONFIG: not a value that MonitorConfig.to_env writes"):
         MonitorConfig.from_env({VARIABLE: value})
 
 
 def test_a_fault_in_the_variable_is_told_by_its_path() -> None:
-    with pytest.raises(ConfigError, match=r"^ROLECALL_CONFIG cannot be used:\n  resume: should be 'auto'"):
+    with pytest.raises(ConfigError, match=r"^ROLECALL_CONFIG cannot be used:\n  resume: must be 'auto'"):
         MonitorConfig.from_env({VARIABLE: encoded({**MINIMAL, "resume": "x"})})
 
 

@@ -12,8 +12,18 @@ import pytest
 from lines_server import LinesServer
 from pydantic import BaseModel
 
-from rolecall import MonitorConfig, Registry, Row, RunTicket, SharedRunSupport, Unavailable, hookimpl, launch
-from rolecall.job.monitor import Monitor, open_monitor
+from rolecall import (
+    Monitor,
+    MonitorConfig,
+    Registry,
+    Row,
+    RunTicket,
+    SharedRunSupport,
+    Unavailable,
+    hookimpl,
+    launch,
+    open_monitor,
+)
 from rolecall.store.acks import undelivered
 from rolecall.store.layout import Layout
 
@@ -90,9 +100,10 @@ def left(tmp_path: Path) -> int:
     return undelivered(Layout(tmp_path / "monitor"), "late", "trainer")
 
 
-def test_what_is_confirmed_is_acknowledged_while_more_is_handed_over(
+def test_confirmed_rows_are_acknowledged(
     monitor: Monitor, late: Late, tmp_path: Path, wait_until: WaitUntil
 ) -> None:
+    """While more are handed over."""
     for step in range(1, 4):
         monitor.log({"a": step}, step=step)
         wait_until(lambda step=step: late.handed == list(range(1, step + 1)))
@@ -104,7 +115,7 @@ def test_what_is_confirmed_is_acknowledged_while_more_is_handed_over(
     assert late.flushed == 0
 
 
-def test_the_end_of_a_writer_flushes(
+def test_writers_end_flushes(
     monitor: Monitor, late: Late, tmp_path: Path, wait_until: WaitUntil
 ) -> None:
     monitor.log({"a": 1}, step=1)
@@ -113,14 +124,14 @@ def test_the_end_of_a_writer_flushes(
     assert (left(tmp_path), late.flushed) == (0, 1)
 
 
-def test_what_was_lost_comes_again(monitor: Monitor, late: Late, wait_until: WaitUntil) -> None:
+def test_lost_rows_come_again(monitor: Monitor, late: Late, wait_until: WaitUntil) -> None:
     monitor.log({"a": 1}, step=1)
     wait_until(lambda: late.handed == [1])
     late.loses = True
     wait_until(lambda: late.handed == [1, 1])
 
 
-def test_a_row_that_is_refused_is_not_waited_for(
+def test_rejected_row_is_not_waited_for(
     monitor: Monitor, late: Late, server: LinesServer, tmp_path: Path, wait_until: WaitUntil
 ) -> None:
     (server.path / "picky").write_text("[2]")
@@ -131,19 +142,19 @@ def test_a_row_that_is_refused_is_not_waited_for(
     wait_until(lambda: left(tmp_path) == 0)
 
 
-def test_a_run_is_tended_while_nothing_is_logged(monitor: Monitor, late: Late, wait_until: WaitUntil) -> None:
+def test_idle_run_is_tended(monitor: Monitor, late: Late, wait_until: WaitUntil) -> None:
     before = late.tended["trainer"]
     wait_until(lambda: late.tended["trainer"] >= before + 2)
     assert late.handed == []
 
 
-def test_no_more_is_handed_over_than_may_be_lost_at_once(
+def test_rows_under_way_are_bounded(
     monitor: Monitor, late: Late, tmp_path: Path, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However few rows that is."""
+    """By their bytes in the journal, however few rows that is."""
     monitor.log({"a": 1}, step=1)
     wait_until(lambda: late.handed == [1])
-    monkeypatch.setattr("rolecall.delivery.courier.WINDOW_LATE", 1000)
+    monkeypatch.setattr("rolecall.delivery.courier.MAX_QUEUE_BYTES", 1000)
     monitor.log({f"{at}/loss": 0.5 for at in range(100)}, step=2)
     wait_until(lambda: late.handed == [1, 2])
     monitor.log({"a": 3}, step=3)
@@ -154,7 +165,7 @@ def test_no_more_is_handed_over_than_may_be_lost_at_once(
     wait_until(lambda: late.handed == [1, 2, 3])
 
 
-def test_a_primary_that_waits_for_its_roles_is_tended(
+def test_waiting_primary_is_tended(
     tmp_path: Path, server: LinesServer, late: Late, wait_until: WaitUntil
 ) -> None:
     config = MonitorConfig.load(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from lines_server import LinesServer
 
-from rolecall import Job, Monitor, MonitorConfig, Undelivered, WriterState, launch, open_monitor
+from rolecall import Job, Monitor, MonitorConfig, Undelivered, launch, open_monitor
 from rolecall.job.history import read_history
 from rolecall.store.lease import Session
 
@@ -27,10 +27,10 @@ os._exit(9)
 
 
 def states(job: Job) -> dict[str, str]:
-    return {one.writer: one.state for one in job.writers}
+    return {each.writer: str(each.state) for each in job.writers}
 
 
-def test_the_launcher_tells_of_each_role_how_it_ended(make_config: MakeConfig) -> None:
+def test_launcher_knows_each_roles_end(make_config: MakeConfig) -> None:
     with launch(make_config(**LOCAL)) as job:
         open_monitor(job.config, "explorer", 0).close()
         open_monitor(job.config, "explorer", 1).close("failed")
@@ -40,25 +40,24 @@ def test_the_launcher_tells_of_each_role_how_it_ended(make_config: MakeConfig) -
                 "explorer/0": "finished",
                 "explorer/1": "failed",
                 "evaluator": "running",
-                "trainer": "died",
+                "trainer": "killed",
             }
 
 
-def test_a_role_that_died_or_still_runs_is_told_at_the_end(
-    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_roles_that_did_not_close(make_config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:
+    """One was killed and one still runs: both are told."""
     job = launch(make_config(**LOCAL))
     open_monitor(job.config, "explorer").close()
     subprocess.run([sys.executable, "-c", ABANDON], env=job.config.to_env(), check=False)
     with open_monitor(job.config, "evaluator"):
         job.close()
-    (told,) = [message for message in caplog.messages if "not each of its roles" in message]
-    assert "trainer died (process " in told
+    (told,) = [message for message in caplog.messages if "roles that did not close" in message]
+    assert "trainer killed (process " in told
     assert "evaluator running (process " in told
     assert "explorer" not in told
 
 
-def test_close_waits_for_roles_that_still_run(
+def test_close_waits_for_running_roles(
     make_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = launch(make_config(**LOCAL))
@@ -81,15 +80,8 @@ def test_close_gives_up_waiting_in_time(make_config: MakeConfig, caplog: pytest.
     assert "trainer running" in caplog.text
 
 
-def test_a_writer_of_another_host_is_told_by_its_silence() -> None:
-    assert str(WriterState("trainer", "died", 61.0, "process 7 on node3")) == (
-        "trainer died (process 7 on node3, silent for 61 s)"
-    )
-
-
-def test_several_backends_that_lack_rows_are_told_together(
-    two: tuple[MakeConfig, list[LinesServer]],
-) -> None:
+def test_undelivered_rows_of_several_backends(two: tuple[MakeConfig, list[LinesServer]]) -> None:
+    """They are raised together."""
     make, servers = two
     job = launch(make(on_backend_error="raise"))
     monitor = open_monitor(job.config, "trainer")
@@ -108,9 +100,8 @@ def test_several_backends_that_lack_rows_are_told_together(
     assert [len(server.seqs("trainer")) for server in servers] == [1, 1]
 
 
-def test_of_a_role_that_is_the_primary_both_ends_are_told(
-    two: tuple[MakeConfig, list[LinesServer]],
-) -> None:
+def test_primarys_undelivered_rows_are_raised(two: tuple[MakeConfig, list[LinesServer]]) -> None:
+    """After its job was closed too."""
     make, servers = two
     monitor: Monitor = open_monitor(make(on_backend_error="raise"), "trainer", primary=True)
     servers[1].fail("down")
@@ -119,9 +110,8 @@ def test_of_a_role_that_is_the_primary_both_ends_are_told(
         monitor.close(timeout=0.5)
 
 
-def test_a_role_that_ends_while_it_is_looked_at_did_not_die(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_role_that_ends_meanwhile(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is looked at: it was not killed."""
     with launch(make_config(**LOCAL)) as job:
         monitor = open_monitor(job.config, "trainer")
         look = Session.status

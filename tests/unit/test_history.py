@@ -18,7 +18,7 @@ from rolecall.rows import TableData
 from rolecall.store.codec import encode
 from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import LAUNCH, Layout
-from rolecall.store.lease import claim, end, this_process
+from rolecall.store.lease import FORMAT, Session, claim, end, succeed, this_process
 from rolecall.store.manifest import RunRecord, write_record
 
 TABLE = TableData(name="samples", columns=("a",), rows=((1,),))
@@ -46,19 +46,28 @@ def open_journal(layout: Layout, writer: str) -> JournalWriter:
     return JournalWriter(claim(layout.journal(writer), {"writer": writer}, "it"))
 
 
+def plant_dead(layout: Layout, writer: str, number: int) -> Session:
+    """A session whose process is no more."""
+    session = Session(layout.journal(writer) / f"{number}.jsonl", number)
+    session.path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"rolecall": FORMAT, "owner": asdict(replace(this_process(), start="0"))}
+    session.path.write_bytes(encode(header, session.seed))
+    return session
+
+
 def writer_of(history: JobHistory, name: str) -> WriterHistory:
     return next(writer for writer in history.writers if writer.writer == name)
 
 
-def test_metrics_stand_in_the_order_in_which_they_were_logged(layout: Layout) -> None:
+def test_metrics_are_in_logged_order(layout: Layout) -> None:
     journal = open_journal(layout, "explorer/0")
     for step in (1, 2, 3):
-        journal.append(step, {"reward": step / 2, "n": step})
-    journal.append(2, {"reward": 9.0})
-    journal.append_table(4, TABLE)
+        journal.append({"reward": step / 2, "n": step}, step)
+    journal.append({"reward": 9.0}, 2)
+    journal.append({}, 4, table=TABLE)
     journal.end("finished")
     trainer = open_journal(layout, "trainer")
-    trainer.append(1, {"loss": math.nan})
+    trainer.append({"loss": math.nan}, 1)
     history = read_history(layout.root)
     assert [writer.writer for writer in history.writers] == ["explorer/0", "trainer"]
     explorer = writer_of(history, "explorer/0")
@@ -74,10 +83,10 @@ def test_metrics_stand_in_the_order_in_which_they_were_logged(layout: Layout) ->
     trainer.abandon()
 
 
-def test_sessions_of_a_writer_are_one_history(layout: Layout) -> None:
+def test_sessions_make_a_single_history(layout: Layout) -> None:
     for number in (1, 2, 3):
         journal = open_journal(layout, "trainer")
-        journal.append(number, {"loss": float(number)})
+        journal.append({"loss": float(number)}, number)
         journal.end("failed" if number == 3 else "finished")
     trainer = writer_of(read_history(layout.root), "trainer")
     assert (trainer.sessions, trainer.rows, trainer.state) == (3, 3, "failed")
@@ -89,55 +98,70 @@ def test_sessions_of_a_writer_are_one_history(layout: Layout) -> None:
     ]
 
 
-def test_the_jobs_state_is_its_launchers(layout: Layout) -> None:
+def test_rows_of_a_changed_file(layout: Layout) -> None:
+    """Its writer went on in a session that continues: each row counts once."""
+    session = claim(layout.journal("trainer"), {"writer": "trainer"}, "it")
+    journal = JournalWriter(session, succeed=lambda before: succeed(before, {"writer": "trainer"}))
+    for step in (1, 2, 3):
+        journal.append({"loss": 0.5}, step)
+    session.path.rename(session.path.with_name("rotated"))
+    journal._look_at = 0.0
+    for step in (4, 5):
+        journal.append({"loss": 0.5}, step)
+    journal.end("finished")
+    trainer = writer_of(read_history(layout.root), "trainer")
+    assert (trainer.rows, trainer.state) == (5, "finished")
+    assert trainer.metrics["loss"].steps == [1, 2, 3, 4, 5]
+
+
+def test_jobs_state_is_its_launchers(layout: Layout) -> None:
     for status in ("finished", "failed"):
         other = Layout(layout.root / status)
         write_record(other, read_history(layout.root).record)
-        assert read_history(other.root).state == "unknown"
+        assert read_history(other.root).state == "none"
         end(claim(other.journal(LAUNCH), {}, "it"), status)
         assert read_history(other.root).state == status
-    dead = {"rolecall": 1, "owner": asdict(replace(this_process(), start="0"))}
-    (layout.journal(LAUNCH) / "2.jsonl").write_bytes(encode(dead))
+    plant_dead(layout, LAUNCH, 2)
     assert read_history(layout.root).state == "killed"
 
 
-def test_a_killed_writer_is_told_from_a_running_one(layout: Layout) -> None:
-    dead = {"rolecall": 1, "owner": asdict(replace(this_process(), start="0"))}
-    row = {"n": 1, "s": 1, "t": 1.0, "m": {"loss": 0.5}}
-    layout.journal("trainer").mkdir(parents=True)
-    (layout.journal("trainer") / "1.jsonl").write_bytes(encode(dead) + encode(row) + encode(row)[:-9])
+def test_killed_writer_is_not_running(layout: Layout) -> None:
+    session = plant_dead(layout, "trainer", 1)
+    line = encode({"seq": 1, "step": 1, "time": 1.0, "data": {"loss": 0.5}}, session.seed)
+    with session.path.open("ab") as file:
+        file.write(line + line[:-9])
     trainer = writer_of(read_history(layout.root), "trainer")
     assert (trainer.state, trainer.rows, trainer.damages) == ("killed", 1, [])
 
 
-def test_damage_is_told_beside_what_is_sound(layout: Layout) -> None:
+def test_damage_is_told_beside_rows(layout: Layout) -> None:
     journal = open_journal(layout, "trainer")
-    journal.append(1, {"loss": 0.5})
+    journal.append({"loss": 0.5}, 1)
     offset = journal.session.path.stat().st_size
     with journal.session.path.open("ab") as file:
         file.write(b"nonsense\n")
-    journal.append(2, {"loss": 0.25})
+    journal.append({"loss": 0.25}, 2)
     trainer = writer_of(read_history(layout.root), "trainer")
     assert trainer.rows == 2
     assert [(damage.path, damage.offset) for damage in trainer.damages] == [(journal.session.path, offset)]
     journal.abandon()
 
 
-def test_a_job_longer_than_what_is_read_at_once(layout: Layout) -> None:
+def test_long_job_is_read_in_pieces(layout: Layout) -> None:
     journal = open_journal(layout, "trainer")
     metrics = {f"layer/{at}": 0.5 for at in range(1000)}
     for step in range(200):
-        journal.append(step, metrics)
+        journal.append(metrics, step)
     journal.end("finished")
     trainer = writer_of(read_history(layout.root), "trainer")
     assert trainer.rows == 200
     assert all(metric.steps == list(range(200)) for metric in trainer.metrics.values())
 
 
-def test_the_summary_is_json_and_says_what_there_is(layout: Layout) -> None:
+def test_summary_is_json(layout: Layout) -> None:
     journal = open_journal(layout, "trainer")
     for step, value in ((1, 2.0), (2, math.nan), (3, -1.0), (4, math.inf)):
-        journal.append(step, {"loss": value, "odd": math.nan, "big": 2**63 - 1})
+        journal.append({"loss": value, "odd": math.nan, "big": 2**63 - 1}, step)
     journal.end("finished")
     history = read_history(layout.root)
     summary = history.summary()
@@ -168,12 +192,12 @@ def test_the_summary_is_json_and_says_what_there_is(layout: Layout) -> None:
     assert trainer["metrics"]["big"]["last"] == 2**63 - 1
 
 
-def test_a_directory_without_a_job_is_said_to_be_none(tmp_path: Path) -> None:
-    with pytest.raises(DirectoryError, match=r"no run\.json is here, so it is no monitor_dir"):
+def test_directory_without_a_job(tmp_path: Path) -> None:
+    with pytest.raises(DirectoryError, match=r"not a monitor_dir \(no run\.json\)"):
         read_history(tmp_path)
 
 
-def test_what_lies_about_in_the_journals_folder_is_no_writer(layout: Layout) -> None:
+def test_other_folders_are_no_writers(layout: Layout) -> None:
     open_journal(layout, "trainer").end("finished")
     folder = layout.root / "journal"
     for name in (".hidden", "a@b", "a@1@2", "@launch2", "\x1b[2J", "a b", "x" * 80):
@@ -184,20 +208,22 @@ def test_what_lies_about_in_the_journals_folder_is_no_writer(layout: Layout) -> 
 
 
 CRAFTED: list[dict[str, Any]] = [
-    {"n": 1, "s": 1, "t": 10**400, "m": {"loss": 0.5}},
-    {"n": 1, "s": 1, "t": 1.0, "m": {"loss": 10**400}},
-    {"n": 1, "s": 1, "t": 1.0, "m": {"loss": True}},
-    {"n": 1, "s": 1, "t": 1.0, "m": {}, "table": {"name": "t", "file": "../../../run.json"}},
-    {"end": {}},
+    {"seq": 1, "step": 1, "time": "late", "data": {"loss": 0.5}},
+    {"seq": 1, "step": 1, "time": 1.0, "data": [0.5]},
+    {"seq": 1, "step": 10**30, "time": 1.0, "data": {"loss": 0.5}},
+    {"seq": 1, "step": True, "time": 1.0, "data": {"loss": 0.5}},
+    {"seq": 1, "step": 1, "time": 1.0, "attached": {"name": "../../../run.json", "size": 1, "sum": "0"}},
+    {"seq": 1, "step": 1, "time": 1.0, "table": {"name": "t", "columns": ["a"], "rows": [[1, 2]]}},
+    {"seq": {}, "end": {}},
 ]
 
 
-def test_a_crafted_journal_breaks_neither_history_nor_summary(layout: Layout) -> None:
+def test_crafted_journal_breaks_nothing(layout: Layout) -> None:
     folder = layout.journal("trainer")
     journal = open_journal(layout, "trainer")
     with journal.session.path.open("ab") as file:
-        file.write(b"".join(map(encode, CRAFTED)))
-    journal.append(1, {"loss": 0.5})
+        file.write(b"".join(encode(line, journal.session.seed) for line in CRAFTED))
+    journal.append({"loss": 0.5}, 1)
     journal.abandon()
     os.mkfifo(folder / "2.jsonl")
     (folder / "3.jsonl").symlink_to("/dev/zero")
@@ -208,9 +234,9 @@ def test_a_crafted_journal_breaks_neither_history_nor_summary(layout: Layout) ->
     assert [row.step for row in read_rows(layout.root)] == [1]
 
 
-def test_reading_a_history_changes_nothing(layout: Layout) -> None:
+def test_reading_changes_nothing(layout: Layout) -> None:
     journal = open_journal(layout, "trainer")
-    journal.append(1, {"loss": 0.5})
+    journal.append({"loss": 0.5}, 1)
     journal.abandon()
     with journal.session.path.open("ab") as file:
         file.write(b"torn")

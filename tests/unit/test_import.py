@@ -10,6 +10,8 @@ import sys
 import pytest
 from made_site import Computer
 
+import rolecall
+
 SDKS = [
     "mlflow",
     "numpy",
@@ -49,6 +51,10 @@ def test_the_modules_are_there_to_be_imported(computer: Computer) -> None:
 
 def test_import_rolecall(computer: Computer) -> None:
     assert loaded(computer, "import rolecall") == set()
+
+
+def test_dir_shows_public_names_only() -> None:
+    assert dir(rolecall) == sorted(rolecall.__all__)
 
 
 def test_a_role_that_logs(computer: Computer) -> None:
@@ -96,7 +102,8 @@ def test_checking_a_config(computer: Computer) -> None:
 def test_listing_backends_imports_no_sdk_of_ours(plugin: str, sdk: str) -> None:
     if importlib.util.find_spec(plugin) is None or importlib.util.find_spec(sdk) is None:
         pytest.skip(f"{plugin} and {sdk} are not installed here")
-    lists = f"import sys, rolecall.cli.main; rolecall.cli.main.main(['backends']); print({sdk!r} in sys.modules, {plugin!r})"
+    lists = "import sys; from rolecall.cli.main import main; main(['backends']); "
+    lists += f"print({sdk!r} in sys.modules, {plugin!r})"
     ran = subprocess.run([sys.executable, "-c", lists], check=True, capture_output=True, text=True)
     assert plugin.replace("_", "-") in ran.stdout
     assert ran.stdout.splitlines()[-1] == f"False {plugin}"

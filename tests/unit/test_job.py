@@ -28,8 +28,9 @@ from rolecall import (
 from rolecall.delivery.redeliver import Listener, deliver
 from rolecall.job.history import read_history, read_rows
 from rolecall.store.acks import undelivered
-from rolecall.store.codec import encode, first_frame
+from rolecall.store.codec import encode
 from rolecall.store.layout import Layout
+from rolecall.store.lease import Session
 
 MakeConfig = Callable[..., MonitorConfig]
 
@@ -47,7 +48,7 @@ def fail(config: MonitorConfig, error: type[BaseException]) -> None:
         raise error
 
 
-def test_roles_share_one_run_each_on_its_own_axis(make_config: MakeConfig, server: LinesServer) -> None:
+def test_roles_share_a_run(make_config: MakeConfig, server: LinesServer) -> None:
     with launch(make_config()) as job:
         log_some(job.config, "explorer", 0)
         log_some(job.config, "trainer")
@@ -59,7 +60,7 @@ def test_roles_share_one_run_each_on_its_own_axis(make_config: MakeConfig, serve
     assert server.points(run, "trainer", "trainer/reward/mean") == expected
 
 
-def test_a_key_is_declared_before_its_first_row_and_not_twice(
+def test_keys_are_declared_before_rows(
     make_config: MakeConfig, server: LinesServer
 ) -> None:
     with launch(make_config()) as job, open_monitor(job.config, "trainer") as monitor:
@@ -76,7 +77,7 @@ def test_a_key_is_declared_before_its_first_row_and_not_twice(
     assert len(declared) == 10
 
 
-def test_every_writer_declares_the_union_and_the_primary_once_more(
+def test_every_writer_declares_all_keys(
     make_config: MakeConfig, server: LinesServer
 ) -> None:
     with launch(make_config()) as job:
@@ -88,7 +89,7 @@ def test_every_writer_declares_the_union_and_the_primary_once_more(
         assert {key: axis for axes in lines for key, axis in axes.items()} == union
 
 
-def test_the_primary_ends_the_run_last_with_the_jobs_status(
+def test_primary_ends_the_run_last(
     make_config: MakeConfig, server: LinesServer
 ) -> None:
     with pytest.raises(ZeroDivisionError):
@@ -104,7 +105,7 @@ def test_the_primary_ends_the_run_last_with_the_jobs_status(
     ("code", "status"),
     [(0, "finished"), (None, "finished"), (1, "failed"), ("no", "failed"), (130, "killed"), (143, "killed")],
 )
-def test_the_status_is_that_of_the_process(make_config: MakeConfig, code: object, status: str) -> None:
+def test_status_is_the_process(make_config: MakeConfig, code: object, status: str) -> None:
     config = make_config(monitor_type="local", monitor_args={})
     with pytest.raises(SystemExit):
         leave(config, code)
@@ -122,7 +123,7 @@ def leave(config: MonitorConfig, code: object) -> None:
         sys.exit(code)  # type: ignore[arg-type]
 
 
-def test_the_merged_config_of_all_roles_reaches_the_run(make_config: MakeConfig, server: LinesServer) -> None:
+def test_merged_config_reaches_the_run(make_config: MakeConfig, server: LinesServer) -> None:
     with (
         launch(make_config(), run_config={"seed": 7}) as job,
         open_monitor(job.config, "explorer", 0, run_config={"temperature": 1.0}),
@@ -134,7 +135,7 @@ def test_the_merged_config_of_all_roles_reaches_the_run(make_config: MakeConfig,
     assert next(line["run_config"] for line in server.lines() if "run_config" in line) == {"seed": 7}
 
 
-def test_separate_runs_are_named_after_their_roles(make_config: MakeConfig, server: LinesServer) -> None:
+def test_separate_runs_are_named_by_role(make_config: MakeConfig, server: LinesServer) -> None:
     with launch(make_config(shared_run=False), run_config={"seed": 7}) as job:
         log_some(job.config, "explorer", 1)
         log_some(job.config, "trainer")
@@ -149,29 +150,32 @@ def test_separate_runs_are_named_after_their_roles(make_config: MakeConfig, serv
     assert not [line for line in server.lines() if "axes" in line]
 
 
-def test_commit_and_time_come_with_the_row(make_config: MakeConfig, server: LinesServer) -> None:
+def test_commit_and_time_reach_the_backend(make_config: MakeConfig, server: LinesServer) -> None:
     with launch(make_config(shared_run=False)) as job, open_monitor(job.config, "trainer") as monitor:
         monitor.log({"a": 1}, step=1, commit=True)
         monitor.log({"a": 2}, step=2)
     rows = [line for line in server.lines() if "metrics" in line]
     assert [row["commit"] for row in rows] == [True, False]
     journal = (job.config.monitor_dir / "journal" / "trainer" / "1.jsonl").read_text().splitlines()
-    assert [row["time"] for row in rows] == [json.loads(line[9:])["t"] for line in journal[1:3]]
+    assert [row["time"] for row in rows] == [json.loads(line)["time"] for line in journal[1:3]]
 
 
-def test_tables_arrive_small_and_large(make_config: MakeConfig, server: LinesServer) -> None:
-    large = (["i", "text"], [[i, "x" * 100] for i in range(1000)])
+def test_small_and_large_tables_arrive(make_config: MakeConfig, server: LinesServer) -> None:
+    large = (["i", "text"], [[i, "x" * 5000] for i in range(1000)])
     with launch(make_config()) as job, open_monitor(job.config, "trainer") as monitor:
         monitor.log_table("small", [{"a": 1, "b": "x"}, {"a": 2}], step=1)
         monitor.log_table("large", large, step=2)
     tables = {line["table"]: line for line in server.lines() if "table" in line}
     assert tables["trainer/small"]["rows"] == [[1, "x"], [2, None]]
     assert len(tables["trainer/large"]["rows"]) == 1000
-    assert (job.config.monitor_dir / "journal" / "trainer" / "1.tables" / "2.json").exists()
+    assert (job.config.monitor_dir / "journal" / "trainer" / "1.files" / "2.json").exists()
 
 
-def test_two_backends_at_once_and_a_dead_one_delays_no_other(
-    make_config: MakeConfig, server: LinesServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_hanging_backend_delays_no_other(
+    make_config: MakeConfig,
+    server: LinesServer,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server.fail("hang")
     lines: list[str] = []
@@ -179,9 +183,7 @@ def test_two_backends_at_once_and_a_dead_one_delays_no_other(
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("rolecall.console").addHandler(handler)
     config = make_config(monitor_type=["lines", "console"], monitor_args={"lines": {"path": server.path}})
-    from rolecall.job import session as station
-
-    station.OPENING, opening = 0.5, station.OPENING
+    monkeypatch.setattr("rolecall.job.session.OPEN_TIMEOUT", 0.5)
     try:
         job = launch(config)
         monitor = open_monitor(job.config, "trainer")
@@ -190,13 +192,12 @@ def test_two_backends_at_once_and_a_dead_one_delays_no_other(
         assert any("trainer step 1" in line for line in lines)
         assert "rolecall deliver" in caplog.text
     finally:
-        station.OPENING = opening
         server.mend("hang")
         logging.getLogger("rolecall.console").removeHandler(handler)
         job.close()
 
 
-def test_a_backend_that_is_away_gets_its_rows_when_it_is_back(
+def test_rows_wait_for_their_backend(
     make_config: MakeConfig,
     server: LinesServer,
     wait_until: Callable[..., None],
@@ -213,7 +214,7 @@ def test_a_backend_that_is_away_gets_its_rows_when_it_is_back(
     assert set(server.seqs("trainer")) == {(1, 1), (1, 2)}
 
 
-def test_a_backend_that_is_away_at_launch_does_not_stop_the_job(
+def test_launch_without_a_reachable_backend(
     make_config: MakeConfig, server: LinesServer, wait_until: Callable[..., None]
 ) -> None:
     server.fail("down")
@@ -224,7 +225,7 @@ def test_a_backend_that_is_away_at_launch_does_not_stop_the_job(
     assert server.runs() == [job.run_id]
 
 
-def test_an_error_of_the_plugin_costs_no_row(
+def test_plugins_error_costs_no_row(
     make_config: MakeConfig,
     server: LinesServer,
     wait_until: Callable[..., None],
@@ -238,7 +239,7 @@ def test_an_error_of_the_plugin_costs_no_row(
     assert set(server.seqs("trainer")) == {(1, 1)}
 
 
-def test_rejected_rows_are_set_aside_and_those_behind_go_on(
+def test_rejected_rows_are_set_aside(
     make_config: MakeConfig, server: LinesServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.fail("picky", "[2, 4]")
@@ -251,7 +252,7 @@ def test_rejected_rows_are_set_aside_and_those_behind_go_on(
     assert undelivered(Layout(job.config.monitor_dir), "lines", "trainer") == 0
 
 
-def test_refused_credentials_are_an_error_at_launch_and_leave_no_secret(
+def test_refused_credentials_stop_the_launch(
     make_config: MakeConfig, server: LinesServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.fail("forbidden")
@@ -269,7 +270,7 @@ def test_refused_credentials_are_an_error_at_launch_and_leave_no_secret(
         assert job.urls == {"lines": f"lines://{job.run_id}"}
 
 
-def test_what_is_left_at_close_is_told_with_the_command_that_sends_it(
+def test_close_tells_what_is_left(
     make_config: MakeConfig, server: LinesServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = launch(make_config())
@@ -284,7 +285,7 @@ def test_what_is_left_at_close_is_told_with_the_command_that_sends_it(
     job.close()
 
 
-def test_on_backend_error_raise_turns_it_round(
+def test_backend_errors_raise_where_asked(
     make_config: MakeConfig,
     server: LinesServer,
     wait_until: Callable[..., None],
@@ -303,7 +304,7 @@ def test_on_backend_error_raise_turns_it_round(
     job.close()
 
 
-def test_two_live_writers_of_one_name_are_an_error(make_config: MakeConfig) -> None:
+def test_two_live_writers_conflict(make_config: MakeConfig) -> None:
     with launch(make_config(monitor_type="local", monitor_args={})) as job:
         with open_monitor(job.config, "trainer"):
             with pytest.raises(WriterConflict, match="writer 'trainer'"):
@@ -315,7 +316,7 @@ def test_two_live_writers_of_one_name_are_an_error(make_config: MakeConfig) -> N
         assert (job.config.monitor_dir / "journal" / "trainer" / "2.jsonl").exists()
 
 
-def test_a_second_launcher_beside_a_live_one_is_an_error(make_config: MakeConfig) -> None:
+def test_two_live_launchers_conflict(make_config: MakeConfig) -> None:
     config = make_config(monitor_type="local", monitor_args={})
     with launch(config), pytest.raises(WriterConflict, match="another monitor_dir"):
         launch(config)
@@ -323,7 +324,7 @@ def test_a_second_launcher_beside_a_live_one_is_an_error(make_config: MakeConfig
         pass
 
 
-def test_a_role_that_does_not_find_the_launchers_mark_says_so(
+def test_role_in_another_directory(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
     with launch(make_config(monitor_type="local", monitor_args={})) as job:
@@ -332,29 +333,29 @@ def test_a_role_that_does_not_find_the_launchers_mark_says_so(
             open_monitor(elsewhere, "trainer")
 
 
-def test_a_primary_role_needs_no_launcher(make_config: MakeConfig, server: LinesServer) -> None:
+def test_primary_role_needs_no_launcher(make_config: MakeConfig, server: LinesServer) -> None:
     config = make_config()
     with (
         open_monitor(config, "trainer", 0, primary=True) as zero,
-        open_monitor(config, "trainer", 1) as one,
+        open_monitor(config, "trainer", 1) as first,
     ):
         zero.log({"a": 1}, step=1)
-        one.log({"a": 1}, step=1)
-        assert zero.run_id == one.run_id
+        first.log({"a": 1}, step=1)
+        assert zero.run_id == first.run_id
         assert zero.url == f"lines://{zero.run_id}"
     assert server.runs() == [zero.run_id]
     assert [line["by"] for line in server.lines() if "closed" in line][-1] is None
 
 
-def test_without_a_launcher_or_primary_a_role_is_told_what_to_do(
+def test_role_without_a_launcher(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rolecall.job.monitor.WAITING", 0.3)
+    monkeypatch.setattr("rolecall.job.launch.JOIN_TIMEOUT", 0.3)
     with pytest.raises(ConfigError, match="primary=True"):
         open_monitor(make_config(), "trainer")
 
 
-def test_an_unfinished_job_goes_on_and_a_finished_one_is_kept_aside(
+def test_unfinished_job_goes_on(
     make_config: MakeConfig, server: LinesServer
 ) -> None:
     config = make_config()
@@ -388,7 +389,7 @@ def test_resume_must_and_never(make_config: MakeConfig) -> None:
         assert other.run_id != job.run_id
 
 
-def test_another_project_or_run_in_an_unfinished_jobs_directory_is_an_error(make_config: MakeConfig) -> None:
+def test_another_job_in_the_directory(make_config: MakeConfig) -> None:
     local = {"monitor_type": "local", "monitor_args": {}}
     launch(make_config(**local, run_id="one")).close("failed")
     with pytest.raises(ConfigError, match=r"project 'gsm8k', not 'math'.*another monitor_dir"):
@@ -400,7 +401,7 @@ def test_another_project_or_run_in_an_unfinished_jobs_directory_is_an_error(make
 @pytest.mark.parametrize(
     ("settings", "variable"), [({"monitor_type": "none", "monitor_args": {}}, "0"), ({}, "1")]
 )
-def test_turned_off_it_leaves_nothing_behind(
+def test_turned_off_it_leaves_nothing(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], variable: str
 ) -> None:
     monkeypatch.setenv("ROLECALL_DISABLED", variable)
@@ -412,7 +413,7 @@ def test_turned_off_it_leaves_nothing_behind(
     assert not config.monitor_dir.exists()
 
 
-def test_turned_off_it_needs_no_backend_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turned_off_it_needs_no_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROLECALL_DISABLED", "1")
     config = MonitorConfig(
         project="p",
@@ -427,18 +428,18 @@ def test_turned_off_it_needs_no_backend_installed(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("role", ["", "a/b", "..", ".hidden", "@launch", "a b", "x" * 65, "é", 5])
-def test_a_role_that_cannot_name_a_writer_is_refused(make_config: MakeConfig, role: str) -> None:
+def test_bad_roles_are_refused(make_config: MakeConfig, role: str) -> None:
     with pytest.raises(ConfigError, match="role"):
         open_monitor(make_config(), role)
 
 
 @pytest.mark.parametrize("rank", [-1, True, "0", 1.0])
-def test_a_rank_that_is_no_whole_number_is_refused(make_config: MakeConfig, rank: int) -> None:
+def test_bad_ranks_are_refused(make_config: MakeConfig, rank: int) -> None:
     with pytest.raises(ConfigError, match="rank"):
         open_monitor(make_config(), "trainer", rank)
 
 
-def test_a_monitor_that_nobody_closed_warns_and_still_ends(make_config: MakeConfig) -> None:
+def test_forgotten_monitor_warns_and_ends(make_config: MakeConfig) -> None:
     import gc
 
     with launch(make_config(monitor_type="local", monitor_args={})) as job:
@@ -451,7 +452,7 @@ def test_a_monitor_that_nobody_closed_warns_and_still_ends(make_config: MakeConf
         assert '"end":"finished"' in journal.read_text()
 
 
-def test_after_close_a_call_does_nothing(make_config: MakeConfig) -> None:
+def test_calls_after_close_do_nothing(make_config: MakeConfig) -> None:
     with launch(make_config(monitor_type="local", monitor_args={})) as job:
         monitor = open_monitor(job.config, "trainer")
         monitor.close()
@@ -470,7 +471,7 @@ class Lying:
         return hash("loss")
 
 
-def test_a_key_that_lies_costs_its_row_alone(
+def test_lying_key_costs_itself_alone(
     make_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     with launch(make_config(monitor_type="local", monitor_args={})) as job:
@@ -483,13 +484,13 @@ def test_a_key_that_lies_costs_its_row_alone(
     assert "a key must be a string, not Lying" in caplog.text
 
 
-def test_an_unwritable_directory_is_an_error_at_launch(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_launch_in_an_unwritable_directory(make_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DirectoryError, match="monitor_dir"):
         launch(make_config(monitor_type="local", monitor_args={}, monitor_dir=tmp_path / "file" / "monitor"))
 
 
-def test_a_backend_registered_in_code_is_carried_on_a_thread(tmp_path: Path, server: LinesServer) -> None:
+def test_backend_registered_in_code(tmp_path: Path, server: LinesServer) -> None:
     import lines_backend
 
     registry = Registry().register("mine", lines_backend)
@@ -506,7 +507,7 @@ def test_a_backend_registered_in_code_is_carried_on_a_thread(tmp_path: Path, ser
     assert server.seqs("trainer") == [(1, 1), (1, 2), (1, 3)]
 
 
-def test_downgrades_are_logged_once_and_kept_in_the_record(
+def test_downgrades_are_logged_once(
     make_config: MakeConfig, server: LinesServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with launch(make_config(monitor_args={"path": server.path, "alone": True})) as job:
@@ -520,7 +521,7 @@ def test_downgrades_are_logged_once_and_kept_in_the_record(
     assert server.runs() == [f"{job.run_id}-explorer", f"{job.run_id}-trainer"]
 
 
-def test_a_spooled_journal_is_mirrored_with_its_tables(
+def test_spooled_journal_is_mirrored(
     make_config: MakeConfig, server: LinesServer, tmp_path: Path
 ) -> None:
     config = make_config(
@@ -531,15 +532,15 @@ def test_a_spooled_journal_is_mirrored_with_its_tables(
     with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
         for step in range(1, 101):
             monitor.log({"a": step}, step=step)
-        monitor.log_table("large", (["i", "text"], [[i, "x" * 100] for i in range(1000)]), step=100)
+        monitor.log_table("large", (["i", "text"], [[i, "x" * 5000] for i in range(1000)]), step=100)
     (spooled,) = (tmp_path / "spool").glob("*/trainer/1.jsonl")
     mirrored = config.monitor_dir / "journal" / "trainer"
     assert spooled.read_bytes() == (mirrored / "1.jsonl").read_bytes()
-    assert (mirrored / "1.tables" / "101.json").exists()
+    assert (mirrored / "1.files" / "101.json").exists()
     assert len(server.seqs("trainer")) == 100
 
 
-def test_a_courier_that_still_drains_keeps_a_new_job_out_of_the_directory(
+def test_draining_courier_keeps_others_out(
     make_config: MakeConfig, server: LinesServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would go on below the new job, and send the new job's rows to the old run."""
@@ -550,18 +551,18 @@ def test_a_courier_that_still_drains_keeps_a_new_job_out_of_the_directory(
     monitor.log({"a": 1}, step=1)
     monitor.close(timeout=0.1)
     job.close(timeout=0.1)
-    monkeypatch.setattr(sys.modules["rolecall.job.launch"], "QUIET", 0.2)
+    monkeypatch.setattr("rolecall.job.launch.QUIET_TIMEOUT", 0.2)
     with pytest.raises(WriterConflict, match="still at work"):
         launch(make_config(resume="never"))
     server.mend("down")
-    monkeypatch.setattr(sys.modules["rolecall.job.launch"], "QUIET", 30.0)
+    monkeypatch.setattr("rolecall.job.launch.QUIET_TIMEOUT", 30.0)
     with launch(make_config(resume="never")) as anew:
         log_some(anew.config, "trainer", steps=3)
     assert [step for step, _ in server.points(job.run_id or "", "trainer", "trainer/step")] == [1]
     assert [step for step, _ in server.points(anew.run_id or "", "trainer", "trainer/step")] == [1, 2, 3]
 
 
-def test_a_run_whose_closing_is_tried_again_keeps_its_status(
+def test_retried_closing_keeps_its_status(
     make_config: MakeConfig,
     server: LinesServer,
     wait_until: Callable[..., None],
@@ -580,7 +581,7 @@ def test_a_run_whose_closing_is_tried_again_keeps_its_status(
     ]
 
 
-def test_a_launch_that_fails_half_way_does_not_hold_the_directory(
+def test_failed_launch_frees_the_directory(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -591,7 +592,7 @@ def test_a_launch_that_fails_half_way_does_not_hold_the_directory(
         pass
 
 
-def test_a_primary_whose_rows_are_left_still_ends_the_job(
+def test_undelivered_primary_ends_its_job(
     make_config: MakeConfig, server: LinesServer
 ) -> None:
     config = make_config(on_backend_error="raise")
@@ -604,7 +605,7 @@ def test_a_primary_whose_rows_are_left_still_ends_the_job(
     server.mend("down")
 
 
-def test_a_fault_is_raised_once(
+def test_fault_is_raised_once(
     make_config: MakeConfig,
     server: LinesServer,
     wait_until: Callable[..., None],
@@ -621,7 +622,7 @@ def test_a_fault_is_raised_once(
         wait_until(lambda: len(set(server.seqs("trainer"))) == 2)
 
 
-def test_what_a_courier_could_not_close_is_closed_by_deliver(
+def test_deliver_closes_what_couriers_left(
     make_config: MakeConfig, server: LinesServer
 ) -> None:
     """Two backends at once, of which one needs nothing and the other its primary, rows and end."""
@@ -641,7 +642,7 @@ def test_what_a_courier_could_not_close_is_closed_by_deliver(
     assert set(server.seqs("trainer")) == {(1, seq) for seq in range(1, 11)}
 
 
-def test_deliver_opens_the_run_before_roles_join_it_and_a_dead_backend_delays_no_other(
+def test_deliver_opens_before_roles_join(
     make_config: MakeConfig, server: LinesServer, wait_until: Callable[..., None]
 ) -> None:
     """The launcher's run of `lines` hangs as it is opened: no role tries to join it, and `console` has its rows."""
@@ -652,17 +653,17 @@ def test_deliver_opens_the_run_before_roles_join_it_and_a_dead_backend_delays_no
     shutil.rmtree(job.config.monitor_dir / "delivery")
     roles = {f"explorer/{rank}" for rank in range(8)}
     heard: list[tuple[str, str, str]] = []
-    listener = Listener(lambda writer, news: heard.append((writer, news.backend, news.kind)))
+    listener = Listener(lambda event: heard.append((event.writer, event.backend, event.kind)))
     server.fail("hang")
     try:
         left = deliver(job.config.monitor_dir, None, args, timeout=1.0, listener=listener)
     finally:
         server.mend("hang")
-    assert {(one.backend, one.writer, one.rows) for one in left} == {("lines", role, 10) for role in roles}
+    assert {(each.backend, each.writer, each.rows) for each in left} == {("lines", role, 10) for role in roles}
     assert roles <= {writer for writer, backend, kind in heard if (backend, kind) == ("console", "ended")}
     assert "lines" not in {backend for writer, backend, _ in heard if writer in roles}
     wait_until(lambda: ("@launch", "lines", "ended") in heard)
-    told = [(writer, kind) for writer, backend, kind in heard if backend == "lines"]
+    told = [(writer, kind) for writer, backend, kind in heard if backend == "lines" and kind != "progress"]
     assert told[0] == ("@launch", "opened")
     assert told[-1] == ("@launch", "ended")
     assert {writer for writer, kind in told if kind == "opened"} == {*roles, "@launch"}
@@ -671,25 +672,24 @@ def test_deliver_opens_the_run_before_roles_join_it_and_a_dead_backend_delays_no
 def make_dead(folder: Path) -> None:
     """Give every claim to a process that is gone."""
     for path in folder.rglob("1.jsonl"):
-        header = first_frame(path) or {}
+        session = Session(path, 1)
+        header = session.header()
         header["owner"]["start"] = "0"
-        path.write_bytes(encode(header))
+        path.write_bytes(encode(header, session.seed))
 
 
-def test_rows_that_a_role_left_on_the_node_are_fetched_by_whoever_comes_next(
+def test_rows_left_on_the_node(
     make_config: MakeConfig, server: LinesServer, tmp_path: Path
 ) -> None:
     """Role and courier died together: monitor_dir has the header alone."""
     config = make_config(spool_dir=tmp_path / "spool")
     with launch(config) as job:
         log_some(job.config, "trainer", steps=20)
-    session = job.config.monitor_dir / "journal" / "trainer" / "1.jsonl"
-    header = first_frame(session) or {}
-    header["owner"]["start"] = "0" * len(header["owner"]["start"])  # rows are named by where they stand
+    session = Session(job.config.monitor_dir / "journal" / "trainer" / "1.jsonl", 1)
     (spooled,) = (tmp_path / "spool").glob("*/trainer/1.jsonl")
     rows = spooled.read_bytes().splitlines(keepends=True)[1:21]
-    spooled.write_bytes(encode(header) + b"".join(rows))
-    session.write_bytes(encode(header))
+    make_dead(session.path.parent)
+    spooled.write_bytes(session.path.read_bytes() + b"".join(rows))
     shutil.rmtree(job.config.monitor_dir / "delivery" / "lines" / "trainer")
     before = len(server.seqs("trainer"))
     args = {"lines": {"path": str(server.path)}}

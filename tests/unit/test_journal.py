@@ -1,534 +1,407 @@
-"""One writer's rows: what was appended is read back, and nothing else is."""
+"""One writer's rows: each is whole in the file when `append` returns, or counted as lost."""
 
 from __future__ import annotations
 
 import errno
+import itertools
 import json
+import logging
 import math
 import os
-import resource
 import shutil
 import signal
-import struct
-import tempfile
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_journals import KINDS, make_journal
+from journal_files import damages, no_file_longer_than, read_all, rows
 
-from rolecall.delivery.keys import Placement
+from rolecall.job.normalize import Normalizer
 from rolecall.rows import Row, TableData
-from rolecall.store.codec import Damage, encode, encode_packed, whole_lines
-from rolecall.store.journal import End, Entry, JournalReader, JournalWriter, read_journal
-from rolecall.store.lease import Session, claim
-from rolecall.store.packed import Forms
-from rolecall.store.room import CHUNK
-from rolecall.store.rowstore import CompiledStore
+from rolecall.states import State
+from rolecall.store.codec import encode, lines_from_end
+from rolecall.store.journal import JournalWriter, attachments, last_steps
+from rolecall.store.layout import Layout
+from rolecall.store.lease import Session, claim, sessions, succeed
+from rolecall.store.reader import End, read_rows
 
 EXAMPLES = settings(deadline=None, max_examples=60)
-HEADER = {"rolecall": 1, "owner": {}, "writer": "explorer"}
-LARGE = TableData(name="samples", columns=("i", "text"), rows=tuple((at, "x" * 50) for at in range(1000)))
 SMALL = TableData(name="samples", columns=("i", "text"), rows=((1, "a"), (None, "b")))
+LARGE = TableData(name="samples", columns=("text",), rows=tuple((f"{at}" * 500,) for at in range(5000)))
 
 
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
-    return claim(tmp_path / "explorer", {"writer": "explorer", "config": {"lr": 0.1}}, "it")
+    return claim(Layout(tmp_path).journal("explorer"), {"writer": "explorer", "config": {"lr": 0.1}}, "it")
 
 
-@pytest.fixture(params=KINDS)
-def journal(session: Session, request: pytest.FixtureRequest) -> JournalWriter:
-    return make_journal(session, request.param)
+@pytest.fixture
+def journal(session: Session) -> Iterator[JournalWriter]:
+    writer = JournalWriter(session)
+    yield writer
+    writer.abandon()
 
 
-mapped = pytest.mark.parametrize("journal", KINDS[1:], indirect=True)
-"""For what only concerns journals that are."""
+def lines(session: Session) -> list[dict[str, Any]]:
+    """What the standard library reads in each line."""
+    return [json.loads(line) for line in session.path.read_bytes().splitlines()]
 
 
-def read_all(session: Session, limit: int = 1 << 20) -> list[Entry]:
-    entries: list[Entry] = []
-    offset = 0
-    while found := list(read_journal("explorer", session, offset, limit)):
-        entries += found
-        offset = found[-1].offset
-    return entries
+# ---------------------------------------------------------- what is written
 
 
-def rows(session: Session) -> list[Row]:
-    return [entry.value for entry in read_all(session) if isinstance(entry.value, Row)]
-
-
-def damages(session: Session) -> list[Damage]:
-    return [entry.value for entry in read_all(session) if isinstance(entry.value, Damage)]
-
-
-def planted(path: Path, *frames: dict[str, Any] | bytes) -> Session:
-    """A journal of these frames."""
-    lines = [frame if isinstance(frame, bytes) else encode(frame) for frame in (HEADER, *frames)]
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"".join(lines))
-    return Session(path, 1)
-
-
-@contextmanager
-def no_file_longer_than(size: int) -> Iterator[None]:
-    """A disk that is full: the kernel cuts the write short that would go beyond, and refuses the next."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-# ------------------------------------------------------------------ what is written is read
-
-
-def test_rows_are_read_as_they_were_logged(session: Session, journal: JournalWriter) -> None:
+def test_rows_are_as_documented(session: Session, journal: JournalWriter) -> None:
     began = time.time()
-    journal.append(5, {"loss": 0.25, "tokens": 2**62})
-    journal.append(-(2**63), {"x": -0.0}, commit=True)
-    journal.append_table(7, SMALL)
+    journal.append({"loss": 0.25, "tokens": 2**62}, 5)
+    journal.append({"x": math.nan}, -(2**63), commit=True)
+    journal.append({}, 7, table=SMALL)
     journal.end("failed")
-    first, second, third, end = (entry.value for entry in read_all(session))
-    assert isinstance(first, Row)
-    assert (first.writer, first.session, first.seq, first.step) == ("explorer", 1, 1, 5)
-    assert first.metrics == {"loss": 0.25, "tokens": 2**62}
-    assert type(first.metrics["tokens"]) is int
-    assert not first.commit
-    assert began <= first.time <= time.time()
-    assert isinstance(second, Row)
-    assert (second.seq, second.step, second.commit) == (2, -(2**63), True)
-    assert isinstance(third, Row)
-    assert (third.seq, third.metrics, third.table) == (3, {}, SMALL)
-    assert end == End("failed")
-    assert journal.rows == 3
+    _, *found, ending = lines(session)
+    assert began <= found[0]["time"] <= time.time()
+    for line in (*found, ending):
+        del line["time"], line["sum"]
+    assert found == [
+        {"seq": 1, "step": 5, "data": {"loss": 0.25, "tokens": 2**62}},
+        {"seq": 2, "step": -(2**63), "commit": True, "data": {"x": "NaN"}},
+        {
+            "seq": 3,
+            "step": 7,
+            "table": {"name": "samples", "columns": ["i", "text"], "rows": [[1, "a"], [None, "b"]]},
+        },
+    ]
+    assert ending == {"end": "failed", "seq": 3, "steps": {"": 7}}
+    assert (journal.seq, journal.lost) == (3, 0)
 
 
-KEYS = st.text(min_size=1, max_size=20)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NUMBERS = st.floats() | st.integers(-(2**63), 2**63 - 1)
 
 
 @EXAMPLES
-@given(st.lists(st.dictionaries(KEYS, NUMBERS, max_size=5), max_size=5), st.integers(1, 100))
-def test_any_rows_are_read_as_they_were_logged(
+@given(st.lists(st.dictionaries(TEXT, NUMBERS, max_size=5), max_size=5), st.integers(1, 100))
+def test_rows_are_read_as_logged(
     tmp_path_factory: pytest.TempPathFactory, given: list[dict[str, float]], limit: int
 ) -> None:
     session = claim(tmp_path_factory.mktemp("journal"), {}, "it")
     journal = JournalWriter(session)
     for step, metrics in enumerate(given):
-        journal.append(step, metrics)
+        journal.append(metrics, step)
     journal.end("finished")
     *found, end = (entry.value for entry in read_all(session, limit))
-    assert end == End("finished")
+    assert end == End(State.FINISHED, len(given))
     back = [(row.seq, row.step, row.metrics) for row in found if isinstance(row, Row)]
     # NaN is not equal to itself, but its JSON is.
     assert json.dumps(back) == json.dumps([(step + 1, step, row) for step, row in enumerate(given)])
 
 
-def test_a_large_table_stands_in_a_file_of_its_own(session: Session, journal: JournalWriter) -> None:
-    journal.append(1, {"loss": 1.0})
-    journal.append_table(2, LARGE)
-    journal.append_table(3, SMALL)
-    journal.abandon()
-    assert [row.table for row in rows(session)] == [None, LARGE, SMALL]
-    folder = session.path.with_suffix(".tables")
-    assert os.listdir(folder) == ["2.json"]
-    assert len(whole_lines(session.path)) < 1000
-
-
-def test_cells_of_every_kind_come_back(session: Session, journal: JournalWriter) -> None:
-    cells = ("\u2603 \U0001f600 \x00", 1, -(2**63), 0.5, True, False, None, "")
-    table = TableData(name="t", columns=tuple(map(str, range(len(cells)))), rows=(cells,))
-    journal.append_table(1, table)
-    journal.abandon()
+def test_cells_of_every_kind(session: Session, journal: JournalWriter) -> None:
+    cells = ("\u2603 \U0001f600 \x00", 1, -(2**63), 0.5, True, False, None, "", "NaN")
+    table = TableData(name="t", columns=tuple(map(str, range(len(cells)))), rows=(cells,), append=True)
+    journal.append({}, 1, table=table)
     (row,) = rows(session)
     assert row.table == table
     assert row.table is not None
     assert [type(cell) for cell in row.table.rows[0]] == [type(cell) for cell in cells]
 
 
-def test_a_header_longer_than_what_is_read_at_once_hides_no_row(tmp_path: Path) -> None:
-    session = claim(tmp_path / "explorer", {"config": {"text": "x" * 3_000_000}}, "it")
-    journal = JournalWriter(session)
-    journal.append(1, {"loss": 0.5})
-    journal.abandon()
-    assert [row.step for row in rows(session)] == [1]
-    assert session.header()["config"] == {"text": "x" * 3_000_000}
-
-
-def test_a_row_longer_than_what_is_read_at_once(session: Session, journal: JournalWriter) -> None:
-    metrics = {f"layer/{at}/gradient/norm": float(at) for at in range(100_000)}
-    journal.append(1, metrics)
-    journal.append(2, {"loss": 0.5})
-    journal.abandon()
-    assert session.path.stat().st_size > 3 << 20
-    assert [row.metrics for row in rows(session)] == [metrics, {"loss": 0.5}]
-
-
-def test_a_damaged_header_costs_no_row(session: Session, journal: JournalWriter) -> None:
-    journal.append(1, {"loss": 0.5})
-    journal.end("finished")
-    data = bytearray(session.path.read_bytes())
-    data[3] ^= 1
-    session.path.write_bytes(data)
-    damage, row, end = (entry.value for entry in read_all(session))
-    assert isinstance(damage, Damage)
-    assert isinstance(row, Row)
-    assert end == End("finished")
-    assert session.owner() is None
-
-
-def test_a_reader_changes_nothing(session: Session, journal: JournalWriter) -> None:
-    journal.append(1, {"loss": 0.5})
-    journal.append_table(2, LARGE)
-    journal.abandon()
-    with session.path.open("ab") as file:
-        file.write(b"damaged\ntorn")
-    folder = session.path.parent
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in files:
-        os.utime(path, (1, 1))
-    before = [path.read_bytes() for path in files]
-    assert len(rows(session)) == 2
-    assert sorted(path for path in folder.rglob("*") if path.is_file()) == files
-    assert [path.read_bytes() for path in files] == before
-    assert {path.stat().st_mtime for path in files} == {1}
-
-
-def test_a_row_is_in_the_file_when_append_returns(session: Session, journal: JournalWriter) -> None:
+def test_rows_are_written_at_once(session: Session, journal: JournalWriter) -> None:
     for step in range(50):
-        journal.append(step, {"loss": 0.5})
+        journal.append({"loss": 0.5}, step)
         assert rows(session)[-1].step == step
-    journal.abandon()
 
 
-def test_reading_while_writing_sees_whole_rows_in_order(session: Session, journal: JournalWriter) -> None:
-
-    def write() -> None:
-        for step in range(1, 3001):
-            journal.append(step, {"loss": step / 7})
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    seen: list[Row] = []
-    offset = 0
-    deadline = time.monotonic() + 60
-    while len(seen) < 3000:
-        assert time.monotonic() < deadline
-        for entry in read_journal("explorer", session, offset, limit=300):
-            assert isinstance(entry.value, Row), entry.value
-            seen.append(entry.value)
-            offset = entry.offset
-    writer.join()
-    journal.abandon()
-    assert [(row.seq, row.step, row.metrics["loss"]) for row in seen] == [
-        (step, step, step / 7) for step in range(1, 3001)
-    ]
-
-
-# ------------------------------------------------------------------ damage and crafted files
-
-
-def row_frame(seq: int, **settings: Any) -> dict[str, Any]:
-    return {"n": seq, "s": seq, "t": 1764000000.0, "m": {"loss": 0.5}, **settings}
-
-
-def packed_frame(metrics: dict[str, Any], seq: int, first: int, second: int) -> bytes:
-    """A row like those that stand at two places."""
-    forms = Forms()
-    forms.learn(metrics, first)
-    forms.learn(metrics, second)
-    values = list(metrics.values())
-    form = forms.find(tuple(metrics), [type(value) for value in values])
-    assert form is not None
-    return form.frame(seq, 1764000000.0, seq, values)
-
-
-FIRST = [
-    encode(HEADER),
-    encode(row_frame(1, m={"loss": 0.5, 'a "quoted" {key}': math.inf})),
-    encode(row_frame(2, c=True)),
-    encode(row_frame(3, m={}, table={"name": "samples", "columns": ["i", "text"], "rows": [[1, "a"]]})),
-    encode(row_frame(4, m={"loss": 0.125, "\u2603": 2**60})),
-    encode(row_frame(5, m={"loss": 0.25, "\u2603": -1})),
-]
-FIFTH, SIXTH = (sum(map(len, FIRST[:count])) for count in (4, 5))
-LINES = [
-    *FIRST,
-    packed_frame({"loss": -0.0, "\u2603": 2**63 - 1}, 6, FIFTH, SIXTH),
-    encode(row_frame(7, m={"x": 1})),
-    packed_frame({"loss": 1e300, "\u2603": -(2**63)}, 8, FIFTH, SIXTH),
-]
-SOUND = b"".join(LINES)
-END = encode({"end": "finished", "t": 1764000001.0})
-ENDS = [sum(map(len, LINES[: count + 1])) for count in range(len(LINES))]
-
-
-def read_bytes(data: bytes) -> tuple[list[Row], list[Damage]]:
-    with tempfile.TemporaryDirectory() as folder:
-        session = Session(Path(folder, "1.jsonl"), 1)
-        session.path.write_bytes(data)
-        return rows(session), damages(session)
-
-
-@settings(deadline=None, max_examples=300)
-@given(
-    st.integers(0, len(SOUND) - 1),
-    st.sampled_from(b'\n\x00 {}"09af\xff') | st.integers(0, 255),
-)
-def test_one_changed_byte_costs_at_most_the_row_that_it_is_in(place: int, new: int) -> None:
-    given, _ = read_bytes(SOUND + END)
-    found, _ = read_bytes(SOUND[:place] + bytes([new]) + SOUND[place + 1 :] + END)
-    hit = sum(place >= end for end in ENDS)
-    expected = [row for line, row in enumerate(given, start=1) if line != hit]
-    assert [row for row in found if row in expected] == expected
-    assert all(row in given for row in found), "damage is never read as a row"
-
-
-def test_a_null_byte_in_the_last_line_or_before_it_is_a_line_that_is_being_stored() -> None:
-    """As nobody can tell them apart, it is not damage before another line stands behind it."""
-    newline = ENDS[-2] - 1
-    changed = SOUND[:newline] + b"\0" + SOUND[newline + 1 :]
-    given, _ = read_bytes(SOUND)
-    assert read_bytes(changed) == (given[:-2], [])
-    assert read_bytes(changed + END) == (given, []), "and the newline alone costs nothing"
-
-
-@EXAMPLES
-@given(st.integers(0, len(SOUND)))
-def test_a_journal_cut_anywhere_keeps_the_rows_before(cut: int) -> None:
-    given, _ = read_bytes(SOUND)
-    found, damaged = read_bytes(SOUND[:cut])
-    assert found == [row for row, end in zip(given, ENDS[1:], strict=True) if end <= cut]
-    assert not damaged
-
-
-DEEP = json.loads("[" * 500 + "]" * 500)
-CRAFTED: dict[str, dict[str, Any]] = {
-    "nothing": {},
-    "no number": {"s": 1, "t": 1.0, "m": {}},
-    "number is a text": row_frame(2, n="2"),
-    "number is true": row_frame(2, n=True),
-    "number is a float": row_frame(2, n=2.0),
-    "step is null": row_frame(2, s=None),
-    "step is huge": row_frame(2, s=2**63),
-    "step is small": row_frame(2, s=-(2**63) - 1),
-    "time is a text": row_frame(2, t="1764000000.0"),
-    "time is huge": row_frame(2, t=10**400),
-    "time is nan": row_frame(2, t=math.nan),
-    "time is infinite": row_frame(2, t=math.inf),
-    "time is true": row_frame(2, t=True),
-    "metrics are a list": row_frame(2, m=[["loss", 0.5]]),
-    "metrics are missing": {"n": 2, "s": 2, "t": 1.0},
-    "metric is a text": row_frame(2, m={"loss": "0.5"}),
-    "metric is null": row_frame(2, m={"loss": None}),
-    "metric is true": row_frame(2, m={"loss": True}),
-    "metric is huge": row_frame(2, m={"loss": 10**400}),
-    "metric is beyond 64 bits": row_frame(2, m={"loss": 2**63}),
-    "metric is nested": row_frame(2, m={"loss": {"a": 1}}),
-    "end is unknown": {"end": "exploded"},
-    "end is a list": {"end": ["finished"]},
-    "header in the middle is no row": {"rolecall": 1},
-    "table is null": row_frame(2, table=None),
-    "table is a text": row_frame(2, table="file"),
-    "table is a list": row_frame(2, table=["file"]),
-    "table has no name": row_frame(2, table={"columns": ["a"], "rows": []}),
-    "table has a strange name": row_frame(2, table={"name": 1, "columns": ["a"], "rows": []}),
-    "table has no rows": row_frame(2, table={"name": "t", "columns": ["a"]}),
-    "rows are a number": row_frame(2, table={"name": "t", "columns": ["a"], "rows": 5}),
-    "rows are texts": row_frame(2, table={"name": "t", "columns": ["a"], "rows": ["x"]}),
-    "rows are mappings": row_frame(2, table={"name": "t", "columns": ["a"], "rows": [{"a": 1}]}),
-    "columns are numbers": row_frame(2, table={"name": "t", "columns": [1], "rows": []}),
-    "rows are ragged": row_frame(2, table={"name": "t", "columns": ["a", "b"], "rows": [[1, 2], [1]]}),
-    "cell is a mapping": row_frame(2, table={"name": "t", "columns": ["a"], "rows": [[{}]]}),
-    "cell is nested": row_frame(2, table={"name": "t", "columns": ["a"], "rows": [[DEEP]]}),
-    "cell is huge": row_frame(2, table={"name": "t", "columns": ["a"], "rows": [[10**400]]}),
-    "file is a number": row_frame(2, table={"name": "t", "file": 5}),
-    "file is null": row_frame(2, table={"name": "t", "file": None}),
-    "file is missing": row_frame(2, table={"name": "t", "file": "1.tables/5.json"}),
-    "file is the folder": row_frame(2, table={"name": "t", "file": "1.tables/."}),
-    "file is the folder above": row_frame(2, table={"name": "t", "file": "1.tables/.."}),
-    "file has a null character": row_frame(2, table={"name": "t", "file": "1.tables/\x00"}),
-    "file has a long name": row_frame(2, table={"name": "t", "file": "1.tables/" + "x" * 5000}),
-}
-
-
-@pytest.mark.parametrize("crafted", CRAFTED.values(), ids=CRAFTED.keys())
-def test_a_sound_line_that_is_no_row_is_damage_and_costs_itself_alone(
-    tmp_path: Path, crafted: dict[str, Any]
+def test_each_row_is_one_write(
+    session: Session, journal: JournalWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = planted(tmp_path / "w" / "1.jsonl", row_frame(1), crafted, row_frame(3))
-    assert [row.seq for row in rows(session)] == [1, 3]
-    (damage,) = damages(session)
-    assert damage.offset == len(encode(HEADER) + encode(row_frame(1)))
+    written: list[bytes] = []
+    write = os.write
+
+    def record(descriptor: int, data: bytes) -> int:
+        written.append(data)
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", record)
+    for step in range(5):
+        journal.append({"loss": 0.5}, step)
+    journal.end("finished")
+    assert session.path.read_bytes().splitlines(keepends=True)[1:] == written
 
 
-SECRET = '{"columns":["a"],"rows":[["secret"]]}'
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["../secret.json", "1.tables/../../secret.json", "{root}/secret.json", "./1.tables/../../secret.json"],
-    ids=["up", "down and up", "absolute", "dotted"],
-)
-def test_a_table_is_read_from_its_journals_folder_alone(tmp_path: Path, name: str) -> None:
-    (tmp_path / "secret.json").write_text(SECRET)
-    place = {"name": "t", "file": name.format(root=tmp_path)}
-    session = planted(tmp_path / "w" / "1.jsonl", row_frame(1), row_frame(2, table=place))
-    (tmp_path / "w" / "1.tables").mkdir()
-    assert [row.seq for row in rows(session)] == [1]
-    assert "secret" not in str(damages(session)[0]).replace("secret.json", "")
-
-
-@pytest.mark.parametrize("kind", ["link", "linked folder", "pipe", "nested", "no json", "not utf-8"])
-def test_a_table_file_that_someone_put_there_is_damage(tmp_path: Path, kind: str) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "2.json").write_text(SECRET)
-    place = {"name": "t", "file": "1.tables/2.json"}
-    session = planted(tmp_path / "w" / "1.jsonl", row_frame(1), row_frame(2, table=place), row_frame(3))
-    folder = tmp_path / "w" / "1.tables"
-    if kind == "linked folder":
-        folder.symlink_to(tmp_path / "elsewhere")
-    else:
-        folder.mkdir()
-    if kind == "link":
-        (folder / "2.json").symlink_to(tmp_path / "elsewhere" / "2.json")
-    elif kind == "pipe":
-        os.mkfifo(folder / "2.json")
-    elif kind != "linked folder":
-        content = {"nested": b"[" * 200_000, "no json": b"columns", "not utf-8": b"\xff\xfe\xfd"}
-        (folder / "2.json").write_bytes(content[kind])
-    assert [row.seq for row in rows(session)] == [1, 3]
-    assert len(damages(session)) == 1
-
-
-def test_a_table_is_not_written_into_what_someone_put_in_its_place(
-    session: Session, tmp_path: Path, journal: JournalWriter
-) -> None:
-    precious = tmp_path / "precious"
-    precious.write_text("mine")
-    folder = session.path.with_suffix(".tables")
-    folder.mkdir()
-    (folder / "1.json").symlink_to(precious)
-    journal.append_table(1, LARGE)
-    journal.abandon()
-    assert precious.read_text() == "mine"
-    assert [row.table for row in rows(session)] == [LARGE]
-
-
-def test_a_journal_is_not_opened_through_a_symlink(session: Session, tmp_path: Path) -> None:
+def test_symlinked_journal_is_not_opened(session: Session, tmp_path: Path) -> None:
     session.path.rename(tmp_path / "precious")
     session.path.symlink_to(tmp_path / "precious")
     with pytest.raises(OSError, match="symbolic"):
         JournalWriter(session)
 
 
-# ------------------------------------------------------------------ a disk that is full
-
-
-@mapped
-@pytest.mark.parametrize("room", range(0, 1200, 7))
-def test_room_that_did_not_fit_costs_the_rows_that_it_was_for(
-    session: Session, journal: JournalWriter, room: int
-) -> None:
-    """What the disk has left is used up to the last row that fits."""
-    before = session.path.stat().st_size
-    returned = []
-    with no_file_longer_than(before + room):
-        for step in range(1, 9):
-            try:
-                journal.append(step, {"loss": 0.5})
-            except OSError:
-                continue
-            returned.append(step)
-        assert room - 200 < len(whole_lines(session.path)) - before <= room or len(returned) == 8
-    assert journal.rows == len(returned)
-    journal.append(9, {"loss": 0.25})
+def test_closed_journal_takes_no_row(session: Session, journal: JournalWriter) -> None:
     journal.end("finished")
-    assert [(row.seq, row.step) for row in rows(session)] == [*enumerate([*returned, 9], start=1)]
+    journal.end("failed")
+    with pytest.raises(OSError, match="Bad file"):
+        journal.append({"loss": 0.5}, 1)
+    assert journal.lost == 1
     assert session.status() == "finished"
+    assert rows(session) == []
 
 
-@pytest.mark.parametrize("room", range(70))
-def test_a_row_that_did_not_fit_costs_itself_alone_wherever_it_was_cut(session: Session, room: int) -> None:
+def test_abandoned_journal_has_no_end(session: Session, journal: JournalWriter) -> None:
+    journal.append({"loss": 0.5}, 1)
+    journal.abandon()
+    journal.abandon()
+    journal.end("finished")
+    assert session.status() is None
+    assert session.is_live()
+
+
+# ------------------------------------------------------- values of any type
+
+
+class Lying(str):
+    """A string that claims to be another."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return hash("loss")
+
+    def __str__(self) -> str:
+        return '","sum":"\n'
+
+    __repr__ = __str__
+
+
+class Told(StrEnum):
+    """Strings that are others than their values."""
+
+    LOSS = "loss", "how far off it is"
+
+    def __new__(cls, value: str, told: str) -> Self:
+        made = str.__new__(cls, told)
+        made._value_ = value
+        return made
+
+
+class LyingFloat(float):
+    """A float that claims to be another."""
+
+    def __float__(self) -> float:
+        return 7.0
+
+    def __repr__(self) -> str:
+        return '"\n'
+
+    __str__ = __repr__
+
+
+class LyingInt(int):
+    """An int that claims to be another."""
+
+    def __int__(self) -> int:
+        return 10**5000
+
+    def __index__(self) -> int:
+        return 10**5000
+
+    def __repr__(self) -> str:
+        return '"\n'
+
+    __str__ = __repr__
+
+
+ODD: list[dict[Any, Any]] = [
+    {Lying("reward"): 0.5},
+    {"loss": Lying("word")},
+    {Told.LOSS: 0.5},
+    {"loss": Told.LOSS},
+    {"loss": LyingFloat(0.5)},
+    {"loss": LyingInt(5)},
+    {"loss": np.float64(0.5), "n": np.int64(3)},
+    {"loss": 10**5000},
+    {"loss": 10**400},
+    {"loss": 2**63},
+    {"loss": -(2**64)},
+    {"loss": "half \ud83d"},
+    {"half \ud83d": 0.5},
+    {"loss": "\ud83d", "reward": 1.0},
+    {"loss": {"\ud83d": 1.0, "a": "\ud83d", "b": 10**5000}},
+    {"loss": b"\xff"},
+    {"loss": [0.5]},
+    {"loss": object()},
+    {"loss": None},
+    {"loss": math.nan, "reward": "NaN"},
+    {7: 0.5},
+    {None: 0.5},
+    {"loss\n": 0.5},
+]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_odd_values_break_no_line(session: Session, journal: JournalWriter, known: bool) -> None:
+    """Neither under new keys nor under keys that were logged before, which are looked at less."""
+    normalizer = Normalizer("explorer")
+    logged = 0
+    for odd in ODD:
+        for data in [dict.fromkeys(odd, 0.5)] * known + [odd]:
+            plain = normalizer.row(data)
+            try:
+                journal.append(plain)
+            except ValueError:
+                journal.append(normalizer.careful(plain))
+            logged += 1
+    journal.end("finished")
+    for line in session.path.read_bytes().splitlines():
+        json.loads(line)
+    assert not damages(session)
+    found = rows(session)
+    assert [row.seq for row in found] == list(range(1, logged + 1))
+    for row in found:
+        assert {type(key) for key in row.metrics} <= {str}
+        assert {type(value) for value in row.metrics.values()} <= {int, float}
+        assert all(-(2**63) <= value < 2**63 for value in row.metrics.values() if type(value) is int)
+    assert journal.lost == 0
+
+
+def test_unfit_row_changes_nothing(session: Session, journal: JournalWriter) -> None:
+    journal.append({"loss": 0.5})
+    before = session.path.read_bytes()
+    with pytest.raises(ValueError, match="serializ"):
+        journal.append({"loss": "\ud83d"})
+    assert session.path.read_bytes() == before
+    assert (journal.seq, journal.lost) == (1, 0)
+    journal.append({"loss": 0.25})
+    assert [(row.seq, row.step) for row in rows(session)] == [(1, 1), (2, 2)]
+
+
+# -------------------------------------------------------------- attachments
+
+
+def test_large_row_is_attached(session: Session, journal: JournalWriter) -> None:
+    wide = {f"layer/{at}/gradient/norm": at / 7 for at in range(120_000)}
+    journal.append({"loss": 1.0})
+    journal.append(wide, 7, commit=True)
+    journal.append({}, table=LARGE)
+    journal.append({"loss": 0.5})
+    found = rows(session)
+    assert [(row.seq, row.step, row.commit) for row in found] == [
+        (1, 1, False),
+        (2, 7, True),
+        (3, 8, False),
+        (4, 9, False),
+    ]
+    assert found[1].metrics == wide
+    assert found[2].table == LARGE
+    assert sorted(os.listdir(attachments(session))) == ["2.json", "3.json"]
+    assert session.path.stat().st_size < 5000
+    assert not damages(session)
+
+
+def test_large_line_is_not_attached(session: Session, journal: JournalWriter) -> None:
+    """Up to 4 MiB."""
+    journal.append({"note": "x" * ((4 << 20) - 1000)})
+    journal.append({"note": "x" * (4 << 20)})
+    assert os.listdir(attachments(session)) == ["2.json"]
+    assert [len(row.text["note"]) for row in rows(session)] == [(4 << 20) - 1000, 4 << 20]
+
+
+def test_attachment_replaces_a_symlink(session: Session, journal: JournalWriter, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    attachments(session).mkdir()
+    (attachments(session) / "1.json").symlink_to(precious)
+    journal.append({}, 1, table=LARGE)
+    assert precious.read_text() == "mine"
+    assert [row.table for row in rows(session)] == [LARGE]
+
+
+def test_unwritten_attachment_leaves_nothing(session: Session, journal: JournalWriter) -> None:
+    with no_file_longer_than(10_000), pytest.raises(OSError, match="large"):
+        journal.append({}, table=LARGE)
+    assert os.listdir(attachments(session)) == []
+    assert journal.lost == 1
+    journal.append({}, table=LARGE)
+    assert [row.table for row in rows(session)] == [LARGE]
+    assert journal.lost == 1
+
+
+# -------------------------------------------------------------- a full disk
+
+
+@pytest.mark.parametrize("room", range(0, 200, 3))
+def test_short_write_costs_itself_alone(session: Session, room: int) -> None:
+    """Wherever it was cut."""
     journal = JournalWriter(session)
-    journal.append(1, {"loss": 0.5})
-    size = session.path.stat().st_size
-    # All times are as long as one another, so all these rows are, but for the digits of `t`.
-    with no_file_longer_than(size + room):
+    journal.append({"loss": 0.5})
+    with no_file_longer_than(session.path.stat().st_size + room):
         returned = []
         for step in (2, 3, 4):
             try:
-                journal.append(step, {"loss": 0.5})
+                journal.append({"loss": 0.5}, step)
             except OSError:
                 continue
             returned.append(step)
-    assert journal.rows == 1 + len(returned)
-    journal.append(5, {"loss": 0.5})
-    journal.append(6, {"loss": 0.5})
+    assert journal.lost == 3 - len(returned)
+    journal.append({"loss": 0.5}, 5)
+    journal.append({"loss": 0.5}, 6)
     journal.end("finished")
-    found = rows(session)
-    assert [row.step for row in found] == [1, *returned, 5, 6]
-    assert [row.seq for row in found] == list(range(1, len(found) + 1))
+    assert [row.step for row in rows(session)] == [1, *returned, 5, 6]
+    assert [row.seq for row in rows(session)] == [1, *returned, 5, 6]
     assert session.status() == "finished"
+    assert len(damages(session)) <= 1
 
 
-def test_an_end_that_did_not_fit_is_told_and_the_file_closed(session: Session) -> None:
-    journal = JournalWriter(session)
-    journal.append(1, {"loss": 0.5})
-    with no_file_longer_than(session.path.stat().st_size + 10), pytest.raises(OSError, match=r"No space"):
+@pytest.mark.parametrize("written", [0, 1, 50, -2, -1])
+def test_short_write_is_closed(
+    session: Session, journal: JournalWriter, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """The next line begins with a newline; a line that lacks only its newline is not lost."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:written] or b""))
+    if written == -1:
+        journal.append({"loss": 0.5})
+    else:
+        with pytest.raises(OSError, match="No space"):
+            journal.append({"loss": 0.5})
+    monkeypatch.undo()
+    assert journal.lost == (written != -1)
+    journal.append({"loss": 0.25})
+    assert [row.metrics["loss"] for row in rows(session)] == [0.5] * (written == -1) + [0.25]
+    assert session.path.read_bytes().splitlines()[-1].startswith(b'{"seq":2,')
+
+
+def test_unwritten_end_is_raised(session: Session, journal: JournalWriter) -> None:
+    journal.append({"loss": 0.5}, 1)
+    with no_file_longer_than(session.path.stat().st_size + 10), pytest.raises(OSError, match="No space"):
         journal.end("finished")
     journal.end("finished")
     assert session.status() is None
     assert [row.step for row in rows(session)] == [1]
     with pytest.raises(OSError, match="Bad file"):
-        journal.append(2, {"loss": 0.5})
+        journal.append({"loss": 0.5}, 2)
 
 
-def test_a_table_that_did_not_fit_leaves_nothing_over(session: Session, journal: JournalWriter) -> None:
-    with no_file_longer_than(10_000), pytest.raises(OSError, match="large"):
-        journal.append_table(1, LARGE)
-    assert journal.rows == 0
-    assert os.listdir(session.path.with_suffix(".tables")) == []
-    journal.append_table(1, LARGE)
-    journal.abandon()
-    assert [(row.seq, row.table) for row in rows(session)] == [(1, LARGE)]
+# ------------------------------------------------------ threads and signals
 
 
-def test_a_table_whose_row_did_not_fit_is_not_taken_for_the_next(session: Session) -> None:
-    other = TableData(
-        name="other", columns=("x",), rows=LARGE.rows and tuple(("y" * 50,) for _ in range(1000))
-    )
-    journal = JournalWriter(session)
-    for step in range(2000):
-        journal.append(step, {"loss": 0.5})
-    room = session.path.stat().st_size + 20
-    with no_file_longer_than(room), pytest.raises(OSError, match="No space"):
-        journal.append_table(1, LARGE)
-    journal.append_table(2, other)
-    journal.abandon()
-    assert [row.table for row in rows(session)][2000:] == [other]
-
-
-# ------------------------------------------------------------------ threads, signals, forks
-
-
-def test_threads_keep_lines_whole_and_each_ones_order(session: Session, journal: JournalWriter) -> None:
+def test_threads_keep_lines_whole(session: Session, journal: JournalWriter) -> None:
+    """And each thread's rows in order."""
     barrier = threading.Barrier(8)
 
     def log(thread: int) -> None:
         barrier.wait()
         for step in range(300):
-            journal.append(step, {f"thread/{thread}": step})
+            journal.append({f"thread/{thread}": step}, step)
 
     threads = [threading.Thread(target=log, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -544,27 +417,38 @@ def test_threads_keep_lines_whole_and_each_ones_order(session: Session, journal:
         assert steps == list(range(300))
 
 
-def test_a_signal_handler_that_logs_neither_hangs_nor_takes_a_number_twice(
-    session: Session, journal: JournalWriter
-) -> None:
+@pytest.fixture
+def alarm() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Sets a handler of SIGALRM for this test."""
+    before = signal.getsignal(signal.SIGALRM)
+
+    def handle(call: Callable[[], None]) -> None:
+        signal.signal(signal.SIGALRM, lambda *_: call())
+
+    yield handle
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+Alarm = Callable[[Callable[[], None]], None]
+
+
+def test_signal_handlers_may_log(session: Session, journal: JournalWriter, alarm: Alarm) -> None:
+    """It neither hangs nor takes a number twice, and numbers grow in the file."""
     interrupted = 0
 
-    def handle(*_: object) -> None:
+    def handle() -> None:
         nonlocal interrupted
         interrupted += 1
-        mine = interrupted
-        journal.append(mine, {"handler": mine})
+        journal.append({"handler": interrupted}, interrupted)
 
-    before = signal.signal(signal.SIGALRM, handle)
+    alarm(handle)
     steps = 0
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.00013)
-        while interrupted < 1000:
-            steps += 1
-            journal.append(steps, {"main": steps})
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.00013)
+    while interrupted < 2000:
+        steps += 1
+        journal.append({"main": steps}, steps)
+    signal.setitimer(signal.ITIMER_REAL, 0)
     journal.end("finished")
     found = rows(session)
     assert not damages(session)
@@ -575,471 +459,420 @@ def test_a_signal_handler_that_logs_neither_hangs_nor_takes_a_number_twice(
     assert sorted(handled) == list(range(1, interrupted + 1))
 
 
-def test_an_interrupt_in_the_middle_of_a_row_gives_its_number_to_no_other(
-    session: Session, journal: JournalWriter
-) -> None:
+def test_signals_between_threads(session: Session, journal: JournalWriter, alarm: Alarm) -> None:
+    """The main thread logs in a handler while another logs."""
+    over = threading.Event()
+    count = itertools.count()
 
-    def handle(*_: object) -> None:
+    def log() -> None:
+        while not over.is_set():
+            journal.append({"thread": next(count)})
+
+    alarm(lambda: journal.append({"handler": next(count)}))
+    thread = threading.Thread(target=log)
+    thread.start()
+    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0005)
+    for _ in range(2000):
+        journal.append({"main": next(count)})
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    over.set()
+    thread.join()
+    assert not damages(session)
+    found = rows(session)
+    assert [row.seq for row in found] == list(range(1, next(count) + 1))
+    assert [row.step for row in found] == [row.seq for row in found]
+
+
+def test_interrupted_rows_are_not_mixed(session: Session, journal: JournalWriter, alarm: Alarm) -> None:
+    """Ctrl-C in the middle of a row: its number goes to no other, and rows before it stay."""
+
+    def interrupt() -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, handle)
+    alarm(interrupt)
     interrupted = 0
     returned: list[int] = []
     step = 0
-    try:
-        while interrupted < 300:
-            step += 1
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0.00001 + (interrupted % 30) * 0.000002)
-                while True:  # or the signal could come when nobody waits for it any more
-                    step += 1
-                    journal.append(step, {"main": step})
-                    returned.append(step)
-            except KeyboardInterrupt:
-                interrupted += 1
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    while interrupted < 300:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.00001 + (interrupted % 30) * 0.000002)
+            while True:  # or the signal could come when nobody waits for it any more
+                step += 1
+                journal.append({"main": step}, step)
+                returned.append(step)
+        except KeyboardInterrupt:
+            interrupted += 1
     journal.end("finished")
     found = rows(session)
     assert not damages(session)
-    assert [row.seq for row in found] == list(range(1, len(found) + 1))
+    numbers = [row.seq for row in found]
+    assert numbers == sorted(set(numbers))
     assert set(returned) <= {row.step for row in found}
+    assert read_all(session)[-1].value == End(State.FINISHED, journal.seq)
 
 
-def test_a_closed_journal_takes_no_row_and_says_so(session: Session, journal: JournalWriter) -> None:
+# --------------------------------------------------------------------- steps
+
+
+def test_steps_are_counted(session: Session) -> None:
+    journal = JournalWriter(session, {"": 40})
+    journal.append({"loss": 0.5})
+    journal.append({"loss": 0.5}, 7)
+    journal.append({"loss": 0.5})
+    journal.append({}, table=SMALL)
     journal.end("finished")
-    journal.end("failed")
-    with pytest.raises(OSError, match="Bad file"):
-        journal.append(1, {"loss": 0.5})
-    assert journal.rows == 0
-    assert session.status() == "finished"
-    assert rows(session) == []
+    assert [row.step for row in rows(session)] == [41, 7, 8, 9]
+    assert last_steps(session) == {"": 9}
 
 
-def test_abandoning_a_journal_leaves_no_word(session: Session, journal: JournalWriter) -> None:
-    journal.append(1, {"loss": 0.5})
-    journal.abandon()
-    journal.abandon()
-    journal.end("finished")
-    assert session.status() is None
-    assert session.is_live()
+@pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 2500])
+@pytest.mark.parametrize("ended", [True, False])
+def test_last_steps_of_a_session(tmp_path: Path, count: int, ended: bool) -> None:
+    session = claim(tmp_path / "w", {"steps": {"": 3, "eval": 8}, "config": {}}, "it")
+    journal = JournalWriter(session, {"": 3, "eval": 8})
+    for _ in range(count):
+        journal.append({"loss": 0.5})
+    if ended:
+        journal.end("finished")
+    else:
+        journal.abandon()
+    assert last_steps(session) == {"": 3 + count, "eval": 8}
 
 
-# ------------------------------------------------------------- a removed file
+def test_last_steps_read_few_rows(
+    session: Session, journal: JournalWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most 1,000, however long the journal is."""
+    for _ in range(5999):
+        journal.append({"loss": 0.5})
+    read = 0
+
+    def count(path: Path, seed: int = 0) -> Iterator[dict[str, Any]]:
+        nonlocal read
+        for line in lines_from_end(path, seed):
+            read += 1
+            yield line
+
+    monkeypatch.setattr("rolecall.store.journal.lines_from_end", count)
+    assert last_steps(session) == {"": 5999}
+    assert read == 1000
+
+
+def test_last_steps_of_damaged_sessions(session: Session, journal: JournalWriter) -> None:
+    assert last_steps(session) == {}
+    journal.append({"loss": 0.5}, 7)
+    journal.append({"loss": 0.5}, 9)
+    with session.path.open("r+b") as file:
+        file.seek(-5, os.SEEK_END)
+        file.write(b"xx")
+    assert last_steps(session) == {"": 7}
+    assert last_steps(Session(session.path.with_name("5.jsonl"), 5)) == {}
+
+
+# --------------------------------------------- a file that is changed outside
 
 
 @pytest.fixture
 def looking(monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer that looks at its file before every row."""
-    monkeypatch.setattr("rolecall.store.journal.LOOK", 0.0)
+    monkeypatch.setattr("rolecall.store.journal.FILE_CHECK_INTERVAL", 0.0)
+
+
+def truncate_all(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def truncate_half(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def copy_and_truncate(path: Path) -> None:
+    shutil.copyfile(path, path.with_name("rotated"))
+    os.truncate(path, 0)
+
+
+def rename(path: Path) -> None:
+    path.rename(path.with_name("rotated"))
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def replace(path: Path) -> None:
+    """As `sed -i` and editors do."""
+    draft = path.with_name("draft")
+    draft.write_bytes(path.read_bytes())
+    draft.replace(path)
+
+
+def replace_with_other(path: Path) -> None:
+    path.unlink()
+    path.write_bytes(b"another's")
+
+
+def back_up_and_remove(path: Path) -> None:
+    os.link(path, path.with_name("backup"))
+    path.unlink()
+
+
+def remove_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def rename_folder(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("moved"))
+
+
+def link_elsewhere(path: Path) -> None:
+    path.rename(path.parent.with_name("elsewhere"))
+    path.symlink_to(path.parent.with_name("elsewhere"))
+
+
+WHOLE = [
+    rename,
+    remove,
+    replace,
+    replace_with_other,
+    back_up_and_remove,
+    remove_folder,
+    rename_folder,
+    link_elsewhere,
+]
+CUT = [truncate_all, truncate_half, copy_and_truncate]
+
+
+def go_on(session: Session) -> Session:
+    return succeed(session, {"writer": "explorer", "config": {"lr": 0.1}})
 
 
 @pytest.mark.usefixtures("looking")
-def test_a_journal_that_was_removed_is_put_back_whole(
-    session: Session, caplog: pytest.LogCaptureFixture, journal: JournalWriter
+@pytest.mark.parametrize("change", [*WHOLE, *CUT])
+def test_changed_file_is_continued(
+    session: Session, tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Callable[[Path], None]
 ) -> None:
-    journal.append(1, {"loss": 1.0})
-    before = whole_lines(session.path)
-    shutil.rmtree(session.path.parent)
-    journal.append(2, {"loss": 0.5})
-    journal.append(3, {"loss": 0.25})
+    """In a new session with what can be had; the rest is in `lost`, with one warning."""
+    journal = JournalWriter(session, succeed=go_on)
+    for step in range(1, 101):
+        journal.append({"loss": step / 7}, step)
+    change(session.path)
+    for step in range(101, 201):
+        journal.append({"loss": step / 7}, step)
     journal.end("finished")
-    assert session.path.read_bytes().startswith(before)
-    assert [(row.seq, row.step) for row in rows(session)] == [(1, 1), (2, 2), (3, 3)]
-    assert session.status() == "finished"
-    assert caplog.text.count("was removed while it was written") == 1
+    assert journal.session.number == 2
+    assert sessions(session.path.parent)[-1].status() == "finished"
+    header = journal.session.header()
+    assert (header["continues"], header["config"]) == (1, {"lr": 0.1})
+    found = [row for row in read_rows(Layout(tmp_path), "explorer") if isinstance(row, Row)]
+    assert [row.seq for row in found] == [row.step for row in found]
+    assert [row.step for row in found][-100:] == list(range(101, 201))
+    assert len(found) == 200 - journal.lost
+    if change in WHOLE:
+        assert journal.lost == 0
+        assert [row.step for row in rows(journal.session)] == list(range(1, 201))
+    elif change is truncate_half:
+        assert 40 <= journal.lost <= 60
+    else:
+        assert journal.lost == 100
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert str(journal.session.path) in record.getMessage()
+    lost = f"{journal.lost} rows are gone" if journal.lost else "with all of its rows"
+    assert lost in record.getMessage()
 
 
 @pytest.mark.usefixtures("looking")
-def test_what_stands_in_the_place_of_a_removed_journal_is_left_alone(
-    session: Session, journal: JournalWriter
-) -> None:
-    journal.append(1, {"loss": 1.0})
-    session.path.unlink()
-    session.path.write_bytes(b"another's")
-    for _ in range(2):
-        with pytest.raises(FileExistsError):
-            journal.append(2, {"loss": 0.5})
-    assert session.path.read_bytes() == b"another's"
-    session.path.unlink()
-    journal.append(2, {"loss": 0.25})
-    assert [(row.seq, row.metrics["loss"]) for row in rows(session)] == [(1, 1.0), (2, 0.25)]
-    assert [path.name for path in session.path.parent.iterdir()] == [session.path.name]
-
-
-def test_a_removed_journal_is_looked_for_about_once_a_second(
-    session: Session, journal: JournalWriter
-) -> None:
-    journal.append(1, {"loss": 1.0})
-    session.path.unlink()
-    deadline = time.monotonic() + 30.0
-    step = 1
-    while not session.path.exists():
-        step += 1
-        journal.append(step, {"loss": 1.0})
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    assert [row.seq for row in rows(session)] == list(range(1, step + 1))
-
-
-# ------------------------------------------------------- room that is mapped
-
-
-@mapped
-def test_room_is_made_in_chunks_and_what_was_not_used_is_given_back(
-    session: Session, journal: JournalWriter
-) -> None:
-    sizes = set()
-    for step in range(1, 2001):
-        journal.append(step, {"loss": step / 7})
-        sizes.add(session.path.stat().st_size)
-    assert 2 <= len(sizes) <= 8
-    assert all(size % CHUNK == min(sizes) % CHUNK for size in sizes)
-    journal.append(2001, {f"layer/{at}/norm": 0.5 for at in range(CHUNK // 10)})
-    journal.end("finished")
-    assert session.path.stat().st_size == len(whole_lines(session.path, limit=1 << 30))
-    assert [row.step for row in rows(session)] == list(range(1, 2002))
-
-
-@pytest.mark.usefixtures("looking")
-@pytest.mark.parametrize("left", [0, 10, 400, 5000])
-def test_a_journal_that_was_cut_short_while_it_was_written_goes_on(
-    session: Session, journal: JournalWriter, caplog: pytest.LogCaptureFixture, left: int
-) -> None:
-    for step in range(1, 1001):
-        journal.append(step, {"loss": 0.5})
-    os.truncate(session.path, left)
-    kept = len(rows(session))
-    for step in range(1001, 1101):
-        journal.append(step, {"loss": 0.5})
-    journal.end("finished")
-    assert [row.step for row in rows(session)][kept:] == list(range(1001, 1101))
-    assert caplog.text.count("was cut short") == 1
-
-
-def test_a_journal_that_was_cut_before_its_first_row_begins_behind_what_is_left(
-    session: Session, journal: JournalWriter, caplog: pytest.LogCaptureFixture
-) -> None:
-    os.truncate(session.path, 10)
-    for step in range(1, 5):
-        journal.append(step, {"loss": 0.5})
-    journal.end("finished")
-    assert [row.step for row in rows(session)] == [1, 2, 3, 4]
-    assert caplog.text.count("was cut short") == 1
-
-
-@pytest.mark.usefixtures("looking")
-def test_a_cut_that_a_full_disk_hid_is_seen_when_there_is_room(
-    session: Session, journal: JournalWriter
-) -> None:
-    for step in range(1, 4):
-        journal.append(step, {"loss": 0.5})
-    os.truncate(session.path, 200)
-    kept = len(rows(session))
-    with no_file_longer_than(200), pytest.raises(OSError, match="too large"):
-        journal.append(4, {"loss": 0.5})
-    for step in range(5, 9):
-        journal.append(step, {"loss": 0.5})
-    journal.end("finished")
-    assert [row.step for row in rows(session)][kept:] == [5, 6, 7, 8]
-
-
-@mapped
-@pytest.mark.usefixtures("looking")
-def test_room_that_a_handler_makes_during_a_look_is_no_cut(
-    session: Session,
-    journal: JournalWriter,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """A handler may log between the look at the file and what is concluded from it."""
-    fstat, looks = os.fstat, 0
-
-    def interrupted(descriptor: int) -> os.stat_result:
-        nonlocal looks
-        found = fstat(descriptor)
-        looks += 1
-        if looks == 1:
-            journal.append(0, {f"layer/{at}/norm": 0.5 for at in range(CHUNK // 10)})
-        return found
-
-    journal.append(1, {"loss": 0.5})
-    monkeypatch.setattr(os, "fstat", interrupted)
-    journal.append(2, {"loss": 0.5})
-    monkeypatch.undo()
-    journal.end("finished")
-    assert [row.step for row in rows(session)] == [1, 0, 2]
-    assert not damages(session)
-    assert "cut short" not in caplog.text
-
-
-@mapped
-def test_where_no_more_can_be_mapped_rows_are_written(
-    session: Session, journal: JournalWriter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOMEM, "too many maps")
-
-    for step in range(1, 3001):
-        if step == 500:
-            monkeypatch.setattr("rolecall.store.room.mmap.mmap", refuse)
-        journal.append(step, {"loss": 0.5})
-    monkeypatch.undo()
-    assert session.path.stat().st_size == len(whole_lines(session.path))
-    journal.end("finished")
-    assert [(row.seq, row.step) for row in rows(session)] == [(step, step) for step in range(1, 3001)]
-
-
-@mapped
-def test_another_host_sees_that_a_role_lives_by_what_it_logs(
-    session: Session, journal: JournalWriter
-) -> None:
-    journal.append(1, {"loss": 0.5})
-    os.utime(session.path, (1, 1))
-    deadline = time.monotonic() + 30
-    while session.silence() > 60:
-        journal.append(2, {"loss": 0.5})
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-# ----------------------------------------------------------- rows like others
-
-
-def test_rows_like_two_before_are_packed(session: Session, journal: JournalWriter) -> None:
-    metrics = {f"group/metric_{at}": at / 7 for at in range(10)}
-    sizes = []
-    for step in range(1, 6):
-        before = len(whole_lines(session.path))
-        journal.append(step, metrics)
-        sizes.append(len(whole_lines(session.path)) - before)
-    assert max(sizes[2:]) < 200
-    assert min(sizes[:2]) > 300
-    assert [(row.step, row.metrics) for row in rows(session)] == [(step, metrics) for step in range(1, 6)]
-
-
-def test_rows_that_others_displaced_are_recorded_unseen_again(
-    session: Session, journal: JournalWriter
-) -> None:
-    for step in range(60):
-        journal.append(step, {"loss": 0.5})
-        for kind in range(20):
-            journal.append(step, {f"{kind}/accuracy": 0.5})
-    journal.append(60, {"loss": 0.5})
-    assert journal.repeat(61, {"loss": 0.25})
-    is_quick = type(journal._store) is CompiledStore and journal._mapped
-    assert journal.repeat_at_once(62, {"loss": 0.25}) is is_quick
-    assert [row.step for row in rows(session) if "loss" in row.metrics] == list(range(62 + is_quick))
-
-
-class Claims(str):
-    """A text that claims to be another."""
-
-    __slots__ = ()
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return hash("loss")
-
-
-class NoHash(type):
-    """Classes of it have no hash."""
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-@pytest.mark.parametrize(
-    ("step", "metrics"),
-    [
-        (1, {"loss": 1}),
-        (1, {"loss": True}),
-        (1, {"loss": "0.5"}),
-        (1, {"loss": NoHash("Odd", (), {})()}),
-        (1, {"loss": 0.5, "reward": 0.5}),
-        (1, {"reward": 0.5}),
-        (1, {7: 0.5}),
-        (1, {}),
-        (1.0, {"loss": 0.5}),
-        (True, {"loss": 0.5}),
-        (2**63, {"loss": 0.5}),
-        ("1", {"loss": 0.5}),
-    ],
-)
-def test_only_rows_like_others_are_recorded_unseen(
-    session: Session, journal: JournalWriter, step: object, metrics: dict[Any, Any]
-) -> None:
-    for _ in range(2):
-        journal.append(0, {"loss": 0.5})
-    assert not journal.repeat(step, metrics)
-    assert journal.repeat(-(2**63), {"loss": math.inf})
-    assert [(row.step, row.metrics) for row in rows(session)][2:] == [(-(2**63), {"loss": math.inf})]
-
-
-class Told(StrEnum):
-    """Texts that are others in JSON than in Python."""
-
-    LOSS = "loss", "how far off it is"
-
-    def __new__(cls, value: str, told: str) -> Self:
-        made = str.__new__(cls, told)
-        made._value_ = value
-        return made
-
-
-def test_rows_are_packed_by_the_keys_that_a_reader_finds(session: Session, journal: JournalWriter) -> None:
-    for step in range(5):
-        journal.append(step, {Told.LOSS: 0.5})
-    assert [row.metrics for row in rows(session)] == [{"loss": 0.5}] * 5
-
-
-def test_an_error_of_reading_is_no_damage(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal = JournalWriter(session)
-    for step in range(5):
-        journal.append(step, {"loss": 0.5})
-    whole = read_journal("explorer", session, 0)
-    found = [next(whole), next(whole)]
-
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EMFILE, "too many open files")
-
-    monkeypatch.setattr("rolecall.store.codec.open_regular", refuse)
-    with pytest.raises(OSError, match="too many"):
-        next(whole)
-    monkeypatch.undo()
-    assert [entry.value for entry in read_all(session)][:2] == [entry.value for entry in found]
-
-
-def test_a_key_that_claims_to_be_another_brings_no_name(session: Session, journal: JournalWriter) -> None:
-    for _ in range(2):
-        journal.append(0, {"loss": 0.5})
-    journal.append(1, {Claims("\n"): 0.25})
-    (*_, row) = rows(session)
-    assert row.metrics == {"loss": 0.25}
-    assert [type(key) for key in row.metrics] == [str]
-
-
-def test_a_row_whose_two_are_both_damaged_is_told_as_damaged(
-    session: Session, journal: JournalWriter
-) -> None:
-    for step in range(1, 5):
-        journal.append(step, {"loss": 0.5})
-    journal.append(5, {"reward": 0.5})
-    journal.end("finished")
-    data = session.path.read_bytes().splitlines(keepends=True)
-    data[1], data[2] = data[1].replace(b"loss", b"l0ss"), data[2].replace(b"loss", b"l0ss")
-    session.path.write_bytes(b"".join(data))
-    assert [row.step for row in rows(session)] == [5]
-    assert ["rows that it names" in damage.reason for damage in damages(session)] == [
-        False,
-        False,
-        True,
-        True,
+def test_changed_file_says_where_it_continues(session: Session) -> None:
+    journal = JournalWriter(session, succeed=go_on)
+    journal.append({"loss": 0.5})
+    session.path.rename(session.path.with_name("rotated"))
+    journal.append({"loss": 0.25})
+    journal.abandon()
+    rotated = [
+        json.loads(line) for line in session.path.with_name("rotated").read_bytes().splitlines() if line
     ]
+    assert (rotated[-1]["end"], rotated[-1]["seq"]) == ("continued", 1)
 
 
-def test_a_row_gives_its_values_no_other_names(tmp_path: Path) -> None:
-    """A file was put together of two, and where the two rows were others stand, of as many metrics."""
-    mine, others = ([encode(row_frame(seq, m={key: 0.5})) for seq in (1, 2)] for key in ("loss", "gain"))
-    places = (len(encode(HEADER)), len(encode(HEADER)) + len(mine[0]))
-    packed = packed_frame({"loss": 0.25}, 3, *places)
-    sound = planted(tmp_path / "sound" / "1.jsonl", *mine, packed)
-    mixed = planted(tmp_path / "mixed" / "1.jsonl", *others, packed)
-    assert [row.metrics for row in rows(sound)] == [{"loss": 0.5}, {"loss": 0.5}, {"loss": 0.25}]
-    assert [row.metrics for row in rows(mixed)] == [{"gain": 0.5}, {"gain": 0.5}]
-    assert len(damages(mixed)) == 1
+@pytest.mark.usefixtures("looking")
+def test_every_change_is_continued(session: Session, tmp_path: Path) -> None:
+    journal = JournalWriter(session, succeed=go_on)
+    for step in range(1, 11):
+        journal.append({"loss": 0.5}, step)
+        journal.session.path.unlink()
+    journal.append({"loss": 0.5}, 11)
+    journal.end("finished")
+    assert journal.session.number == 11
+    assert journal.lost == 0
+    found = [row.step for row in read_rows(Layout(tmp_path), "explorer") if isinstance(row, Row)]
+    assert found == list(range(1, 12))
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"short",
-        b"\0" * 44,
-        b"\xff" * 44,
-        b"\0" * 52,
-        struct.pack("<qqdqqId", 1, 1, math.nan, 1, 1, 0, 0.5),
-    ],
-)
-def test_a_packed_line_that_says_nothing_is_damage(tmp_path: Path, body: bytes) -> None:
-    session = planted(tmp_path / "w" / "1.jsonl", row_frame(1), encode_packed(body), row_frame(3))
-    assert [row.seq for row in rows(session)] == [1, 3]
-    assert len(damages(session)) == 1
-
-
-def test_a_packed_row_may_not_name_itself_or_another_packed_one(session: Session) -> None:
-    journal = JournalWriter(session)
-    for step in (1, 2, 3):
-        journal.append(step, {"loss": 0.5})
+@pytest.mark.usefixtures("looking")
+def test_attachments_move_along(session: Session) -> None:
+    journal = JournalWriter(session, succeed=go_on)
+    journal.append({}, table=LARGE)
+    session.path.unlink()
+    journal.append({"loss": 0.5})
+    journal.append({}, table=LARGE)
+    assert [row.table for row in rows(journal.session)] == [LARGE, None, LARGE]
+    assert not damages(journal.session)
     journal.abandon()
-    at = session.path.stat().st_size
+
+
+@pytest.mark.parametrize("change", [truncate_half, rename, remove_folder])
+def test_changes_are_noticed_within_seconds(session: Session, change: Callable[[Path], None]) -> None:
+    """Without a look at every row: rows that were written meanwhile are kept, too."""
+    journal = JournalWriter(session, succeed=go_on)
+    for _ in range(100):
+        journal.append({"loss": 0.5})
+    change(session.path)
+    deadline = time.monotonic() + 30.0
+    while journal.session is session:
+        journal.append({"loss": 0.5})
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    journal.abandon()
+    found = rows(journal.session)
+    assert found[-1].seq == journal.seq
+    assert len(found) == journal.seq - journal.lost
+    if change is not truncate_half:
+        assert journal.lost == 0
+
+
+@pytest.mark.usefixtures("looking")
+def test_a_look_at_the_end(session: Session) -> None:
+    """A change after the last row is noticed by `end`."""
+    journal = JournalWriter(session, succeed=go_on)
+    journal.append({"loss": 0.5})
+    session.path.unlink()
+    journal.end("finished")
+    assert [row.seq for row in rows(journal.session)] == [1]
+    assert journal.session.status() == "finished"
+
+
+@pytest.mark.usefixtures("looking")
+def test_full_disk_is_tried_again(session: Session, caplog: pytest.LogCaptureFixture) -> None:
+    """The old file is written on until there is room for a new one."""
+    room = False
+
+    def make(before: Session) -> Session:
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return go_on(before)
+
+    journal = JournalWriter(session, succeed=make)
+    journal.append({"loss": 0.5})
+    session.path.rename(session.path.with_name("rotated"))
+    journal.append({"loss": 0.5})
+    assert journal.session is session
+    assert not caplog.records
+    room = True
+    journal.append({"loss": 0.5})
+    assert [row.seq for row in rows(journal.session)] == [1, 2, 3]
+    assert journal.lost == 0
+    assert len(caplog.records) == 1
+    journal.abandon()
+
+
+@pytest.mark.usefixtures("looking")
+def test_half_copied_session_is_removed(session: Session) -> None:
+    journal = JournalWriter(session, succeed=go_on)
+    for _ in range(100):
+        journal.append({"loss": 0.5})
+    size = session.path.stat().st_size
+    rotated = session.path.with_name("rotated")
+    session.path.rename(rotated)
+    with no_file_longer_than(size // 2), pytest.raises(OSError, match="large"):
+        journal.append({"loss": 0.5})
+    assert not sessions(session.path.parent)
+    journal.append({"loss": 0.5})
+    assert [row.seq for row in rows(journal.session)] == [*range(1, 101), 102]
+    assert journal.lost == 1
+    journal.abandon()
+
+
+@pytest.mark.usefixtures("looking")
+def test_writer_without_successor_goes_on(session: Session) -> None:
+    journal = JournalWriter(session)
+    journal.append({"loss": 0.5})
+    rotated = session.path.with_name("rotated")
+    session.path.rename(rotated)
+    journal.append({"loss": 0.25})
+    journal.abandon()
+    assert [json.loads(line).get("seq") for line in rotated.read_bytes().splitlines()] == [None, 1, 2]
+
+
+@pytest.mark.usefixtures("looking")
+@pytest.mark.parametrize("change", [truncate_half, rename])
+def test_handlers_log_during_the_rescue(
+    session: Session, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    """Their rows are kept or counted."""
+    journal = JournalWriter(session, succeed=go_on)
+    for step in range(1, 11):
+        journal.append({"loss": 0.5}, step)
+    change(session.path)
+    pread = os.pread
+
+    def interrupted(descriptor: int, size: int, offset: int) -> bytes:
+        monkeypatch.setattr(os, "pread", pread)
+        journal.append({"handler": 0.5}, -1)
+        return pread(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", interrupted)
+    journal.append({"loss": 0.5}, 11)
+    journal.end("finished")
+    found = rows(journal.session)
+    assert len(found) == 12 - journal.lost
+    assert found[-1].step == 11
+    assert [row.seq for row in found] == sorted(row.seq for row in found)
+
+
+def test_external_lines_are_no_change(session: Session, caplog: pytest.LogCaptureFixture) -> None:
+    """What was appended by somebody else is damage, and costs nothing."""
+    journal = JournalWriter(session, succeed=go_on)
+    journal.append({"loss": 0.5})
     with session.path.open("ab") as file:
-        file.write(packed_frame({"loss": 0.5}, 4, at, at - 50))
-    assert [row.seq for row in rows(session)] == [1, 2, 3]
+        file.write(b"a note\n")
+    journal._look(time.time())
+    journal.append({"loss": 0.5})
+    journal.end("finished")
+    assert journal.session is session
+    assert [row.seq for row in rows(session)] == [1, 2]
+    assert not caplog.records
+
+
+KILLED = """
+import pathlib, sys
+from rolecall.store.journal import JournalWriter
+from rolecall.store.lease import claim
+journal = JournalWriter(claim(pathlib.Path(sys.argv[1]), {"config": {}}, "it"))
+for step in range(1, 1_000_000):
+    journal.append({"loss": step / 7}, step)
+    print(step, flush=True)
+"""
+
+
+def test_rows_survive_sigkill(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "explorer")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as role:
+        assert role.stdout is not None
+        for _ in range(500):
+            role.stdout.readline()
+        role.kill()
+        returned = 500 + role.stdout.read().count(b"\n")
+    (session,) = sessions(tmp_path / "explorer")
+    assert len(rows(session)) >= returned
+    assert session.state() is State.KILLED
+
+
+def test_seeds_tell_journals_apart(session: Session, journal: JournalWriter) -> None:
+    """A line of another journal, copied here, is damage."""
+    journal.append({"loss": 0.5})
+    other = claim(session.path.parent.with_name("trainer"), {}, "it")
+    with session.path.open("ab") as file:
+        file.write(encode({"seq": 2, "step": 2, "time": 1.0, "data": {}}, other.seed))
+    journal.append({"loss": 0.5}, 3)
+    assert [row.step for row in rows(session)] == [1, 3]
     assert len(damages(session)) == 1
-
-
-def test_no_more_forms_are_remembered_than_there_is_room_for(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rolecall.store.packed._MOST", 40)
-    journal = JournalWriter(session)
-    for step in range(200):
-        journal.append(step, {f"{(step // 3) % 9}/{at}": 0.5 for at in range(10)})
-    journal.append(200, {f"{at}": 0.5 for at in range(50)})
-    journal.end("finished")
-    assert [row.step for row in rows(session)] == list(range(201))
-
-
-# ------------------------------------------------------------------ one reader
-
-
-@pytest.mark.parametrize("declares_axes", [False, True])
-def test_rows_are_placed_as_they_are_read(
-    session: Session, journal: JournalWriter, declares_axes: bool
-) -> None:
-    for step in range(1, 5):
-        journal.append(step, {"loss": step / 7, "n": step, "step": -1})
-        journal.append(step, {f"{step}": 0.5}, commit=True)
-    journal.append_table(5, SMALL)
-    journal.end("finished")
-    placement = Placement.shared("explorer", declares_axes)
-    found = [entry.value for entry in JournalReader("explorer", session, placement).read()]
-    assert found == [*map(placement.place, rows(session)), End("finished")]
-    assert b"=" in whole_lines(session.path), "some were packed"
-
-
-def test_a_reader_reads_the_rows_that_others_name_once(session: Session, journal: JournalWriter) -> None:
-    for step in range(1, 4):
-        journal.append(step, {"loss": step / 7})
-    reader = JournalReader("explorer", session)
-    first = list(reader.read())
-    journal.append(4, {"loss": 4 / 7})
-    journal.abandon()
-    with session.path.open("r+b") as file:
-        content = file.read().replace(b'"loss"', b'"moss"')
-        file.seek(0)
-        file.write(content)
-    (later,) = reader.read(first[-1].offset)
-    assert isinstance(later.value, Row)
-    assert (later.value.step, later.value.metrics) == (4, {"loss": 4 / 7})
-    (late,) = read_journal("explorer", session, first[-1].offset)
-    assert isinstance(late.value, Damage)
-
-
-def test_a_reader_remembers_no_more_than_there_is_room_for(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    journal = JournalWriter(session)
-    for step in range(60):
-        journal.append(step, {f"{step // 3}/{at}": 0.5 for at in range(10)})
-    journal.end("finished")
-    monkeypatch.setattr("rolecall.store.packed._MOST", 40)
-    reader = JournalReader("explorer", session)
-    most = 0
-    for step, entry in enumerate(reader.read()):
-        assert isinstance(entry.value, End if step == 60 else Row)
-        most = max(most, len(reader._unpacker._forms))
-    assert most == 4

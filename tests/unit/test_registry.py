@@ -5,16 +5,29 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import Distribution, DistributionFinder
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from made_site import MadeSite
 from pydantic import BaseModel
 
-from rolecall import BackendError, Registry, Run, RunTicket, SharedRunSupport, UnknownBackend, hookimpl
-from rolecall.backends.registry import GROUP
+from rolecall import (
+    BackendError,
+    MonitorConfig,
+    Registry,
+    Run,
+    RunTicket,
+    SharedRunSupport,
+    UnknownBackend,
+    hookimpl,
+    resolve,
+)
+from rolecall.backends import registry as registry_module
+from rolecall.backends.installed import GROUP, find_installed
 
 NO_ARGS = """
 @hookimpl
@@ -77,11 +90,60 @@ def test_the_group_is_what_plugins_register_under() -> None:
     assert GROUP == "rolecall.backends"
 
 
+def test_installed_distributions_are_scanned_once(site: MadeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("acme", "other", "third"):
+        site.backend(name)
+    scans = []
+
+    class Counter:
+        """A finder of distributions that finds none, and notes when it is asked for all of them."""
+
+        @staticmethod
+        def find_spec(*_: object) -> None: ...
+
+        @staticmethod
+        def find_distributions(context: DistributionFinder.Context) -> Iterator[Distribution]:
+            if context.name is None:
+                scans.append(context)
+            return iter(())
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Counter])
+    registry = Registry()
+    assert scans == []
+    for name in registry.names():
+        registry.load(name)
+        list(registry.listings())
+    assert "acme" in repr(registry)
+    assert len(scans) == 1
+
+
+def test_a_config_scans_once(site: MadeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.backend()
+    scan = Mock(side_effect=find_installed)
+    monkeypatch.setattr(registry_module, "find_installed", scan)
+    resolve(MonitorConfig(project="p", name="n", monitor_type=["acme", "local"]))
+    scan.assert_called_once()
+
+
+def test_another_tracker_is_no_typo() -> None:
+    with pytest.raises(UnknownBackend) as raised:
+        Registry().load("swanlab")
+    assert "Did you mean" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["mlflow", "tensorboard", "wandb"])
+def test_a_hint_names_no_package_index(site: MadeSite, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(registry_module, "find_installed", dict)
+    with pytest.raises(UnknownBackend, match=f"checkout of rolecall: pip install ./plugins/rolecall-{name}$"):
+        Registry().load(name)
+    assert (Path(__file__).parents[2] / "plugins" / f"rolecall-{name}").is_dir()
+
+
 def test_listing_imports_no_plugin(site: MadeSite) -> None:
     site.backend()
     registry = Registry()
     assert {"acme", "console", "local"} <= set(registry.names())
-    found = {one.name: (one.distribution, one.version) for one in registry.listings()}
+    found = {listing.name: (listing.distribution, listing.version) for listing in registry.listings()}
     assert found["acme"] == ("rolecall-acme", "1.0")
     assert found["local"][0] == "rolecall"
     assert "acme_backend" not in sys.modules
@@ -159,8 +221,8 @@ def test_none_is_no_backend(site: MadeSite) -> None:
         ("wandbb", ["Did you mean 'wandb'"]),
         ("Console", ["Did you mean 'console'"]),
         ("acne", ["Did you mean 'acme'"]),
-        ("", ["no backend ''"]),
-        ("../etc", ["no backend '../etc'"]),
+        ("", ["backend '' is not installed"]),
+        ("../etc", ["backend '../etc' is not installed"]),
     ],
 )
 def test_an_unknown_backend(site: MadeSite, name: str, words: list[str]) -> None:
@@ -181,7 +243,7 @@ def test_two_distributions_with_one_name_are_told_before_either_is_imported(site
     site.backend()
     site.install("acme-tracker", "2.1", backends={"acme": "acme_tracker"}, acme_tracker="raise SystemError")
     registry = Registry()
-    with pytest.raises(BackendError, match=r"acme-tracker 2\.1 and by rolecall-acme 1\.0"):
+    with pytest.raises(BackendError, match=r"acme-tracker 2\.1 and rolecall-acme 1\.0"):
         registry.load("acme")
     assert not {"acme_backend", "acme_tracker"} & sys.modules.keys()
     found = {(one.distribution, one.version) for one in registry.listings() if one.name == "acme"}
@@ -227,21 +289,21 @@ def test_a_plugin_that_was_mended_is_loaded(site: MadeSite) -> None:
 
 
 @pytest.mark.parametrize(
-    ("requires", "told"),
+    ("requires", "told", "fix"),
     [
-        ("acme-sdk>=2", "acme-sdk>=2, but 1.9.3 is installed"),
-        ("acme-sdk[fast]<1.5", "acme-sdk<1.5, but 1.9.3 is installed"),
-        ("Acme_SDK>=2; python_version>'3'", "Acme_SDK>=2, but 1.9.3 is installed"),
-        ("acme-store", "acme-store, which is not installed"),
+        ("acme-sdk>=2", "acme-sdk>=2, but 1.9.3 is installed", "acme-sdk>=2"),
+        ("acme-sdk[fast]<1.5", "acme-sdk<1.5, but 1.9.3 is installed", "acme-sdk[fast]<1.5"),
+        ("Acme_SDK>=2; python_version>'3'", "Acme_SDK>=2, but 1.9.3 is installed", "Acme_SDK>=2"),
+        ("acme-store", "acme-store, which is not installed", "acme-store"),
     ],
 )
-def test_an_sdk_that_is_missing_or_too_old(site: MadeSite, requires: str, told: str) -> None:
+def test_an_sdk_that_is_missing_or_too_old(site: MadeSite, requires: str, told: str, fix: str) -> None:
     site.backend(requires=["acme-sdk>=1", requires])
     site.install("acme-sdk", "1.9.3")
     with pytest.raises(BackendError) as raised:
         Registry().load("acme")
     assert told in str(raised.value)
-    assert "pip install --upgrade rolecall-acme" in str(raised.value)
+    assert f"pip install '{fix}'" in str(raised.value)
     assert "acme_backend" not in sys.modules
 
 
@@ -271,21 +333,21 @@ def test_a_missing_hook(site: MadeSite, hook: str) -> None:
     site.backend(**{hook: ""})
     with pytest.raises(BackendError) as raised:
         Registry().load("acme")
-    assert f"{hook} is missing" in str(raised.value)
+    assert f"missing {hook}" in str(raised.value)
     assert str(site.path / "acme_backend.py") in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("@hookimpl\ndef opn_run(ticket, args): ...", "opn_run is no hook; did you mean 'open_run'?"),
-        ("@hookimpl\ndef zzz(ticket): ...", "zzz is no hook; The hooks are"),
-        ("def open_run(ticket, args): ...", "open_run must be decorated with @rolecall.hookimpl"),
+        ("@hookimpl\ndef opn_run(ticket, args): ...", "unknown hook 'opn_run'; did you mean 'open_run'?"),
+        ("@hookimpl\ndef zzz(ticket): ...", "unknown hook 'zzz'. The hooks are"),
+        ("def open_run(ticket, args): ...", "decorate open_run with @rolecall.hookimpl"),
         (
             "@hookimpl\ndef open_run(tickets, args): ...",
-            "open_run(tickets, args): tickets is no argument of this hook; valid are ticket, args",
+            "open_run(tickets, args): unknown parameter 'tickets'; allowed: ticket, args (all optional)",
         ),
-        ("@hookimpl\ndef open_run(a, b, args): ...", "a, b is no argument of this hook"),
+        ("@hookimpl\ndef open_run(a, b, args): ...", "unknown parameters 'a', 'b'; allowed: ticket"),
     ],
 )
 def test_a_hook_that_is_misspelled_undecorated_or_wrongly_signed(
@@ -299,7 +361,7 @@ def test_a_hook_that_is_misspelled_undecorated_or_wrongly_signed(
 
 def test_an_optional_hook_is_checked_as_well(site: MadeSite) -> None:
     site.backend(more="def declare_axes(run, axes): ...")
-    with pytest.raises(BackendError, match="declare_axes must be decorated"):
+    with pytest.raises(BackendError, match="decorate declare_axes with"):
         Registry().load("acme")
 
 
@@ -321,7 +383,7 @@ def test_arguments_that_a_hook_does_not_need_may_be_left_out(
 
 
 def test_a_class_is_no_backend() -> None:
-    with pytest.raises(BackendError, match="is the class Backend; give an instance"):
+    with pytest.raises(BackendError, match="is the class Backend; register an instance"):
         Registry().register("acme", Backend)
 
 
@@ -332,9 +394,9 @@ def test_a_class_is_no_backend() -> None:
         ("backend_args", "Args()", "a pydantic model class"),
         ("supports_shared_run", "True", "a rolecall.SharedRunSupport"),
         ("supports_shared_run", "None", "a rolecall.SharedRunSupport"),
-        ("supports_shared_run", "SharedRunSupport(supported=False)", "a reason where it says no"),
-        ("open_run", "None", "a rolecall.Run; id, url, log, flush, close is missing"),
-        ("open_run", "Path()", "a rolecall.Run; id, url, log, flush, close is missing"),
+        ("supports_shared_run", "SharedRunSupport(supported=False)", "a reason if supported is False"),
+        ("open_run", "None", "a rolecall.Run; missing: id, url, log, flush, close"),
+        ("open_run", "Path()", "a rolecall.Run; missing: id, url, log, flush, close"),
     ],
 )
 def test_a_hook_that_returns_something_else(
@@ -424,7 +486,7 @@ def test_a_name_that_cannot_be(name: str) -> None:
 
 def test_what_is_refused_is_not_registered() -> None:
     registry = Registry()
-    with pytest.raises(BackendError, match="is missing"):
+    with pytest.raises(BackendError, match="missing backend_args"):
         registry.register("mine", object())
     assert "mine" not in registry.names()
     registry.register("mine", Backend())

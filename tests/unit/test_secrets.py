@@ -142,7 +142,7 @@ def test_errors_do_not_show_it(site: MadeSite, monitor_type: Any, monitor_args: 
 def test_a_number_that_was_meant_as_a_password_is_not_shown(site: MadeSite, number: float) -> None:
     site.backend()
     with pytest.raises(
-        ConfigError, match=r"monitor_args\.password: should be a valid string; given a number"
+        ConfigError, match=r"monitor_args\.password: must be a string; given a number"
     ) as raised:
         MonitorConfig.load(
             {"project": "p", "name": "n", "monitor_type": "acme", "monitor_args": {"password": number}}

@@ -1,4 +1,4 @@
-"""What a person, and a script, sees of a job in `local`."""
+"""What `rolecall show` and `rolecall export` print of a job in `local`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import csv
 import io
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rolecall import ConfigError, MonitorConfig, launch, open_monitor
-from rolecall.cli.show import show, show_csv, show_json
+from rolecall.cli.main import main
+from rolecall.cli.show import show_csv, show_json
+from rolecall.cli.view.screen import show
+from rolecall.config.commands import command
 
 
 @pytest.fixture
@@ -53,6 +59,45 @@ def test_a_pattern_chooses_the_charts(directory: Path, capsys: pytest.CaptureFix
         show(directory, ["nothing"])
 
 
+@pytest.fixture
+def odd(make_config: Callable[..., MonitorConfig]) -> Path:
+    """A job whose names mean something to a terminal library, or to an encoding nothing."""
+    config = make_config(project="[red]数学[/]", monitor_type="local", monitor_args={})
+    with launch(config) as job, open_monitor(job.config, "trainer") as trainer:
+        trainer.log({"[bold]loss": 0.5, ":cat:": 1.0, "é" * 60: 2.0}, step=1)
+        trainer.log({"[bold]loss": 0.25}, step=2)
+    return job.config.monitor_dir
+
+
+def test_names_are_printed_as_they_are(odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(odd)]) == 0
+    drawn = capsys.readouterr().out
+    for name in ("[red]数学[/]", "[bold]loss", ":cat:", "é" * 60, str(odd)):
+        assert name in drawn
+
+
+def test_a_terminal_that_has_ascii_only(odd: Path) -> None:
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    show_it = [sys.executable, "-m", "rolecall", "show", str(odd)]
+    ran = subprocess.run(show_it, env=env, capture_output=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert ran.stdout.isascii()
+    assert b"[red]\\u6570\\u5b66[/]" in ran.stdout
+    assert b"\\u25" not in ran.stdout, "frames are drawn in ASCII"
+    assert b"*" in ran.stdout, "and so are lines"
+
+
+def test_what_can_be_copied_is_in_one_line(
+    odd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("rolecall.cli.view.screen.CHARTS", 1)
+    assert main(["show", str(odd)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert str(odd) in lines
+    assert f"2 more metrics: {command('show', odd, '--metric', '*')}" in lines
+
+
 def test_the_csv_has_every_value(directory: Path) -> None:
     out = io.StringIO()
     show_csv(directory, out)
@@ -78,3 +123,43 @@ def test_the_json_is_json(directory: Path) -> None:
         "min": 10,
         "max": 500,
     }
+
+
+def test_the_export_has_every_row(directory: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert main(["export", str(directory)]) == 0
+    rows = [
+        json.loads(line, parse_constant=pytest.fail) for line in capfdbinary.readouterr().out.splitlines()
+    ]
+    by_writer = {
+        writer: [row for row in rows if row["writer"] == writer] for writer in ("explorer/0", "trainer")
+    }
+    assert [row["step"] for row in by_writer["explorer/0"]] == list(range(1, 51))
+    assert by_writer["explorer/0"][0]["data"] == {"reward/mean": 0.02, "steps": 10}
+    nan, quarter, table = by_writer["trainer"]
+    assert nan["data"] == {"loss": "NaN"}
+    assert quarter == {
+        "writer": "trainer",
+        "session": 1,
+        "seq": 2,
+        "step": 2,
+        "time": quarter["time"],
+        "data": {"loss": 0.25},
+    }
+    assert table["table"] == {"name": "samples", "columns": ["prompt"], "rows": [["2+2"]], "append": False}
+
+
+def test_the_export_of_a_damaged_journal_is_clean(
+    directory: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    journal = next((directory / "journal").glob("explorer*/**/1.jsonl"))
+    data = bytearray(journal.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    journal.write_bytes(data)
+    assert main(["export", str(directory)]) == 0
+    lines = capfdbinary.readouterr().out.splitlines()
+    assert 50 <= len([json.loads(line) for line in lines]) < 53
+
+
+def test_an_export_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"rolecall: {tmp_path}: not a monitor_dir (no run.json)\n"

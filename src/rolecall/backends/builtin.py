@@ -1,7 +1,7 @@
 """The backends that need no plugin.
 
-`local`: the journal is the run, so nothing is carried and `open_run` is never called. `console`: one line a row
-through `logging`. (`none` is not a backend but the absence of all.)
+`local`: the journal is the run, so nothing is delivered and `open_run` is never called. `console`: one line for each
+row through `logging`. (`none` is not a backend: it turns everything off.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class NoArgs(BaseModel):
 
 
 class LocalBackend:
-    """The journals are the run, and any number of roles may write theirs."""
+    """The journals are the run; each role writes its own."""
 
     @hookimpl
     def backend_args(self) -> type[BaseModel]:
@@ -42,7 +42,7 @@ class LocalBackend:
 
     @hookimpl
     def open_run(self) -> Run:
-        raise BackendError("local has no run to open: the journal is the run")
+        raise BackendError("local has no run to open: its journal is the run")
 
 
 class ConsoleArgs(BaseModel):
@@ -70,14 +70,13 @@ class ConsoleRun:
 
     def log(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            self.logger.log(self.level, "%s step %d: %s", row.writer, row.step, _words(row.metrics))
+            metrics = " ".join(f"{key}={value:.6g}" for key, value in row.metrics.items())
+            self.logger.log(self.level, "%s step %d: %s", row.writer, row.step, metrics)
 
     def log_table(self, row: Row) -> None:
         if row.table is not None:
             size = f"{len(row.table.rows)} rows of {', '.join(row.table.columns)}"
-            self.logger.log(
-                self.level, "%s step %d: table %s: %s", row.writer, row.step, row.table.name, size
-            )
+            self.logger.log(self.level, "%s step %d: table %s: %s", row.writer, row.step, row.table.name, size)
 
     def flush(self, timeout: float) -> None:
         for handler in self.logger.handlers:
@@ -88,7 +87,7 @@ class ConsoleRun:
 
 
 class ConsoleBackend:
-    """Carried on a thread of the role, since it is the role's own logging that its lines go through."""
+    """Writes from a thread of the role, because its lines go through the role's own logging."""
 
     @hookimpl
     def backend_args(self) -> type[BaseModel]:
@@ -105,16 +104,13 @@ class ConsoleBackend:
 
 
 def _audible(logger: logging.Logger, level: int) -> logging.Logger:
-    """Let the lines through where the program set up nothing; what it did set up is left as it is."""
+    """Make the lines visible in a program that set up no logging; one that did keeps its settings."""
+    # `hasHandlers` looks at the parents too: a handler of ours beside the root's would print each line twice
     if logger.level == logging.NOTSET:
         logger.setLevel(level)
     if not logger.hasHandlers():
         logger.addHandler(logging.StreamHandler())
     return logger
-
-
-def _words(metrics: Mapping[str, float | int]) -> str:
-    return " ".join(f"{key}={value:.6g}" for key, value in metrics.items())
 
 
 BUILTIN: Mapping[str, object] = {LOCAL: LocalBackend(), CONSOLE: ConsoleBackend()}

@@ -1,4 +1,4 @@
-"""Backends among the installed distributions: found by their metadata, imported only when one is selected."""
+"""Backends among the installed distributions: found in their metadata, imported only when one is selected."""
 
 from __future__ import annotations
 
@@ -11,81 +11,93 @@ from rolecall.errors import BackendError
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-__all__ = ["GROUP", "brought_by", "import_backend", "installed_names", "points", "version_of"]
+__all__ = ["GROUP", "IN_CHECKOUT", "find_installed", "import_backend", "install_hint", "provider", "version_of"]
 
 GROUP = "rolecall.backends"
+"""The entry-point group that a plugin registers its backend under."""
+IN_CHECKOUT = ("mlflow", "tensorboard", "wandb")
+"""Backends whose plugins are developed with rolecall, in `plugins/` of its checkout."""
 
 
-def installed_names() -> set[str]:
-    """The `monitor_type` of every backend that a distribution brings."""
-    return {point.name for point in entry_points(group=GROUP)}
+def find_installed() -> dict[str, list[EntryPoint]]:
+    """The entry points of every installed backend by name: one for each distribution that provides it.
+
+    Scans the metadata of all installed distributions, so call it once.
+    """
+    found: dict[str, dict[str, EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        # A directory that is twice on sys.path shows a distribution twice.
+        found.setdefault(point.name, {}).setdefault(provider(point).name, point)
+    return {name: list(points.values()) for name, points in found.items()}
 
 
-def points(name: str) -> list[EntryPoint]:
-    """The entry points of one name, one for each distribution (a path listed twice shows one twice)."""
-    return list({brought_by(point).name: point for point in entry_points(group=GROUP, name=name)}.values())
-
-
-def brought_by(point: EntryPoint) -> Distribution:
-    """The distribution that an entry point comes from."""
+def provider(point: EntryPoint) -> Distribution:
+    """The distribution that an entry point belongs to."""
     if point.dist is None:
-        raise BackendError(
-            f"backend {point.name!r}: its entry point {point.value!r} belongs to no distribution"
-        )
+        raise BackendError(f"backend {point.name!r}: its entry point {point.value!r} belongs to no distribution")
     return point.dist
 
 
 def version_of(distribution: str) -> str | None:
-    """The version that is installed, `None` if there is none."""
+    """The installed version of a distribution; `None` if it is not installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:
         return None
 
 
+def install_hint(name: str) -> str:
+    """The command that installs one of `IN_CHECKOUT`."""
+    # Not a name on a package index: they are not published, and somebody else's package might have it.
+    return f"install it from a checkout of rolecall: pip install ./plugins/rolecall-{name}"
+
+
 def import_backend(point: EntryPoint) -> object:
-    """The plugin's module or object, once what its distribution requires is known to be there.
+    """Import the plugin's module or object, after checking that what its distribution requires is installed.
 
     Raises:
         BackendError: its SDK is missing or too old, or it cannot be imported, whatever it raises.
     """
-    dist = brought_by(point)
+    dist = provider(point)
     who = f"backend {point.name!r}: {dist.name} {dist.version}"
-    if lacking := list(_lacking(dist)):
-        raise BackendError(
-            f"{who} needs {'; '.join(lacking)}. Mend it with: pip install --upgrade {dist.name}"
-        )
+    if unmet := list(_unmet_requirements(dist)):
+        told = "; ".join(words for _, words in unmet)
+        wanted = " ".join(f"'{requirement}'" for requirement, _ in unmet)
+        # rolecall itself is not published either
+        is_ours = any(requirement.name.startswith("rolecall") for requirement, _ in unmet)
+        fix = install_hint(point.name) if is_ours and point.name in IN_CHECKOUT else f"run: pip install {wanted}"
+        raise BackendError(f"{who} needs {told}. To fix it, {fix}")
     try:
         return point.load()
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # a plugin may do anything when it is imported, `sys.exit` included
+        again = install_hint(point.name) if point.name in IN_CHECKOUT else f"reinstall {dist.name}"
         raise BackendError(
-            f"{who} cannot be imported ({point.value}): {type(error).__name__}: {error}. Mend it with: "
-            f"pip install --force-reinstall {dist.name}; or choose another monitor_type"
+            f"{who} cannot be imported ({point.value}): {type(error).__name__}: {error}. "
+            f"To fix it, {again}; or choose another monitor_type"
         ) from error
 
 
-def _lacking(dist: Distribution) -> Iterator[str]:
-    """What the distribution requires and this environment lacks, SDK included, without importing anything."""
+def _unmet_requirements(dist: Distribution) -> Iterator[tuple[Requirement, str]]:
+    """What the distribution requires and this environment lacks, its SDK included. Imports none of it."""
+    # packaging takes a tenth of the time of `import rolecall`; a role without plugins never needs it
     from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.version import InvalidVersion, Version
 
     for text in dist.requires or ():
         try:
             requirement = Requirement(text)
         except InvalidRequirement:
-            continue  # written for an older pip: what it asks for cannot be told
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            found = version_of(requirement.name)
-            if found is None:
-                yield f"{requirement.name}{requirement.specifier}, which is not installed"
-            elif not _fits(requirement, found):
-                yield f"{requirement.name}{requirement.specifier}, but {found} is installed"
-
-
-def _fits(requirement: Requirement, found: str) -> bool:
-    """Whether a version will do; one that says nothing, as of somebody's own build, is given a chance."""
-    from packaging.version import InvalidVersion, Version
-
-    try:
-        return requirement.specifier.contains(Version(found), prereleases=True)
-    except InvalidVersion:
-        return True
+            continue  # written for an older pip: nobody can tell what it asks for
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        requirement.marker = None  # it holds, and is not part of what pip is to install
+        found = version_of(requirement.name)
+        if found is None:
+            yield requirement, f"{requirement.name}{requirement.specifier}, which is not installed"
+            continue
+        try:
+            fits = requirement.specifier.contains(Version(found), prereleases=True)
+        except InvalidVersion:
+            fits = True  # somebody's own build under a version of its own: it gets the benefit of the doubt
+        if not fits:
+            yield requirement, f"{requirement.name}{requirement.specifier}, but {found} is installed"

@@ -1,6 +1,6 @@
 """Finds backends by `monitor_type`; the only caller of hooks.
 
-A `Registry` is an object that its caller owns. Listing reads the metadata of installed distributions; only
+A `Registry` is an object that its caller owns. Listing reads the metadata of installed distributions, once; only
 `load` imports a plugin, and a plugin does not import its SDK before `open_run`.
 """
 
@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -18,21 +19,31 @@ import pluggy
 from pydantic import BaseModel
 
 from rolecall.backends.builtin import BUILTIN, NONE
-from rolecall.backends.installed import GROUP, brought_by, import_backend, installed_names, points, version_of
-from rolecall.backends.validation import checked, where_of
+from rolecall.backends.installed import (
+    GROUP,
+    IN_CHECKOUT,
+    find_installed,
+    import_backend,
+    install_hint,
+    provider,
+    version_of,
+)
+from rolecall.backends.validation import check_hooks, describe
 from rolecall.errors import BackendError, RolecallError, UnknownBackend
 from rolecall.protocol import Run, RunTicket, SharedRunSupport
 
 __all__ = ["GROUP", "Backend", "Listing", "Registry"]
 
-KNOWN = {name: f"rolecall[{name}]" for name in ("wandb", "mlflow", "tensorboard")}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME_RULE = "a name is 1 to 64 letters, digits, '.', '_' and '-', and starts with a letter or a digit"
+# A typo of one letter or two; the usual 0.6 takes swanlab for wandb, another tracker.
+_CLOSE = 0.75
 _RUN_MEMBERS = ("id", "url", "log", "flush", "close")
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One backend that can be selected, known without importing it."""
+    """One backend that you can choose, known without importing it, and the distribution that provides it."""
 
     name: str
     distribution: str
@@ -41,10 +52,13 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One loaded backend, its hooks typed.
+    """One loaded backend, with typed hooks.
 
-    `portable` says whether another process finds it by name; a backend registered in code is known to this
-    process alone.
+    Attributes:
+        name: its `monitor_type`.
+        portable: whether another process finds it by name; a backend registered in code is known to this process
+            alone.
+        manager: calls its hooks, and no other backend's.
     """
 
     name: str
@@ -53,7 +67,7 @@ class Backend:
 
     @property
     def declares_axes(self) -> bool:
-        """Whether its metrics are bound to step axes that have to be declared."""
+        """Whether it implements the optional hook `declare_axes`."""
         return bool(self.manager.hook.declare_axes.get_hookimpls())
 
     def args_model(self) -> type[BaseModel]:
@@ -69,7 +83,8 @@ class Backend:
         if not isinstance(support, SharedRunSupport):
             raise self._wrong("supports_shared_run", support, "a rolecall.SharedRunSupport")
         if not support.supported and not support.reason:
-            raise self._wrong("supports_shared_run", support, "a reason where it says no")
+            # the reason is all that a user sees of a downgrade
+            raise self._wrong("supports_shared_run", support, "a reason if supported is False")
         return support
 
     def prepare(self, ticket: RunTicket, args: BaseModel) -> None:
@@ -77,11 +92,12 @@ class Backend:
         self.manager.hook.prepare(ticket=ticket, args=args)
 
     def open_run(self, ticket: RunTicket, args: BaseModel) -> Run:
-        """See `rolecall.hookspecs.open_run`; what comes back is checked to be a run."""
+        """See `rolecall.hookspecs.open_run`; checks that the result is a run."""
         run = self.manager.hook.open_run(ticket=ticket, args=args)
+        # `isinstance` with a Protocol would not say which member is missing
         missing = [member for member in _RUN_MEMBERS if not hasattr(run, member)]
         if missing:
-            raise self._wrong("open_run", run, f"a rolecall.Run; {', '.join(missing)} is missing")
+            raise self._wrong("open_run", run, f"a rolecall.Run; missing: {', '.join(missing)}")
         return run  # type: ignore[no-any-return]
 
     def declare_axes(self, run: Run, axes: Mapping[str, str]) -> None:
@@ -89,35 +105,35 @@ class Backend:
         self.manager.hook.declare_axes(run=run, axes=axes)
 
     def _ask(self, hook: str, **arguments: Any) -> Any:
-        """Call a hook that has nothing to do with the outer world, and so nothing to raise."""
+        """Call a hook that must not raise, because it opens no connection and no file."""
         try:
             return getattr(self.manager.hook, hook)(**arguments)
         except RolecallError:
             raise
         except Exception as error:
             raise BackendError(
-                f"{self._where}: hook {hook} failed: {type(error).__name__}: {error}. This is a fault of "
-                f"the backend: tell its authors, or choose another monitor_type"
+                f"{describe(self.name, self.manager.get_plugin(self.name))}: hook {hook} failed: "
+                f"{type(error).__name__}: {error}. This is a bug in the backend: report it to its authors, or choose "
+                f"another monitor_type"
             ) from error
 
     def _wrong(self, hook: str, given: object, valid: str) -> BackendError:
-        return BackendError(f"{self._where}: hook {hook} returned {given!r}; it must return {valid}")
-
-    @property
-    def _where(self) -> str:
-        return where_of(self.name, self.manager.get_plugin(self.name))
+        where = describe(self.name, self.manager.get_plugin(self.name))
+        return BackendError(f"{where}: hook {hook} returned {given!r}; it must return {valid}")
 
 
 class Registry:
     """The backends that this process can select.
 
-    A pickled registry is an ordinary one: what was registered in code stays in its process.
+    It looks for installed backends once, when it is first asked. A pickled registry arrives without the backends that
+    were registered in code, as they exist in their process only.
     """
 
     def __init__(self) -> None:
         self._in_code: dict[str, object] = {}
         self._loaded: dict[str, Backend] = {}
 
+    # A config holds a registry and is compared by value, also after a pickle or an environment variable.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Registry) and self._in_code == other._in_code
 
@@ -126,81 +142,93 @@ class Registry:
     def __reduce__(self) -> tuple[type[Registry], tuple[()]]:
         return (Registry, ())
 
-    def register(self, name: str, backend: object) -> Registry:
-        """Add a backend that no distribution brings, for notebooks and tests; returns the registry itself.
+    def __repr__(self) -> str:
+        return f"<Registry: {', '.join(self.names())}>"
 
-        Its courier stands on a thread of the role, as no other process can find it.
+    @cached_property
+    def _installed(self) -> dict[str, list[EntryPoint]]:
+        return find_installed()
+
+    def register(self, name: str, backend: object) -> Registry:
+        """Add a backend of your own, for notebooks and tests. Returns the registry itself.
+
+        A thread of the role delivers its rows, because no other process can find it.
 
         Raises:
             BackendError: the name is taken, or the backend breaks the hook contract.
         """
         if name == NONE or name in self.names():
-            raise BackendError(f"backend {name!r} is there already; register yours under another name")
+            raise BackendError(f"backend {name!r} already exists; register yours under another name")
         if _NAME.fullmatch(name) is None:
-            raise BackendError(f"backend {name!r}: a name is 1 to 64 letters, digits, '.', '_' and '-'")
-        self._loaded[name] = Backend(name, False, checked(name, backend))
+            raise BackendError(f"backend {name!r}: {_NAME_RULE}")
+        self._loaded[name] = Backend(name, False, check_hooks(name, backend))
         self._in_code[name] = backend
         return self
 
     def names(self) -> list[str]:
         """Every `monitor_type` but `none`."""
-        return sorted({*BUILTIN, *self._in_code, *installed_names()} - {NONE})
+        return sorted({*BUILTIN, *self._in_code, *self._installed} - {NONE})
 
     def listings(self) -> Iterator[Listing]:
-        """Every backend with the distribution that brings it; imports none of them."""
+        """Every backend with the distribution that provides it; imports none of them."""
+        own_version = version_of("rolecall") or "(not installed)"
         for name in self.names():
             if name in self._in_code:
                 yield Listing(name, "registered in code", "")
             elif name in BUILTIN:
-                yield Listing(name, "rolecall", version_of("rolecall") or "(not installed)")
-            for point in points(name):
-                dist = brought_by(point)
+                yield Listing(name, "rolecall", own_version)
+            for point in self._installed.get(name, ()):
+                dist = provider(point)
                 yield Listing(name, dist.name, dist.version)
 
     def load(self, name: str) -> Backend:
-        """The backend of that name, its contract checked.
+        """Import the backend of that name and check its hooks, once.
 
         Raises:
             UnknownBackend: none is installed.
-            BackendError: two distributions bring it, it fails to import, its SDK is missing or too old, or a
-                hook is missing, misspelled, undecorated or has an argument that does not exist.
+            BackendError: two distributions provide it, it fails to import, its SDK is missing or too old, or a hook
+                is missing, misspelled, undecorated or has an unknown parameter.
         """
         if name not in self._loaded:
             point = self._find(name)
             backend = BUILTIN[name] if point is None else import_backend(point)
-            self._loaded[name] = Backend(name, point is not None, checked(name, backend))
+            self._loaded[name] = Backend(name, point is not None, check_hooks(name, backend))
         return self._loaded[name]
 
     def _find(self, name: str) -> EntryPoint | None:
         """The entry point of a backend; `None` for a built-in one."""
-        found = points(name)
+        found = self._installed.get(name, [])
         if not found and name not in BUILTIN:
             raise UnknownBackend(_unknown(name, self.names()))
+        # importlib would pick one of the two silently, whichever is first on sys.path
         if len(found) + (name in BUILTIN) > 1:
             raise BackendError(_ambiguous(name, found))
         if _NAME.fullmatch(name) is None:
-            raise BackendError(f"backend {name!r}: a name is 1 to 64 letters, digits, '.', '_' and '-'")
+            raise BackendError(f"backend {name!r}: {_NAME_RULE}")
         return found[0] if found else None
 
 
 def _ambiguous(name: str, found: list[EntryPoint]) -> str:
-    dists = sorted((brought_by(point) for point in found), key=lambda dist: dist.name)
-    bringers = [f"{dist.name} {dist.version}" for dist in dists]
-    bringers += ["rolecall itself"] if name in BUILTIN else []
-    commands = " or ".join(f"`pip uninstall {dist.name}`" for dist in dists)
-    return f"backend {name!r} is brought by {' and by '.join(bringers)}; only one can be: {commands}"
+    dists = sorted((provider(point) for point in found), key=lambda dist: dist.name)
+    providers = [f"{dist.name} {dist.version}" for dist in dists]
+    commands = " or ".join(f"pip uninstall {dist.name}" for dist in dists)
+    if name in BUILTIN:
+        return f"backend {name!r} is provided by {' and '.join(providers)}, but it is built in; run {commands}"
+    both = "both " if len(dists) == 2 else ""  # noqa: PLR2004 - the English word
+    return f"backend {name!r} is provided by {both}{' and '.join(providers)}; uninstall one: {commands}"
 
 
 def _unknown(name: str, names: list[str]) -> str:
-    """What is installed, what was probably meant, and how to install that."""
-    valid = sorted({*names, NONE})
-    message = f"no backend {name!r} is installed; installed are {', '.join(valid)}."
-    near = get_close_matches(name.lower(), sorted({*valid, *KNOWN}), n=1)
+    """What is installed, what was probably meant, and how to install it."""
+    installed = sorted({*names, NONE})
+    message = f"backend {name!r} is not installed; installed: {', '.join(installed)}."
+    near = get_close_matches(name.lower(), sorted({*installed, *IN_CHECKOUT}), n=1, cutoff=_CLOSE)
     if near and near[0] != name:
         message += f" Did you mean {near[0]!r}?"
     wanted = near[0] if near else name
-    if wanted in KNOWN and wanted not in names:
-        message += f" {wanted} comes with: pip install '{KNOWN[wanted]}'"
+    if wanted in IN_CHECKOUT and wanted not in names:
+        subject = "To use it" if wanted == name else f"To use {wanted}"
+        message += f" {subject}, {install_hint(wanted)}"
     elif not near:
-        message += " Name one of these, or install the distribution that brings it"
+        message += " Choose one of these, or install the distribution that provides it"
     return message

@@ -1,4 +1,4 @@
-"""Tells what is wrong with a config: where, what was given, what is valid, what to do."""
+"""Says what is wrong with a config: where, what was given, what is valid, what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from rolecall.backends.builtin import LOCAL
 from rolecall.backends.registry import Registry
-from rolecall.config.loading import Source
+from rolecall.config.loading import Settings
 from rolecall.config.redact import is_secret_name, scrub
 from rolecall.errors import BackendError
 
@@ -20,17 +20,33 @@ __all__ = ["explain"]
 
 ARGS = "monitor_args"
 LONGEST = 100
-_NAME = "must be 1 to 200 characters, none of them a control character"
-_TEXTS = {
+_NAME = "must be 1 to 200 characters, without control characters"
+_FORMATS = {
     "project": _NAME,
     "name": _NAME,
     "group": _NAME,
-    "run_id": "must be 1 to 128 letters, digits, '.', '_' and '-', and begin with a letter or a digit",
+    "run_id": "must be 1 to 128 letters, digits, '.', '_' and '-', and start with a letter or a digit",
 }
+# By the type of pydantic's error; what is not here keeps pydantic's own words, which name the limit.
+_EXPECTED = {
+    "string_type": "must be a string",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+}
+# A boolean is an int to Python: the order counts.
 _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
-    (bool, "a truth value"),
+    (bool, "a boolean"),
     ((int, float), "a number"),
-    (str, "a text"),
+    (str, "a string"),
     (Mapping, "a mapping"),
     ((list, tuple), "a list"),
 )
@@ -38,44 +54,44 @@ _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class _Argument:
-    """A place in a backend's arguments."""
+    """One argument of a backend: the backend, its model, and the path below `monitor_args`."""
 
     backend: str
     model: type[BaseModel]
     path: tuple[Any, ...]
 
     @property
-    def names(self) -> list[str]:
-        """What may be written there."""
+    def allowed(self) -> list[str]:
+        """The names of the backend's arguments."""
         fields = self.model.model_fields.items() if len(self.path) == 1 else ()
         return sorted(field.alias or name for name, field in fields)
 
     @property
     def may_be_shown(self) -> bool:
-        """Whether its value is known to be no secret."""
+        """Whether its value is known not to be a secret."""
         field = self.model.model_fields.get(str(self.path[0])) if len(self.path) == 1 else None
         return field is not None and "Secret" not in repr(field.annotation)
 
 
-def explain(error: ValidationError, source: Source, settings: Collection[str], registry: Registry) -> str:
-    """A message with a line for each fault.
+def explain(error: ValidationError, settings: Settings, names: Collection[str], registry: Registry) -> str:
+    """Write a message with a line for each problem.
 
     Args:
         error: what pydantic found.
-        source: where the settings stand.
-        settings: all that there are.
+        settings: what the user wrote.
+        names: the names of all settings.
         registry: where the backends were looked up.
     """
-    models = _models(source.data, registry)
+    models = _selected_models(settings.data, registry)
     lines = [
-        f"{source.prefix}{_path(fault)}: {_words(fault, settings, models)}"
-        for fault in error.errors(include_url=False)
+        f"{settings.prefix}{'.'.join(map(str, problem['loc'])) or 'config'}: {_describe(problem, names, models)}"
+        for problem in error.errors(include_url=False)
     ]
-    return "\n  ".join([f"{source.place or 'config'} cannot be used:", *lines])
+    return "\n  ".join([f"{settings.origin or 'config'} cannot be used:", *lines])
 
 
-def _models(data: Mapping[str, Any], registry: Registry) -> dict[str, type[BaseModel]]:
-    """The arguments of each selected backend, as far as there is such a backend."""
+def _selected_models(data: Mapping[str, Any], registry: Registry) -> dict[str, type[BaseModel]]:
+    """The model of each selected backend's arguments; a backend that does not exist is left out."""
     names = data.get("monitor_type", LOCAL)
     names = (names,) if isinstance(names, str) else names if isinstance(names, (list, tuple)) else ()
     try:
@@ -84,25 +100,26 @@ def _models(data: Mapping[str, Any], registry: Registry) -> dict[str, type[BaseM
         return {}
 
 
-def _path(fault: Any) -> str:
-    return ".".join(str(part) for part in fault["loc"]) or "config"
+def _describe(problem: Any, names: Collection[str], models: Mapping[str, type[BaseModel]]) -> str:
+    argument = _find_argument(problem["loc"], models)
+    if problem["type"] == "extra_forbidden":
+        return _unknown(problem["loc"], names, argument)
+    if problem["type"] == "missing":
+        return f"missing; {argument.backend if argument else 'every config'} needs it"
+    if problem["type"] == "not_selected":
+        return str(problem["msg"])
+    advice = ""
+    # YAML reads more as numbers and dates than people expect: `name: 2024-05-01` is a date.
+    if problem["type"] == "string_type" and _is_scalar(problem["input"]):
+        advice = "; put it in quotes"
+    return f"{_expected(problem)}; given {_given(problem, argument)}{advice}"
 
 
-def _words(fault: Any, settings: Collection[str], models: Mapping[str, type[BaseModel]]) -> str:
-    argument = _argument(fault["loc"], models)
-    if fault["type"] == "extra_forbidden":
-        return _unknown(fault["loc"], settings, argument)
-    if fault["type"] == "missing":
-        return f"is missing; {argument.backend if argument else 'every config'} needs it"
-    if fault["type"] == "not_selected":
-        return str(fault["msg"])
-    return f"{_valid(fault)}; given {_given(fault, argument)}{_advice(fault)}"
-
-
-def _argument(loc: tuple[Any, ...], models: Mapping[str, type[BaseModel]]) -> _Argument | None:
-    """The place in a backend's arguments; `None` if the fault is not in those of a known backend."""
+def _find_argument(loc: tuple[Any, ...], models: Mapping[str, type[BaseModel]]) -> _Argument | None:
+    """The argument that a problem is in; `None` if it is in no known backend's."""
     if len(loc) > 1 and loc[0] == ARGS and models:
         only = next(iter(models))
+        # A single backend's arguments may be given without its name, unless an argument has that name itself.
         if len(models) == 1 and (loc[1] != only or loc[1] in models[only].model_fields):
             return _Argument(only, models[only], loc[1:])
         if loc[1] in models:
@@ -110,42 +127,38 @@ def _argument(loc: tuple[Any, ...], models: Mapping[str, type[BaseModel]]) -> _A
     return None
 
 
-def _unknown(loc: tuple[Any, ...], settings: Collection[str], argument: _Argument | None) -> str:
-    valid = argument.names if argument else sorted(settings) if len(loc) == 1 else []
-    near = get_close_matches(str(loc[-1]), valid, n=1)
-    what = f"an argument of {argument.backend}" if argument else "a setting"
-    hint = f"did you mean {near[0]!r}? " if near else "take it out; "
-    return f"is not {what}; {hint}valid are {', '.join(valid) or 'none'}"
+def _unknown(loc: tuple[Any, ...], names: Collection[str], argument: _Argument | None) -> str:
+    allowed = argument.allowed if argument else sorted(names) if len(loc) == 1 else []
+    near = get_close_matches(str(loc[-1]), allowed, n=1)
+    what = f"unknown argument of {argument.backend}" if argument else "unknown setting"
+    hint = f"did you mean {near[0]!r}?" if near else "remove it;"
+    return f"{what}; {hint} allowed: {', '.join(allowed) or 'none'}"
 
 
-def _valid(fault: Any) -> str:
-    """What may stand there."""
-    if fault["type"].startswith("string_") and fault["type"] != "string_type" and fault["loc"][0] in _TEXTS:
-        return _TEXTS[fault["loc"][0]]
-    if fault["type"] in {"bool_parsing", "bool_type"}:
-        return "must be true or false"
-    words = str(fault["msg"])
+def _expected(problem: Any) -> str:
+    kind, loc = problem["type"], problem["loc"]
+    if kind.startswith("string_") and kind != "string_type" and loc[0] in _FORMATS:
+        return _FORMATS[loc[0]]
+    if kind in _EXPECTED:
+        return _EXPECTED[kind]
+    words = str(problem["msg"])
     for start in ("Value error, ", "Input ", "String "):
         words = words.removeprefix(start)
-    return words
+    return words.replace("should be ", "must be ", 1) if words.startswith("should be ") else words
 
 
-def _given(fault: Any, argument: _Argument | None) -> str:
+def _given(problem: Any, argument: _Argument | None) -> str:
     """The value, or only its kind if it may be a secret."""
-    value, name = fault["input"], str(fault["loc"][-1]) if fault["loc"] else ""
-    hidden = fault["loc"][:1] == (ARGS,) and not (argument and argument.may_be_shown and _is_plain(value))
+    value, name = problem["input"], str(problem["loc"][-1]) if problem["loc"] else ""
     if value is None:
         return "nothing"
-    if is_secret_name(name) or hidden:
+    # An argument of a backend may be a password whatever it is called, until its model says otherwise.
+    is_known = argument is not None and argument.may_be_shown and _is_scalar(value)
+    if is_secret_name(name) or (problem["loc"][:1] == (ARGS,) and not is_known):
         return next((words for kind, words in _KINDS if isinstance(value, kind)), f"a {type(value).__name__}")
     text = str(value) if isinstance(value, date) else repr(scrub(value))
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
-def _advice(fault: Any) -> str:
-    """YAML reads more as numbers and dates than people think."""
-    return "; put it in quotes" if fault["type"] == "string_type" and _is_plain(fault["input"]) else ""
-
-
-def _is_plain(value: object) -> bool:
+def _is_scalar(value: object) -> bool:
     return isinstance(value, (bool, int, float, str, date))

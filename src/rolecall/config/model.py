@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
+import inspect
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from pydantic import (
     BaseModel,
@@ -32,41 +34,61 @@ from pydantic_core import PydanticCustomError
 from rolecall.backends.builtin import LOCAL, NONE
 from rolecall.backends.registry import Registry
 from rolecall.config.arguments import plain_args, typed_args
-from rolecall.config.loading import Source, read_source
+from rolecall.config.loading import Settings, read_settings
 from rolecall.config.messages import explain
-from rolecall.config.redact import secrets_of
+from rolecall.config.redact import public_args, scrub, secrets_of
 from rolecall.config.spec import HandOver, JobSpec
 from rolecall.errors import BackendError, ConfigError
 
-__all__ = ["DISABLED_VARIABLE", "VARIABLE", "MonitorConfig"]
+__all__ = ["DISABLED_VARIABLE", "VARIABLE", "MonitorConfig", "directory_name"]
 
 VARIABLE = "ROLECALL_CONFIG"
 DISABLED_VARIABLE = "ROLECALL_DISABLED"
 _HAND_OVER = "hand_over"
-_NOT_OURS = "is not what MonitorConfig.to_env writes; pass that on unchanged"
+_NOT_OURS = "not a value that MonitorConfig.to_env writes; pass that value on unchanged"
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Slug = Annotated[
-    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-]
+Slug = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
+_ALWAYS_SHOWN = frozenset(["project", "name", "monitor_type", "monitor_args", "monitor_dir"])
 _NO_PATH = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def _absolute(value: object) -> object:
-    """Roles may stand in another working directory than the launcher."""
-    if not isinstance(value, (str, Path)):
+    """The path, absolute at once: a role may run in another working directory than the launcher."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str):
         return value
     if _NO_PATH.search(str(value)):
         raise PydanticCustomError("path", "must be the path of a directory, without control characters")
     try:
         return Path(os.path.abspath(Path(value).expanduser()))
     except RuntimeError as error:
-        raise PydanticCustomError("path", "the home directory is not known; write it out") from error
+        raise PydanticCustomError("path", "the home directory is unknown; write the path in full") from error
 
 
 Directory = Annotated[Path, BeforeValidator(_absolute)]
+Init = TypeVar("Init", bound=Callable[..., None])
+
+
+def _checked(init: Init) -> Init:
+    """Run pydantic's `__init__` under the signature of `init`; errors become ours, unknown names included."""
+
+    @functools.wraps(init)
+    def checked(self: MonitorConfig, /, **settings: Any) -> None:
+        registry = Registry()  # one for all validators: each new registry scans the installed distributions
+        try:
+            self.__pydantic_validator__.validate_python(settings, self_instance=self, context=registry)
+        except ValidationError as error:
+            raise ConfigError(explain(error, Settings(settings), type(self).model_fields, registry)) from None
+
+    # pydantic's mark for "validation may bypass it"; otherwise `load` would lose its registry on the way here.
+    checked.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+    # The annotations of this module are strings; completion and `help` show them as types.
+    checked.__signature__ = inspect.signature(init, eval_str=True)  # type: ignore[attr-defined]
+    return cast("Init", checked)
 
 
 class MonitorConfig(BaseModel):
@@ -78,18 +100,18 @@ class MonitorConfig(BaseModel):
         group: ties the runs of a job together where each role has its own; `name` if not given.
         monitor_type: the backend, or several: `local` (the default), `console`, `none`, or the name of a plugin.
         monitor_args: the arguments of the backend, checked by its own model; with several backends a mapping
-            of each one's. Read back, it is always a mapping from backend to typed arguments.
+            from each backend to its arguments. The attribute is always such a mapping, with typed arguments.
         shared_run: whether all roles report into one run. Where a backend cannot, each role gets its own.
-        run_id: rolecall's name of the run; made by the launcher if not given.
-        resume: `auto` goes on with an unfinished job in the same `monitor_dir` and starts anew after a finished
-            one; `must` refuses to start anew; `never` always does.
+        run_id: rolecall's name of the run; the launcher makes one if you give none.
+        resume: `auto` continues an unfinished job in the same `monitor_dir` and starts a new one after a finished
+            one; `must` refuses to start a new one; `never` always starts a new one.
         monitor_dir: where the journals are; by default `rolecall/{project}/{name}` below the working directory.
             Relative paths are made absolute at once.
         spool_dir: a directory on the node, for journals whose `monitor_dir` is on a network filesystem.
         sync_every: seconds within which a row is on the disk too (`fsync`), which a power cut then spares; 0.1 or more.
             By default the kernel decides when.
-        courier: where rows are carried from: a `process` beside each role, or a `thread` of it.
-        on_backend_error: `ignore` keeps every fault of a backend away from training; `raise` hands it to the
+        courier: what delivers the rows: a `process` beside each role, or a `thread` of it.
+        on_backend_error: `ignore` keeps every error of a backend away from training; `raise` raises it in the
             next `Monitor.log` or `close`, for tests.
     """
 
@@ -134,19 +156,42 @@ class MonitorConfig(BaseModel):
         """Whether all of it is off: `monitor_type: none`, or `ROLECALL_DISABLED` in the environment."""
         return self.monitor_type == (NONE,) or _is_switched_off()
 
-    if not TYPE_CHECKING:  # a type checker knows better what may be given
+    # What you may write is wider than what the attributes hold: one backend's name, a path as a string.
+    @_checked
+    def __init__(  # noqa: PLR0913 - one for each setting, all by name
+        self,
+        *,
+        project: str,
+        name: str,
+        group: str | None = None,
+        monitor_type: str | Sequence[str] = LOCAL,
+        monitor_args: Mapping[str, Any] | None = None,
+        shared_run: bool = False,
+        run_id: str | None = None,
+        resume: Literal["auto", "must", "never"] = "auto",
+        monitor_dir: str | os.PathLike[str] | None = None,
+        spool_dir: str | os.PathLike[str] | None = None,
+        sync_every: float | None = None,
+        courier: Literal["process", "thread"] = "process",
+        on_backend_error: Literal["ignore", "raise"] = "ignore",
+    ) -> None:
+        """Check the settings, as `load` does.
 
-        def __init__(self, /, **settings: Any) -> None:
-            """Check what is given, as `load` does."""
-            try:
-                super().__init__(**settings)
-            except ValidationError as error:
-                raise ConfigError(
-                    explain(error, Source(settings), type(self).model_fields, Registry())
-                ) from None
+        Raises:
+            ConfigError: each problem with its dotted path, what was given, what is valid, and what to do.
+            BackendError: a backend that the settings name cannot be used.
+        """
 
-        # pydantic's word for "validation need not go through it": `load` brings a registry that it would lose.
-        __init__.__pydantic_base_init__ = True
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What `repr` shows: what differs from the defaults, without secrets."""
+        yield from (("project", self.project), ("name", self.name), ("monitor_type", self.monitor_type))
+        if args := {name: shown for name, model in self.monitor_args.items() if (shown := public_args(model))}:
+            yield "monitor_args", args
+        yield "monitor_dir", str(self.monitor_dir)
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name not in _ALWAYS_SHOWN and value != field.default:
+                yield name, scrub(value, self.secrets)
 
     def model_post_init(self, context: Any, /) -> None:
         """Keep the registry that `load` was given."""
@@ -166,7 +211,7 @@ class MonitorConfig(BaseModel):
     def _known(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if not value or len(set(value)) < len(value) or (NONE in value and len(value) > 1):
             raise PydanticCustomError(
-                "monitor_type", "must name one backend, or several different ones; none stands alone"
+                "monitor_type", "must name one backend, or several different ones; 'none' cannot be combined"
             )
         _models(value, _registry_of(info))
         return value
@@ -175,29 +220,32 @@ class MonitorConfig(BaseModel):
     @classmethod
     def _typed(cls, value: object, info: ValidationInfo) -> dict[str, BaseModel]:
         if "monitor_type" not in info.data:
-            return {}  # whose they are is not known, and that is told already
+            return {}  # monitor_type failed, which is reported already: there is no model to check these with
         return typed_args(value, _models(info.data["monitor_type"], _registry_of(info)))
 
     @model_validator(mode="before")
     @classmethod
     def _default_directory(cls, data: object) -> object:
         if isinstance(data, Mapping) and data.get("monitor_dir") is None:
-            parts = (_safe(str(data.get(key, ""))) for key in ("project", "name"))
+            parts = (directory_name(str(data.get(key, ""))) for key in ("project", "name"))
             return {**data, "monitor_dir": Path("rolecall", *parts)}
         return data
 
     @classmethod
     def load(cls, source: object, *, registry: Registry | None = None) -> Self:
-        """A config from a mapping, a dataclass, an OmegaConf node, or a YAML file.
+        """Make a config from a mapping, a dataclass, an OmegaConf node, or the path of a YAML file.
 
-        A source may be the whole of a training config, with ours under its key `monitor`; the rest of it is not
-        looked at.
+        The source may be a whole training config with these settings under its key `monitor`; the rest is ignored.
+
+        Args:
+            source: the settings; a path is a string or any `os.PathLike`.
+            registry: where backends are found, with those that you registered in code.
 
         Raises:
-            ConfigError: each fault with its dotted path, what was given, what is valid, and what to do.
-            BackendError: a backend that it names cannot be used.
+            ConfigError: each problem with its dotted path, what was given, what is valid, and what to do.
+            BackendError: a backend that the settings name cannot be used.
         """
-        return cls._validated(read_source(source), registry or Registry())
+        return cls._validated(read_settings(source), registry or Registry())
 
     def handed(self, hand_over: HandOver) -> Self:
         """This config with what its launcher settled, for the roles."""
@@ -234,8 +282,8 @@ class MonitorConfig(BaseModel):
     def to_env(self) -> dict[str, str]:
         """The config as environment variables, for `subprocess`, Slurm or torchrun.
 
-        The value is base64 of JSON **with secrets unmasked**: whoever may read the environment of the process
-        (`/proc/PID/environ`: its own user and root; a scheduler that stores job environments) can read them.
+        The value is base64 of JSON **with secrets unmasked**. Whoever can read the environment of the process can
+        read them: its own user and root (`/proc/PID/environ`), and a scheduler that stores job environments.
         """
         dump = self.model_dump(exclude={"monitor_args"}, mode="json")
         dump["monitor_args"] = plain_args(self.monitor_args)
@@ -249,16 +297,14 @@ class MonitorConfig(BaseModel):
 
         Raises:
             ConfigError: the variable is missing or is not what `to_env` writes.
-            BackendError: a backend that it names cannot be used where this process stands.
+            BackendError: a backend that it names cannot be used in this process's environment.
         """
         value = (os.environ if environ is None else environ).get(VARIABLE)
         if value is None:
-            raise ConfigError(
-                f"{VARIABLE} is not set; start the role with env={{**os.environ, **job.config.to_env()}}"
-            )
+            raise ConfigError(f"{VARIABLE} is not set; start the role with env={{**os.environ, **job.config.to_env()}}")
         data = _decode(value)
         handed = data.pop(_HAND_OVER, None)
-        config = cls._validated(Source(data, VARIABLE), Registry())
+        config = cls._validated(Settings(data, VARIABLE), Registry())
         if handed is None:
             return config
         try:
@@ -267,13 +313,14 @@ class MonitorConfig(BaseModel):
             raise ConfigError(f"{VARIABLE}: {_NOT_OURS}") from None
 
     @classmethod
-    def _validated(cls, source: Source, registry: Registry) -> Self:
+    def _validated(cls, settings: Settings, registry: Registry) -> Self:
         try:
-            return cls.model_validate(source.data, context=registry)
+            return cls.model_validate(settings.data, context=registry)
         except ValidationError as error:
-            raise ConfigError(explain(error, source, cls.model_fields, registry)) from None
+            # `from None`: pydantic's own error quotes the input, which may hold a secret
+            raise ConfigError(explain(error, settings, cls.model_fields, registry)) from None
         except BackendError as error:
-            raise type(error)(f"{source.start}{error}") from error.__cause__
+            raise type(error)(f"{settings.location}{error}") from error.__cause__
 
 
 @cache
@@ -297,9 +344,9 @@ def _is_switched_off() -> bool:
 
 
 def _models(names: tuple[str, ...], registry: Registry) -> dict[str, type[BaseModel]]:
-    """The model of each backend's arguments. Where all is switched off, no backend need be installed."""
+    """The model of each backend's arguments."""
     if _is_switched_off():
-        return {}
+        return {}  # the config of a job must load where its backends are not installed, to debug it
     try:
         return {name: registry.load(name).args_model() for name in names if name != NONE}
     except BackendError as error:
@@ -307,10 +354,12 @@ def _models(names: tuple[str, ...], registry: Registry) -> dict[str, type[BaseMo
 
 
 def _registry_of(info: ValidationInfo) -> Registry:
+    # A config as a field of somebody's own pydantic model is validated without our context.
     return info.context if isinstance(info.context, Registry) else Registry()
 
 
-def _safe(part: str) -> str:
-    """A directory name made of a project's or run's name."""
+def directory_name(part: str) -> str:
+    """The name of a directory, made of a project's or run's name."""
+    # "..", "/" and control characters would lead out of the directory, or make a name that a shell cannot take
     cleaned = "".join(char if char.isalnum() or char in "._-" else "_" for char in part)
     return cleaned.strip(".") or "_"

@@ -1,4 +1,4 @@
-"""What will happen, as `resolve` settled it. A launcher hands it to its roles."""
+"""What will happen: the result of `resolve`, which a launcher hands to its roles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CourierPlace = Literal["process", "thread", "none"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downgrade:
-    """A setting that one backend does not support, and why."""
+    """A setting that one backend cannot fulfil, and why."""
 
     backend: str
     setting: str
@@ -34,7 +34,7 @@ class BackendPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How rows reach every backend, and where that differs from what was asked for."""
+    """How rows reach every backend, and what differs from the config."""
 
     backends: tuple[BackendPlan, ...] = ()
     downgrades: tuple[Downgrade, ...] = ()
@@ -49,5 +49,5 @@ class Plan:
         return any(plan.shared for plan in self.backends if plan.backend == backend)
 
     def with_courier(self, place: CourierPlace) -> tuple[BackendPlan, ...]:
-        """The backends whose couriers run in this place."""
+        """The backends whose rows are delivered in this way."""
         return tuple(plan for plan in self.backends if plan.courier == place)

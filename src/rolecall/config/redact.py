@@ -1,8 +1,7 @@
 """Keeps secrets out of what rolecall writes.
 
-Secrets stand in a backend's arguments as `pydantic.SecretStr`, which masks itself. A role's `run_config` is
-anyone's mapping, so it is scrubbed by the names of its keys, by the known secrets of the job, and of the user
-part of URIs.
+A backend's arguments hold secrets as `pydantic.SecretStr`, which masks itself. A role's `run_config` is any mapping,
+so rolecall masks values under keys that sound secret, the known secrets of the job, and the user part of URIs.
 """
 
 from __future__ import annotations
@@ -15,39 +14,30 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-__all__ = [
-    "MASK",
-    "is_secret_name",
-    "public_args",
-    "reveal",
-    "scrub",
-    "scrub_text",
-    "scrub_trace",
-    "secrets_of",
-]
+__all__ = ["MASK", "is_secret_name", "public_args", "reveal", "scrub", "scrub_text", "scrub_trace", "secrets_of"]
 
 MASK = "**********"
 _TOKEN = re.compile(r"(^|[_.-])(auth_?)?token$", re.IGNORECASE)
 _SECRET_NAME = re.compile(
-    r"(^|[_.-])(api_?key|access_?key|private_?key|secret|secret_?key|passw(or)?d|credentials?)$",
-    re.IGNORECASE,
+    r"(^|[_.-])(api_?key|access_?key|private_?key|secret|secret_?key|passw(or)?d|credentials?)$", re.IGNORECASE
 )
 _URI_USER = re.compile(r"://[^/?#\s]*@")
-"""Up to the last `@` of the host's part: a password may hold one."""
+"""Up to the last `@` of the host's part: a password may contain one."""
 _SHORTEST = 4
+"""Shorter secrets are not looked for: masking them would mask half of every text."""
 _DEEPEST = 50
 _COLLECTIONS = (list, tuple, set, frozenset)
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether what stands under such a key is taken for a secret."""
+    """Whether the value under such a key is treated as a secret."""
     return bool(_TOKEN.search(name) or _SECRET_NAME.search(name))
 
 
 def scrub(value: Any, secrets: tuple[str, ...] = (), depth: int = _DEEPEST) -> Any:
-    """A copy of a config that is ready for JSON and holds no secret; what JSON lacks becomes its text.
+    """Copy a config without its secrets, ready for JSON; values that JSON lacks become strings.
 
-    What is nested deeper than `depth` is left out: a mapping may hold itself.
+    Values nested deeper than `depth` are left out: a mapping may contain itself.
     """
     if _is_secret(value):
         return MASK
@@ -68,15 +58,16 @@ def _scrub_inside(value: Any, secrets: tuple[str, ...], depth: int) -> Any:
 
 
 def _scrub_item(key: str, value: Any, secrets: tuple[str, ...], depth: int) -> Any:
-    """A number under `pad_token` is an index; one under `password` is a password that YAML took for a number."""
     if value is None or isinstance(value, bool):
         return value
+    # A number under `pad_token` is an index; one under `password` is a password that YAML read as a number.
     is_index = isinstance(value, (int, float)) and _SECRET_NAME.search(key) is None
     return MASK if is_secret_name(key) and not is_index else scrub(value, secrets, depth)
 
 
 def scrub_text(text: str, secrets: tuple[str, ...] = ()) -> str:
     """The text without known secrets and without the user part of any URI."""
+    # longest first (see `secrets_of`): one secret may be the beginning of another
     for secret in secrets:
         text = text.replace(secret, MASK)
     return _URI_USER.sub(f"://{MASK}@", text)
@@ -88,25 +79,25 @@ def scrub_trace(error: BaseException, secrets: tuple[str, ...] = ()) -> str:
 
 
 def public_args(model: BaseModel) -> dict[str, Any]:
-    """What of a backend's arguments may be written down; what holds a secret is left out, not masked."""
+    """The arguments of a backend that may be written to disk: those without a secret."""
+    # Left out, not masked: `rolecall deliver` reads them back, and would take a mask for the password.
     given = model.model_dump(exclude_unset=True, by_alias=True, round_trip=True)
     dump = to_jsonable_python(_replace(given, lambda _: MASK))
     return {
-        name: value
-        for name, value in dump.items()
-        if scrub({name: value}) == {name: value} and MASK not in str(value)
+        name: value for name, value in dump.items() if scrub({name: value}) == {name: value} and MASK not in str(value)
     }
 
 
 def secrets_of(value: Any) -> tuple[str, ...]:
-    """Every secret in a model's fields, longest first; too short ones would mask half of every text."""
+    """Every secret in a model's fields, longest first, but for very short ones."""
     found = {secret for secret in _secrets(value) if len(secret) >= _SHORTEST}
     return tuple(sorted(found, key=len, reverse=True))
 
 
 def _secrets(value: Any) -> Iterator[str]:
     if _is_secret(value):
-        yield _text(value.get_secret_value())
+        secret = value.get_secret_value()
+        yield secret.decode(errors="replace") if isinstance(secret, bytes) else str(secret)
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
             yield from _secrets(getattr(value, name))
@@ -124,7 +115,7 @@ def reveal(value: Any) -> Any:
 
 
 def _replace(value: Any, plain: Callable[[Any], Any]) -> Any:
-    """The value with something plain in the place of every secret."""
+    """The value with every secret replaced by something plain."""
     if _is_secret(value):
         return plain(value)
     if isinstance(value, Mapping):
@@ -135,9 +126,6 @@ def _replace(value: Any, plain: Callable[[Any], Any]) -> Any:
 
 
 def _is_secret(value: Any) -> bool:
-    """Whether it is pydantic's `SecretStr`, `SecretBytes` or `Secret`, which older versions lack."""
+    """Whether it is pydantic's `SecretStr`, `SecretBytes` or `Secret`."""
+    # By its method: `Secret` came with pydantic 2.8, and 2.7 is supported.
     return callable(getattr(type(value), "get_secret_value", None))
-
-
-def _text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""The validator: turns what a user asked for into what will happen, and says why they differ."""
+"""The validator: turns a config into what will happen, and says why the two differ."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from rolecall.protocol import SharedRunSupport
 
 __all__ = ["BackendPlan", "Downgrade", "Plan", "resolve"]
 
-_IN_CODE = "it is registered in code, where no other process can find it, so its courier runs on a thread of the role"
+_IN_CODE = "registered in code, so no other process can find it; a thread of the role delivers its rows instead"
 
 
 def resolve(config: MonitorConfig) -> Plan:
-    """What will happen to each backend of a config, on this machine, with reasons where it is less than asked for.
+    """Say what a config will do on this machine, for each backend, and which settings it cannot fulfil.
 
     Asks each backend's `supports_shared_run`; opens no connection and imports no SDK.
 
     Raises:
-        BackendError: a backend cannot be loaded, or answers with nonsense.
+        BackendError: a backend cannot be loaded, or a hook of it returns something invalid.
     """
     if config.disabled:
         return Plan()
@@ -33,20 +33,19 @@ def resolve(config: MonitorConfig) -> Plan:
 
 def _resolve_one(config: MonitorConfig, backend: Backend) -> tuple[BackendPlan, list[Downgrade]]:
     downgrades = []
-    support = _support(config, backend)
+    # Only asked if the user wants it: a reason against what nobody asked for would be noise.
+    support = (
+        backend.supports_shared_run(config.monitor_args[backend.name])
+        if config.shared_run
+        else SharedRunSupport(supported=True)
+    )
     if not support.supported:
         downgrades.append(Downgrade(backend=backend.name, setting="shared_run", reason=support.reason))
     courier: CourierPlace = "none" if backend.name == LOCAL else config.courier
     if courier == "process" and not backend.portable:
         courier = "thread"
+        # console is meant to write through the role's own logging: no downgrade
         if backend.name not in BUILTIN:
             downgrades.append(Downgrade(backend=backend.name, setting="courier", reason=_IN_CODE))
     plan = BackendPlan(backend=backend.name, shared=config.shared_run and support.supported, courier=courier)
     return plan, downgrades
-
-
-def _support(config: MonitorConfig, backend: Backend) -> SharedRunSupport:
-    """What the backend says of sharing, if it was asked for."""
-    if not config.shared_run:
-        return SharedRunSupport(supported=True)
-    return backend.supports_shared_run(config.monitor_args[backend.name])

@@ -99,6 +99,8 @@ class Courier:
                 there for the roles, and says whether the run is still its own to end.
         """
         try:
+            # Before anything can hang: what waits is known from then on, whatever becomes of the backend.
+            self._tell_progress()
             run = self._open()
             while not self._attempt(lambda: self._deliver_some(run)):
                 pass
@@ -167,14 +169,15 @@ class Courier:
         read = [self._deliver_batch(run, cursor) for cursor in self._cursors]
         is_idle = not any(read)
         pending = sum(cursor.pending for cursor in self._cursors)
+        is_behind = any(cursor.is_behind for cursor in self._cursors)
         is_confirmed_later = self._is_confirmed_later(run)
         if time.monotonic() - self._flushed >= SCHEDULE_DELAY or (
-            not is_confirmed_later and ((is_idle and pending > 0) or pending >= MAX_QUEUE_SIZE)
+            not is_confirmed_later and ((is_idle and is_behind) or pending >= MAX_QUEUE_SIZE)
         ):
             self._acknowledge(run, pending, is_confirmed_later)
         if is_idle and not self._has_ended():
             self.wait(POLL_INTERVAL)
-        return is_idle and not pending and self._has_ended()
+        return is_idle and not is_behind and self._has_ended()
 
     def _is_confirmed_later(self, run: Run) -> bool:
         """Whether to go on before rows are confirmed: as long as more may come."""

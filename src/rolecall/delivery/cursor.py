@@ -66,8 +66,6 @@ class Cursor:
         self._under_way: deque[_UnderWay] = deque()
         self._position = acks.done.position
         self._reader: JournalReader | None = None
-        # Rows up to this number were read before, from a file that was changed since.
-        self._skip = 0
         self._rescanned = -1
         self._missing = 0
         # Damage is reported once it is clear that it cost a row: a line that was torn and written again did not.
@@ -80,6 +78,11 @@ class Cursor:
     def pending(self) -> int:
         """How many rows are handed over and not acknowledged."""
         return sum(batch.rows for batch in self._under_way)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is anything to acknowledge, be it that rows are missing."""
+        return bool(self._under_way)
 
     @property
     def size(self) -> int:
@@ -110,7 +113,7 @@ class Cursor:
         """Read again what is not acknowledged."""
         self._position = self.acks.done.position
         self.status, self._reader = None, None
-        self._skip, self._rescanned, self._missing = 0, -1, 0
+        self._rescanned, self._missing = -1, 0
         self._suspects.clear()
         self._owners.clear()
         self._under_way.clear()
@@ -164,7 +167,7 @@ class Cursor:
         entries = list(reader.read(self._position.offset, READ_BYTES))
         if self._is_cut(session, entries):
             # What is there now was written after the cut: read it from the start, without what was read before.
-            self._rescanned = self._skip = self._position.seq
+            self._rescanned = self._position.seq
             self._position = self._position._replace(offset=0)
             reader = self._reader = JournalReader(self.writer, session, 0)
             entries = list(reader.read(0, READ_BYTES))
@@ -191,14 +194,16 @@ class Cursor:
     def _take(self, session: Session, entries: Sequence[Entry]) -> Batch:
         rows: list[Row] = []
         damages: list[str] = []
-        seq = max(self._position.seq, self._skip)
+        seq = self._position.seq
         for value, _ in entries:
             match value:
                 case Row():
-                    if value.seq <= self._skip:
+                    # Read before, from a file that was changed since: a copy in a session that continues, or what
+                    # comes before a cut. The position tells, so a successor of this cursor skips it too.
+                    if value.seq <= seq:
                         continue
                     damages += self._note_missing(value.seq - seq - 1)
-                    seq = max(seq, value.seq)
+                    seq = value.seq
                     rows.append(value)
                 case Damage():
                     self._suspects.append(str(value))
@@ -216,7 +221,7 @@ class Cursor:
         suspects, self._suspects = self._suspects, []
         self._missing += max(0, rows)
         # What a file lost that was changed under its writer is reported by the writer.
-        return suspects if rows > 0 and not self._skip else []
+        return suspects if rows > 0 and self._rescanned < 0 else []
 
     def _leave(self, session: Session) -> Sequence[str]:
         """Go on with the next session, or see that there is none."""
@@ -226,9 +231,8 @@ class Cursor:
         later = next((found for found in sessions(self._journal) if found.number > session.number), None)
         if later is not None and (later.number <= self._last or "continues" in later.header()):
             self._last = max(self._last, later.number)
-            continues = "continues" in later.header()
-            self._skip = self._position.seq if continues else 0
-            self._position = Position(later.number, 0, self._skip)
+            seq = self._position.seq if "continues" in later.header() else 0
+            self._position = Position(later.number, 0, seq)
             self._rescanned = -1
             return ()
         status = session.status()

@@ -1,6 +1,6 @@
-"""A real, small reinforcement-learning job, monitored: what `rolecall demo` runs, and an example to copy from.
+"""A small reinforcement-learning job with a monitor: what `rolecall demo` runs, and an example to copy from.
 
-`roles` is what a training job looks like from inside, `job` is its launcher. The rest is the learning itself.
+`roles` has the roles of the job and `job` its launcher. The other modules are the training itself.
 """
 
 from rolecall.demo.options import DemoOptions, DemoResult, options_of, run_demo

@@ -1,8 +1,8 @@
 """CartPole: keep a pole upright on a cart by pushing the cart left or right.
 
 The physics, the start and the end of an episode are those of Gymnasium's `CartPole-v1`
-(`gymnasium/envs/classic_control/cartpole.py`, 1.4), after Barto, Sutton and Anderson (1983). Many carts
-move at once: numpy's cost lies in the call, not in the number of carts.
+(`gymnasium/envs/classic_control/cartpole.py`, 1.4), after Barto, Sutton and Anderson (1983). Many carts move at once,
+because numpy's cost is per call and not per cart.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ SECONDS_PER_STEP: Final = 0.02
 
 
 def start(rng: np.random.Generator, episodes: int) -> Floats:
-    """States `(4, E)` near the upright position, at rest."""
+    """Initial states `(4, E)`: nearly upright and at rest."""
     return rng.uniform(-0.05, 0.05, size=(OBSERVATIONS, episodes))
 
 
 def move(states: Floats, actions: Actions) -> Floats:
-    """The states `(4, E)` one step, a fiftieth of a second, after each cart was pushed."""
+    """The states `(4, E)` one step (1/50 s) after each cart was pushed."""
     _, speed, angle, spin = states
     force = np.where(actions == 1, FORCE, -FORCE)
     sine, cosine = np.sin(angle), np.cos(angle)
@@ -65,6 +65,6 @@ def move(states: Floats, actions: Actions) -> Floats:
 
 
 def fallen(states: Floats) -> Mask:
-    """Whether the cart left its track or the pole leans too far."""
+    """Whether the cart has left its track or the pole leans too far."""
     fell: Mask = (np.abs(states[0]) > TRACK_LIMIT) | (np.abs(states[2]) > POLE_LIMIT)
     return fell

@@ -1,4 +1,4 @@
-"""The launcher of the job: checks the config, starts the roles, watches them."""
+"""The launcher of the job: checks the config, starts the roles and watches them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _config(options: DemoOptions) -> MonitorConfig:
 
 
 def _start_roles(team: Team, config: MonitorConfig, task: Task) -> None:
-    """Start every role, each with its ends of the pipes."""
+    """Start every role with its ends of the pipes."""
     explorers = []
     for rank in range(task.explorers):
         to_explorer, to_trainer = team.pipe()
@@ -62,6 +62,7 @@ def _start_roles(team: Team, config: MonitorConfig, task: Task) -> None:
 
 
 def _urls(job: Job, reports: Sequence[Report]) -> dict[str, str | None]:
-    """Of each backend; where every role has a run of its own, as the role that reported last knows it."""
+    """Where to look, for each backend."""
+    # Where each role has a run of its own, the launcher has none: the role that reported last knows its own.
     backends = dict.fromkeys(plan.backend for plan in job.plan.backends)
     return {**backends, **reports[-1].urls, **job.urls}

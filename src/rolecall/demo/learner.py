@@ -1,4 +1,4 @@
-"""What the trainer holds: the weights, and the optimiser that betters them."""
+"""The trainer's side of the training: the weights and the optimiser."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Adam:
 
 
 class Learner:
-    """Betters a policy by one round of rollouts at a time."""
+    """Improves a policy with one round of rollouts at a time."""
 
     def __init__(self, hyper: Hyper, rng: np.random.Generator) -> None:
         self._hyper = hyper
@@ -44,11 +44,11 @@ class Learner:
 
     @property
     def actor(self) -> Floats:
-        """The policy's weights: what those who play need."""
+        """The policy's weights, which explorers and the evaluator need."""
         return split(self._weights)[0]
 
     def learn(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        """Some epochs of gradient steps over a round's episodes. Returns the metrics, means over the steps."""
+        """Run some epochs of gradient steps over a round's episodes. Returns the metrics, averaged over the steps."""
         batch = self._judge(rollouts)
         seen = [
             self._descend(part)
@@ -73,7 +73,5 @@ class Learner:
     def _descend(self, batch: Batch) -> tuple[float, ...]:
         losses, gradient = loss_and_gradient(self._weights, batch, self._hyper)
         norm = float(np.linalg.norm(gradient))
-        self._weights = self._weights + self._adam.step(
-            gradient * min(1.0, self._hyper.gradient_limit / norm)
-        )
+        self._weights = self._weights + self._adam.step(gradient * min(1.0, self._hyper.gradient_limit / norm))
         return (*losses, norm)

@@ -1,16 +1,15 @@
-"""What goes into the demo and what comes out of it. Imports neither numpy nor rich, as the command line does."""
+"""The options and the result of the demo. Imports neither numpy nor rich, so that options are checked without them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from rolecall.errors import ConfigError
+from rolecall import ConfigError, Registry
 
 __all__ = ["DemoOptions", "DemoResult", "options_of", "run_demo"]
 
@@ -20,14 +19,15 @@ STEPS = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
-    """What a person can choose; `options_of` fills in what they did not.
+    """What you can choose; `options_of` fills in the defaults.
 
     Attributes:
         monitor_type: the backends.
         monitor_args: their arguments, as in `MonitorConfig`.
-        shared_run: whether all roles report into one run, where the backend can hold one.
+        shared_run: whether all roles report into one run, where the backend can share one.
         steps: rounds of training; each role's step axis is 1..steps.
-        seed: of the training. One seed gives the same returns on one machine, however its processes are timed.
+        seed: of the training. The same seed gives the same returns on the same machine, whatever the timing of the
+            processes.
         monitor_dir: where the journals are.
         project: where backends file the run.
         name: the run's display name.
@@ -51,12 +51,12 @@ class DemoOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
-    """How it went.
+    """The result of the demo.
 
     Attributes:
-        returns: the mean return of the explorers' episodes in each round; 500 is the most that can be had.
+        returns: the mean return of the explorers' episodes in each round; 500 is the maximum.
         directory: the job's `monitor_dir`.
-        urls: for each backend the address, or the command, that shows the run; `None` where it needs neither.
+        urls: for each backend the address, or the command, that shows the run; `None` if it needs neither.
         seconds: from the launch to the end of the last role.
     """
 
@@ -89,10 +89,10 @@ def options_of(
     seed: int = 0,
     monitor_dir: Path | None = None,
 ) -> DemoOptions:
-    """The options, where `None` is the default: TensorBoard beside `local` if it can be had, a fresh directory.
+    """Fill in defaults for `None`: `local`, and TensorBoard if its plugin is installed; a new directory.
 
     Raises:
-        ConfigError: a number out of its range.
+        ConfigError: a number is out of range.
     """
     name = time.strftime("cartpole-%Y%m%d-%H%M%S")
     backends = tuple(monitor_type or _default_backends())
@@ -109,11 +109,11 @@ def options_of(
 
 
 def run_demo(options: DemoOptions) -> DemoResult:
-    """Run the job, show its progress, and say where to look.
+    """Run the job and print its progress.
 
     Raises:
-        ModuleNotFoundError: numpy or rich, which the extra `cli` brings.
-        RoleFailed: a role crashed or was killed; the others have been ended.
+        ModuleNotFoundError: numpy or rich is missing; the extra `cli` installs them.
+        RoleFailed: a role crashed or was killed; the others have been stopped.
         RolecallError: as `launch` raises them.
     """
     from rolecall.demo.job import run_job
@@ -122,17 +122,16 @@ def run_demo(options: DemoOptions) -> DemoResult:
 
 
 def _default_backends() -> tuple[str, ...]:
-    installed = entry_points(group="rolecall.backends").names
-    return ("local", "tensorboard") if "tensorboard" in installed else ("local",)
+    return ("local", "tensorboard") if "tensorboard" in Registry().names() else ("local",)
 
 
 def _default_args(backends: Sequence[str]) -> Mapping[str, Any]:
-    """A demo needs no server: MLflow's own default is one, so it gets a file beside the journals."""
+    # MLflow's own default is a server at localhost; a demo needs none
     return {"mlflow": {"uri": "sqlite:///{monitor_dir}/mlflow.db"}} if "mlflow" in backends else {}
 
 
 def _fresh(path: Path) -> Path:
-    """The path, numbered if there is one already: a demo started twice in one second."""
+    """The path, numbered if it exists: somebody may start two demos in one second."""
     numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
     return next(candidate for candidate in chain([path], numbered) if not candidate.exists())
 

@@ -1,7 +1,7 @@
-"""A small actor and critic in numpy, with their gradients by hand.
+"""A small actor and critic in numpy, with gradients written by hand.
 
-All parameters of a network are one flat vector: it is what goes through a pipe, what Adam moves, and what
-the gradient check perturbs.
+All parameters of a network are one flat vector, which is easy to send through a pipe, to update with Adam, and to
+perturb in the test of the gradients.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 SCALE: Final[Floats] = np.array([1 / TRACK_LIMIT, 0.5, 1 / POLE_LIMIT, 0.5])
-"""Brings what the cart sees to about -1..1."""
+"""Scales observations to about -1..1."""
 
 
 class Layers(NamedTuple):
@@ -65,7 +65,7 @@ class Network:
         )
 
     def initial(self, rng: np.random.Generator) -> Floats:
-        """Random weights, the last layer's so small that the first outputs are near 0."""
+        """Random weights; those of the last layer are so small that the first outputs are near 0."""
         weights = np.zeros(self.size)
         layers = self.layers(weights)
         layers.inner[:] = rng.normal(0, self.inputs**-0.5, layers.inner.shape)
@@ -73,7 +73,7 @@ class Network:
         return weights
 
     def forward(self, weights: Floats, inputs: Floats) -> tuple[Floats, Floats]:
-        """Outputs `(B, outputs)` and the hidden units `(B, hidden)`, which `gradient` asks for."""
+        """Outputs `(B, outputs)` and the hidden units `(B, hidden)`, which `gradient` needs."""
         layers = self.layers(weights)
         hidden: Floats = np.tanh(inputs @ layers.inner + layers.inner_bias)
         return hidden @ layers.outer + layers.outer_bias, hidden
@@ -90,7 +90,7 @@ CRITIC: Final = Network(OBSERVATIONS, 32, 1)
 
 
 def initial_weights(rng: np.random.Generator) -> Floats:
-    """Actor and critic, one behind the other."""
+    """Random weights of the actor, followed by those of the critic."""
     return np.concatenate([ACTOR.initial(rng), CRITIC.initial(rng)])
 
 
@@ -100,7 +100,7 @@ def split(weights: Floats) -> tuple[Floats, Floats]:
 
 
 def features(observations: Floats) -> Floats:
-    """What the networks are given for observations `(..., 4)`."""
+    """The networks' inputs for observations `(..., 4)`."""
     return observations * SCALE
 
 
@@ -118,10 +118,10 @@ def log_policy(actor: Floats, observations: Floats) -> Floats:
 
 
 def choose(log_probs: Floats, rng: np.random.Generator) -> Actions:
-    """Draws one action for each row: the largest sum of log-probability and Gumbel noise."""
+    """Sample one action for each row: the largest sum of log-probability and Gumbel noise."""
     return np.asarray(np.argmax(log_probs + rng.gumbel(size=log_probs.shape), axis=-1))
 
 
 def greedy(log_probs: Floats) -> Actions:
-    """The likeliest action of each row."""
+    """The most likely action of each row."""
     return np.asarray(np.argmax(log_probs, axis=-1))

@@ -1,4 +1,4 @@
-"""PPO-clip (Schulman et al., 2017) with generalised advantage estimation (2016), gradients by hand."""
+"""PPO-clip (Schulman et al., 2017) with generalised advantage estimation (2016), with gradients written by hand."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Hyper:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Steps of episodes, one in each row; by then it does not matter whose they are."""
+    """Steps of episodes, one in each row, in any order."""
 
     features: Floats
     actions: Actions
@@ -44,7 +44,7 @@ class Batch:
 
     @classmethod
     def of(cls, rollout: Rollout, critic: Floats, hyper: Hyper) -> Self:
-        """The steps that count of a rollout, judged by the critic."""
+        """The steps of a rollout, with the critic's values."""
         seen = features(rollout.observations)
         values = CRITIC.forward(critic, seen)[0][..., 0]
         gains = advantages(rollout, values, hyper)
@@ -59,20 +59,20 @@ class Batch:
 
     @classmethod
     def joined(cls, batches: Sequence[Batch]) -> Self:
-        """One batch of several, its advantages brought to mean 0 and deviation 1."""
+        """Join batches into one, with advantages scaled to mean 0 and standard deviation 1."""
         columns = {f.name: np.concatenate([getattr(b, f.name) for b in batches]) for f in fields(cls)}
         gains = columns["advantages"]
         columns["advantages"] = (gains - gains.mean()) / (gains.std() + 1e-8)
         return cls(**columns)
 
     def dealt(self, parts: int, rng: np.random.Generator) -> Iterator[Batch]:
-        """All rows, shuffled and dealt into minibatches."""
+        """All rows, shuffled and split into minibatches."""
         for rows in np.array_split(rng.permutation(len(self)), parts):
             yield Batch(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
 class Losses(NamedTuple):
-    """What one gradient step saw: means over its minibatch."""
+    """The losses of one gradient step, averaged over its minibatch."""
 
     policy: float
     value: float
@@ -81,15 +81,15 @@ class Losses(NamedTuple):
     clipped: float
 
     def total(self, hyper: Hyper) -> float:
-        """What the gradient is the gradient of."""
+        """The loss that the gradient belongs to."""
         return self.policy + self.value - hyper.entropy_weight * self.entropy
 
 
 def advantages(rollout: Rollout, values: Floats, hyper: Hyper) -> Floats:
-    """`(T, E)` advantages, given the values `(T + 1, E)` of what was seen.
+    """`(T, E)` advantages for the values `(T + 1, E)` of the observations.
 
-    What follows an episode cut short by the step limit is the critic's guess; what follows a fall is nothing.
-    Rewards are scaled so that values lie in 0..1, whatever the discount.
+    After an episode that the step limit ended, the critic's estimate counts; after a fall, nothing. Rewards are scaled
+    so that values are in 0..1 for every discount.
     """
     goes_on = hyper.discount * ~rollout.fell
     surprise = (1 - hyper.discount) * rollout.rewards + goes_on * values[1:] - values[:-1]
@@ -100,7 +100,7 @@ def advantages(rollout: Rollout, values: Floats, hyper: Hyper) -> Floats:
 
 
 def loss_and_gradient(weights: Floats, batch: Batch, hyper: Hyper) -> tuple[Losses, Floats]:
-    """The losses of a minibatch, and the gradient of their total in all weights."""
+    """The losses of a minibatch, and the gradient of their total with respect to all weights."""
     actor, critic = split(weights)
     policy, entropy, kl, clipped, actor_gradient = _actor_loss(actor, batch, hyper)
     value, critic_gradient = _critic_loss(critic, batch)
@@ -108,10 +108,10 @@ def loss_and_gradient(weights: Floats, batch: Batch, hyper: Hyper) -> tuple[Loss
 
 
 def _actor_loss(actor: Floats, batch: Batch, hyper: Hyper) -> tuple[float, float, float, float, Floats]:
-    """The clipped surrogate, entropy, KL from the policy that acted, share of clipped rows, gradient.
+    """The clipped surrogate loss, entropy, KL from the policy that acted, share of clipped rows, and gradient.
 
-    With `p` the probabilities: d log p[a] / d logits = onehot(a) - p, and d entropy / d logits =
-    -p (log p + entropy). A row whose clipped term is the smaller one has no slope.
+    With probabilities `p`: d log p[a] / d logits = onehot(a) - p, and d entropy / d logits = -p (log p + entropy).
+    A row whose clipped term is the smaller one has gradient 0.
     """
     logits, hidden = ACTOR.forward(actor, batch.features)
     log_probs = log_softmax(logits)

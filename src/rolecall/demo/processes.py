@@ -1,8 +1,8 @@
-"""A job's processes: started together, watched together, ended together.
+"""The processes of a job: starts, watches and stops them together.
 
-Whatever happens, no process is left behind and nobody waits for ever: a role that ends early closes its pipes,
-so whoever waits for it ends too; the launcher sees each end and stops the others; and should the launcher itself
-be killed, the trainer finds nobody to report to.
+No process is left behind and none waits forever. A role that ends early closes its pipes, so a role that waits for it
+ends too; the launcher sees that a role has ended and stops the others; if the launcher is killed, the trainer fails to
+report to it and ends.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from multiprocessing.context import SpawnProcess
 from types import TracebackType
 from typing import Any, Final, Self
 
-from rolecall.errors import RolecallError
+from rolecall import RolecallError
 
 __all__ = ["RoleFailed", "Team"]
 
 STOPPING: Final = 5.0
-"""Seconds that a stopped role has to close its monitor. Couriers outlive it and lose nothing."""
-BEREFT: Final = 69
-"""Exit status of a role whose counterpart is gone: it is not the one to blame."""
+"""Seconds that a stopped role has to close its monitor. Its courier goes on and loses nothing."""
+COUNTERPART_GONE: Final = 69
+"""Exit status of a role whose counterpart is gone; the failure is elsewhere."""
 STOPPED: Final = 128 + signal.SIGTERM
 
 ONE_THREAD: Final = dict.fromkeys(
     ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
-"""A role has one core: its matrices are small, and its neighbours need theirs. Read when numpy is imported."""
+"""One thread for each role: its matrices are small, and other roles need the cores. numpy reads it on import."""
 
 
 class RoleFailed(RolecallError):
@@ -41,7 +41,7 @@ class RoleFailed(RolecallError):
 
 
 class Team:
-    """The processes of a job and the pipes between them, as a context manager that leaves no process behind."""
+    """The processes of a job and the pipes between them; a context manager that leaves no process behind."""
 
     def __init__(self) -> None:
         self._context = get_context("spawn")
@@ -50,13 +50,13 @@ class Team:
         self._inboxes: list[Connection[Any, Any]] = []
 
     def pipe(self) -> tuple[Connection[Any, Any], Connection[Any, Any]]:
-        """Both ends of a pipe between two roles."""
+        """Make a pipe between two roles, and return both ends."""
         ends = Pipe()
         self._handed_out += ends
         return ends
 
     def inbox(self) -> Connection[Any, Any]:
-        """What a role sends its reports to the launcher through; `watch` yields them."""
+        """Make the end of a pipe on which a role reports to the launcher; `watch` yields the reports."""
         receiver, sender = Pipe(duplex=False)
         self._inboxes.append(receiver)
         self._handed_out.append(sender)
@@ -65,12 +65,12 @@ class Team:
     def start(self, name: str, role: Callable[..., None], *args: object) -> None:
         """Start a role in a fresh interpreter, as it would be on another node."""
         process = self._context.Process(target=_play, args=(role, *args), name=name)
-        with _surroundings_of_a_role():
+        with _role_environment():
             process.start()
         self._processes.append(process)
 
     def watch(self) -> Iterator[Any]:
-        """Yields what the roles report, until all have ended.
+        """Yield what the roles report, until all have ended.
 
         Raises:
             RoleFailed: as soon as one has ended before its work was done.
@@ -98,25 +98,26 @@ class Team:
                 process.kill()
 
     def _let_go(self) -> None:
-        """Close our copies of the roles' ends: a pipe ends with its role only if nobody else holds it open."""
+        # A pipe ends with its role only if no other process holds a copy of the role's end.
         while self._handed_out:
             self._handed_out.pop().close()
 
     def _read(self, inbox: Connection[Any, Any]) -> Iterator[Any]:
         try:
             yield inbox.recv()
-        except (EOFError, OSError):  # its role has ended, perhaps within a word
+        except (EOFError, OSError):  # its role has ended, perhaps in the middle of a report
             self._inboxes.remove(inbox)
 
     def _check(self, ended: SpawnProcess) -> None:
         ended.join()
         if ended.exitcode:
-            fallen = [one for one in self._processes if one.exitcode]
-            culprit = next((one for one in fallen if one.exitcode != BEREFT), ended)
+            # one failure makes others fail; the first to blame is the one that lost no counterpart
+            failed = [process for process in self._processes if process.exitcode]
+            culprit = next((process for process in failed if process.exitcode != COUNTERPART_GONE), ended)
             raise RoleFailed(f"{culprit.name} {_how(culprit.exitcode)}; the other roles have been stopped")
 
     def _stop(self) -> None:
-        """Ask for an end, as a scheduler does, and wait for it."""
+        # as a scheduler does: SIGTERM, then a while to close
         for process in self._processes:
             process.terminate()
         deadline = time.monotonic() + STOPPING
@@ -126,29 +127,29 @@ class Team:
 
 def _how(code: int | None) -> str:
     if code is not None and code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
+        return f"was killed by {signal.Signals(-code).name}"
     return f"failed with exit status {code}, see above"
 
 
 def _play(role: Callable[..., None], *args: object) -> None:
-    """A process's whole life. Ctrl-C is the launcher's affair: it stops every role, once."""
+    # A terminal sends Ctrl-C to every process; the launcher handles it, and stops each role once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _unwind)
     try:
         role(*args)
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        sys.exit(BEREFT)
+        sys.exit(COUNTERPART_GONE)
 
 
 def _unwind(*_: object) -> None:
-    """End by an exception, so that the role's `with open_monitor(...)` closes its monitor."""
+    # End by an exception, so that the role's `with open_monitor(...)` closes its monitor.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(STOPPED)
 
 
 @contextmanager
-def _surroundings_of_a_role() -> Iterator[None]:
-    """What a child inherits: one thread for numpy, and a deaf ear to Ctrl-C from its first instruction on."""
+def _role_environment() -> Iterator[None]:
+    """What a child inherits: one thread for numpy, and Ctrl-C ignored from its first instruction on."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None

@@ -1,7 +1,7 @@
-"""The roles of the job, each a function that runs in a process of its own: the part to copy.
+"""The roles of the job: copy this part. Each role is a function that runs in its own process.
 
-Per round the trainer hands its policy to the explorers, learns from the episodes they send back, and hands the
-better policy to the evaluator. What a role sees depends on the seed alone, never on who was quicker.
+In each round the trainer sends its policy to the explorers, learns from the episodes that they send back, and sends the
+new policy to the evaluator. The data depends on the seed alone, never on which process was faster.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from rolecall.demo.scores import episode_table, mean_return, reward_metrics, tri
 __all__ = ["Report", "Task", "evaluate", "explore", "train"]
 
 TRAINER, EVALUATOR, EXPLORER = 1, 2, 3
-"""Each role draws from a stream of its own: `(seed, role)`, and explorers one further for each rank."""
+"""Each role has its own stream of random numbers: `(seed, role)`; explorers add their rank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What all roles know: the config of the training.
+    """The config of the training, which all roles know.
 
     Attributes:
-        steps: rounds.
-        seed: of all chance.
-        explorers: how many processes explore.
-        episodes: that each explorer plays in a round.
-        trials: episodes that the evaluator plays in a round.
+        steps: the number of rounds.
+        seed: of all random numbers.
+        explorers: the number of explorer processes.
+        episodes: how many each explorer plays in a round.
+        trials: how many episodes the evaluator plays in a round.
         hyper: the trainer's hyper-parameters.
     """
 
@@ -55,13 +55,13 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a role tells the launcher, for the people who watch.
+    """What a role reports to the launcher, which shows it.
 
     Attributes:
-        role: whose report.
-        step: of that role's axis.
-        mean_return: of the episodes that it has just seen.
-        urls: where this role's run is looked at, as far as it is known by now.
+        role: the role that reports.
+        step: on that role's axis.
+        mean_return: of the episodes of this step.
+        urls: where to look at this role's run, as far as it is known by now.
     """
 
     role: str
@@ -71,7 +71,7 @@ class Report:
 
 
 def explore(config: MonitorConfig, task: Task, rank: int, trainer: Connection[Rollout, Floats]) -> None:
-    """Plays episodes with the newest policy, and sends them to the trainer."""
+    """Play episodes with the newest policy and send them to the trainer."""
     rng = task.rng(EXPLORER, rank)
     with open_monitor(config, "explorer", rank, run_config={"episodes": task.episodes}) as monitor:
         for step in range(1, task.steps + 1):
@@ -90,7 +90,7 @@ def train(
     evaluator: Connection[Floats, None],
     launcher: Connection[Report, None],
 ) -> None:
-    """Betters the policy, round by round."""
+    """Improve the policy, round by round."""
     learner = Learner(task.hyper, task.rng(TRAINER))
     with open_monitor(config, "trainer", run_config=asdict(task.hyper)) as monitor:
         for step in range(1, task.steps + 1):
@@ -104,12 +104,9 @@ def train(
 
 
 def evaluate(
-    config: MonitorConfig,
-    task: Task,
-    trainer: Connection[None, Floats],
-    launcher: Connection[Report, None],
+    config: MonitorConfig, task: Task, trainer: Connection[None, Floats], launcher: Connection[Report, None]
 ) -> None:
-    """Scores each policy without its chance: the likeliest action every time."""
+    """Score each policy with its most likely actions, without chance."""
     rng = task.rng(EVALUATOR)
     with open_monitor(config, "evaluator", run_config={"episodes": task.trials}) as monitor:
         for step in range(1, task.steps + 1):

@@ -1,4 +1,4 @@
-"""Whole episodes, played with a policy: what an explorer sends to the trainer and an evaluator scores."""
+"""Whole episodes played with a policy: what explorers send to the trainer, and what the evaluator scores."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Rollout:
     An episode that ended keeps its column; `alive` says which of its steps count.
 
     Attributes:
-        observations: `(T + 1, E, 4)`: what was seen before each step, and after the last.
+        observations: `(T + 1, E, 4)`: before each step, and after the last.
         actions: `(T, E)`.
         log_probs: `(T, E)`, of the chosen actions, under the policy that chose them.
-        fell: `(T, E)`, whether the pole was down, or the cart off its track, after this step.
-        alive: `(T, E)`, whether the episode still went on when this step was taken.
+        fell: `(T, E)`, whether the pole had fallen, or the cart had left its track, after this step.
+        alive: `(T, E)`, whether the episode was still running at this step.
     """
 
     observations: Floats
@@ -36,7 +36,7 @@ class Rollout:
 
     @classmethod
     def of(cls, steps: list[tuple[Floats, Actions, Floats, Mask, Mask]], last: Floats) -> Self:
-        """Stacks what was gathered at each step, and the observations after the last one."""
+        """Stack what each step recorded, and the observations after the last one."""
         observations, actions, log_probs, fell, alive = zip(*steps, strict=True)
         return cls(
             observations=np.stack([*observations, last]),
@@ -48,23 +48,18 @@ class Rollout:
 
     @property
     def rewards(self) -> Floats:
-        """`(T, E)`: 1 for each step of an episode, the one that let the pole fall included."""
+        """`(T, E)`: 1 for each step of an episode, the last one included."""
         return self.alive.astype(np.float64)
 
     @property
     def returns(self) -> Floats:
-        """`(E,)`: the sum of each episode's rewards, what people quote for CartPole."""
+        """`(E,)`: the sum of each episode's rewards, the usual score of CartPole."""
         returns: Floats = self.rewards.sum(axis=0)
         return returns
 
 
-def roll_out(
-    actor: Floats,
-    episodes: int,
-    rng: np.random.Generator,
-    pick: Callable[[Floats], Actions],
-) -> Rollout:
-    """Plays episodes to their end with a policy; `pick` turns its log-probabilities into actions."""
+def roll_out(actor: Floats, episodes: int, rng: np.random.Generator, pick: Callable[[Floats], Actions]) -> Rollout:
+    """Play episodes to their end with a policy; `pick` turns its log-probabilities into actions."""
     states = start(rng, episodes)
     alive = np.ones(episodes, dtype=np.bool_)
     steps: list[tuple[Floats, Actions, Floats, Mask, Mask]] = []

@@ -1,4 +1,4 @@
-"""What the roles log of the episodes they played."""
+"""The metrics and tables that the roles log about their episodes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["episode_table", "mean_return", "reward_metrics", "trial_metrics"]
 
 
 def mean_return(rollouts: Sequence[Rollout]) -> float:
-    """Over all episodes."""
+    """The mean return of all episodes."""
     return float(np.concatenate([rollout.returns for rollout in rollouts]).mean())
 
 
 def reward_metrics(rollout: Rollout, seconds: float) -> dict[str, float]:
-    """What an explorer logs of a round that took it so many seconds."""
+    """The metrics of an explorer's round, which took this many seconds."""
     returns = rollout.returns
     return {
         "reward/mean": float(returns.mean()),
@@ -31,7 +31,7 @@ def reward_metrics(rollout: Rollout, seconds: float) -> dict[str, float]:
 
 
 def trial_metrics(rollout: Rollout) -> dict[str, float]:
-    """What the evaluator logs of a policy; solved is the share of episodes that reached the step limit."""
+    """The metrics of the evaluator's round; solved is the share of episodes that reached the step limit."""
     returns = rollout.returns
     return {
         "return/mean": float(returns.mean()),
@@ -42,7 +42,7 @@ def trial_metrics(rollout: Rollout) -> dict[str, float]:
 
 
 def episode_table(rollout: Rollout) -> list[dict[str, int | str]]:
-    """How each episode ended, for people to read."""
+    """A table of how each episode ended."""
     lengths = rollout.returns.astype(int)
     lasts = rollout.observations[lengths, np.arange(len(lengths))]
     return [

@@ -1,12 +1,8 @@
-"""What a person sees of the job: its progress, and at the end where to look and how."""
+"""What the demo prints: its progress and its result."""
 
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
-from collections.abc import Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -20,15 +16,13 @@ from rolecall.demo.roles import Report
 __all__ = ["Screen"]
 
 LINES: Final = 10
-"""How many lines tell the progress where there is no terminal to draw a bar on."""
-
-
+"""How many lines of progress are printed if there is no terminal to draw a bar on."""
 SCORES: Final = (("trainer", "return"), ("evaluator", "greedy"))
-"""Whose mean return is shown, and as what."""
+"""The roles whose mean return is shown, and its name."""
 
 
 class Screen:
-    """The demo's words, on standard output; a context manager around the training."""
+    """Prints the demo's progress on standard output; a context manager around the training."""
 
     def __init__(self, options: DemoOptions, console: Console | None = None) -> None:
         self._options = options
@@ -47,9 +41,9 @@ class Screen:
 
     def __enter__(self) -> Self:
         chosen = self._options
-        self._say("CartPole, learned by PPO: two explorers, a trainer, an evaluator, each a process")
+        self._say("Training PPO on CartPole with two explorers, a trainer and an evaluator, each in its own process")
         self._say(f"{chosen.steps} rounds, seed {chosen.seed}")
-        self._say(f"Reporting to {' and '.join(chosen.monitor_type)}, in {_nearby(chosen.monitor_dir)}")
+        self._say(f"Reporting to {' and '.join(chosen.monitor_type)}; journals in {_nearby(chosen.monitor_dir)}")
         self._bar.start()
         return self
 
@@ -57,32 +51,26 @@ class Screen:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
-        if kind is not None and self._options.monitor_dir.exists():
-            self._say(f"Stopped. What was logged until then: {_show(self._options.monitor_dir)}")
 
     def show(self, report: Report) -> None:
-        """Tell the progress; a round is done when the trainer says so."""
+        """Show the progress; a round is done when the trainer reports it."""
         self._scores[report.role] = report.mean_return
         words = ", ".join(f"{name} {self._scores[role]:.0f}" for role, name in SCORES if role in self._scores)
         self._bar.update(self._rounds, description=words)
         if report.role == "trainer":
             self._bar.update(self._rounds, completed=report.step)
-            if not self._console.is_terminal and self._is_told(report.step):
+            if not self._console.is_terminal and self._is_printed(report.step):
                 self._say(f"round {report.step}/{self._options.steps}: {words}")
 
     def close(self, result: DemoResult) -> None:
-        """Tell what was learned, and where to look."""
+        """Print what was learned."""
         first, last = result.first_quarter, result.last_quarter
         self._say(
-            f"Mean return {first:.0f} over the first quarter of the rounds, {last:.0f} over the last: "
-            f"{last / first:.1f} times as much, in {result.seconds:.0f} s"
+            f"Mean return: {first:.0f} in the first quarter of the rounds, {last:.0f} in the last quarter "
+            f"({last / first:.1f} times as much), in {result.seconds:.0f} s"
         )
-        self._say("\nLook at the run:" if result.urls else "\nMonitoring was off: nothing was recorded.")
-        for line in _ways_to_look(result):
-            self._say(f"  {line}")
-        self._say("\nHow such a job is written: rolecall.demo.roles and rolecall.demo.job")
 
-    def _is_told(self, step: int) -> bool:
+    def _is_printed(self, step: int) -> bool:
         steps = self._options.steps
         return step == steps or step % max(1, steps // LINES) == 0
 
@@ -90,23 +78,7 @@ class Screen:
         self._console.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
-def _ways_to_look(result: DemoResult) -> Iterator[str]:
-    if result.urls:
-        yield _show(result.directory)
-    for url in result.urls.values():
-        if url is not None:
-            yield url
-    if "tensorboard" in result.urls and shutil.which("tensorboard") is None:
-        yield "  (TensorBoard's viewer: pip install tensorboard)"
-    if "tensorboard" not in entry_points(group="rolecall.backends").names:
-        yield "in TensorBoard too, next time: pip install 'rolecall[tensorboard]'"
-
-
-def _show(directory: Path) -> str:
-    return f"rolecall show {shlex.quote(_nearby(directory))}"
-
-
 def _nearby(path: Path) -> str:
-    """The path as a person would type it where they stand."""
+    """The path as you would type it in the working directory."""
     near = os.path.relpath(path)
     return str(path) if near.startswith("..") else near

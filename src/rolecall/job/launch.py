@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from rolecall.config.model import MonitorConfig
+from rolecall.backends.builtin import LOCAL
+from rolecall.config.model import MonitorConfig, directory_name
 from rolecall.config.plan import BackendPlan, Plan
 from rolecall.config.redact import public_args
 from rolecall.config.resolve import resolve
@@ -140,7 +141,7 @@ def init(
     settings: dict[str, Any] = {
         "project": project,
         "name": name,
-        "monitor_type": monitor_type or os.environ.get("ROLECALL_MONITOR_TYPE", "local").split(","),
+        "monitor_type": monitor_type or _monitor_types() or LOCAL,
         "monitor_args": dict(monitor_args or {}),
         "resume": "never",
     }
@@ -148,7 +149,7 @@ def init(
     if monitor_dir is not None:
         settings["monitor_dir"] = os.fspath(monitor_dir)
     elif parent:
-        settings["monitor_dir"] = os.path.join(parent, project, name)
+        settings["monitor_dir"] = Path(parent, directory_name(project), directory_name(name))
     return open_monitor(settings, SINGLE, primary=True, run_config=config)
 
 
@@ -272,6 +273,12 @@ def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
         if each.backend in couriers
     )
     return Plan(backends=backends, downgrades=here.downgrades)
+
+
+def _monitor_types() -> list[str]:
+    """The backends that the environment names."""
+    given = os.environ.get("ROLECALL_MONITOR_TYPE", "").split(",")
+    return [name.strip() for name in given if name.strip()]
 
 
 def _memorable_name() -> str:

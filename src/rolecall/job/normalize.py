@@ -23,7 +23,7 @@ _MOST_WARNINGS: Final = 1000
 _MOST_KEYS: Final = 100_000
 _DEEPEST: Final = 50
 # Exact types only: a subclass may lie about itself, and the encoder would take it at its word.
-_PLAIN: Final = frozenset([float, int, str, bool, type(None)])
+_PLAIN: Final = frozenset([float, str, bool, type(None)])
 _STR: Final = frozenset([str])
 _BYTES: Final = (bytes, bytearray, memoryview)
 
@@ -61,9 +61,9 @@ class Normalizer:
         """What of a mapping can be recorded: almost always the mapping itself. Empty if nothing can."""
         if (
             type(data) is dict
-            and _PLAIN.issuperset(map(type, data.values()))
             and _STR.issuperset(map(type, data))
             and tuple(data) in self._known
+            and (_PLAIN.issuperset(map(type, data.values())) or _has_small_ints(data.values()))
         ):
             return data
         return self.careful(data)
@@ -175,6 +175,11 @@ class Normalizer:
             logger.warning("%s: from now on, what is left out is only counted", self._writer)
 
 
+def _has_small_ints(values: Iterable[Any]) -> bool:
+    """Whether these are plain, ints of 64 bits among them: many a reader of JSON takes no longer ones."""
+    return all(-_INT64 <= value < _INT64 if type(value) is int else type(value) in _PLAIN for value in values)
+
+
 def _cells(row: Iterable[object], width: int) -> tuple[Cell, ...]:
     if isinstance(row, (Mapping, str, *_BYTES)):
         raise TypeError(f"a row of it is a {type(row).__name__}")
@@ -215,6 +220,6 @@ def _shown(key: object) -> str:
 def _words(error: Exception) -> str:
     """What anyone's error says, on one line."""
     try:
-        return " ".join(f"{type(error).__name__}: {error}"[:200].split())
+        return " ".join(f"{type(error).__name__}: {error}"[:200].split()).removesuffix(":")
     except Exception:  # noqa: BLE001 - anyone's object
         return type(error).__name__

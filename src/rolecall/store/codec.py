@@ -2,7 +2,7 @@
 
 A line is one JSON object that ends with a checksum of fixed width::
 
-    {"seq": 1, "step": 1, "time": 1764000000.5, "data": {"loss": 0.5}, "sum": "a65f2a42"}
+    {"seq": 1, "step": 1, "time": 1764000000.5, "data": {"loss": 0.5}, "sum": "23075f93"}
 
 `sum` is the CRC-32 of the bytes before `,"sum"`. In a journal it is seeded with the writer and the session, so that a
 line of another journal does not pass for one of this. Non-finite numbers are the strings `"NaN"`, `"Infinity"` and
@@ -158,7 +158,7 @@ def last_line(path: Path, seed: int = 0) -> dict[str, Any] | None:
 def last_seq(value: Mapping[str, Any] | None) -> int:
     """The number of the last row, by the last line of a session."""
     seq = (value or {}).get("seq", 0)
-    return seq if isinstance(seq, int) else 0
+    return seq if type(seq) is int and 0 <= seq < 1 << 63 else 0
 
 
 def lines_from_end(path: Path, seed: int = 0) -> Iterator[dict[str, Any]]:

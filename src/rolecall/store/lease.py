@@ -12,14 +12,12 @@ An owner on this host lives while its process does. One on another host lives wh
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +31,8 @@ from rolecall.timings import STALE
 
 FORMAT: Final = 2
 """The version of every file of lines. It is in the first line of each session."""
+_INT64: Final = 1 << 63
+_LONGEST_DECIMAL: Final = 4096
 _SESSION: Final = re.compile(r"([1-9][0-9]{0,17})\.jsonl", re.ASCII)
 
 
@@ -87,10 +87,7 @@ class Session:
         found = first_line(self.path, self.seed)
         if found is not None and "rolecall" in found:
             return found
-        with suppress(OSError, ValueError):
-            copy = json.loads(_copy_of(self.path).read_bytes())
-            return copy if isinstance(copy, dict) else {}
-        return {}
+        return first_line(_copy_of(self.path)) or {}
 
     def status(self) -> str | None:
         """How its owner ended it; `None` if it has not."""
@@ -197,7 +194,7 @@ def _create(directory: Path, number: int, header: Mapping[str, Any]) -> Session 
     """The new session; `None` if another process took the number first."""
     session = Session(directory / f"{number}.jsonl", number)
     draft = directory / f".{uuid.uuid4().hex}"
-    whole = {"rolecall": FORMAT, "owner": asdict(this_process()), "session": number, **header}
+    whole = {"rolecall": FORMAT, "owner": asdict(this_process()), "session": number, **_readable(header)}
     try:
         draft.write_bytes(encode(whole, session.seed))
         os.link(draft, session.path)
@@ -210,6 +207,23 @@ def _create(directory: Path, number: int, header: Mapping[str, Any]) -> Session 
         # One bad sector at the start of a journal must not cost the owner and the config.
         put_whole(_copy_of(session.path), encode(whole))
     return session
+
+
+def _readable(value: Any) -> Any:
+    """A config, or a part of it, that UTF-8 can hold and every reader of JSON takes."""
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode()
+        case Mapping():
+            return {_readable(str(key)): _readable(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_readable(item) for item in value]
+        case int() if not -_INT64 <= value < _INT64:
+            # A header that cannot be read would cost the owner his lease: pandas takes 64 bits, Python's json 4,300
+            # digits.
+            return str(value) if value.bit_length() < _LONGEST_DECIMAL else hex(value)
+        case _:
+            return value
 
 
 def _copy_of(path: Path) -> Path:

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from rolecall.rows import Row, TableData
 from rolecall.states import State
-from rolecall.store.codec import Damage, Line, read_lines
+from rolecall.store.codec import Damage, Line, last_seq, read_lines
 from rolecall.store.files import read_attachment
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, sessions
@@ -57,26 +57,35 @@ class JournalReader:
         self._writer = writer
 
     def read(self, offset: int = 0, limit: int = 1 << 20) -> Iterator[Entry]:
-        """What there is from `offset` on, about `limit` bytes of it."""
+        """What there is from `offset` on, about `limit` bytes of it, but at least one entry if there is one."""
         damage: Damage | None = None
-        for line in read_lines(self.session.path, offset, limit, self.session.seed):
-            if isinstance(line, Damage):
-                # Damage that covers several lines is one fault.
-                damage = line if damage is None else replace(damage, end=line.end)
-                continue
-            entry = self._interpret(line)
-            if entry is None:
-                continue
-            if "lost" in line.value:
-                damage = None  # the half of a row that could not be written: the role reported it
-            if damage is not None:
-                yield Entry(_with_rows(damage, self.seq, entry), damage.end)
-                damage = None
-            if not isinstance(entry, Damage):
-                self.seq = max(self.seq, entry.seq)
-            yield Entry(entry, line.end)
+        found, start = False, -1
+        # Lines without a row yield nothing. If there are no others, read on: no entry means that nothing is left. The
+        # row after a damage says which rows it cost.
+        while offset > start and (damage is not None or not found):
+            start = offset
+            for line in read_lines(self.session.path, offset, limit, self.session.seed):
+                offset = line.end
+                if isinstance(line, Damage):
+                    # Damage that covers several lines is one fault.
+                    damage = line if damage is None else replace(damage, end=line.end)
+                    continue
+                entry = self._interpret(line)
+                if entry is None:
+                    continue
+                found = True
+                seq = last_seq(line.value)
+                if "lost" in line.value:
+                    damage = None  # the half of a row that could not be written: the role reported it
+                if damage is not None:
+                    last = seq if isinstance(entry, End) else seq - 1
+                    yield Entry(_with_rows(damage, self.seq, last), damage.end)
+                    damage = None
+                # A row that is left out is here: what is damaged behind it does not cover it.
+                self.seq = max(self.seq, seq)
+                yield Entry(entry, line.end)
         if damage is not None:
-            yield Entry(_with_rows(damage, self.seq, None), damage.end)
+            yield Entry(_with_rows(damage, self.seq, -1), damage.end)
 
     def _interpret(self, line: Line) -> Row | End | Damage | None:
         value = line.value
@@ -94,7 +103,11 @@ class JournalReader:
     def _row(self, value: dict[str, Any]) -> Row:
         if "attached" in value:
             value = {**value, **from_json(read_attachment(self.session.attachments, value["attached"]))}
-        data = value.get("data", {})
+        data, axis = value.get("data", {}), value.get("axis")
+        if not isinstance(data, dict):
+            raise ValueError("its data is not a mapping")  # noqa: TRY004 - one error for all that is left out
+        if axis is not None and not isinstance(axis, str):
+            raise ValueError("its axis is not a string")
         metrics: dict[str, float | int] = data
         text: dict[str, str] = {}
         # Most rows are floats alone, and need no look at each of them.
@@ -106,9 +119,9 @@ class JournalReader:
             session=self.session.number,
             seq=_whole(value["seq"]),
             step=_whole(value["step"]),
-            time=float(value["time"]),
+            time=_time(value["time"]),
             metrics=metrics,
-            axis=value.get("axis"),
+            axis=axis,
             text=text,
             table=_table(value["table"]) if "table" in value else None,
             commit=value.get("commit") is True,
@@ -141,15 +154,10 @@ def read_rows(layout: Layout, writer: str) -> Iterator[Row | Damage]:
         seq = max(seq, skip)
 
 
-def _with_rows(damage: Damage, before: int, after: Row | End | Damage | None) -> Damage:
-    """The damage, with the numbers of the rows that it cost, by those around it."""
-    match after:
-        case Row(seq=seq):
-            last = seq - 1
-        case End(seq=seq):
-            last = seq
-        case _:
-            return replace(damage, lost=f"it follows row {before}")
+def _with_rows(damage: Damage, before: int, last: int) -> Damage:
+    """The damage, with the numbers of the rows that it cost: those from `before` to `last`, if that is known."""
+    if last < 0:
+        return replace(damage, lost=f"it follows row {before}")
     if last <= before:
         return damage
     rows = f"row {last} is lost" if last == before + 1 else f"rows {before + 1} to {last} are lost"
@@ -191,6 +199,12 @@ def _cell(value: Any) -> str | int | float | bool | None:
     if value is not None and not isinstance(value, (str, int, float)):
         raise ValueError(f"a cell of its table is a {type(value).__name__}")
     return value
+
+
+def _time(value: Any) -> float:
+    if type(value) is float and math.isfinite(value):
+        return value
+    return float(_whole(value))
 
 
 def _whole(value: Any) -> int:

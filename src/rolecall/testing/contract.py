@@ -104,11 +104,7 @@ class BackendContract:
 
     @pytest.fixture(params=["shared", "separate"])
     def config(
-        self,
-        request: pytest.FixtureRequest,
-        tmp_path: Path,
-        backend: Backend,
-        monitor_args: Mapping[str, Any],
+        self, request: pytest.FixtureRequest, tmp_path: Path, backend: Backend, monitor_args: Mapping[str, Any]
     ) -> MonitorConfig:
         """A config of the backend, with a shared run and without."""
         return self._config(tmp_path, monitor_args, shared=request.param == "shared")
@@ -120,9 +116,7 @@ class BackendContract:
         """Listing, loading and checking a backend happen in processes that never log to it."""
         load = f"Registry().load({self.monitor_type!r})"
         script = f"import sys; from rolecall import Registry; {load}; print(*sys.modules)"
-        loaded = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True
-        ).stdout
+        loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
         assert _sdk_modules(self.monitor_type) & set(loaded.split()) == set()
 
     def test_arguments_are_checked(self, backend: Backend, monitor_args: Mapping[str, Any]) -> None:
@@ -171,9 +165,7 @@ class BackendContract:
     def test_holds_tables_or_leaves_them_in_the_journal(self, config: MonitorConfig) -> None:
         with launch(config) as job, open_monitor(job.config, "evaluator") as monitor:
             monitor.log({"easy": 1}, step=1)
-            monitor.log_table(
-                "samples", [{"prompt": "2+2", "reward": 1.0}, {"prompt": "a|b\n", "reward": None}], 1
-            )
+            monitor.log_table("samples", [{"prompt": "2+2", "reward": 1.0}, {"prompt": "a|b\n", "reward": None}], 1)
             monitor.log({"easy": 2}, step=2)
         done = self._finished(job)
         assert [step for step, _ in self.points(done, "evaluator", "easy")] == [1, 2]
@@ -204,9 +196,7 @@ class BackendContract:
             pytest.skip("it does not share runs")
         return config
 
-    def _run(
-        self, config: MonitorConfig, steps: range = range(1, ROWS + 1), status: Any = "finished"
-    ) -> FinishedJob:
+    def _run(self, config: MonitorConfig, steps: range = range(1, ROWS + 1), status: Any = "finished") -> FinishedJob:
         job = launch(config, run_config={"seed": 1})
         monitors = [
             open_monitor(job.config, role, rank, run_config={"lr": 0.1})
@@ -224,9 +214,7 @@ class BackendContract:
         layout = Layout(job.config.monitor_dir)
         writers = layout.writers()
         shared = job.plan.shared(self.monitor_type)
-        found = {
-            name: read_reference(layout, self.monitor_type, LAUNCH if shared else name) for name in writers
-        }
+        found = {name: read_reference(layout, self.monitor_type, LAUNCH if shared else name) for name in writers}
         for writer in writers:
             assert undelivered(layout, self.monitor_type, writer) == 0, f"{writer} is not delivered"
         run_ids = {name: reference.id for name, reference in found.items() if reference is not None}
@@ -247,9 +235,7 @@ class BackendContract:
 def _sdk_modules(monitor_type: str) -> set[str]:
     """The top-level modules of what a backend's distribution requires beside rolecall and its own requirements."""
     (point,) = entry_points(group=GROUP, name=monitor_type)
-    required = {
-        canonicalize_name(Requirement(text).name) for text in (point.dist and point.dist.requires) or ()
-    }
+    required = {canonicalize_name(Requirement(text).name) for text in (point.dist and point.dist.requires) or ()}
     ours = {canonicalize_name(Requirement(text).name) for text in requires("rolecall") or ()} | {"rolecall"}
     found = packages_distributions().items()
     return {top for top, names in found if {canonicalize_name(name) for name in names} & (required - ours)}

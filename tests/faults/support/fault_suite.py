@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fault_gate import FAULTS, Fault
 from fault_page import Page
@@ -91,7 +92,7 @@ class Scene:
         """Send what is left, as a person would."""
         command = [sys.executable, "-m", "rolecall", "deliver", str(self.config.monitor_dir)]
         deadline = time.monotonic() + 600
-        while self.config.plan is not None and self.place.monitor_type != "local":
+        while self.place.monitor_type != "local":
             done = subprocess.run([*command, "--timeout", "120"], capture_output=True, text=True, check=False)
             if done.returncode == 0 or time.monotonic() > deadline:
                 assert done.returncode == 0, done.stderr
@@ -118,7 +119,7 @@ class Scene:
 
 
 @contextmanager
-def job_on(place: Place, folder: Path, seed: int, **settings: object) -> Iterator[Scene]:
+def job_on(place: Place, folder: Path, seed: int, **settings: Any) -> Iterator[Scene]:
     """A job of its own on a backend."""
     folder.mkdir(parents=True, exist_ok=True)
     directory = Path(str(settings.pop("monitor_dir", folder / "monitor")))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,12 +15,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from rolecall.errors import WriterConflict
-from rolecall.store import lease as claims
-from rolecall.store.codec import encode
-from rolecall.store.lease import STALE, Owner, Session, claim, end, newest, sessions, this_process
+from rolecall.states import State
+from rolecall.store import lease
+from rolecall.store.codec import append_line, encode
+from rolecall.store.files import open_own
+from rolecall.store.lease import Owner, Session, claim, end, newest, sessions, succeed, this_process
+from rolecall.timings import STALE
 
 Wait = Callable[..., None]
 
@@ -30,9 +37,17 @@ def folder(tmp_path: Path) -> Path:
 def plant(folder: Path, number: int, owner: Any, *more: dict[str, Any]) -> Session:
     """A session as some other process may have left it."""
     folder.mkdir(exist_ok=True)
-    path = folder / f"{number}.jsonl"
-    path.write_bytes(b"".join(encode(frame) for frame in ({"rolecall": 1, "owner": owner}, *more)))
-    return Session(path, number)
+    session = Session(folder / f"{number}.jsonl", number)
+    lines = ({"rolecall": 2, "owner": owner}, *more)
+    session.path.write_bytes(b"".join(encode(line, session.seed) for line in lines))
+    return session
+
+
+def say(session: Session, value: dict[str, Any]) -> None:
+    """Append a line, as its owner may."""
+    descriptor = open_own(session.path)
+    append_line(descriptor, value, session.seed)
+    os.close(descriptor)
 
 
 def ended_process() -> Owner:
@@ -43,12 +58,13 @@ def ended_process() -> Owner:
     return replace(this_process(), pid=int(pid), start=start)
 
 
-def test_a_claim_is_a_session_that_names_its_owner(folder: Path) -> None:
+def test_claim_names_its_owner(folder: Path) -> None:
     session = claim(folder, {"writer": "explorer", "config": {"lr": 0.1}}, "it")
     assert session.number == 1
     assert session.header() == {
-        "rolecall": 1,
+        "rolecall": 2,
         "owner": asdict(this_process()),
+        "session": 1,
         "writer": "explorer",
         "config": {"lr": 0.1},
     }
@@ -56,13 +72,13 @@ def test_a_claim_is_a_session_that_names_its_owner(folder: Path) -> None:
     assert session.is_live()
     assert session.status() is None
     assert newest(folder) == session
-    assert os.listdir(folder) == ["1.jsonl"]
+    assert sorted(os.listdir(folder)) == ["1.header.json", "1.jsonl"]
 
 
 SPACE = {"space": this_process().space}
 
 
-def test_a_live_claim_is_not_given_away_and_says_whose_it_is(folder: Path) -> None:
+def test_live_claim_is_kept(folder: Path) -> None:
     session = claim(folder, {}, "writer 'explorer'")
     with pytest.raises(WriterConflict) as caught:
         claim(folder, {}, "writer 'explorer'")
@@ -73,7 +89,7 @@ def test_a_live_claim_is_not_given_away_and_says_whose_it_is(folder: Path) -> No
     assert os.listdir(folder) == ["1.jsonl"]
 
 
-def test_an_ended_claim_is_free_and_keeps_its_number(folder: Path) -> None:
+def test_ended_claim_is_free(folder: Path) -> None:
     for number in range(1, 12):
         session = claim(folder, {}, "it")
         assert session.number == number
@@ -83,22 +99,22 @@ def test_an_ended_claim_is_free_and_keeps_its_number(folder: Path) -> None:
     assert [session.number for session in sessions(folder)] == list(range(1, 12)), "10 comes behind 9"
 
 
-def test_the_claim_of_a_dead_process_is_free(folder: Path) -> None:
-    dead = plant(folder, 1, asdict(ended_process()), {"n": 1})
+def test_dead_process_holds_nothing(folder: Path) -> None:
+    dead = plant(folder, 1, asdict(ended_process()), {"seq": 1})
     assert not dead.is_live()
     assert claim(folder, {}, "it").number == 2
 
 
-def test_a_process_that_took_a_dead_ones_number_is_told_from_it(folder: Path) -> None:
+def test_reused_process_number_is_noticed(folder: Path) -> None:
     me = this_process()
     reused = plant(folder, 1, asdict(replace(me, start=str(int(me.start) - 1))))
     assert not reused.is_live()
     assert plant(folder, 1, asdict(me)).is_live()
 
 
-def test_a_zombie_holds_nothing(folder: Path, wait_until: Wait) -> None:
+def test_zombie_holds_nothing(folder: Path, wait_until: Wait) -> None:
     child = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
-    start = claims._start_of(child.pid)
+    start = lease._start_of(child.pid)
     session = plant(folder, 1, asdict(replace(this_process(), pid=child.pid, start=start or "")))
     assert session.is_live()
     child.kill()
@@ -111,7 +127,7 @@ def test_a_zombie_holds_nothing(folder: Path, wait_until: Wait) -> None:
     child.communicate()
 
 
-def test_a_process_whose_name_is_no_text_is_seen(tmp_path: Path) -> None:
+def test_process_name_may_be_bytes(tmp_path: Path) -> None:
     # A name in UTF-8 is cut after 15 bytes, wherever that is.
     code = (
         "import pathlib; pathlib.Path('/proc/self/comm').write_bytes(b') \\xc3 Z 1');"
@@ -120,10 +136,10 @@ def test_a_process_whose_name_is_no_text_is_seen(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_container_that_shares_the_hosts_name_is_another_host(folder: Path) -> None:
-    """Its process numbers mean nothing here: a live one of it must not look dead."""
+def test_container_is_another_host(folder: Path) -> None:
+    """Even if it has the host's name: its process numbers mean nothing here, and a live one must not look dead."""
     script = (
-        "import pathlib, sys, time; from rolecall.store.lease import claim; claim(pathlib.Path(sys.argv[1]), {}, 'it')\n"
+        "import pathlib, sys; from rolecall.store.lease import claim; claim(pathlib.Path(sys.argv[1]), {}, 'it')\n"
         "print('held', flush=True); sys.stdin.read()"
     )
     command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script, str(folder)]
@@ -138,7 +154,7 @@ def test_a_container_that_shares_the_hosts_name_is_another_host(folder: Path) ->
         holder.communicate()
 
 
-def test_on_another_host_a_claim_lives_while_it_is_touched(folder: Path) -> None:
+def test_remote_claim_lives_while_touched(folder: Path) -> None:
     session = plant(folder, 1, asdict(replace(this_process(), host="elsewhere", start="1")))
     assert session.is_live()
     with pytest.raises(WriterConflict, match="on elsewhere"):
@@ -149,7 +165,7 @@ def test_on_another_host_a_claim_lives_while_it_is_touched(folder: Path) -> None
     assert claim(folder, {}, "it").number == 2
 
 
-def test_a_clock_that_goes_after_does_not_make_a_file_of_the_future_strange(folder: Path) -> None:
+def test_future_file_is_not_silent(folder: Path) -> None:
     session = plant(folder, 1, asdict(replace(this_process(), host="elsewhere", pid=1, start="1")))
     os.utime(session.path, (time.time() + 1000,) * 2)
     assert session.silence() == 0
@@ -184,15 +200,14 @@ def test_a_clock_that_goes_after_does_not_make_a_file_of_the_future_strange(fold
     ],
     ids=["none", "list", "text", "empty", "no start", "null", "self", "path", "host", "negative", "huge"],
 )
-def test_an_owner_that_is_none_holds_nothing(folder: Path, owner: Any) -> None:
+def test_crafted_owner_holds_nothing(folder: Path, owner: Any) -> None:
     assert not plant(folder, 1, owner).is_live()
     assert claim(folder, {}, "it").number == 2
 
 
 @pytest.mark.parametrize("kind", ["pipe", "loop", "directory", "empty", "damaged"])
-def test_something_else_under_a_sessions_name_takes_its_number_and_holds_nothing(
-    folder: Path, kind: str
-) -> None:
+def test_other_than_session_holds_nothing(folder: Path, kind: str) -> None:
+    """But it takes the number."""
     folder.mkdir()
     path = folder / "1.jsonl"
     if kind == "pipe":
@@ -202,11 +217,13 @@ def test_something_else_under_a_sessions_name_takes_its_number_and_holds_nothing
     elif kind == "directory":
         path.mkdir()
     else:
-        path.write_bytes(b"" if kind == "empty" else b"0" + encode({"owner": asdict(this_process())}))
+        path.write_bytes(
+            b"" if kind == "empty" else b"0" + encode({"rolecall": 2, "owner": asdict(this_process())})
+        )
     assert claim(folder, {}, "it").number == 2
 
 
-def test_names_that_are_no_session_are_passed_over(folder: Path) -> None:
+def test_other_names_are_skipped(folder: Path) -> None:
     folder.mkdir()
     for name in (
         "0.jsonl",
@@ -216,21 +233,22 @@ def test_names_that_are_no_session_are_passed_over(folder: Path) -> None:
         "x.jsonl",
         ".jsonl",
         "2.jsonl.bak",
+        "2.header.json",
         "9" * 30 + ".jsonl",
     ):
         (folder / name).touch()
-    (folder / "1.tables").mkdir()
+    (folder / "1.files").mkdir()
     assert sessions(folder) == []
     assert newest(folder) is None
     assert claim(folder, {}, "it").number == 1
 
 
-def test_a_claim_that_was_never_held_has_no_sessions(folder: Path) -> None:
+def test_missing_folder_has_no_sessions(folder: Path) -> None:
     assert sessions(folder) == []
     assert newest(folder) is None
 
 
-def test_of_many_threads_one_gets_it(folder: Path) -> None:
+def test_one_of_many_threads_wins(folder: Path) -> None:
     barrier = threading.Barrier(16)
     won: list[Session] = []
     lost: list[WriterConflict] = []
@@ -252,9 +270,7 @@ def test_of_many_threads_one_gets_it(folder: Path) -> None:
     assert os.listdir(folder) == ["1.jsonl"]
 
 
-def test_who_comes_second_between_look_and_claim_sees_the_conflict(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_quicker_process_wins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = os.link
 
     def quicker(source: Path, target: Path) -> None:
@@ -269,7 +285,7 @@ def test_who_comes_second_between_look_and_claim_sees_the_conflict(
     assert os.listdir(folder) == ["1.jsonl"]
 
 
-def test_a_link_whose_answer_is_lost_is_still_ours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_link_is_still_ours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = os.link
 
     def repeated(source: Path, target: Path) -> None:
@@ -281,15 +297,15 @@ def test_a_link_whose_answer_is_lost_is_still_ours(folder: Path, monkeypatch: py
     assert os.listdir(folder) == ["1.jsonl"]
 
 
-def test_an_end_behind_a_torn_line_counts(folder: Path) -> None:
+def test_end_after_torn_line_counts(folder: Path) -> None:
     session = claim(folder, {}, "it")
     with session.path.open("ab") as file:
-        file.write(encode({"n": 1})[:-5])
+        file.write(encode({"seq": 1})[:-5])
     end(session, "failed")
     assert session.status() == "failed"
 
 
-def test_an_end_is_not_written_through_a_symlink(folder: Path, tmp_path: Path) -> None:
+def test_end_follows_no_symlink(folder: Path, tmp_path: Path) -> None:
     session = claim(folder, {}, "it")
     precious = tmp_path / "precious"
     session.path.rename(precious)
@@ -298,3 +314,113 @@ def test_an_end_is_not_written_through_a_symlink(folder: Path, tmp_path: Path) -
     with pytest.raises(OSError, match="symbolic"):
         end(session, "finished")
     assert precious.read_bytes() == before
+
+
+# ------------------------------------------------------------------ the header
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"\0" * 512, b"\n" * 512, b"x\n" * 256, os.urandom(512)], ids=range(5)
+)
+def test_damaged_header_is_read_from_copy(folder: Path, damage: bytes) -> None:
+    """Owner and config are beside the journal, too."""
+    session = claim(folder, {"writer": "explorer", "config": {"lr": 0.1}, "steps": {"": 7}}, "it")
+    header = session.header()
+    say(session, {"seq": 1})
+    data = session.path.read_bytes()
+    session.path.write_bytes(damage + data[len(damage) :] if damage else b"")
+    assert session.header() == header
+    assert session.owner() == this_process()
+    assert session.is_live()
+    with pytest.raises(WriterConflict, match=f"process {os.getpid()}"):
+        claim(folder, {}, "it")
+    end(session, "finished")
+    assert not session.is_live()
+
+
+@pytest.mark.parametrize("kind", ["missing", "pipe", "directory", "damaged", "list", "nested", "encoding"])
+def test_damaged_copy_is_no_header(folder: Path, kind: str) -> None:
+    session = claim(folder, {"config": {}}, "it")
+    session.path.write_bytes(b"damaged\n")
+    copy = folder / "1.header.json"
+    content = {
+        "damaged": copy.read_bytes().replace(b"owner", b"0wner"),
+        "list": b"[]",
+        "nested": b"[" * 200_000,
+        "encoding": b"\xff\xfe\xfd",
+    }
+    copy.unlink()
+    if kind == "pipe":
+        os.mkfifo(copy)
+    elif kind == "directory":
+        copy.mkdir()
+    elif kind != "missing":
+        copy.write_bytes(content[kind])
+    assert session.header() == {}
+    assert session.owner() is None
+    assert not session.is_live()
+
+
+def test_lease_without_config_has_no_copy(folder: Path) -> None:
+    """It holds no rows, and is as many files as needed."""
+    claim(folder, {}, "it")
+    assert os.listdir(folder) == ["1.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"text": ["half \ud83d"]}, {"half \ud83d": 1}, {"seed": 2**70}, {"seed": 10**5000}, {"x": float("nan")}],
+    ids=["surrogate", "key", "seed", "huge", "nan"],
+)
+def test_any_config_can_be_read(folder: Path, config: dict[str, Any]) -> None:
+    """Or nobody could see whose the session is."""
+    session = claim(folder, {"config": config}, "it")
+    assert session.owner() == this_process()
+    header = json.loads(session.path.read_bytes())
+    assert len(header["config"]) == 1
+    assert len(pd.read_json(io.BytesIO(session.path.read_bytes()), lines=True)) == 1
+
+
+def test_large_seed_stays_exact(folder: Path) -> None:
+    session = claim(folder, {"config": {"seed": 2**127 + 1, "small": -(2**63), "flag": True}}, "it")
+    assert session.header()["config"] == {"seed": str(2**127 + 1), "small": -(2**63), "flag": True}
+
+
+# ---------------------------------------------------------------- the next one
+
+
+def test_successor_continues_its_session(folder: Path) -> None:
+    first = claim(folder, {"writer": "explorer"}, "it")
+    second = succeed(first, {"writer": "explorer"})
+    assert second.number == 2
+    assert second.header()["continues"] == 1
+    assert second.owner() == this_process()
+    third = succeed(first, {})
+    assert (third.number, third.header()["continues"]) == (3, 1)
+
+
+def test_successor_of_removed_folder(folder: Path) -> None:
+    first = claim(folder, {"config": {}}, "it")
+    second = succeed(first, {})
+    shutil.rmtree(folder)
+    assert succeed(second, {}).number == 3
+    assert os.listdir(folder) == ["3.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        (None, "running"),
+        ("finished", "finished"),
+        ("failed", "failed"),
+        ("new", "killed"),
+        ("killed", "killed"),
+    ],
+)
+def test_state_of_a_session(folder: Path, status: str | None, state: str) -> None:
+    session = claim(folder, {}, "it")
+    if status is not None:
+        end(session, status)
+    assert session.state() is State(state)
+    dead = plant(folder, 2, asdict(ended_process()))
+    assert dead.state() is State.KILLED

@@ -1,0 +1,55 @@
+"""`rolecall check`: says what a config will do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from rolecall.config.model import MonitorConfig
+from rolecall.config.resolve import resolve
+
+__all__ = ["EXAMPLES", "HELP", "add_options", "run"]
+
+HELP = "say what a config will do, and which settings a backend cannot fulfil"
+EXAMPLES = """\
+examples:
+  rolecall check config.yaml
+  rolecall check config.yaml --json
+"""
+_COURIERS = {
+    "process": "delivered by a process beside each role",
+    "thread": "delivered by a thread of each role",
+    "none": "nothing to deliver: the journal is the run",
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("config", help="a YAML file with the settings, at its top or under its key `monitor`")
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the plan of a config. Opens and writes nothing."""
+    # `launch` does the same with a config, before it opens anything
+    config = MonitorConfig.load(options.config)
+    plan = resolve(config)
+    if options.json:
+        backends = [
+            {"backend": chosen.backend, "shared": chosen.shared, "courier": chosen.courier} for chosen in plan.backends
+        ]
+        downgrades = [
+            {"backend": downgrade.backend, "setting": downgrade.setting, "reason": downgrade.reason}
+            for downgrade in plan.downgrades
+        ]
+        print(json.dumps({"backends": backends, "downgrades": downgrades}, indent=2))
+        return 0
+    print(f"{config.project} / {config.name} in {config.monitor_dir}")
+    for chosen in plan.backends:
+        runs = "one run, shared by all roles" if chosen.shared else "a run for each role"
+        print(f"  {chosen.backend}: {runs}, {_COURIERS[chosen.courier]}")
+    if plan.disabled:
+        print("  monitoring is off")
+    for downgrade in plan.downgrades:
+        print(f"  downgraded: {downgrade}")
+    return 0

@@ -1,0 +1,101 @@
+"""`rolecall deliver`: sends what a job's backends do not hold yet."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from rolecall.backends.builtin import LOCAL, NONE
+from rolecall.backends.registry import Registry
+from rolecall.cli.options import add_directory, parse_mapping
+from rolecall.cli.view.bars import progress_bars
+from rolecall.config.commands import command
+from rolecall.delivery.events import CourierEvent
+from rolecall.delivery.redeliver import Listener, deliver
+from rolecall.errors import BackendError, ConfigError
+
+__all__ = ["EXAMPLES", "HELP", "add_options", "run"]
+
+HELP = "send the rows that a job's backends do not hold yet"
+EXAMPLES = """\
+It is safe to run twice, and beside a job that still runs. The exit status is 1 if rows are left.
+
+examples:
+  rolecall deliver runs/grpo-1
+  rolecall deliver runs/grpo-1 --to tensorboard --args '{log_dir: copies}'
+  ROLECALL_ARGS='{api_key: ...}' rolecall deliver runs/grpo-1 --to wandb
+"""
+ARGS = "ROLECALL_ARGS"
+"""The environment's `--args`, for secrets: every user of a machine can list the arguments of its processes."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    add_directory(parser)
+    parser.add_argument(
+        "--to", metavar="BACKEND", help="copy the whole job to this backend (default: the job's own backends)"
+    )
+    parser.add_argument(
+        "--args",
+        default="{}",
+        help=f"arguments of the backend, as YAML or JSON, that the job did not keep; put secrets in {ARGS} instead",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=600.0, metavar="SECONDS", help="when to give up (default: 600)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Deliver a job, and say what is left."""
+    if options.to:
+        # before the job is read, so that the message names the option and not a config that nobody wrote
+        _check_backend(options.to)
+    args = _collect_args(options)
+    with progress_bars() as draw:
+        left = deliver(options.directory, options.to, args, options.timeout, Listener(_report, draw))
+    if not left:
+        print("all rows are delivered")
+        return 0
+    for each in left:
+        if each.rows:
+            print(f"{each.writer}: {each.rows} rows are not in {each.backend} yet", file=sys.stderr)
+        if each.missing:
+            lost = f"{each.writer}: {each.missing} rows are gone from the journal and may not be in {each.backend}"
+            print(lost, file=sys.stderr)
+    if not any(each.rows for each in left):
+        print("all rows that the journal still has are delivered")
+        return 1
+    # Without `--args`, which may hold a secret.
+    again = command("deliver", options.directory, *(("--to", options.to) if options.to else ()))
+    print(f"some rows are left; try again later: {again}")
+    return 1
+
+
+def _collect_args(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """The arguments by backend; the command line's win over the environment's."""
+    args: dict[str, dict[str, Any]] = {}
+    for option, text in ((ARGS, os.environ.get(ARGS, "{}")), ("--args", options.args)):
+        given = parse_mapping(option, text)
+        # With --to there is one backend, whose arguments need no name above them.
+        keyed = {options.to: given} if options.to and options.to not in given else given
+        for name, values in keyed.items():
+            args[name] = {**args.get(name, {}), **values}
+    return args
+
+
+def _check_backend(name: str) -> None:
+    """Refuse a backend that nothing can be delivered to; the message names the option."""
+    if name in (LOCAL, NONE):
+        raise ConfigError(f"--to: nothing can be delivered to {name!r}; choose another backend")
+    try:
+        Registry().load(name)
+    except BackendError as error:
+        raise type(error)(f"--to: {error}") from error.__cause__
+
+
+def _report(event: CourierEvent) -> None:
+    # That a run was opened, gets on or is done is what a user expects.
+    if event.kind not in ("ended", "opened", "prepared", "progress"):
+        print(f"{event.writer}: {event.backend}: {event.kind} {event.message}", file=sys.stderr)

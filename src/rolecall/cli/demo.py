@@ -1,0 +1,91 @@
+"""`rolecall demo`: runs a small reinforcement-learning job and monitors it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rolecall.backends.installed import install_hint
+from rolecall.backends.registry import Registry
+from rolecall.cli.options import parse_mapping, positive
+from rolecall.config.commands import command, with_path
+
+if TYPE_CHECKING:
+    from rolecall.demo import DemoResult
+
+__all__ = ["EXAMPLES", "HELP", "add_options", "run"]
+
+HELP = "run a small reinforcement-learning job of several processes, and monitor it"
+EXAMPLES = """\
+examples:
+  rolecall demo
+  rolecall demo --steps 4 --monitor-dir runs/demo
+  rolecall demo --monitor-type mlflow --monitor-args '{uri: "sqlite:///mlflow.db"}'
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument(
+        "--monitor-type",
+        help="the backends, separated by commas (default: local, and tensorboard if its plugin is installed)",
+    )
+    parser.add_argument("--monitor-args", default="{}", help="their arguments, as YAML or JSON")
+    parser.add_argument(
+        "--shared-run",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="all roles report into one run, where the backend can share one",
+    )
+    parser.add_argument("--steps", type=positive, help="rounds of training (default: 30)")
+    parser.add_argument("--seed", type=int, default=0, help="of the training (default: 0)")
+    parser.add_argument(
+        "--monitor-dir", type=Path, help="where the journals are written (default: a new one in ./rolecall-demo)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the demo, and print where to look."""
+    # The demo imports no numpy and no rich before `run_demo`, so that its options are checked without them.
+    from rolecall.demo import RoleFailed, options_of, run_demo
+
+    chosen = options_of(
+        monitor_type=options.monitor_type.split(",") if options.monitor_type else None,
+        monitor_args=parse_mapping("--monitor-args", options.monitor_args),
+        shared_run=options.shared_run,
+        steps=options.steps,
+        seed=options.seed,
+        monitor_dir=options.monitor_dir,
+    )
+    try:
+        result = run_demo(chosen)
+    except (KeyboardInterrupt, RoleFailed):
+        if chosen.monitor_dir.exists():
+            print(f"Stopped. To see what was logged: {_show_command(chosen.monitor_dir)}")
+        raise
+    for line in _where_to_look(result):
+        print(line)
+    return 0
+
+
+def _where_to_look(result: DemoResult) -> Iterator[str]:
+    if not result.urls:
+        yield "\nMonitoring was off: nothing was recorded."
+        return
+    yield "\nLook at the run:"
+    yield f"  {_show_command(result.directory)}"
+    yield from (f"  {with_path(url)}" for url in result.urls.values() if url is not None)
+    if "tensorboard" not in Registry().names():
+        yield f"\nTo see it in TensorBoard too, {install_hint('tensorboard')}"
+    elif with_path("tensorboard .") == "tensorboard ." and shutil.which("tensorboard") is None:
+        yield "\nTensorBoard's viewer is not installed; run: pip install tensorboard"
+    yield "\nTo write such a job, start from the code of rolecall.demo.roles and rolecall.demo.job."
+
+
+def _show_command(directory: Path) -> str:
+    near = os.path.relpath(directory)
+    return command("show", directory if near.startswith("..") else Path(near))

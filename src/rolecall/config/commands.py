@@ -1,0 +1,46 @@
+"""The commands that messages tell a user to run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+__all__ = ["command", "with_path"]
+
+
+def command(*arguments: str | os.PathLike[str]) -> str:
+    """A `rolecall` command, quoted for a shell, that works in the shell of whoever reads it.
+
+    It names the program by its path, unless `rolecall` alone finds the same one: the environment that rolecall is
+    installed in need not be activated. Paths are printed as given, so give absolute ones where the reader may be in
+    another directory.
+    """
+    script = Path(sys.executable or "python").with_name("rolecall")
+    if not os.access(script, os.X_OK):
+        program = [sys.executable, "-m", "rolecall"]  # an embedded or frozen interpreter, or no scripts installed
+    else:
+        # Not `samefile` of what is on PATH: another environment's script may be a link to a shared one.
+        program = ["rolecall" if shutil.which("rolecall") == str(script) else str(script)]
+    return shlex.join([*program, *map(_argument, arguments)])
+
+
+def with_path(url: str) -> str:
+    """Where to look at a run, as a backend says it: an address as it is, a command as it works in this environment.
+
+    `tensorboard --logdir runs` becomes `/path/to/bin/tensorboard --logdir runs` if the program is installed beside this
+    Python and the environment is not activated.
+    """
+    program, _, arguments = url.partition(" ")
+    if not arguments or shutil.which(program) is not None:
+        return url
+    found = shutil.which(program, path=str(Path(sys.executable).parent))
+    return url if found is None else f"{shlex.quote(found)} {arguments}"
+
+
+def _argument(value: str | os.PathLike[str]) -> str:
+    text = os.fspath(value)
+    # A directory called `-x` would be read as an option.
+    return f"./{text}" if text.startswith("-") and not isinstance(value, str) else text

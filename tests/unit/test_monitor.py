@@ -1,0 +1,202 @@
+"""What `Monitor.log` counts, keeps and never does: raise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
+
+import pytest
+
+from rolecall import Job, Monitor, MonitorConfig, Row, launch, open_monitor
+from rolecall.job.history import read_rows
+
+MakeConfig = Callable[..., MonitorConfig]
+
+
+@pytest.fixture
+def job(make_config: MakeConfig) -> Iterator[Job]:
+    with launch(make_config(monitor_type="local", monitor_args={})) as launched:
+        yield launched
+
+
+@pytest.fixture
+def monitor(job: Job) -> Iterator[Monitor]:
+    with open_monitor(job.config, "trainer") as opened:
+        yield opened
+
+
+def rows(job: Job) -> list[Row]:
+    return list(read_rows(job.config.monitor_dir))
+
+
+def steps(job: Job) -> list[int]:
+    return [row.step for row in rows(job)]
+
+
+# ------------------------------------------------------------------ steps
+
+
+def test_log_counts_its_steps(job: Job, monitor: Monitor) -> None:
+    for _ in range(3):
+        monitor.log({"loss": 0.5})
+    monitor.log_table("samples", [{"a": 1}])
+    assert steps(job) == [1, 2, 3, 4]
+
+
+def test_count_goes_on_after_restart(job: Job) -> None:
+    """Whether the role closed or logged anything before."""
+    for number in (1, 2, 3):
+        with open_monitor(job.config, "trainer") as monitor:
+            for _ in range(number - 1):
+                monitor.log({"loss": 0.5})
+    with open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 0.5})
+    assert [(row.session, row.step) for row in rows(job)] == [(2, 1), (3, 2), (3, 3), (4, 4)]
+
+
+def test_given_steps_move_the_count(job: Job, monitor: Monitor) -> None:
+    for step in (None, 10, None, 5, None, -7, None):
+        monitor.log({"loss": 0.5}, step)
+    assert steps(job) == [1, 10, 11, 5, 6, -7, -6]
+
+
+def test_given_steps_and_a_restart(job: Job) -> None:
+    with open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 0.5}, 41)
+    with open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 0.5})
+        monitor.log({"loss": 0.5}, 7)
+    with open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 0.5})
+    assert steps(job) == [41, 42, 7, 8]
+
+
+def test_long_session_and_a_restart(job: Job) -> None:
+    with open_monitor(job.config, "trainer") as monitor:
+        for _ in range(2500):
+            monitor.log({"loss": 0.5})
+    with open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 0.5})
+    assert steps(job) == list(range(1, 2502))
+
+
+def test_dropped_row_takes_no_step(job: Job, monitor: Monitor) -> None:
+    for data in ({}, {"loss": object()}, 5, {"loss": 0.5}):
+        monitor.log(data)  # type: ignore[arg-type]
+    monitor.log({"loss": 0.5}, 2**63)
+    monitor.log({"loss": 0.5})
+    assert steps(job) == [1, 2]
+
+
+# ------------------------------------------------------------------ values
+
+
+def test_values_come_back_as_rows(job: Job, monitor: Monitor) -> None:
+    monitor.log({"loss": math.nan, "n": 3, "phase": "warm-up", "no": None, "eval": {"acc": 0.5, "deep": {"x": 1}}})
+    (row,) = rows(job)
+    assert math.isnan(row.metrics["loss"])
+    assert {key: row.metrics[key] for key in row.metrics if key != "loss"} == {
+        "n": 3,
+        "eval/acc": 0.5,
+        "eval/deep/x": 1,
+    }
+    assert row.text == {"phase": "warm-up"}
+    assert monitor.dropped == 0
+
+
+# ------------------------------------------------------------------ nothing is raised
+
+
+class Raises:
+    """Raises whatever is asked of it."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def _fail(self, *_: object, **__: object) -> NoReturn:
+        raise self.error
+
+    __float__ = __index__ = __str__ = __repr__ = __hash__ = __eq__ = __len__ = __iter__ = _fail  # type: ignore[assignment]
+
+    @property
+    def item(self) -> Any:
+        return self._fail
+
+
+class BadMapping(Raises, Mapping[str, float]):
+    """A mapping that raises when it is read."""
+
+    __getitem__ = Raises._fail
+    __iter__ = Raises._fail  # type: ignore[assignment]
+    __len__ = Raises._fail  # type: ignore[assignment]
+
+
+class Unprintable(Exception):
+    """An error that cannot even be told."""
+
+    def __str__(self) -> str:
+        raise MemoryError
+
+
+ERRORS = [MemoryError(), RecursionError(), OSError(5, "no"), ValueError("no"), Unprintable(), StopIteration()]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("place", ["value", "nested", "step", "data", "table", "cell"])
+def test_log_raises_nothing(job: Job, monitor: Monitor, error: Exception, place: str) -> None:
+    """Whatever anyone's object raises; the row is left out and counted, and the next one is recorded."""
+    bad: Any = Raises(error)
+    calls: dict[str, Callable[[], None]] = {
+        "value": lambda: monitor.log({"bad": bad}),
+        "nested": lambda: monitor.log({"bad": {"worse": bad}}),
+        "step": lambda: monitor.log({"loss": 0.5}, bad),
+        "data": lambda: monitor.log(BadMapping(error)),
+        "table": lambda: monitor.log_table("samples", bad),
+        "cell": lambda: monitor.log_table("samples", (["a"], [[bad]])),
+    }
+    calls[place]()
+    assert monitor.dropped == 1
+    monitor.log({"loss": 0.5}, 7)
+    assert steps(job)[-1] == 7
+
+
+def test_out_of_memory_amid_a_row(
+    job: Job, monitor: Monitor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("rolecall.store.journal.to_json", Raises(MemoryError())._fail)
+        monitor.log({"loss": 0.5})
+        monitor.log_table("samples", [{"a": 1}])
+    assert monitor.dropped == 2
+    assert "the row cannot be recorded (MemoryError)" in caplog.text
+    monitor.log({"loss": 0.5})
+    assert [(row.seq, row.step) for row in rows(job)] == [(1, 1)]
+
+
+# ------------------------------------------------------------------ repr
+
+
+def test_repr_of_a_monitor(job: Job) -> None:
+    monitor = open_monitor(job.config, "explorer", 0)
+    assert repr(monitor) == f"<Monitor 'explorer/0' of run '{job.run_id}', open>"
+    monitor.close()
+    assert repr(monitor) == f"<Monitor 'explorer/0' of run '{job.run_id}', closed>"
+
+
+def test_repr_of_a_job(job: Job) -> None:
+    assert repr(job) == f"<Job 'grpo-1' of project 'gsm8k', run '{job.run_id}': local>"
+
+
+def test_repr_where_it_is_off(make_config: MakeConfig) -> None:
+    config = make_config(monitor_type="none", monitor_args={})
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        assert repr(job) == "<Job 'grpo-1' of project 'gsm8k', run None: off>"
+        assert repr(monitor) == "<Monitor 'trainer' of run None, off>"
+
+
+def test_secrets_are_in_no_repr(make_config: MakeConfig) -> None:
+    config = make_config()
+    secret = make_config(monitor_args={"path": config.monitor_args["lines"].path, "api_key": "sk-topsecret"})  # type: ignore[attr-defined]
+    with launch(secret) as job, open_monitor(job.config, "trainer") as monitor:
+        assert "sk-topsecret" not in repr(job) + repr(monitor) + repr(job.config)

@@ -1,0 +1,127 @@
+"""What a job's backends lack is sent again, by few threads, and what is missing from the journal is told."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lines_server import LinesServer
+
+from rolecall import MonitorConfig, launch, open_monitor
+from rolecall.cli.main import main
+from rolecall.delivery.events import CourierEvent
+from rolecall.delivery.redeliver import Held, Left, Listener, deliver
+
+MakeConfig = Callable[..., MonitorConfig]
+ROWS = 5
+
+
+def run_job(config: MonitorConfig, writers: int = 1) -> Path:
+    """A finished local job of some explorers, of which each has logged `ROWS` rows; returns its directory."""
+    with launch(config) as job:
+        for rank in range(writers):
+            with open_monitor(job.config, "explorer", rank) as monitor:
+                for step in range(1, ROWS + 1):
+                    monitor.log({"loss": 1 / step}, step)
+    return config.monitor_dir
+
+
+@pytest.fixture
+def local(make_config: MakeConfig) -> MonitorConfig:
+    return make_config(monitor_type="local", monitor_args={})
+
+
+@pytest.fixture
+def args(server: LinesServer) -> dict[str, dict[str, object]]:
+    return {"lines": {"path": str(server.path)}}
+
+
+def damage(root: Path, *seqs: int) -> None:
+    path = root / "journal" / "explorer@0" / "1.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    for seq in seqs:
+        lines[seq] = lines[seq].replace(b'"data"', b'"DATA"')
+    path.write_bytes(b"".join(lines))
+
+
+@pytest.mark.parametrize("damaged", [(2,), (1,), (3, 4), (5,), (4, 5), (1, 2, 3, 4, 5)])
+def test_missing_rows_are_told(
+    local: MonitorConfig, server: LinesServer, args: dict[str, dict[str, object]], damaged: tuple[int, ...]
+) -> None:
+    """Each time, and nothing else is said to be left."""
+    root = run_job(local)
+    damage(root, *damaged)
+    for _ in range(2):
+        assert deliver(root, "lines", args, 30.0) == [Left("lines", "explorer/0", 0, len(damaged))]
+    assert [seq for _, seq in server.seqs("explorer/0")] == [seq for seq in (1, 2, 3, 4, 5) if seq not in damaged]
+
+
+def test_command_does_not_say_all(
+    local: MonitorConfig, server: LinesServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When the journal has lost a row."""
+    root = run_job(local)
+    command = ["deliver", str(root), "--to", "lines", "--args", f"{{path: {server.path}}}"]
+    assert main(command) == 0
+    assert capsys.readouterr().out == "all rows are delivered\n"
+    damage(root, 3)
+    shutil.rmtree(root / "delivery")
+    assert main(command) == 1
+    assert "all rows" not in capsys.readouterr().out
+
+
+def test_backend_has_a_thread_a_run(
+    local: MonitorConfig, server: LinesServer, args: dict[str, dict[str, object]]
+) -> None:
+    """The launcher's and that of each writer; besides there is the thread that may be left behind."""
+    root = run_job(local, writers=4)
+    before = set(threading.enumerate())
+    most: set[threading.Thread] = set()
+
+    def look(_: object) -> None:
+        most.update(set(threading.enumerate()) - before)
+
+    assert deliver(root, "lines", args, 30.0, Listener(look, look)) == []
+    opened = [line for line in server.lines() if "open" in line]
+    assert len(opened) == 5
+    assert len(most) == len(opened) + 1
+
+
+def test_nothing_left_opens_no_run(
+    local: MonitorConfig, server: LinesServer, args: dict[str, dict[str, object]]
+) -> None:
+    root = run_job(local)
+    assert deliver(root, "lines", args, 30.0) == []
+    before = len(server.lines())
+    assert deliver(root, "lines", args, 30.0) == []
+    assert len(server.lines()) == before
+
+
+def test_listener_hears_how_far(local: MonitorConfig, args: dict[str, dict[str, object]]) -> None:
+    root = run_job(local, writers=2)
+    events: list[CourierEvent] = []
+    held: list[Held] = []
+    listener = Listener(events.append, lambda each: held.extend(each))
+    assert deliver(root, "lines", args, 30.0, listener) == []
+    assert held[0] == Held("lines", 0, 2 * ROWS)
+    assert held[-1] == Held("lines", 2 * ROWS, 2 * ROWS)
+    ended = {event.writer: (event.acknowledged, event.earlier) for event in events if event.kind == "ended"}
+    assert ended == {"@launch": (0, 0), "explorer/0": (ROWS, 0), "explorer/1": (ROWS, 0)}
+
+
+def test_backend_that_is_away(
+    local: MonitorConfig,
+    server: LinesServer,
+    args: dict[str, dict[str, object]],
+    wait_until: Callable[..., None],
+) -> None:
+    """Its rows are left after the time-out, and delivered by the same couriers when it is back."""
+    root = run_job(local)
+    server.fail("down")
+    assert deliver(root, "lines", args, 0.5) == [Left("lines", "explorer/0", ROWS)]
+    server.mend("down")
+    wait_until(lambda: len(server.seqs("explorer/0")) == ROWS)
+    wait_until(lambda: not [each for each in threading.enumerate() if each.name == "rolecall-deliver"])

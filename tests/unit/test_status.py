@@ -1,0 +1,155 @@
+"""What is told of each role and of each backend: how it ended, how much it holds, what waits and why."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lines_server import LinesServer
+
+from rolecall import MonitorConfig, WriterState, launch, open_monitor
+from rolecall.cli.main import main
+from rolecall.job.status import DeliveryStatus, read_deliveries, run_with_timeout
+from rolecall.states import State
+from rolecall.store.layout import Layout
+from rolecall.store.manifest import read_record
+
+MakeConfig = Callable[..., MonitorConfig]
+Wait = Callable[..., None]
+
+
+def delivery(root: Path) -> DeliveryStatus:
+    layout = Layout(root)
+    record = read_record(layout)
+    assert record is not None
+    (found,) = read_deliveries(layout, record.plan)
+    return found
+
+
+def test_rows_that_wait_and_why(
+    make_config: MakeConfig,
+    server: LinesServer,
+    wait_until: Wait,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("rolecall.delivery.group.DRAIN_TIMEOUT", 1.0)
+    config = make_config()
+    with launch(config) as job:
+        with open_monitor(job.config, "trainer") as monitor:
+            monitor.log({"loss": 1.0}, 1)
+            wait_until(lambda: delivery(config.monitor_dir).delivered == 1)
+            assert delivery(config.monitor_dir).courier is State.RUNNING
+            server.fail("down")
+            monitor.log({"loss": 0.5}, 2)
+            monitor.log({"loss": 0.25}, 3)
+            wait_until(lambda: delivery(config.monitor_dir).why)
+        left = delivery(config.monitor_dir)
+        assert (left.delivered, left.waiting, left.rejected, left.courier) == (1, 2, 0, State.UNFINISHED)
+        assert left.why == "the server is down"
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["show", str(config.monitor_dir)]) == 0
+    assert "the server is down" in capsys.readouterr().out
+
+
+def test_delivered_rows_wait_for_nothing(
+    make_config: MakeConfig, server: LinesServer, wait_until: Wait
+) -> None:
+    config = make_config()
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        server.fail("down")
+        monitor.log({"loss": 1.0}, 1)
+        wait_until(lambda: delivery(config.monitor_dir).why)
+        server.mend("down")
+    done = delivery(config.monitor_dir)
+    assert (done.delivered, done.waiting, done.courier, done.why) == (1, 0, State.FINISHED, None)
+    assert done.run is not None
+
+
+def test_rejected_rows_are_counted_apart(make_config: MakeConfig, server: LinesServer) -> None:
+    server.fail("picky", "[2]")
+    config = make_config()
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        for step in (1, 2, 3):
+            monitor.log({"loss": 1.0}, step)
+    done = delivery(config.monitor_dir)
+    assert (done.delivered, done.waiting, done.rejected) == (2, 0, 1)
+
+
+def test_missing_rows_are_counted_apart(
+    make_config: MakeConfig, server: LinesServer, wait_until: Wait
+) -> None:
+    """Those that the journal has lost before the backend had them."""
+    config = make_config()
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0}, 1)
+        wait_until(lambda: delivery(config.monitor_dir).delivered == 1)
+        server.fail("down")
+        monitor.log({"loss": 0.5}, 2)
+        wait_until(lambda: delivery(config.monitor_dir).why)
+        path = config.monitor_dir / "journal" / "trainer" / "1.jsonl"
+        os.truncate(path, len(b"".join(path.read_bytes().splitlines(keepends=True)[:2])))
+        server.mend("down")
+        monitor.log({"loss": 0.25}, 3)
+    done = delivery(config.monitor_dir)
+    assert (done.delivered, done.waiting, done.missing) == (2, 0, 1)
+    assert done.summary()["missing"] == 1
+
+
+def test_json_tells_it_too(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    config = make_config()
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0}, 1)
+    capsys.readouterr()
+    assert main(["show", str(config.monitor_dir), "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["backends"]
+    expected: dict[str, Any] = {
+        "backend": "lines",
+        "writer": "trainer",
+        "delivered": 1,
+        "waiting": 0,
+        "rejected": 0,
+        "missing": 0,
+        "courier": "finished",
+    }
+    assert {key: told[key] for key in expected} == expected
+
+
+def test_local_job_has_no_backends(make_config: MakeConfig) -> None:
+    config = make_config(monitor_type="local", monitor_args={})
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0}, 1)
+    record = read_record(Layout(config.monitor_dir))
+    assert record is not None
+    assert read_deliveries(Layout(config.monitor_dir), record.plan) == []
+
+
+def test_writers_state_in_words() -> None:
+    """One that runs is told with how long it has been silent."""
+    running = WriterState("trainer", State.RUNNING, 61.0, "process 7 on node3")
+    assert str(running) == "trainer running (process 7 on node3, silent for 61 s)"
+    killed = WriterState("trainer", State.KILLED, 61.0, "process 7 on node3")
+    assert str(killed) == "trainer killed (process 7 on node3)"
+
+
+# ------------------------------------------------------------------ a call that may never return
+
+
+def test_quick_call_returns() -> None:
+    assert run_with_timeout(30.0, lambda: 7) == 7
+
+
+def test_slow_call_is_left_alone() -> None:
+    gate = threading.Event()
+    assert run_with_timeout(0.05, gate.wait) is None
+    gate.set()
+
+
+def test_calls_error_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_with_timeout(30.0, lambda: 1 // 0)
