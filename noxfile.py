@@ -212,6 +212,13 @@ def web(session: nox.Session) -> None:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """Make docs/images anew: the demo's run in MLflow's web UI, in Debian's Chromium. By name only."""
+    install(session, "web", *ALL)
+    session.run("python", "docs/make_pictures.py")
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Which lines the tests of all three distributions reach, sub-processes included. By name only."""
     install(session, "dev", *ALL)

@@ -5,7 +5,7 @@ A page is read as a stranger reads it, in an empty directory, from top to bottom
 - `python title="job.py"` (any language with a title) is written to that file; `python` without one is executed here,
   in a namespace of the page.
 - `shell` is executed with bash, command by command. `NOT_EXECUTED` lists what cannot be, and where it is.
-- `yaml` is loaded as a config; `toml` is parsed.
+- `yaml` is loaded as a config, but a Kubernetes manifest is only parsed; `toml` is parsed.
 - `text title="output"` is compared with what the last shell block printed, `...` standing for anything; other `text`
   is a drawing.
 
@@ -175,6 +175,8 @@ class Page:
     def _load(self, block: Block) -> None:
         """As a file where the page writes one; what is only a part of a config is completed."""
         content = yaml.safe_load(block.text)
+        if {"apiVersion", "kind", "metadata", "spec"} <= content.keys():
+            return  # a Kubernetes manifest; its schema is not at hand
         complete = {"project": "docs", "name": "page", **content.get("monitor", content)}
         config = MonitorConfig.load(self.directory / block.title if block.title else complete)
         assert config.monitor_dir.is_absolute()

@@ -1,0 +1,159 @@
+"""Makes docs/images: the demo's shared run in MLflow's own web UI, in light and in dark. Run by `nox -s pictures`.
+
+The pictures show the project as it is: run it again when the demo or its metrics change.
+"""
+
+# ruff: noqa: INP001, S310 - a script beside the pages, which asks a server that it started itself
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+IMAGES = Path(__file__).parent / "images"
+STEPS = 30
+SEED = 1
+WIDTH, HEIGHT, TALL = 1120, 610, 2200
+CHARTS = "(return|reward)/mean|loss/value"
+"""A pattern, as MLflow searches for charts: one of each writer, so that one look shows whose run it is."""
+SIDE_BY_SIDE = """() => {
+  const plots = [...document.querySelectorAll('.js-plotly-plot')];
+  let all = plots[0];
+  while (!plots.every(plot => all.contains(plot))) all = all.parentElement;
+  all.style.cssText += 'display: grid; gap: 12px; grid-template-columns: repeat(4, 1fr)';
+  for (const section of all.children) {
+    section.style.overflow = 'hidden';
+    for (const part of section.children) {
+      // a chart is as wide as a third of its section
+      if (part.querySelector('.js-plotly-plot')) part.style.width = '300%';
+      else for (const text of part.querySelectorAll('*'))
+        if (getComputedStyle(text).textOverflow === 'ellipsis')
+          text.style.cssText += 'max-width: none; overflow: visible';
+    }
+  }
+}"""
+"""MLflow draws a section for each writer, one below the other: four of them fit a picture only side by side."""
+START_TIMEOUT = 240.0
+SETTLE_MS = 4_000
+"""For the charts to take their new width."""
+
+
+def main() -> None:
+    """Run the demo once, and take a picture of its run in each colour scheme."""
+    chromium = os.environ.get("ROLECALL_CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        sys.exit("no Chromium: `apt-get install chromium`, or set ROLECALL_CHROMIUM to its path")
+    with tempfile.TemporaryDirectory() as folder:
+        uri = run_demo(Path(folder))
+        with mlflow_server(uri, Path(folder)) as url:
+            take_pictures(url, chromium)
+
+
+def run_demo(folder: Path) -> str:
+    """Run `rolecall demo` with one shared MLflow run; returns the store's URI."""
+    uri = f"sqlite:///{folder}/mlflow.db"
+    rolecall = Path(sys.executable).with_name("rolecall")
+    backend = ["--monitor-type", "mlflow", "--monitor-args", json.dumps({"uri": uri})]
+    job = ["--steps", str(STEPS), "--seed", str(SEED), "--monitor-dir", str(folder / "monitor")]
+    subprocess.run([str(rolecall), "demo", "--shared-run", *backend, *job], check=True)
+    return uri
+
+
+@contextmanager
+def mlflow_server(uri: str, folder: Path) -> Iterator[str]:
+    """MLflow's own server on this machine, for as long as the block lasts."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
+    with (folder / "server.log").open("ab") as log:
+        server = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log, cwd=folder)
+    try:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not answers(url):
+            if server.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"mlflow server does not answer:\n{(folder / 'server.log').read_text()[-3000:]}")
+            time.sleep(0.2)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def answers(url: str) -> bool:
+    """Whether the server is up."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+def ask(url: str, question: str, **body: Any) -> Any:
+    """One request to MLflow's REST API."""
+    request = urllib.request.Request(f"{url}/api/2.0/mlflow/{question}", json.dumps(body).encode())
+    request.add_header("Content-Type", "application/json")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def take_pictures(url: str, chromium: str) -> None:
+    """Write one picture for each colour scheme: the run's page, with a chart of each writer."""
+    from playwright.sync_api import sync_playwright
+
+    ids = [each["experiment_id"] for each in ask(url, "experiments/search", max_results=10)["experiments"]]
+    (run,) = ask(url, "runs/search", experiment_ids=ids)["runs"]
+    info = run["info"]
+    address = f"{url}/#/experiments/{info['experiment_id']}/runs/{info['run_id']}/model-metrics"
+    IMAGES.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        for scheme in ("light", "dark"):
+            page = browser.new_page(viewport={"width": WIDTH, "height": TALL}, device_scale_factor=1.5)
+            page.set_default_timeout(120_000)
+            # MLflow keeps in the browser's storage what a user has chosen.
+            for key, value in chosen(scheme).items():
+                page.add_init_script(f"localStorage.setItem({json.dumps(key)}, {json.dumps(value)})")
+            page.goto(address)
+            page.locator(".js-plotly-plot path.js-line").first.wait_for()
+            page.get_by_label("Toggle sidebar").click()
+            page.get_by_placeholder("Search metric charts").fill(CHARTS)
+            page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length == 4")
+            page.evaluate(SIDE_BY_SIDE)
+            page.add_style_tag(content="[data-assistant-ui] { display: none }")
+            page.mouse.click(WIDTH / 2, 64)  # takes the cursor out of the search
+            page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
+            page.wait_for_timeout(SETTLE_MS)
+            page.screenshot(path=IMAGES / f"shared-run-{scheme}.png")
+            page.close()
+        browser.close()
+
+
+def chosen(scheme: str) -> dict[str, str]:
+    """What a user of MLflow 3.17 has chosen who sees this picture: a colour scheme, and no assistant."""
+    return {
+        "_mlflow_dark_mode_toggle_enabled": json.dumps(scheme == "dark"),
+        "databricks-dark-mode-pref": scheme,
+        "mlflow.assistant.panelOpen_v1": "false",
+        "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+    }
+
+
+if __name__ == "__main__":
+    main()
