@@ -41,9 +41,7 @@ BUILD = {f"{tool}_BUILD_CONSTRAINT": f"{LOCKS}/build.txt" for tool in ("UV", "PI
 def versions(kind: str) -> list[str]:
     """Each requirements/{kind}-*.in, oldest first."""
     found = [path.stem.removeprefix(f"{kind}-") for path in LOCKS.glob(f"{kind}-*.in")]
-    return sorted(
-        found, key=lambda version: [int(part) if part.isdigit() else 0 for part in version.split(".")]
-    )
+    return sorted(found, key=lambda version: [int(part) if part.isdigit() else 0 for part in version.split(".")])
 
 
 def matrix(kind: str) -> Callable[[Any], Any]:
@@ -244,9 +242,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Mypy, strict, on sources, tests and the files beside them."""
     install(session, "dev", *ALL)
-    session.run(
-        "mypy", "noxfile.py", "hatch_build.py", "conftest.py", "src", *[f"{path}/src" for path in PLUGINS]
-    )
+    session.run("mypy", "noxfile.py", "hatch_build.py", "conftest.py", "src", *[f"{path}/src" for path in PLUGINS])
     # each directory by itself: tests are no package, and two distributions may have one file name
     session.run("mypy", "--explicit-package-bases", "tests")
     session.run("mypy", "benchmarks")

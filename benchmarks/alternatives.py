@@ -39,10 +39,7 @@ def main() -> None:
                 "encoder": name,
                 "NaN": _of(encode, float("nan")),
                 "1e16": _of(encode, 1e16),
-                **{
-                    f"{floats} floats, µs": round(statistics.median(rounds[name, floats]), 2)
-                    for floats in told.floats
-                },
+                **{f"{floats} floats, µs": round(statistics.median(rounds[name, floats]), 2) for floats in told.floats},
             }
             for name, encode in encoders.items()
         ],
@@ -51,9 +48,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--floats", nargs="+", type=int, default=[10, 100])
     parser.add_argument("--calls", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)

@@ -82,9 +82,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=DEFAULT)
     parser.add_argument("--floats", nargs="+", type=int, default=[10, 100])
     parser.add_argument("--pace", nargs="+", type=float, default=[0.0, 1000.0], help="µs between two calls")

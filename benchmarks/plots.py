@@ -57,9 +57,7 @@ def _training(found: Rows) -> Any:
             median, at, xerr=[[median - low], [high - median]], fmt="o", color=_colour(row["peer"]), capsize=2
         )
     axes.set_yticks(range(len(rows)), [row["peer"] for row in reversed(rows)])
-    axes.set(
-        xscale="log", xlabel=f"CPU of the training process for a row of 10 metrics, µs (steps of {step} ms)"
-    )
+    axes.set(xscale="log", xlabel=f"CPU of the training process for a row of 10 metrics, µs (steps of {step} ms)")
     return figure
 
 

@@ -25,8 +25,7 @@ def table(found: Found) -> str:
     lines = [["" if row.get(name) is None else str(row[name]) for name in names] for row in found]
     widths = [max(map(len, column)) for column in zip(names, *lines, strict=True)]
     return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        for line in [names, *lines]
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in [names, *lines]
     )
 
 

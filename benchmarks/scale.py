@@ -27,17 +27,7 @@ from peers import plain_row
 from pydantic import BaseModel
 from report import tell
 
-from rolecall import (
-    Monitor,
-    MonitorConfig,
-    Row,
-    Run,
-    RunTicket,
-    SharedRunSupport,
-    hookimpl,
-    launch,
-    open_monitor,
-)
+from rolecall import Monitor, MonitorConfig, Row, Run, RunTicket, SharedRunSupport, hookimpl, launch, open_monitor
 from rolecall.backends.registry import Registry
 from rolecall.delivery.courier import Courier, Destination
 from rolecall.delivery.cursor import Cursor
@@ -74,9 +64,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = ("writers", "keys", "journal", "latency")
     parser.add_argument("--what", nargs="+", choices=every, default=every)
     parser.add_argument("--writers", nargs="+", type=int, default=[1, 8, 32, 128])
@@ -87,9 +75,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _each(
-    measure: Callable[[Any, Path], Mapping[str, Any]], values: Sequence[Any]
-) -> Iterator[Mapping[str, Any]]:
+def _each(measure: Callable[[Any, Path], Mapping[str, Any]], values: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
     for value in values:
         with tempfile.TemporaryDirectory(prefix="rolecall-bench-") as folder:
             yield measure(value, Path(folder))

@@ -38,9 +38,5 @@ def wandb_server() -> Iterator[Mapping[str, str]]:
         if server.stdout is None or server.stdin is None:
             raise AssertionError("started with pipes")
         url = server.stdout.readline().strip()
-        yield {
-            "WANDB_BASE_URL": url,
-            "WANDB_API_KEY": "local" + "0" * 34 + "a",
-            "WANDB_ERROR_REPORTING": "false",
-        }
+        yield {"WANDB_BASE_URL": url, "WANDB_API_KEY": "local" + "0" * 34 + "a", "WANDB_ERROR_REPORTING": "false"}
         server.stdin.close()

@@ -50,9 +50,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", nargs="+", choices=BULK, default=list(BULK))
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--floats", type=int, default=10)

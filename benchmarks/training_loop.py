@@ -61,16 +61,12 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=DEFAULT)
     parser.add_argument("--step", nargs="+", type=float, default=[1.0, 10.0], help="ms")
     parser.add_argument("--work", nargs="+", choices=WORK, default=list(WORK))
     parser.add_argument("--rows", type=int, default=10, help="steps of a block")
-    parser.add_argument(
-        "--blocks", type=int, default=300, help="of each kind, of steps of 1 ms; of longer ones fewer"
-    )
+    parser.add_argument("--blocks", type=int, default=300, help="of each kind, of steps of 1 ms; of longer ones fewer")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -89,9 +85,7 @@ def _worker(peer: str, train: Callable[[], object], rows: int, blocks: int) -> d
         log(METRICS, 0)
         kinds: dict[str, Log | None] = {"peer": log, "limit": limit, "without": None}
         each = [_turn(train, kinds, rows, at * rows + 1) for at in range(blocks)]
-    cpu, floor = (
-        [(turn[kind].cpu - turn["without"].cpu) / rows * 1e6 for turn in each] for kind in ("peer", "limit")
-    )
+    cpu, floor = ([(turn[kind].cpu - turn["without"].cpu) / rows * 1e6 for turn in each] for kind in ("peer", "limit"))
     slower = [(turn["peer"].clock / turn["without"].clock - 1) * 100 for turn in each]
     return {
         "CPU a row, µs": _median(cpu),
@@ -103,9 +97,7 @@ def _worker(peer: str, train: Callable[[], object], rows: int, blocks: int) -> d
     }
 
 
-def _turn(
-    train: Callable[[], object], kinds: Mapping[str, Log | None], rows: int, first: int
-) -> dict[str, Block]:
+def _turn(train: Callable[[], object], kinds: Mapping[str, Log | None], rows: int, first: int) -> dict[str, Block]:
     """One block of each kind, in random order."""
     order = random.sample(list(kinds), len(kinds))
     return {kind: _block(train, kinds[kind], rows, first) for kind in order}
@@ -187,7 +179,7 @@ def _ratio(peer: Sequence[float], limit: Sequence[float]) -> str:
     """The medians' ratio, and the middle 95 % of what resampled blocks give."""
     pairs = list(zip(peer, limit, strict=True))
     found = sorted(
-        _of_medians(random.choices(pairs, k=len(pairs)))  # noqa: S311 - no secret
+        _of_medians(random.choices(pairs, k=len(pairs)))
         for _ in range(RESAMPLES)
     )
     low, high = found[RESAMPLES // 40], found[-RESAMPLES // 40]

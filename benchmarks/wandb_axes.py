@@ -130,8 +130,7 @@ def measure(how: str, keys: int, flushes: int, limit: int) -> dict[str, Any]:
         told = [
             json.loads(process.communicate()[0].splitlines()[-1])
             for process in [
-                start([writer, how, str(keys), str(flushes), str(limit), directory], environment)
-                for writer in WRITERS
+                start([writer, how, str(keys), str(flushes), str(limit), directory], environment) for writer in WRITERS
             ]
         ]
         with urllib.request.urlopen(f"{url}/_state") as answer:  # noqa: S310 - it is our own
@@ -157,15 +156,10 @@ def start(errand: list[str], environment: dict[str, str]) -> subprocess.Popen[st
 
 def main() -> None:
     """Measure, print, and write down."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", type=int, nargs="+", default=[1_000])
     parser.add_argument(
-        "--how",
-        nargs="+",
-        choices=["once", "each-flush", "pattern"],
-        default=["once", "each-flush", "pattern"],
+        "--how", nargs="+", choices=["once", "each-flush", "pattern"], default=["once", "each-flush", "pattern"]
     )
     parser.add_argument("--flushes", type=int, default=6)
     parser.add_argument("--limit", type=int, default=2_000, help="of keys bound one by one")

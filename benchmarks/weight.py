@@ -54,9 +54,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", nargs="+", choices=IMPORTED, default=list(IMPORTED))
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", type=Path)

@@ -55,9 +55,7 @@ def test_a_cell_of_the_matrix_is_named_after_what_it_holds(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(LOCKS.glob("*.in")), ids=lambda path: path.stem)
 def test_every_cell_is_locked(path: Path) -> None:
     locked = path.with_suffix(".txt").read_text()
-    pins = {
-        name: Version(version) for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", locked, re.MULTILINE)
-    }
+    pins = {name: Version(version) for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", locked, re.MULTILINE)}
     assert cell(path.stem).items() <= pins.items()
 
 

@@ -20,9 +20,7 @@ def train_inline() -> Callable[..., list[float]]:
 
     def train(steps: int, seed: int) -> list[float]:
         command = [sys.executable, str(INLINE), str(steps), str(seed)]
-        done = subprocess.run(
-            command, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=True)
         returns: list[float] = json.loads(done.stdout)
         return returns
 

@@ -35,16 +35,9 @@ def test_all_carts_move_as_gymnasiums_does() -> None:
 
 @pytest.mark.parametrize(
     ("state", "ended"),
-    [
-        ((2.39, 0, 0, 0), False),
-        ((-2.41, 0, 0, 0), True),
-        ((0, 9, 0.209, 9), False),
-        ((0, 0, -0.2095, 0), True),
-    ],
+    [((2.39, 0, 0, 0), False), ((-2.41, 0, 0, 0), True), ((0, 9, 0.209, 9), False), ((0, 0, -0.2095, 0), True)],
 )
-def test_an_episode_ends_off_the_track_or_with_the_pole_too_low(
-    state: tuple[float, ...], ended: bool
-) -> None:
+def test_an_episode_ends_off_the_track_or_with_the_pole_too_low(state: tuple[float, ...], ended: bool) -> None:
     assert fallen(column(*state)).tolist() == [ended]
 
 

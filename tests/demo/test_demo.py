@@ -25,12 +25,7 @@ from rolecall.store.layout import Layout
 from rolecall.store.lease import Owner, newest
 
 WRITERS = ["evaluator", "explorer/0", "explorer/1", "trainer"]
-COMMAND = [
-    sys.executable,
-    "-c",
-    "import sys; from rolecall.__main__ import main; sys.exit(main())",
-    "demo",
-]
+COMMAND = [sys.executable, "-c", "import sys; from rolecall.__main__ import main; sys.exit(main())", "demo"]
 Wait = Callable[..., None]
 Inline = Callable[..., list[float]]
 
@@ -82,9 +77,7 @@ def test_it_prints_a_command_that_works(tmp_path: Path) -> None:
     """Also in a shell in which the environment is not activated."""
     env = {**os.environ, "PATH": "/usr/bin:/bin"}
     arguments = ["--monitor-type", "local", "--steps", "1", "--monitor-dir", "it's here"]
-    ran = subprocess.run(
-        [*COMMAND, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
-    )
+    ran = subprocess.run([*COMMAND, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
     printed = ran.stdout.partition("Look at the run:\n")[2].splitlines()[0].strip()
     shown = subprocess.run(
         f"{printed} --json", shell=True, cwd=tmp_path, env=env, capture_output=True, text=True, check=True

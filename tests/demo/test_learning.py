@@ -93,9 +93,7 @@ def test_actions_are_drawn_with_their_probabilities(rng: np.random.Generator) ->
 
 
 def test_log_probabilities_are_sound_where_exponentials_are_not() -> None:
-    np.testing.assert_allclose(
-        log_softmax(np.array([[1000.0, 0.0], [-1000.0, -1000.0]])).max(axis=1), [0, -np.log(2)]
-    )
+    np.testing.assert_allclose(log_softmax(np.array([[1000.0, 0.0], [-1000.0, -1000.0]])).max(axis=1), [0, -np.log(2)])
 
 
 def test_a_fresh_policy_prefers_nothing(rng: np.random.Generator) -> None:

@@ -25,15 +25,7 @@ def main() -> int:
 
 def _start(target: str, seconds: str, folder: Path) -> subprocess.Popen[str]:
     """In the working directory, where it leaves an input that it ends with."""
-    command = [
-        sys.executable,
-        str(HERE / "run_fuzz.py"),
-        target,
-        "--seconds",
-        seconds,
-        "--keep",
-        str(folder / target),
-    ]
+    command = [sys.executable, str(HERE / "run_fuzz.py"), target, "--seconds", seconds, "--keep", str(folder / target)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -35,9 +35,7 @@ def main() -> None:
         keep = told.keep or Path(folder)
         keep.mkdir(parents=True, exist_ok=True)
         options = [f"-max_total_time={told.seconds}", "-timeout=10", "-rss_limit_mb=2048", "-max_len=4096"]
-        atheris.Setup(
-            [sys.argv[0], *options, str(keep), str(HERE / "corpus" / told.target)], TARGETS[told.target]
-        )
+        atheris.Setup([sys.argv[0], *options, str(keep), str(HERE / "corpus" / told.target)], TARGETS[told.target])
         atheris.Fuzz()
 
 

@@ -60,10 +60,7 @@ def job(environment: Environment) -> Callable[[str], Path]:
 
 def runs(rows: Path) -> dict[str, list[Line]]:
     """Each run's lines."""
-    return {
-        path.stem: [json.loads(line) for line in path.read_text().splitlines()]
-        for path in rows.glob("*.jsonl")
-    }
+    return {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in rows.glob("*.jsonl")}
 
 
 def test_what_is_installed_is_not_this_repository(environment: Environment) -> None:
@@ -159,9 +156,7 @@ def test_axes_are_declared_before_their_rows(environment: Environment, job: Call
             assert {key: bound.get(key) for key in keys} == dict.fromkeys(keys, f"{line['writer']}/step")
 
 
-def test_without_a_shared_run_each_role_has_its_own(
-    environment: Environment, job: Callable[[str], Path]
-) -> None:
+def test_without_a_shared_run_each_role_has_its_own(environment: Environment, job: Callable[[str], Path]) -> None:
     rows = job("alone")
     environment.run("python", "launcher.py")
     found = {lines[0]["by"]: lines for lines in runs(rows).values()}
@@ -169,8 +164,7 @@ def test_without_a_shared_run_each_role_has_its_own(
     for role, lines in found.items():
         assert lines[0] == {"opened": f"grpo-1_{role}", "by": role, "shared": False}
         assert lines[1:-1] == [
-            {"writer": role, "step": step, "reward/mean": step / 8, "loss": 1 / step}
-            for step in range(1, STEPS + 1)
+            {"writer": role, "step": step, "reward/mean": step / 8, "loss": 1 / step} for step in range(1, STEPS + 1)
         ]
         assert lines[-1] == {"closed": "finished"}
 

@@ -57,9 +57,7 @@ def test_the_wheel_holds_the_module_and_says_for_which_python(our_wheels: list[P
 
 
 def test_it_is_used_where_it_is_installed(environment: Environment) -> None:
-    assert (
-        environment.run("python", "-c", LOG).strip() == f"{LOGGED} <class 'rolecall.store._speedups.Store'>"
-    )
+    assert environment.run("python", "-c", LOG).strip() == f"{LOGGED} <class 'rolecall.store._speedups.Store'>"
 
 
 HALF = """#!/bin/sh

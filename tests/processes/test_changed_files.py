@@ -71,9 +71,7 @@ def check(result: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kind", ["ext4", "tmpfs", "overlay"])
 def test_rows_arrive_or_are_counted(tmp_path: Path, kind: str, change: str) -> None:
     if change == "read_only" and kind != "ext4":
-        pytest.skip(
-            "the kernel remounts no filesystem read-only while a file of it is written, but ext4's own errors"
-        )
+        pytest.skip("the kernel remounts no filesystem read-only while a file of it is written, but ext4's own errors")
     check(make_change(kind, change, tmp_path / "server"))
 
 

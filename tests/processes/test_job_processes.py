@@ -55,12 +55,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 def start_role(
-    config: MonitorConfig,
-    role: str,
-    rank: int | None = None,
-    steps: int = 100,
-    end: str = "close",
-    **options: Any,
+    config: MonitorConfig, role: str, rank: int | None = None, steps: int = 100, end: str = "close", **options: Any
 ) -> subprocess.Popen[str]:
     rank_word = "" if rank is None else str(rank)
     return subprocess.Popen(
@@ -126,9 +121,7 @@ def test_subprocess_roles_share_a_run(make_config: MakeConfig, server: LinesServ
         assert [finish(role) for role in roles] == [0, 0]
     assert axis(server, job, "explorer/0") == list(range(1, 101))
     assert axis(server, job, "trainer") == list(range(1, 101))
-    assert len({line["pid"] for line in server.lines()}) == 3, (
-        "a courier beside each role, and the launcher's"
-    )
+    assert len({line["pid"] for line in server.lines()}) == 3, "a courier beside each role, and the launcher's"
     assert os.getpid() not in {line["pid"] for line in server.lines()}
 
 
@@ -151,9 +144,7 @@ def test_killed_role_comes_back(make_config: MakeConfig, server: LinesServer) ->
     assert server.seqs("trainer") == [(session, seq) for session in (1, 2) for seq in range(1, 51)]
 
 
-def test_killed_launcher_leaves_roles_alone(
-    make_config: MakeConfig, server: LinesServer, wait_until: Wait
-) -> None:
+def test_killed_launcher_leaves_roles_alone(make_config: MakeConfig, server: LinesServer, wait_until: Wait) -> None:
     config = make_config(courier="process")
     launcher, handed_on = start_launcher(config)
     role = start_role(handed_on, "trainer", end="wait")
@@ -174,9 +165,7 @@ def test_killed_launcher_leaves_roles_alone(
 
 def test_courier_delivers_after_ctrl_c(make_config: MakeConfig, server: LinesServer) -> None:
     with launch(make_config(courier="process")) as job:
-        role = start_role(
-            job.config, "trainer", end="wait", start_new_session=True, stderr=subprocess.DEVNULL
-        )
+        role = start_role(job.config, "trainer", end="wait", start_new_session=True, stderr=subprocess.DEVNULL)
         assert role.stdout is not None
         assert role.stdout.readline() == "logged\n"
         os.killpg(role.pid, signal.SIGINT)
@@ -275,9 +264,7 @@ def test_command_delivers_after_an_outage(
         again = subprocess.run(deliver, capture_output=True, text=True, check=False)
         assert (again.returncode, again.stdout) == (0, "all rows are delivered\n"), again.stderr
     assert axis(server, job, "trainer") == list(range(1, 101))
-    assert [line["closed"] for line in server.lines() if line.get("by") is None and "closed" in line] == [
-        "failed"
-    ]
+    assert [line["closed"] for line in server.lines() if line.get("by") is None and "closed" in line] == ["failed"]
 
 
 def test_job_is_copied_elsewhere(make_config: MakeConfig, server: LinesServer) -> None:
@@ -285,23 +272,11 @@ def test_job_is_copied_elsewhere(make_config: MakeConfig, server: LinesServer) -
     with launch(config) as job:
         assert finish(start_role(job.config, "trainer")) == 0
     args = json.dumps({"path": str(server.path)})
-    deliver = [
-        sys.executable,
-        "-m",
-        "rolecall",
-        "deliver",
-        str(config.monitor_dir),
-        "--to",
-        "lines",
-        "--args",
-        args,
-    ]
+    deliver = [sys.executable, "-m", "rolecall", "deliver", str(config.monitor_dir), "--to", "lines", "--args", args]
     done = subprocess.run(deliver, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "all rows are delivered\n"), done.stderr
     assert axis(server, job, "trainer") == list(range(1, 101))
-    assert [line["closed"] for line in server.lines() if line.get("primary") and "closed" in line] == [
-        "finished"
-    ]
+    assert [line["closed"] for line in server.lines() if line.get("primary") and "closed" in line] == ["finished"]
 
 
 def test_arguments_from_the_environment(make_config: MakeConfig, server: LinesServer) -> None:

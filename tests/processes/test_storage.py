@@ -289,9 +289,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A filesystem of 512 KiB."""
     path = tmp_path / "disk"
     path.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", path], capture_output=True, check=False
-    )
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", path], capture_output=True, check=False)
     if done.returncode:
         pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
     yield path
@@ -356,9 +354,7 @@ def test_claim_on_a_full_disk(small_disk: Path) -> None:
     assert claim(small_disk / "explorer", {"config": "x" * 5000}, "it").number == 1
 
 
-def test_bindings_and_acknowledgements_after_full_disk(
-    small_disk: Path,
-) -> None:
+def test_bindings_and_acknowledgements_after_full_disk(small_disk: Path) -> None:
     layout = Layout(small_disk)
     book = AxisBook(layout, "explorer")
     acks = Acknowledgements(layout, "mlflow", "explorer")

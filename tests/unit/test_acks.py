@@ -137,9 +137,7 @@ def test_file_is_as_documented(layout: Layout) -> None:
     acks.acknowledge(Position(1, 5320, 42), 1)
     acks.release("finished")
     session = courier(layout)
-    header, *lines = [
-        line.value for line in read_lines(session.path, seed=session.seed) if isinstance(line, Line)
-    ]
+    header, *lines = [line.value for line in read_lines(session.path, seed=session.seed) if isinstance(line, Line)]
     assert header == {"rolecall": 2, "owner": asdict(this_process()), "session": 1, **ack(1, 0, 0, 0)}
     rejected = {"session": 1, "seq": 41, "step": 41, "reason": "too large"}
     assert lines == [
@@ -251,16 +249,7 @@ def test_crafted_acknowledgement_is_none(layout: Layout, crafted: dict[str, Any]
 
 @pytest.mark.parametrize(
     "crafted",
-    [
-        None,
-        5,
-        "x",
-        [],
-        {"session": [1], "seq": 1},
-        {"session": 1, "seq": {}},
-        {"session": "1", "seq": None},
-        {},
-    ],
+    [None, 5, "x", [], {"session": [1], "seq": 1}, {"session": 1, "seq": {}}, {"session": "1", "seq": None}, {}],
     ids=range(8),
 )
 def test_crafted_rejection_is_none(layout: Layout, crafted: Any) -> None:
@@ -350,8 +339,7 @@ def test_counting_reads_the_end_alone(layout: Layout, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("ending", "is_unclosed"),
-    [("finished", False), ("killed", False), (State.UNFINISHED, True), (None, True)],
+    ("ending", "is_unclosed"), [("finished", False), ("killed", False), (State.UNFINISHED, True), (None, True)]
 )
 def test_unclosed_run_is_left(layout: Layout, ending: str | None, is_unclosed: bool) -> None:
     plant_dead(layout, 1, *([{**ack(1, 0, 0, 0), "end": ending}] if ending else []))
@@ -414,9 +402,7 @@ def test_reference_is_read_back(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"[]", b"5", b"{}", b'{"id": "x"}', b"\xff\xfe\xfd", b"null", b"[" * 200_000],
-    ids=range(9),
+    "content", [b"", b"{", b"[]", b"5", b"{}", b'{"id": "x"}', b"\xff\xfe\xfd", b"null", b"[" * 200_000], ids=range(9)
 )
 def test_crafted_reference_is_none(layout: Layout, content: bytes) -> None:
     path = layout.run("mlflow", "trainer")

@@ -46,9 +46,7 @@ def test_every_kind_of_plugin(computer: Computer) -> None:
     computer.site.backend("alone", supports_shared_run=NO.format(reason=REASON))
     computer.site.backend("old", requires=["old-sdk>=2"])
     computer.site.install("old-sdk", "1.9")
-    computer.site.backend(
-        "asking", args="class Args(BaseModel):\n    url: str\n    team: str\n    retries: int = 3"
-    )
+    computer.site.backend("asking", args="class Args(BaseModel):\n    url: str\n    team: str\n    retries: int = 3")
     assert shown(computer) == snapshot("""\
 acme  rolecall-acme 1.0  shared runs
 alone  rolecall-alone 1.0  no shared runs
@@ -71,18 +69,13 @@ def test_a_long_reason_fits_the_terminal_and_breaks_no_address(computer: Compute
     computer.site.backend("alone", supports_shared_run=NO.format(reason=REASON))
     out = computer.rolecall("backends", COLUMNS="72").out
     lines = out.splitlines()
-    assert (
-        "https://tracker.example.org/a/long/address/that/no/terminal/should/break/in/the/middle,"
-        in out.split()
-    )
+    assert "https://tracker.example.org/a/long/address/that/no/terminal/should/break/in/the/middle," in out.split()
     assert all(len(line) <= 72 for line in lines if "https://" not in line)
     assert " ".join(out.split()).count(REASON) == 1
 
 
 def test_a_command_in_a_reason_is_not_broken(computer: Computer) -> None:
-    reason = (
-        "Log in with `acme login --host https://tracker.example.org`, or run: pip install 'acme-sdk>=2, <3'"
-    )
+    reason = "Log in with `acme login --host https://tracker.example.org`, or run: pip install 'acme-sdk>=2, <3'"
     computer.site.backend("alone", supports_shared_run=NO.format(reason=reason))
     for columns in range(50, 100, 7):
         lines = "\n".join(computer.rolecall("backends", COLUMNS=str(columns)).out.splitlines())

@@ -177,9 +177,7 @@ args (all optional)\
 
 
 def test_a_class_in_place_of_an_instance(check: Told, computer: Computer) -> None:
-    computer.site.install(
-        "rolecall-acme", backends={"acme": "acme_backend:Acme"}, acme_backend="class Acme: ..."
-    )
+    computer.site.install("rolecall-acme", backends={"acme": "acme_backend:Acme"}, acme_backend="class Acme: ...")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py): is
 the class Acme; register an instance of it, or a module\
@@ -342,9 +340,7 @@ but got '<stream end>'\
 
 
 def test_a_value_that_looks_like_a_date_and_is_none(check: Told) -> None:
-    assert check(JOB + "group: 2024-13-45") == snapshot(
-        "rolecall: config.yaml: not valid YAML: month must be in 1..12"
-    )
+    assert check(JOB + "group: 2024-13-45") == snapshot("rolecall: config.yaml: not valid YAML: month must be in 1..12")
 
 
 def test_an_empty_file(check: Told) -> None:
@@ -377,9 +373,7 @@ of a YAML file\
 
 
 def test_a_directory_in_place_of_a_file(told: Told) -> None:
-    assert told("check", ".") == snapshot(
-        "rolecall: .: cannot be read: Is a directory; give the path of a YAML file"
-    )
+    assert told("check", ".") == snapshot("rolecall: .: cannot be read: Is a directory; give the path of a YAML file")
 
 
 # -------------------------------------------------------------------- show, deliver, demo
@@ -501,9 +495,7 @@ def test_demo_with_arguments_that_are_no_mapping(told: Told) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "arguments", [(), ("draw",), ("check",), ("backends", "--yaml"), ("show", "--chart", "x")]
-)
+@pytest.mark.parametrize("arguments", [(), ("draw",), ("check",), ("backends", "--yaml"), ("show", "--chart", "x")])
 def test_a_wrong_call(told: Told, arguments: tuple[str, ...]) -> None:
     assert told(*arguments).startswith("usage: rolecall")
 
@@ -520,9 +512,7 @@ def test_rows_that_are_left(computer: Computer, job: str) -> None:
     """The command to try again is printed, without arguments that may hold a secret."""
     away = "@hookimpl\ndef open_run(ticket, args):\n    raise Unavailable('the server is away')"
     computer.site.backend(head="from pydantic import *\nfrom rolecall import *", open_run=away)
-    ran = computer.rolecall(
-        "deliver", job, "--to", "acme", "--timeout", "1", "--args", "{password: not-to-be-printed}"
-    )
+    ran = computer.rolecall("deliver", job, "--to", "acme", "--timeout", "1", "--args", "{password: not-to-be-printed}")
     assert ran.status == 1
     assert ran.out == f"some rows are left; try again later: {command('deliver', job, '--to', 'acme')}\n"
     assert "trainer: 1 rows are not in acme" in ran.err

@@ -45,11 +45,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 VALUES = st.lists(st.fixed_dictionaries({"seq": JSON, "data": JSON}), max_size=8)
-THREE = [
-    {"seq": 1, "text": "first"},
-    {"seq": 2, "text": 'a "quoted" {brace and {"seq":2'},
-    {"seq": 3, "text": "last"},
-]
+THREE = [{"seq": 1, "text": "first"}, {"seq": 2, "text": 'a "quoted" {brace and {"seq":2'}, {"seq": 3, "text": "last"}]
 
 EXAMPLES = settings(deadline=None, max_examples=60)
 
@@ -184,9 +180,7 @@ def test_changed_byte_costs_its_line(data: st.DataObject) -> None:
     lines = list(map(encode, THREE))
     whole = b"".join(lines)
     place = data.draw(st.integers(0, len(whole) - 1))
-    new = data.draw(
-        (st.sampled_from(b'\n\x00 {}"09af\xff') | st.integers(0, 255)).filter(whole[place].__ne__)
-    )
+    new = data.draw((st.sampled_from(b'\n\x00 {}"09af\xff') | st.integers(0, 255)).filter(whole[place].__ne__))
     found = read(whole[:place] + bytes([new]) + whole[place + 1 :] + encode({"seq": 4}))
     hit = next(at for at in range(3) if place < sum(map(len, lines[: at + 1])))
     others = [value for at, value in enumerate(THREE) if at != hit] + [{"seq": 4}]
@@ -247,19 +241,7 @@ def test_any_bytes_are_read_through(noise: bytes) -> None:
         b'{"n":' + b"1" * 5000 + b"}",
         b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
-    ids=[
-        "list",
-        "bracket",
-        "number",
-        "empty",
-        "cut",
-        "two",
-        "encoding",
-        "surrogate",
-        "open",
-        "digits",
-        "nested",
-    ],
+    ids=["list", "bracket", "number", "empty", "cut", "two", "encoding", "surrogate", "open", "digits", "nested"],
 )
 def test_crafted_line_is_damage(payload: bytes) -> None:
     """Although its checksum is right."""
@@ -274,9 +256,7 @@ def test_damage_names_file_and_offset(path: Path) -> None:
     first = encode({"seq": 1})
     path.write_bytes(first + b"nonsense\n")
     (damage,) = damages(list(read_lines(path)))
-    assert str(damage) == (
-        f"{path}: 9 bytes at offset {len(first)} are damaged (its checksum does not match)"
-    )
+    assert str(damage) == (f"{path}: 9 bytes at offset {len(first)} are damaged (its checksum does not match)")
     lost = Damage(path, 0, 9, "torn", "row 7 is lost")
     assert str(lost) == f"{path}: 9 bytes at offset 0 are damaged (torn; row 7 is lost)"
 

@@ -175,15 +175,9 @@ def test_a_directory_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("project", "name", "parts"),
-    [
-        ("gsm8k", "a/b", ["gsm8k", "a_b"]),
-        ("..", "../../etc", ["_", "_.._etc"]),
-        ("数学", "a b", ["数学", "a_b"]),
-    ],
+    [("gsm8k", "a/b", ["gsm8k", "a_b"]), ("..", "../../etc", ["_", "_.._etc"]), ("数学", "a b", ["数学", "a_b"])],
 )
-def test_the_default_directory_stays_below_the_working_directory(
-    project: str, name: str, parts: list[str]
-) -> None:
+def test_the_default_directory_stays_below_the_working_directory(project: str, name: str, parts: list[str]) -> None:
     config = MonitorConfig(project=project, name=name)
     assert config.monitor_dir == Path.cwd().joinpath("rolecall", *parts)
 
@@ -228,9 +222,7 @@ def test_a_wrong_setting(settings: Mapping[str, Any], told: str) -> None:
 
 def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as raised:
-        MonitorConfig.load(
-            {"projekt": "p", "name": 1, "monitor_type": "console", "monitor_args": {"level": "x"}}
-        )
+        MonitorConfig.load({"projekt": "p", "name": 1, "monitor_type": "console", "monitor_args": {"level": "x"}})
     lines = str(raised.value).splitlines()
     assert lines[0] == "config cannot be used:"
     assert {line.strip().partition(":")[0] for line in lines[1:]} == {
@@ -267,9 +259,7 @@ def from_yaml(text: str, tmp_path: Path) -> Path:
     [
         pytest.param(lambda _: ASKED, id="a mapping"),
         pytest.param(lambda _: {"model": "qwen", "monitor": ASKED}, id="a mapping's block"),
-        pytest.param(
-            lambda _: {"project": "rft", "name": "x", "monitor": ASKED}, id="a block beside a project"
-        ),
+        pytest.param(lambda _: {"project": "rft", "name": "x", "monitor": ASKED}, id="a block beside a project"),
         pytest.param(lambda _: {"monitor": MonitorConfig(**ASKED)}, id="a config in a mapping"),
         pytest.param(lambda _: MonitorConfig(**ASKED), id="a config"),
         pytest.param(lambda path: from_yaml(YAML, path), id="a file"),
@@ -283,9 +273,7 @@ def from_yaml(text: str, tmp_path: Path) -> Path:
         pytest.param(lambda _: TrainingModel(monitor=MonitorConfig(**ASKED)), id="in a pydantic model"),
     ],
 )
-def test_every_source_gives_the_same(
-    asked: MonitorConfig, tmp_path: Path, source: Callable[[Path], object]
-) -> None:
+def test_every_source_gives_the_same(asked: MonitorConfig, tmp_path: Path, source: Callable[[Path], object]) -> None:
     assert MonitorConfig.load(source(tmp_path)) == asked
 
 
@@ -297,9 +285,7 @@ def test_a_dataclass(acme: MadeSite) -> None:
 
 
 def test_omegaconf_resolves_only_what_is_ours(acme: MadeSite) -> None:
-    node = OmegaConf.create(
-        {"run": "grpo-1", "other": "${nowhere}", "monitor": {"project": "gsm8k", "name": "${run}"}}
-    )
+    node = OmegaConf.create({"run": "grpo-1", "other": "${nowhere}", "monitor": {"project": "gsm8k", "name": "${run}"}})
     assert MonitorConfig.load(node).name == "grpo-1"
 
 
@@ -313,18 +299,12 @@ def test_omegaconf_that_cannot_be_resolved(name: str) -> None:
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        (
-            None,
-            "config: expected a mapping, a dataclass, an OmegaConf node or the path of a YAML file; given nothing",
-        ),
+        (None, "config: expected a mapping, a dataclass, an OmegaConf node or the path of a YAML file; given nothing"),
         (42, "given a value of type int"),
         ([ASKED], "given a value of type list"),
         (Wrote, "given a value of type type"),
         (OmegaConf.create([1]), "given a value of type ListConfig"),
-        (
-            {"monitor": None},
-            "monitor: expected a mapping of settings, with project and name; given nothing",
-        ),
+        ({"monitor": None}, "monitor: expected a mapping of settings, with project and name; given nothing"),
         ({"monitor": "local"}, "given a value of type str"),
         (Training("qwen", [1]), "given a value of type list"),
     ],
@@ -355,15 +335,9 @@ def test_a_source_that_is_none(source: object, told: str) -> None:
         ("monitor:\n", "monitor: expected a mapping of settings"),
         ("project: p", "cannot be used:\n  name: missing"),
         ("monitor: {project: p}", "cannot be used:\n  monitor.name: missing"),
-        (
-            "monitor: &a {project: p, name: n, group: *a}",
-            "cannot be used:\n  monitor.group: must be a string",
-        ),
+        ("monitor: &a {project: p, name: n, group: *a}", "cannot be used:\n  monitor.group: must be a string"),
         ("project: p\nname: n\nmonitor_type: consle", "monitor_type: backend 'consle' is not installed"),
-        (
-            "monitor: {project: p, name: n, monitor_type: x}",
-            "monitor.monitor_type: backend 'x' is not installed",
-        ),
+        ("monitor: {project: p, name: n, monitor_type: x}", "monitor.monitor_type: backend 'x' is not installed"),
     ],
 )
 def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, told: str) -> None:
@@ -395,9 +369,7 @@ def test_defaults_are_the_backends_own(acme: MadeSite, given_args: Any) -> None:
 
 @pytest.mark.parametrize("monitor_type", ["acme", ["acme"]])
 @pytest.mark.parametrize("given_args", [{"retries": "5"}, {"acme": {"retries": "5"}}])
-def test_of_the_only_backend_with_or_without_its_name(
-    acme: MadeSite, monitor_type: Any, given_args: Any
-) -> None:
+def test_of_the_only_backend_with_or_without_its_name(acme: MadeSite, monitor_type: Any, given_args: Any) -> None:
     assert args_of(monitor_type, given_args).retries == 5
 
 
@@ -426,35 +398,15 @@ def test_with_none_there_is_nobody_to_check_them() -> None:
 @pytest.mark.parametrize(
     ("monitor_type", "given_args", "told"),
     [
-        (
-            "acme",
-            {"ulr": 1},
-            "monitor_args.ulr: unknown argument of acme; did you mean 'url'? allowed: password",
-        ),
-        (
-            "acme",
-            {"zzz": 1},
-            "monitor_args.zzz: unknown argument of acme; remove it; allowed: password, retries",
-        ),
+        ("acme", {"ulr": 1}, "monitor_args.ulr: unknown argument of acme; did you mean 'url'? allowed: password"),
+        ("acme", {"zzz": 1}, "monitor_args.zzz: unknown argument of acme; remove it; allowed: password, retries"),
         ("acme", {"retries": "many"}, "monitor_args.retries: must be a whole number"),
         ("acme", {"acme": {"retries": "many"}}, "monitor_args.acme.retries: must be a whole number"),
-        (
-            "acme",
-            {"acme": {"ulr": 1}},
-            "monitor_args.acme.ulr: unknown argument of acme; did you mean 'url'?",
-        ),
+        ("acme", {"acme": {"ulr": 1}}, "monitor_args.acme.ulr: unknown argument of acme; did you mean 'url'?"),
         ("acme", [1], "monitor_args: must be a mapping of arguments; given a list"),
         ("acme", {1: 2}, "monitor_args"),
-        (
-            ["acme", "local"],
-            {"retries": 1},
-            "monitor_args.retries: not a backend of monitor_type; allowed: acme",
-        ),
-        (
-            ["acme", "local"],
-            {"acme": {"retries": "x"}},
-            "monitor_args.acme.retries: must be a whole number",
-        ),
+        (["acme", "local"], {"retries": 1}, "monitor_args.retries: not a backend of monitor_type; allowed: acme"),
+        (["acme", "local"], {"acme": {"retries": "x"}}, "monitor_args.acme.retries: must be a whole number"),
         (["acme", "local"], {"acme": [1]}, "monitor_args.acme: must be a mapping"),
         (["acme", "local"], {"local": {"level": 1}}, "monitor_args.local.level: unknown argument of local"),
     ],
@@ -502,9 +454,7 @@ def test_a_backend_that_cannot_be_used_is_told_by_its_place(acme: MadeSite) -> N
 
 def test_a_registry_of_ones_own(acme: MadeSite) -> None:
     registry = Registry().register("mine", Registry().load("acme").manager.get_plugin("acme"))
-    config = MonitorConfig.load(
-        {**MINIMAL, "monitor_type": "mine", "monitor_args": {"retries": 9}}, registry=registry
-    )
+    config = MonitorConfig.load({**MINIMAL, "monitor_type": "mine", "monitor_args": {"retries": 9}}, registry=registry)
     assert config.registry is registry
     assert config.monitor_args["mine"].retries == 9  # type: ignore[attr-defined]
     assert config.model_copy(update={"run_id": "r"}).registry is registry
@@ -538,9 +488,7 @@ def test_the_environment(asked: MonitorConfig, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_subprocess_gets_it_whole(asked: MonitorConfig, acme: MadeSite, tmp_path: Path) -> None:
-    reads = (
-        "from rolecall import MonitorConfig as C; c = C.from_env(); print(c.monitor_dir, *c.secrets, c.group)"
-    )
+    reads = "from rolecall import MonitorConfig as C; c = C.from_env(); print(c.monitor_dir, *c.secrets, c.group)"
     path = os.pathsep.join([str(acme.path), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, **asked.to_env(), "PYTHONPATH": path}
     ran = subprocess.run(
@@ -556,16 +504,10 @@ def test_a_subprocess_gets_it_whole(asked: MonitorConfig, acme: MadeSite, tmp_pa
         ("tokens: dict[str, SecretStr]", {"tokens": {"eu": "eu-token"}}),
         ("tokens: frozenset[SecretStr]", {"tokens": ["only-token"]}),
         ("key: SecretBytes", {"key": "key-in-bytes"}),
-        (
-            "login: 'Login'\nclass Login(BaseModel):\n    password: SecretStr",
-            {"login": {"password": "hunter2"}},
-        ),
+        ("login: 'Login'\nclass Login(BaseModel):\n    password: SecretStr", {"login": {"password": "hunter2"}}),
         ("uri: str = Field(alias='tracking_uri')", {"tracking_uri": "https://tracker"}),
         ("path: Path\n    since: date", {"path": "/data/x", "since": "2024-05-01"}),
-        (
-            "url: str\n    @computed_field\n    @property\n    def host(self) -> str: return self.url",
-            {"url": "u"},
-        ),
+        ("url: str\n    @computed_field\n    @property\n    def host(self) -> str: return self.url", {"url": "u"}),
         ("model_config = ConfigDict(extra='allow')", {"anything": {"goes": [1, 2.5, None, True]}}),
     ],
 )
@@ -578,9 +520,7 @@ def test_whatever_a_backends_model_is_made_of_comes_through(
     fields, _, after = args.partition("\nclass ")
     source = (f"class {after}\n" if after else "") + f"class Args(BaseModel):\n    {fields}"
     site.backend(head=head, args=source)
-    config = MonitorConfig.load(
-        {**MINIMAL, "monitor_type": monitor_type, "monitor_args": {"acme": given_args}}
-    )
+    config = MonitorConfig.load({**MINIMAL, "monitor_type": monitor_type, "monitor_args": {"acme": given_args}})
     again = MonitorConfig.from_env(config.to_env())
     assert again == config
     assert again.secrets == config.secrets
@@ -597,16 +537,7 @@ def encoded(value: object) -> str:
 
 @pytest.mark.parametrize(
     "value",
-    [
-        "",
-        "config.yaml",
-        "e30",
-        "é",
-        encoded([]),
-        encoded("x"),
-        encoded(None),
-        base64.b64encode(b"\xff").decode(),
-    ],
+    ["", "config.yaml", "e30", "é", encoded([]), encoded("x"), encoded(None), base64.b64encode(b"\xff").decode()],
 )
 def test_another_value(value: str) -> None:
     with pytest.raises(ConfigError, match=r"ROLECALL_CONFIG: not a value that MonitorConfig.to_env writes"):

@@ -100,9 +100,7 @@ def left(tmp_path: Path) -> int:
     return undelivered(Layout(tmp_path / "monitor"), "late", "trainer")
 
 
-def test_confirmed_rows_are_acknowledged(
-    monitor: Monitor, late: Late, tmp_path: Path, wait_until: WaitUntil
-) -> None:
+def test_confirmed_rows_are_acknowledged(monitor: Monitor, late: Late, tmp_path: Path, wait_until: WaitUntil) -> None:
     """While more are handed over."""
     for step in range(1, 4):
         monitor.log({"a": step}, step=step)
@@ -163,9 +161,7 @@ def test_rows_under_way_are_bounded(
     wait_until(lambda: late.handed == [1, 2, 3])
 
 
-def test_waiting_primary_is_tended(
-    tmp_path: Path, server: LinesServer, late: Late, wait_until: WaitUntil
-) -> None:
+def test_waiting_primary_is_tended(tmp_path: Path, server: LinesServer, late: Late, wait_until: WaitUntil) -> None:
     config = MonitorConfig.load(
         {
             "project": "p",

@@ -428,12 +428,8 @@ def damage_row(session: Session, seq: int) -> None:
     session.path.write_bytes(b"".join(lines))
 
 
-@pytest.mark.parametrize(
-    ("damaged", "sound"), [([3], [1, 2, 4, 5]), ([1, 2], [3, 4, 5]), ([4, 5], [1, 2, 3])]
-)
-def test_gaps_count_as_missing(
-    layout: Layout, open_cursor: OpenCursor, damaged: list[int], sound: list[int]
-) -> None:
+@pytest.mark.parametrize(("damaged", "sound"), [([3], [1, 2, 4, 5]), ([1, 2], [3, 4, 5]), ([4, 5], [1, 2, 3])])
+def test_gaps_count_as_missing(layout: Layout, open_cursor: OpenCursor, damaged: list[int], sound: list[int]) -> None:
     """In the middle, at the start and at the end."""
     journal = open_journal(layout)
     log(journal, 1, 2, 3, 4, 5)
@@ -513,9 +509,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "cut to half": lambda path: os.truncate(path, path.stat().st_size // 2),
     "renamed": lambda path: path.rename(path.with_name("rotated")),
     "removed": lambda path: path.unlink(),
-    "replaced": lambda path: (
-        path.with_name("new").rename(path) if path.with_name("new").write_bytes(b"") == 0 else 0
-    ),
+    "replaced": lambda path: path.with_name("new").rename(path) if path.with_name("new").write_bytes(b"") == 0 else 0,
 }
 
 
@@ -584,9 +578,7 @@ def test_rewind_into_a_continuing_session(layout: Layout, open_cursor: OpenCurso
     assert seqs(cursor) == [6, 7]
 
 
-def test_new_cursor_in_copied_rows(
-    layout: Layout, open_cursor: OpenCursor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_cursor_in_copied_rows(layout: Layout, open_cursor: OpenCursor, monkeypatch: pytest.MonkeyPatch) -> None:
     """A courier dies among the copies of rows that the backend holds; the next one delivers none of them."""
     monkeypatch.setattr("rolecall.delivery.cursor.READ_BYTES", 200)
     journal = open_journal(layout)

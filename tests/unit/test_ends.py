@@ -172,10 +172,7 @@ def test_close_tells_what_waits(
 
 
 def test_close_with_a_dead_courier(
-    make_config: MakeConfig,
-    server: LinesServer,
-    wait_until: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
+    make_config: MakeConfig, server: LinesServer, wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its process was killed: what it said last counts."""
     with launch(make_config(courier="process")) as job:
@@ -212,10 +209,7 @@ def test_close_with_a_silent_courier(
 
 
 def test_close_counts_earlier_sessions(
-    make_config: MakeConfig,
-    server: LinesServer,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    make_config: MakeConfig, server: LinesServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("rolecall.delivery.group.DRAIN_TIMEOUT", 0.3)
     monkeypatch.setattr("rolecall.job.session.OPEN_TIMEOUT", 5.0)

@@ -29,13 +29,7 @@ def layout(tmp_path: Path) -> Layout:
     """A job whose launcher runs."""
     layout = Layout(tmp_path)
     record = RunRecord(
-        run_id="r1",
-        nonce="n1",
-        project="gsm8k",
-        name="grpo-1",
-        group=None,
-        created=1.0,
-        plan=Plan(backends=()),
+        run_id="r1", nonce="n1", project="gsm8k", name="grpo-1", group=None, created=1.0, plan=Plan(backends=())
     )
     write_record(layout, record)
     claim(layout.journal(LAUNCH), {"writer": LAUNCH}, "it")

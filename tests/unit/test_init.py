@@ -98,9 +98,7 @@ def test_backend_of_the_environment(server: LinesServer, monkeypatch: pytest.Mon
     args = {"lines": {"path": server.path}}
     for value, names in (("lines", ["lines"]), ("lines, local", ["lines", "local"]), ("", ["local"])):
         monkeypatch.setenv("ROLECALL_MONITOR_TYPE", value)
-        rolecall.init(
-            monitor_args=args if "lines" in names else None, monitor_dir=f"job-{len(value)}"
-        ).finish()
+        rolecall.init(monitor_args=args if "lines" in names else None, monitor_dir=f"job-{len(value)}").finish()
         plan = record_of(Path(f"job-{len(value)}")).plan
         assert [each.backend for each in plan.backends] == names
     rolecall.init(monitor_type="local", monitor_dir="given").finish()
@@ -109,9 +107,7 @@ def test_backend_of_the_environment(server: LinesServer, monkeypatch: pytest.Mon
 
 def test_run_has_the_jobs_name(server: LinesServer) -> None:
     """And its keys are bare, on the run of the only role, which has the config."""
-    monitor = rolecall.init(
-        "gsm8k", {"lr": 0.1}, "first", monitor_type="lines", monitor_args={"path": server.path}
-    )
+    monitor = rolecall.init("gsm8k", {"lr": 0.1}, "first", monitor_type="lines", monitor_args={"path": server.path})
     monitor.log({"loss": 0.5})
     assert monitor.url is not None
     monitor.finish()

@@ -166,10 +166,7 @@ def test_small_and_large_tables_arrive(make_config: MakeConfig, server: LinesSer
 
 
 def test_hanging_backend_delays_no_other(
-    make_config: MakeConfig,
-    server: LinesServer,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    make_config: MakeConfig, server: LinesServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.fail("hang")
     lines: list[str] = []
@@ -192,10 +189,7 @@ def test_hanging_backend_delays_no_other(
 
 
 def test_rows_wait_for_their_backend(
-    make_config: MakeConfig,
-    server: LinesServer,
-    wait_until: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
+    make_config: MakeConfig, server: LinesServer, wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     with launch(make_config()) as job, open_monitor(job.config, "trainer") as monitor:
         monitor.log({"a": 1}, step=1)
@@ -220,10 +214,7 @@ def test_launch_without_a_reachable_backend(
 
 
 def test_plugins_error_costs_no_row(
-    make_config: MakeConfig,
-    server: LinesServer,
-    wait_until: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
+    make_config: MakeConfig, server: LinesServer, wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     with launch(make_config()) as job, open_monitor(job.config, "trainer") as monitor:
         server.fail("broken")
@@ -253,11 +244,7 @@ def test_refused_credentials_stop_the_launch(
     args = {"path": server.path, "api_key": "sk-topsecret"}
     for shared in (True, False):
         with pytest.raises(BackendRefused, match="refuses the api_key") as caught:
-            launch(
-                make_config(
-                    monitor_args=args, shared_run=shared, monitor_dir=server.path.parent / str(shared)
-                )
-            )
+            launch(make_config(monitor_args=args, shared_run=shared, monitor_dir=server.path.parent / str(shared)))
         assert "topsecret" not in str(caught.value) + caplog.text
     server.mend("forbidden")
     with launch(make_config(monitor_args=args, monitor_dir=server.path.parent / "True")) as job:
@@ -280,10 +267,7 @@ def test_close_tells_what_is_left(
 
 
 def test_backend_errors_raise_where_asked(
-    make_config: MakeConfig,
-    server: LinesServer,
-    wait_until: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
+    make_config: MakeConfig, server: LinesServer, wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     job = launch(make_config(on_backend_error="raise"))
     monitor = open_monitor(job.config, "trainer")
@@ -327,10 +311,7 @@ def test_role_in_another_directory(make_config: MakeConfig, tmp_path: Path) -> N
 
 def test_primary_role_needs_no_launcher(make_config: MakeConfig, server: LinesServer) -> None:
     config = make_config()
-    with (
-        open_monitor(config, "trainer", 0, primary=True) as zero,
-        open_monitor(config, "trainer", 1) as first,
-    ):
+    with open_monitor(config, "trainer", 0, primary=True) as zero, open_monitor(config, "trainer", 1) as first:
         zero.log({"a": 1}, step=1)
         first.log({"a": 1}, step=1)
         assert zero.run_id == first.run_id
@@ -386,9 +367,7 @@ def test_another_job_in_the_directory(make_config: MakeConfig) -> None:
         launch(make_config(**local, run_id="two"))
 
 
-@pytest.mark.parametrize(
-    ("settings", "variable"), [({"monitor_type": "none", "monitor_args": {}}, "0"), ({}, "1")]
-)
+@pytest.mark.parametrize(("settings", "variable"), [({"monitor_type": "none", "monitor_args": {}}, "0"), ({}, "1")])
 def test_turned_off_it_leaves_nothing(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], variable: str
 ) -> None:
@@ -404,11 +383,7 @@ def test_turned_off_it_leaves_nothing(
 def test_turned_off_it_needs_no_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROLECALL_DISABLED", "1")
     config = MonitorConfig(
-        project="p",
-        name="n",
-        monitor_type="wandb",
-        monitor_args={"base_url": "x"},
-        monitor_dir=tmp_path / "monitor",
+        project="p", name="n", monitor_type="wandb", monitor_args={"base_url": "x"}, monitor_dir=tmp_path / "monitor"
     )
     with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
         monitor.log({"a": 1}, step=1)
@@ -509,9 +484,7 @@ def test_downgrades_are_logged_once(
 
 def test_spooled_journal_is_mirrored(make_config: MakeConfig, server: LinesServer, tmp_path: Path) -> None:
     config = make_config(
-        spool_dir=tmp_path / "spool",
-        monitor_type=["lines", "local"],
-        monitor_args={"lines": {"path": server.path}},
+        spool_dir=tmp_path / "spool", monitor_type=["lines", "local"], monitor_args={"lines": {"path": server.path}}
     )
     with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
         for step in range(1, 101):
@@ -547,10 +520,7 @@ def test_draining_courier_keeps_others_out(
 
 
 def test_retried_closing_keeps_its_status(
-    make_config: MakeConfig,
-    server: LinesServer,
-    wait_until: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
+    make_config: MakeConfig, server: LinesServer, wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     job = launch(make_config())
     with open_monitor(job.config, "trainer") as monitor:
@@ -560,9 +530,7 @@ def test_retried_closing_keeps_its_status(
     wait_until(lambda: "@launch: lines: not available" in caplog.text)
     server.mend("down")
     wait_until(lambda: [line for line in server.lines() if "closed" in line and line["by"] is None])
-    assert [line["closed"] for line in server.lines() if "closed" in line and line["by"] is None] == [
-        "failed"
-    ]
+    assert [line["closed"] for line in server.lines() if "closed" in line and line["by"] is None] == ["failed"]
 
 
 def test_failed_launch_frees_the_directory(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -586,10 +554,7 @@ def test_undelivered_primary_ends_its_job(make_config: MakeConfig, server: Lines
 
 
 def test_fault_is_raised_once(
-    make_config: MakeConfig,
-    server: LinesServer,
-    wait_until: Callable[..., None],
-    caplog: pytest.LogCaptureFixture,
+    make_config: MakeConfig, server: LinesServer, wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     with launch(make_config(on_backend_error="raise")) as job, open_monitor(job.config, "trainer") as monitor:
         server.fail("down")
@@ -637,9 +602,7 @@ def test_deliver_opens_before_roles_join(
         left = deliver(job.config.monitor_dir, None, args, timeout=1.0, listener=listener)
     finally:
         server.mend("hang")
-    assert {(each.backend, each.writer, each.rows) for each in left} == {
-        ("lines", role, 10) for role in roles
-    }
+    assert {(each.backend, each.writer, each.rows) for each in left} == {("lines", role, 10) for role in roles}
     assert roles <= {writer for writer, backend, kind in heard if (backend, kind) == ("console", "ended")}
     assert "lines" not in {backend for writer, backend, _ in heard if writer in roles}
     wait_until(lambda: ("@launch", "lines", "ended") in heard)

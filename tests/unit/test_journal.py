@@ -72,11 +72,7 @@ def test_rows_are_as_documented(session: Session, journal: JournalWriter) -> Non
     assert found == [
         {"seq": 1, "step": 5, "data": {"loss": 0.25, "tokens": 2**62}},
         {"seq": 2, "step": -(2**63), "commit": True, "data": {"x": "NaN"}},
-        {
-            "seq": 3,
-            "step": 7,
-            "table": {"name": "samples", "columns": ["i", "text"], "rows": [[1, "a"], [None, "b"]]},
-        },
+        {"seq": 3, "step": 7, "table": {"name": "samples", "columns": ["i", "text"], "rows": [[1, "a"], [None, "b"]]}},
     ]
     assert ending == {"end": "failed", "seq": 3, "steps": {"": 7}}
     assert (journal.seq, journal.lost) == (3, 0)
@@ -119,9 +115,7 @@ def test_rows_are_written_at_once(session: Session, journal: JournalWriter) -> N
         assert rows(session)[-1].step == step
 
 
-def test_each_row_is_one_write(
-    session: Session, journal: JournalWriter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_row_is_one_write(session: Session, journal: JournalWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[bytes] = []
     write = os.write
 
@@ -539,9 +533,7 @@ def test_last_steps_of_a_session(tmp_path: Path, count: int, ended: bool) -> Non
     assert last_steps(session) == {"": 3 + count, "eval": 8}
 
 
-def test_last_steps_read_few_rows(
-    session: Session, journal: JournalWriter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_last_steps_read_few_rows(session: Session, journal: JournalWriter, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most 1,000, however long the journal is."""
     for _ in range(5999):
         journal.append({"loss": 0.5})
@@ -629,16 +621,7 @@ def link_elsewhere(path: Path) -> None:
     path.symlink_to(path.parent.with_name("elsewhere"))
 
 
-WHOLE = [
-    rename,
-    remove,
-    replace,
-    replace_with_other,
-    back_up_and_remove,
-    remove_folder,
-    rename_folder,
-    link_elsewhere,
-]
+WHOLE = [rename, remove, replace, replace_with_other, back_up_and_remove, remove_folder, rename_folder, link_elsewhere]
 CUT = [truncate_all, truncate_half, copy_and_truncate]
 
 
@@ -688,9 +671,7 @@ def test_changed_file_says_where_it_continues(session: Session) -> None:
     session.path.rename(session.path.with_name("rotated"))
     journal.append({"loss": 0.25})
     journal.abandon()
-    rotated = [
-        json.loads(line) for line in session.path.with_name("rotated").read_bytes().splitlines() if line
-    ]
+    rotated = [json.loads(line) for line in session.path.with_name("rotated").read_bytes().splitlines() if line]
     assert (rotated[-1]["end"], rotated[-1]["seq"]) == ("continued", 1)
 
 

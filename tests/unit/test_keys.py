@@ -20,9 +20,7 @@ def shared(declares_axes: bool) -> KeyMapping:
 
 def test_prefix_and_axis_are_added() -> None:
     mapped = shared(declares_axes=True).apply(row(metrics={"reward/mean": 0.5, "n": 3}, commit=True))
-    assert mapped == row(
-        metrics={"explorer/0/reward/mean": 0.5, "explorer/0/n": 3, "explorer/0/step": 7}, commit=True
-    )
+    assert mapped == row(metrics={"explorer/0/reward/mean": 0.5, "explorer/0/n": 3, "explorer/0/step": 7}, commit=True)
     assert axis_of("explorer/0") == "explorer/0/step"
 
 
@@ -42,9 +40,7 @@ def test_all_else_stays() -> None:
         commit=True,
     )
     mapped = KeyMapping.shared("trainer", declares_axes=False).apply(given)
-    changed = {
-        field.name for field in fields(Row) if getattr(mapped, field.name) != getattr(given, field.name)
-    }
+    changed = {field.name for field in fields(Row) if getattr(mapped, field.name) != getattr(given, field.name)}
     assert changed == {"metrics", "text", "table", "media"}
 
 

@@ -182,12 +182,7 @@ def test_future_file_is_not_silent(folder: Path) -> None:
         {},
         {"host": this_process().host, "pid": os.getpid()},
         {"host": this_process().host, "pid": 2**22 + 1, "start": None, **SPACE},
-        {
-            "host": this_process().host,
-            "pid": "self",
-            "start": this_process().start,
-            "space": this_process().space,
-        },
+        {"host": this_process().host, "pid": "self", "start": this_process().start, "space": this_process().space},
         {
             "host": this_process().host,
             "pid": f"../proc/{os.getpid()}",
@@ -217,9 +212,7 @@ def test_other_than_session_holds_nothing(folder: Path, kind: str) -> None:
     elif kind == "directory":
         path.mkdir()
     else:
-        path.write_bytes(
-            b"" if kind == "empty" else b"0" + encode({"rolecall": 2, "owner": asdict(this_process())})
-        )
+        path.write_bytes(b"" if kind == "empty" else b"0" + encode({"rolecall": 2, "owner": asdict(this_process())}))
     assert claim(folder, {}, "it").number == 2
 
 
@@ -319,9 +312,7 @@ def test_end_follows_no_symlink(folder: Path, tmp_path: Path) -> None:
 # ------------------------------------------------------------------ the header
 
 
-@pytest.mark.parametrize(
-    "damage", [b"", b"\0" * 512, b"\n" * 512, b"x\n" * 256, os.urandom(512)], ids=range(5)
-)
+@pytest.mark.parametrize("damage", [b"", b"\0" * 512, b"\n" * 512, b"x\n" * 256, os.urandom(512)], ids=range(5))
 def test_damaged_header_is_read_from_copy(folder: Path, damage: bytes) -> None:
     """Owner and config are beside the journal, too."""
     session = claim(folder, {"writer": "explorer", "config": {"lr": 0.1}, "steps": {"": 7}}, "it")
@@ -409,13 +400,7 @@ def test_successor_of_removed_folder(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("status", "state"),
-    [
-        (None, "running"),
-        ("finished", "finished"),
-        ("failed", "failed"),
-        ("new", "killed"),
-        ("killed", "killed"),
-    ],
+    [(None, "running"), ("finished", "finished"), ("failed", "failed"), ("new", "killed"), ("killed", "killed")],
 )
 def test_state_of_a_session(folder: Path, status: str | None, state: str) -> None:
     session = claim(folder, {}, "it")

@@ -93,9 +93,7 @@ def test_dropped_row_takes_no_step(job: Job, monitor: Monitor) -> None:
 
 
 def test_values_come_back_as_rows(job: Job, monitor: Monitor) -> None:
-    monitor.log(
-        {"loss": math.nan, "n": 3, "phase": "warm-up", "no": None, "eval": {"acc": 0.5, "deep": {"x": 1}}}
-    )
+    monitor.log({"loss": math.nan, "n": 3, "phase": "warm-up", "no": None, "eval": {"acc": 0.5, "deep": {"x": 1}}})
     (row,) = rows(job)
     assert math.isnan(row.metrics["loss"])
     assert {key: row.metrics[key] for key in row.metrics if key != "loss"} == {

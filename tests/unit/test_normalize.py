@@ -132,15 +132,7 @@ def test_numbers_become_pythons_own(normalizer: Normalizer, value: Any, plain: f
     assert normalizer.dropped == 0
 
 
-@pytest.mark.parametrize(
-    "value",
-    named(
-        (math.nan,),
-        (np.float32("nan"),),
-        (Decimal("NaN"),),
-        (np.array(np.nan),),
-    ),
-)
+@pytest.mark.parametrize("value", named((math.nan,), (np.float32("nan"),), (Decimal("NaN"),), (np.array(np.nan),)))
 def test_nan_is_kept(normalizer: Normalizer, value: Any) -> None:
     clean = normalizer.row({"x": value})
     assert type(clean["x"]) is float
@@ -170,9 +162,7 @@ def test_nan_is_kept(normalizer: Normalizer, value: Any) -> None:
         (pd.Series([0.5, 1.0]),),
     ),
 )
-def test_other_values_are_left_out(
-    normalizer: Normalizer, value: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_other_values_are_left_out(normalizer: Normalizer, value: Any, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         assert normalizer.row({"before": 1.0, "bad": value, "after": 2.0}) == {"before": 1.0, "after": 2.0}
     assert normalizer.dropped == 3
@@ -261,13 +251,7 @@ def test_endless_integers_are_refused(normalizer: Normalizer, value: int, known:
 
 @pytest.mark.parametrize(
     ("value", "plain"),
-    named(
-        (2**63 - 1, 2**63 - 1),
-        (2**63, 2.0**63),
-        (-(2**63), -(2**63)),
-        (-(2**63) - 1, -(2.0**63)),
-        (2**70, 2.0**70),
-    ),
+    named((2**63 - 1, 2**63 - 1), (2**63, 2.0**63), (-(2**63), -(2**63)), (-(2**63) - 1, -(2.0**63)), (2**70, 2.0**70)),
 )
 def test_long_integers_become_floats(normalizer: Normalizer, value: int, plain: float) -> None:
     """Also under keys that were logged before: many a reader of JSON takes 64 bits."""
@@ -364,20 +348,8 @@ def test_known_keys_are_bounded(normalizer: Normalizer) -> None:
     assert sum(map(len, normalizer._known)) <= 100_000
 
 
-@pytest.mark.parametrize(
-    "data",
-    named(
-        (None,),
-        (5,),
-        ("loss",),
-        ([("loss", 0.5)],),
-        ({"loss"},),
-        (Odd(),),
-    ),
-)
-def test_other_than_mappings_are_reported(
-    normalizer: Normalizer, data: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("data", named((None,), (5,), ("loss",), ([("loss", 0.5)],), ({"loss"},), (Odd(),)))
+def test_other_than_mappings_are_reported(normalizer: Normalizer, data: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert normalizer.row(data) == {}
     assert normalizer.dropped == 1
     assert caplog.messages == [
@@ -547,17 +519,7 @@ def test_other_than_tables_are_reported(
     assert message.isprintable()
 
 
-@pytest.mark.parametrize(
-    "name",
-    named(
-        ("",),
-        (None,),
-        (5,),
-        ("a\nb",),
-        ("x" * 513,),
-        (Odd(),),
-    ),
-)
+@pytest.mark.parametrize("name", named(("",), (None,), (5,), ("a\nb",), ("x" * 513,), (Odd(),)))
 def test_tables_need_a_good_name(normalizer: Normalizer, name: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert normalizer.table(name, (["a"], [[1]])) is None
     assert normalizer.dropped == 1
@@ -580,9 +542,7 @@ ANYTHING = st.recursive(
     | st.builds(OddIndex)
     | st.datetimes(),
     lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.tuples(inner, inner)
-        | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+        st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
     ),
     max_leaves=6,
 )
@@ -680,6 +640,4 @@ def test_rows_without_a_look_are_counted(normalizer: Normalizer, caplog: pytest.
     for _ in range(3):
         normalizer.drop_row(MemoryError("no\nmore"))
     assert normalizer.dropped == 3
-    assert caplog.messages == [
-        "explorer/0: data: the row cannot be recorded (MemoryError: no more) and is left out"
-    ]
+    assert caplog.messages == ["explorer/0: data: the row cannot be recorded (MemoryError: no more) and is left out"]

@@ -329,9 +329,7 @@ def test_empty_damage_loses_no_row(tmp_path: Path) -> None:
 
 def test_left_out_row_is_not_lost(tmp_path: Path) -> None:
     """A row that cannot be understood is named once: damage after it does not name it again."""
-    session = plant(
-        tmp_path / "w" / "1.jsonl", row(1), row(2, step=None), b"damaged\n", row(4), row(5, time=None)
-    )
+    session = plant(tmp_path / "w" / "1.jsonl", row(1), row(2, step=None), b"damaged\n", row(4), row(5, time=None))
     lost = [damage.lost for damage in damages(session)]
     assert lost == ["row 2 is left out", "row 3 is lost", "row 5 is left out"]
 
@@ -529,9 +527,7 @@ def test_long_header_hides_no_row(tmp_path: Path) -> None:
     journal.append({"loss": 0.5}, 7)
     journal.abandon()
     assert [each.step for each in rows(session)] == [7]
-    assert [
-        entry.value.seq for entry in read_to_end("explorer", session) if isinstance(entry.value, Row)
-    ] == [1]
+    assert [entry.value.seq for entry in read_to_end("explorer", session) if isinstance(entry.value, Row)] == [1]
 
 
 def test_many_unknown_lines_hide_no_row(tmp_path: Path) -> None:
@@ -625,8 +621,7 @@ def test_continued_rows_are_read_once(tmp_path: Path, kept: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "seq"),
-    [(None, 0), ({}, 0), ({"seq": 5}, 5), ({"seq": "5"}, 0), ({"end": "failed", "seq": 7}, 7)],
+    ("line", "seq"), [(None, 0), ({}, 0), ({"seq": 5}, 5), ({"seq": "5"}, 0), ({"end": "failed", "seq": 7}, 7)]
 )
 def test_number_of_the_last_row(line: dict[str, Any] | None, seq: int) -> None:
     assert last_seq(line) == seq

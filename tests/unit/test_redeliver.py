@@ -56,9 +56,7 @@ def test_missing_rows_are_told(
     damage(root, *damaged)
     for _ in range(2):
         assert deliver(root, "lines", args, 30.0) == [Left("lines", "explorer/0", 0, len(damaged))]
-    assert [seq for _, seq in server.seqs("explorer/0")] == [
-        seq for seq in (1, 2, 3, 4, 5) if seq not in damaged
-    ]
+    assert [seq for _, seq in server.seqs("explorer/0")] == [seq for seq in (1, 2, 3, 4, 5) if seq not in damaged]
 
 
 def test_command_does_not_say_all(
@@ -115,10 +113,7 @@ def test_listener_hears_how_far(local: MonitorConfig, args: dict[str, dict[str, 
 
 
 def test_backend_that_is_away(
-    local: MonitorConfig,
-    server: LinesServer,
-    args: dict[str, dict[str, object]],
-    wait_until: Callable[..., None],
+    local: MonitorConfig, server: LinesServer, args: dict[str, dict[str, object]], wait_until: Callable[..., None]
 ) -> None:
     """Its rows are left after the time-out, and delivered by the same couriers when it is back."""
     root = run_job(local)

@@ -191,9 +191,7 @@ def test_one_distribution_may_bring_several(site: MadeSite) -> None:
     assert {"acme", "acme-eu"} <= set(Registry().names())
 
 
-def test_a_directory_listed_twice_brings_no_second_backend(
-    site: MadeSite, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_directory_listed_twice_brings_no_second_backend(site: MadeSite, monkeypatch: pytest.MonkeyPatch) -> None:
     site.backend()
     monkeypatch.syspath_prepend(site.path)
     assert Registry().load("acme").name == "acme"
@@ -350,9 +348,7 @@ def test_a_missing_hook(site: MadeSite, hook: str) -> None:
         ("@hookimpl\ndef open_run(a, b, args): ...", "unknown parameters 'a', 'b'; allowed: ticket"),
     ],
 )
-def test_a_hook_that_is_misspelled_undecorated_or_wrongly_signed(
-    site: MadeSite, source: str, told: str
-) -> None:
+def test_a_hook_that_is_misspelled_undecorated_or_wrongly_signed(site: MadeSite, source: str, told: str) -> None:
     site.backend(open_run=source)
     with pytest.raises(BackendError) as raised:
         Registry().load("acme")
@@ -373,9 +369,7 @@ def test_an_optional_hook_is_checked_as_well(site: MadeSite) -> None:
         "@hookimpl\ndef open_run(ticket, args, retries=3): return Run()",
     ],
 )
-def test_arguments_that_a_hook_does_not_need_may_be_left_out(
-    site: MadeSite, ticket: RunTicket, source: str
-) -> None:
+def test_arguments_that_a_hook_does_not_need_may_be_left_out(site: MadeSite, ticket: RunTicket, source: str) -> None:
     run = "class Run:\n id, url = 'r', None\n def log(s, rows): ...\n flush = close = log\n"
     site.backend(open_run=run + source)
     backend = Registry().load("acme")
@@ -439,9 +433,7 @@ def test_optional_hooks_are_optional(site: MadeSite, ticket: RunTicket) -> None:
 def test_each_backend_is_called_alone(site: MadeSite, tmp_path: Path, ticket: RunTicket) -> None:
     calls = tmp_path / "calls"
     for name in ("acme", "other"):
-        more = (
-            f"@hookimpl\ndef prepare(ticket):\n with open({str(calls)!r}, 'a') as file: file.write('{name} ')"
-        )
+        more = f"@hookimpl\ndef prepare(ticket):\n with open({str(calls)!r}, 'a') as file: file.write('{name} ')"
         site.backend(name, more=more)
     registry = Registry()
     registry.load("acme")

@@ -20,9 +20,7 @@ ASKED = "@hookimpl\ndef supports_shared_run(): raise AssertionError('nobody aske
 
 
 def plan(monitor_type: str | list[str], **settings: Any) -> Plan:
-    return resolve(
-        MonitorConfig.load({"project": "p", "name": "n", "monitor_type": monitor_type, **settings})
-    )
+    return resolve(MonitorConfig.load({"project": "p", "name": "n", "monitor_type": monitor_type, **settings}))
 
 
 def test_by_default_there_is_a_run_for_each_role_and_nothing_to_carry() -> None:

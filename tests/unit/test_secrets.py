@@ -17,15 +17,7 @@ from made_site import MadeSite
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from rolecall import ConfigError, MonitorConfig, launch, open_monitor
-from rolecall.config.redact import (
-    MASK,
-    is_secret_name,
-    public_args,
-    reveal,
-    scrub,
-    scrub_text,
-    secrets_of,
-)
+from rolecall.config.redact import MASK, is_secret_name, public_args, reveal, scrub, scrub_text, secrets_of
 
 SECRET = "hunter2hunter2"
 SPOKEN = """
@@ -141,12 +133,8 @@ def test_errors_do_not_show_it(site: MadeSite, monitor_type: Any, monitor_args: 
 @pytest.mark.parametrize("number", [12345678, 0.12345678])
 def test_a_number_that_was_meant_as_a_password_is_not_shown(site: MadeSite, number: float) -> None:
     site.backend()
-    with pytest.raises(
-        ConfigError, match=r"monitor_args\.password: must be a string; given a number"
-    ) as raised:
-        MonitorConfig.load(
-            {"project": "p", "name": "n", "monitor_type": "acme", "monitor_args": {"password": number}}
-        )
+    with pytest.raises(ConfigError, match=r"monitor_args\.password: must be a string; given a number") as raised:
+        MonitorConfig.load({"project": "p", "name": "n", "monitor_type": "acme", "monitor_args": {"password": number}})
     assert "put it in quotes" in str(raised.value)
     assert "12345678" not in str(raised.value)
 
@@ -161,9 +149,7 @@ def test_a_uri_in_an_error_is_shown_without_its_user(site: MadeSite) -> None:
 # ------------------------------------------------------------------------- what is written down
 
 
-def test_no_file_of_a_job_holds_it(
-    config: MonitorConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_file_of_a_job_holds_it(config: MonitorConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run_config = {
         "api_key": "key-of-the-job",
         "lr": 0.1,
@@ -172,10 +158,7 @@ def test_no_file_of_a_job_holds_it(
         SECRET: 1,
     }
     caplog.set_level(logging.DEBUG)
-    with (
-        launch(config, run_config) as job,
-        open_monitor(job.config, "trainer", run_config=run_config) as monitor,
-    ):
+    with launch(config, run_config) as job, open_monitor(job.config, "trainer", run_config=run_config) as monitor:
         monitor.log({"loss": 0.5}, step=1)
     files = [path for path in (tmp_path / "job").rglob("*") if path.is_file()]
     assert {"run.json", "1.jsonl"} <= {path.name for path in files}
@@ -197,9 +180,7 @@ def test_the_record_keeps_the_other_arguments(config: MonitorConfig, tmp_path: P
 
 def test_public_arguments_leave_out_whatever_holds_a_secret() -> None:
     model = Args(
-        url="http://me:pw@host",
-        login=Login(user="me", password=SecretStr(SECRET)),
-        keys=(SecretStr("key-1-of-2"),),
+        url="http://me:pw@host", login=Login(user="me", password=SecretStr(SECRET)), keys=(SecretStr("key-1-of-2"),)
     )
     assert public_args(model) == {}
     assert public_args(Args(url="http://host")) == {"url": "http://host"}
@@ -233,9 +214,7 @@ def test_what_stands_under_such_a_name_is_masked(name: str) -> None:
     assert scrub({name: True}) == {name: True}
 
 
-@pytest.mark.parametrize(
-    "name", ["tokens", "max_tokens", "tokenizer", "keyboard", "key", "monkey", "secretary"]
-)
+@pytest.mark.parametrize("name", ["tokens", "max_tokens", "tokenizer", "keyboard", "key", "monkey", "secretary"])
 def test_what_only_looks_like_it_is_kept(name: str) -> None:
     assert scrub({name: "abc"}) == {name: "abc"}
 
@@ -250,10 +229,7 @@ def test_a_number_is_a_password_but_an_index_of_a_token() -> None:
     [
         ("http://me:pw@host:5000/a", f"http://{MASK}@host:5000/a"),
         ("postgresql+psycopg2://me@host/db", f"postgresql+psycopg2://{MASK}@host/db"),
-        (
-            "see http://me:p@ss@host and https://you:pw@host2",
-            f"see http://{MASK}@host and https://{MASK}@host2",
-        ),
+        ("see http://me:p@ss@host and https://you:pw@host2", f"see http://{MASK}@host and https://{MASK}@host2"),
         ("http://:pw@host", f"http://{MASK}@host"),
         ("http://host/a@b", "http://host/a@b"),
         ("http://host?mail=a@b", "http://host?mail=a@b"),
@@ -272,17 +248,8 @@ def test_known_secrets_are_masked_wherever_they_stand() -> None:
 
 
 def test_what_json_lacks_becomes_its_text() -> None:
-    found = scrub(
-        {"path": Path("/data"), "steps": {3}, "pair": (1, 2.5), "none": None, 7: float("inf"), "c": 1j}
-    )
-    assert found == {
-        "path": "/data",
-        "steps": [3],
-        "pair": [1, 2.5],
-        "none": None,
-        "7": float("inf"),
-        "c": "1j",
-    }
+    found = scrub({"path": Path("/data"), "steps": {3}, "pair": (1, 2.5), "none": None, 7: float("inf"), "c": 1j})
+    assert found == {"path": "/data", "steps": [3], "pair": [1, 2.5], "none": None, "7": float("inf"), "c": "1j"}
 
 
 def test_models_and_secrets_inside() -> None:
@@ -310,9 +277,7 @@ def test_a_long_text_takes_no_time() -> None:
     assert time.perf_counter() - began < 5
 
 
-@given(
-    st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
-)
+@given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20))
 def test_no_config_lets_a_known_secret_through(value: Any) -> None:
     found = scrub({"value": value, "more": f"{value}{SECRET}"}, (SECRET,))
     assert SECRET not in json.dumps(found, ensure_ascii=False)

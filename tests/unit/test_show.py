@@ -35,9 +35,7 @@ def directory(make_config: Callable[..., MonitorConfig]) -> Path:
     return job.config.monitor_dir
 
 
-def test_it_draws_roles_rows_last_values_and_charts(
-    directory: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_draws_roles_rows_last_values_and_charts(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     show(directory)
     drawn = capsys.readouterr().out
     lines = {line.split("│")[1].strip(): line for line in drawn.splitlines() if line.count("│") > 6}
@@ -127,12 +125,8 @@ def test_the_json_is_json(directory: Path) -> None:
 
 def test_the_export_has_every_row(directory: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert main(["export", str(directory)]) == 0
-    rows = [
-        json.loads(line, parse_constant=pytest.fail) for line in capfdbinary.readouterr().out.splitlines()
-    ]
-    by_writer = {
-        writer: [row for row in rows if row["writer"] == writer] for writer in ("explorer/0", "trainer")
-    }
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in capfdbinary.readouterr().out.splitlines()]
+    by_writer = {writer: [row for row in rows if row["writer"] == writer] for writer in ("explorer/0", "trainer")}
     assert [row["step"] for row in by_writer["explorer/0"]] == list(range(1, 51))
     assert by_writer["explorer/0"][0]["data"] == {"reward/mean": 0.02, "steps": 10}
     nan, quarter, table = by_writer["trainer"]
@@ -148,9 +142,7 @@ def test_the_export_has_every_row(directory: Path, capfdbinary: pytest.CaptureFi
     assert table["table"] == {"name": "samples", "columns": ["prompt"], "rows": [["2+2"]], "append": False}
 
 
-def test_the_export_of_a_damaged_journal_is_clean(
-    directory: Path, capfdbinary: pytest.CaptureFixture[bytes]
-) -> None:
+def test_the_export_of_a_damaged_journal_is_clean(directory: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     journal = next((directory / "journal").glob("explorer*/**/1.jsonl"))
     data = bytearray(journal.read_bytes())
     data[len(data) // 2] ^= 0xFF

@@ -57,9 +57,7 @@ def test_rows_that_wait_and_why(
     assert "the server is down" in capsys.readouterr().out
 
 
-def test_delivered_rows_wait_for_nothing(
-    make_config: MakeConfig, server: LinesServer, wait_until: Wait
-) -> None:
+def test_delivered_rows_wait_for_nothing(make_config: MakeConfig, server: LinesServer, wait_until: Wait) -> None:
     config = make_config()
     with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
         server.fail("down")
@@ -81,9 +79,7 @@ def test_rejected_rows_are_counted_apart(make_config: MakeConfig, server: LinesS
     assert (done.delivered, done.waiting, done.rejected) == (2, 0, 1)
 
 
-def test_missing_rows_are_counted_apart(
-    make_config: MakeConfig, server: LinesServer, wait_until: Wait
-) -> None:
+def test_missing_rows_are_counted_apart(make_config: MakeConfig, server: LinesServer, wait_until: Wait) -> None:
     """Those that the journal has lost before the backend had them."""
     config = make_config()
     with launch(config) as job, open_monitor(job.config, "trainer") as monitor:

@@ -34,9 +34,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> Synced:
     return found
 
 
-def test_rows_are_synced_in_time(
-    make_config: MakeConfig, synced: Synced, wait_until: Callable[..., None]
-) -> None:
+def test_rows_are_synced_in_time(make_config: MakeConfig, synced: Synced, wait_until: Callable[..., None]) -> None:
     """While the role runs, and at its end."""
     with launch(make_config(courier="thread", sync_every=0.1)) as job:
         monitor = open_monitor(job.config, "trainer")
@@ -51,13 +49,8 @@ def test_rows_are_synced_in_time(
     assert sizes == sorted(set(sizes)), "what was synced once is left alone until something comes"
 
 
-def test_attachments_are_synced_first(
-    make_config: MakeConfig, synced: Synced, wait_until: Callable[..., None]
-) -> None:
-    with (
-        launch(make_config(courier="thread", sync_every=0.1)) as job,
-        open_monitor(job.config, "trainer") as monitor,
-    ):
+def test_attachments_are_synced_first(make_config: MakeConfig, synced: Synced, wait_until: Callable[..., None]) -> None:
+    with launch(make_config(courier="thread", sync_every=0.1)) as job, open_monitor(job.config, "trainer") as monitor:
         monitor.log_table("samples", LARGE, 1)
         wait_until(lambda: "1.json" in dict(synced))
         wait_until(lambda: synced[-1][0] == "1.jsonl")

@@ -148,9 +148,7 @@ def await_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 240
     while not answers(url):
         if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(
-                f"no answer from {process.args!r}:\n{log.read_text(errors='replace')[-3000:]}", pytrace=False
-            )
+            pytest.fail(f"no answer from {process.args!r}:\n{log.read_text(errors='replace')[-3000:]}", pytrace=False)
         time.sleep(0.2)
 
 

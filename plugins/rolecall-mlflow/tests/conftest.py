@@ -75,13 +75,7 @@ def ticket(tmp_path: Path) -> Callable[..., RunTicket]:
 @pytest.fixture
 def row() -> Callable[..., Row]:
     def make(seq: int, metrics: dict[str, float] | None = None, **changes: Any) -> Row:
-        given = {
-            "writer": "explorer",
-            "session": 1,
-            "seq": seq,
-            "step": seq,
-            "time": 1_700_000_000.0 + seq / 1000,
-        }
+        given = {"writer": "explorer", "session": 1, "seq": seq, "step": seq, "time": 1_700_000_000.0 + seq / 1000}
         return Row(**{**given, "metrics": metrics or {}, **changes})
 
     return make
@@ -96,9 +90,7 @@ class Job:
     runs: list[MlflowRun] = field(default_factory=list)
 
     def open(self, args: dict[str, Any] | None = None, **changes: Any) -> MlflowRun:
-        self.runs.append(
-            open_run(self.ticket(**changes), MlflowArgs.model_validate({"uri": self.uri} | (args or {})))
-        )
+        self.runs.append(open_run(self.ticket(**changes), MlflowArgs.model_validate({"uri": self.uri} | (args or {}))))
         return self.runs[-1]
 
     def join(self, writer: str, **changes: Any) -> MlflowRun:
@@ -185,9 +177,7 @@ class Server:
         command += ["--workers", "1", "--backend-store-uri", store]
         command += ["--artifacts-destination", str(self.directory / "artifacts")]
         with (self.directory / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.directory, stdout=log, stderr=log, start_new_session=True
-            )
+            self.process = subprocess.Popen(command, cwd=self.directory, stdout=log, stderr=log, start_new_session=True)
         self.wait(lambda: self.answers)
 
     def stop(self) -> None:

@@ -73,9 +73,7 @@ def test_a_role_waits_for_the_primary(ticket: Callable[..., RunTicket]) -> None:
 def ask(path: Path, uri: str, *, isolated: bool) -> list[str]:
     command = [sys.executable, *(["-S"] if isolated else []), "-c", ASK, uri, str(path)]
     environment = {**os.environ, "PYTHONPATH": str(path)}
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 @pytest.fixture

@@ -12,16 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rolecall import (
-    BackendRefused,
-    Rejected,
-    Row,
-    RunTicket,
-    SupportsConfig,
-    SupportsTables,
-    TableData,
-    Unavailable,
-)
+from rolecall import BackendRefused, Rejected, Row, RunTicket, SupportsConfig, SupportsTables, TableData, Unavailable
 from rolecall_mlflow.args import MlflowArgs
 from rolecall_mlflow.plugin import prepare
 
@@ -237,9 +228,7 @@ def test_strings_are_left_out(job: Job, row: MakeRow, caplog: pytest.LogCaptureF
 def test_tables_are_written_once_and_listed_for_the_ui(job: Job, row: MakeRow) -> None:
     run = job.open()
     assert isinstance(run, SupportsTables)
-    table = TableData(
-        name="samples", columns=("prompt", "score"), rows=(("a", 0.5), ("b", math.nan), ("ü", math.inf))
-    )
+    table = TableData(name="samples", columns=("prompt", "score"), rows=(("a", 0.5), ("b", math.nan), ("ü", math.inf)))
     logged = row(3, step=12, table=table, writer="explorer/0")
     run.log_table(logged)
     run.log_table(logged)
@@ -288,9 +277,7 @@ def test_a_param_keeps_its_first_value_and_warns_once(job: Job, caplog: pytest.L
 
 
 def test_a_large_config_is_stored(job: Job) -> None:
-    job.open(
-        config={"many": {f"k{number}": number for number in range(250)}, "long": "x" * 7000, "a@b": 1, "": {}}
-    )
+    job.open(config={"many": {f"k{number}": number for number in range(250)}, "long": "x" * 7000, "a@b": 1, "": {}})
     params = job.stored().data.params
     assert len(params) == 252
     assert len(params["long"]) == 6000
@@ -302,8 +289,7 @@ def test_several_processes_write_one_run(job: Job, start_role: Callable[..., sub
     run = job.open()
     tickets = [_plain(job.ticket(**_role(writer), backend_run_id=run.id)) for writer in ("a", "b")]
     roles = [
-        start_role(uri=job.uri, ticket=ticket, rows=300, metrics=5, prefix=f"{ticket['writer']}/")
-        for ticket in tickets
+        start_role(uri=job.uri, ticket=ticket, rows=300, metrics=5, prefix=f"{ticket['writer']}/") for ticket in tickets
     ]
     for role in roles:
         printed, errors = role.communicate(timeout=100)
@@ -339,10 +325,7 @@ def test_system_metrics_are_each_roles_own(database: Job) -> None:
     pytest.importorskip("psutil")
     args = {"system_metrics": True, "system_metrics_interval": 0.05}
     primary = database.open(args)
-    roles = [
-        database.open(args, **_role(writer), backend_run_id=primary.id)
-        for writer in ("explorer/0", "trainer")
-    ]
+    roles = [database.open(args, **_role(writer), backend_run_id=primary.id) for writer in ("explorer/0", "trainer")]
     wanted = {f"system/{writer}/cpu_utilization_percentage" for writer in ("explorer/0", "trainer")}
     database.wait(lambda: wanted <= set(database.stored().data.metrics))
     for run in [*roles, primary]:

@@ -80,19 +80,13 @@ def proxy() -> Iterator[Proxy]:
     ("status", "body", "says"),
     [
         (401, b"You are not authenticated", "monitor_args.username"),
-        (
-            403,
-            b'{"error_code": "PERMISSION_DENIED", "message": "Permission denied"}',
-            "MLFLOW_TRACKING_PASSWORD",
-        ),
+        (403, b'{"error_code": "PERMISSION_DENIED", "message": "Permission denied"}', "MLFLOW_TRACKING_PASSWORD"),
         (404, b"<html>nginx</html>", "is not an MLflow server; correct monitor_args.uri"),
         (200, b"<html>log in</html>", "is not an MLflow server; correct monitor_args.uri"),
         (400, b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "nonsense"}', "nonsense"),
     ],
 )
-def test_a_refusal_stops_the_launch(
-    proxy: Proxy, ticket: MakeTicket, status: int, body: bytes, says: str
-) -> None:
+def test_a_refusal_stops_the_launch(proxy: Proxy, ticket: MakeTicket, status: int, body: bytes, says: str) -> None:
     proxy.status, proxy.body = status, body
     args = MlflowArgs(uri=proxy.uri.replace("//", "//ann:hunter2@"))
     for hook in (prepare, open_run):
@@ -142,9 +136,7 @@ RUN = {"info": {"run_id": "a" * 32, "experiment_id": "1", "lifecycle_stage": "ac
 
 
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
-def test_rows_wait_while_a_running_job_is_refused(
-    proxy: Proxy, ticket: MakeTicket, row: MakeRow, status: int
-) -> None:
+def test_rows_wait_while_a_running_job_is_refused(proxy: Proxy, ticket: MakeTicket, row: MakeRow, status: int) -> None:
     proxy.body = json.dumps({"run": RUN}).encode()
     given = {"primary": False, "writer": "explorer", "backend_run_id": "a" * 32}
     run = open_run(ticket(**given), MlflowArgs(uri=proxy.uri))
@@ -156,9 +148,7 @@ def test_rows_wait_while_a_running_job_is_refused(
 
 def test_a_request_that_is_too_large_is_halved(proxy: Proxy, ticket: MakeTicket, row: MakeRow) -> None:
     proxy.body = json.dumps({"run": RUN}).encode()
-    run = open_run(
-        ticket(primary=False, writer="explorer", backend_run_id="a" * 32), MlflowArgs(uri=proxy.uri)
-    )
+    run = open_run(ticket(primary=False, writer="explorer", backend_run_id="a" * 32), MlflowArgs(uri=proxy.uri))
     proxy.limit = 400
     run.log([row(seq, {"a": 1.0}) for seq in range(1, 21)])
     assert [metric["step"] for request in proxy.taken for metric in request["metrics"]] == list(range(1, 21))
@@ -228,8 +218,7 @@ def test_processes_that_open_a_new_file_together_all_succeed(
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
     roles = [
-        start_role(uri=uri, ticket=_separate(writer, tmp_path / "backends" / "mlflow"), rows=3)
-        for writer in "abc"
+        start_role(uri=uri, ticket=_separate(writer, tmp_path / "backends" / "mlflow"), rows=3) for writer in "abc"
     ]
     finished = [role.communicate(timeout=110) for role in roles]
     assert len({printed for printed, _ in finished if printed.strip()}) == 3, finished
@@ -238,14 +227,7 @@ def test_processes_that_open_a_new_file_together_all_succeed(
 
 def _separate(writer: str, directory: Path) -> dict[str, Any]:
     given: dict[str, Any] = dict.fromkeys(RunTicket.__slots__)
-    mine = {
-        "project": "p",
-        "name": f"n_{writer}",
-        "run_id": writer,
-        "writer": writer,
-        "role": writer,
-        "config": {},
-    }
+    mine = {"project": "p", "name": f"n_{writer}", "run_id": writer, "writer": writer, "role": writer, "config": {}}
     return {**given, **mine, "shared": False, "primary": True, "directory": str(directory), "pid": 1}
 
 

@@ -66,9 +66,7 @@ def open_run(ticket: Callable[..., RunTicket]) -> Iterator[Callable[..., TensorB
 def row() -> Callable[..., Row]:
     def make(seq: int, metrics: Mapping[str, float] | None = None, **fields: Any) -> Row:
         defaults = {"writer": "explorer/0", "session": 1, "step": seq, "time": 1.7e9 + seq}
-        return Row(
-            seq=seq, metrics={"reward": seq / 2} if metrics is None else metrics, **{**defaults, **fields}
-        )
+        return Row(seq=seq, metrics={"reward": seq / 2} if metrics is None else metrics, **{**defaults, **fields})
 
     return make
 
@@ -91,10 +89,7 @@ def read(accumulate: Callable[[str], Any]) -> Callable[[str], dict[str, list[tup
 
     def scalars(directory: str) -> dict[str, list[tuple[int, float]]]:
         found = accumulate(directory)
-        return {
-            tag: [(event.step, event.value) for event in found.Scalars(tag)]
-            for tag in found.Tags()["scalars"]
-        }
+        return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
 
     return scalars
 

@@ -18,9 +18,7 @@ from rolecall_tensorboard import plugin
 from rolecall_tensorboard.args import TensorBoardArgs
 
 ARGS = TensorBoardArgs()
-SOURCES = [
-    str(Path(module.__file__ or "").parents[1]) for module in (rolecall, sys.modules["rolecall_tensorboard"])
-]
+SOURCES = [str(Path(module.__file__ or "").parents[1]) for module in (rolecall, sys.modules["rolecall_tensorboard"])]
 
 
 def python(code: str, path: list[str]) -> str:
@@ -90,16 +88,12 @@ def test_absolute_log_dir_is_used_as_named(tmp_path: Path) -> None:
     assert TensorBoardArgs(log_dir=Path("~/tb")).base(tmp_path) == Path.home() / "tb"
 
 
-def test_prepare_makes_the_directory_and_leaves_nothing_in_it(
-    ticket: Callable[..., RunTicket], folder: Path
-) -> None:
+def test_prepare_makes_the_directory_and_leaves_nothing_in_it(ticket: Callable[..., RunTicket], folder: Path) -> None:
     plugin.prepare(ticket(None), ARGS)
     assert list(folder.iterdir()) == []
 
 
-def test_run_is_below_the_folder_alone(
-    ticket: Callable[..., RunTicket], folder: Path, tmp_path: Path
-) -> None:
+def test_run_is_below_the_folder_alone(ticket: Callable[..., RunTicket], folder: Path, tmp_path: Path) -> None:
     plugin.open_run(ticket(), ARGS).close("finished")
     (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
     assert file.parent == folder / "explorer" / "0"
@@ -112,9 +106,7 @@ def test_unusable_directory_is_refused(
 ) -> None:
     folder.mkdir(parents=True)
     (folder / "file").touch()
-    with pytest.raises(
-        BackendRefused, match=r"cannot write event files: .*(file|/proc).*set monitor_args.log_dir to"
-    ):
+    with pytest.raises(BackendRefused, match=r"cannot write event files: .*(file|/proc).*set monitor_args.log_dir to"):
         hook(ticket(), TensorBoardArgs(log_dir=Path(where)))
 
 
@@ -126,10 +118,7 @@ def test_writer_stays_below_the_directory(ticket: Callable[..., RunTicket], writ
 
 @pytest.mark.parametrize("hook", [plugin.prepare, plugin.open_run])
 def test_old_sdk_is_refused(
-    ticket: Callable[..., RunTicket],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    hook: Callable[..., object],
+    ticket: Callable[..., RunTicket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook: Callable[..., object]
 ) -> None:
     distribution(tmp_path, "2.5.1")
     monkeypatch.syspath_prepend(tmp_path)
@@ -153,9 +142,7 @@ def test_sdk_at_odds_with_protobuf_is_refused(tmp_path: Path) -> None:
     (broken / "__init__.py").write_text("raise TypeError('Descriptors cannot be created directly.\\nOr so.')")
     distribution(tmp_path / "first", "2.6")
     message = python(LOAD, [str(tmp_path / "first"), *sys.path])
-    assert message.startswith(
-        "tensorboardX 2.6 cannot be imported (Descriptors cannot be created directly.); run: pip"
-    )
+    assert message.startswith("tensorboardX 2.6 cannot be imported (Descriptors cannot be created directly.); run: pip")
 
 
 LOAD = """

@@ -73,10 +73,7 @@ def test_restart_from_a_checkpoint_drops_what_went_past_it(open_run: Open, row: 
     open_run().log([row(seq, {"reward": 1.0}) for seq in range(1, 11)])
     run = open_run()
     run.log([row(seq, {"reward": 2.0}, session=2, step=seq + 5) for seq in range(1, 4)])
-    assert read(run.id)["reward"] == [
-        *((step, 1.0) for step in range(1, 6)),
-        *((step, 2.0) for step in (6, 7, 8)),
-    ]
+    assert read(run.id)["reward"] == [*((step, 1.0) for step in range(1, 6)), *((step, 2.0) for step in (6, 7, 8))]
     assert open_run().held("explorer/0", 2) == 3
 
 

@@ -106,17 +106,12 @@ def test_empty_row_counts_as_held(open_run: Open, row: MakeRow) -> None:
     assert run.held("explorer/0", 1) == 1
 
 
-def test_strings_are_text_beside_the_metrics(
-    open_run: Open, row: MakeRow, read: Read, read_text: Texts
-) -> None:
+def test_strings_are_text_beside_the_metrics(open_run: Open, row: MakeRow, read: Read, read_text: Texts) -> None:
     run = open_run()
     run.log([row(1, {"loss": 0.5}, text={"note": "a|b *x*\n平", "loss": "low"}), row(2, {"loss": 0.25})])
     run.log([row(3, {}, text={"note": ""}), row(4, {"loss": 0.125})])
     assert read(run.id) == {"loss": [(1, 0.5), (2, 0.25), (4, 0.125)]}
-    assert read_text(run.id) == {
-        "note/text_summary": [(1, "a|b *x*\n平"), (3, "")],
-        "loss/text_summary": [(1, "low")],
-    }
+    assert read_text(run.id) == {"note/text_summary": [(1, "a|b *x*\n平"), (3, "")], "loss/text_summary": [(1, "low")]}
     assert run.held("explorer/0", 1) == 4
 
 
@@ -150,16 +145,7 @@ def test_half_a_surrogate_pair_is_shown_as_its_escape(open_run: Open, row: MakeR
     assert "\\ud800" in read_text(run.id)["run_config/text_summary"][0][1]
 
 
-CELLS = [
-    "a|b",
-    "<script>alert(1)</script>",
-    "*x* _y_ `z`",
-    "[l](http://x)",
-    "\\",
-    "&amp;",
-    "two\nlines",
-    "    in",
-]
+CELLS = ["a|b", "<script>alert(1)</script>", "*x* _y_ `z`", "[l](http://x)", "\\", "&amp;", "two\nlines", "    in"]
 
 
 @pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated:DeprecationWarning")

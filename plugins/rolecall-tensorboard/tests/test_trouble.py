@@ -71,9 +71,7 @@ def fill(run: TensorBoardRun, row: MakeRow) -> None:
         run.log([row(seq, {"k" * 100: 1.0})])
 
 
-def test_full_file_system_is_unavailable_at_every_step(
-    folder: Path, open_run: Open, row: MakeRow, read: Read
-) -> None:
+def test_full_file_system_is_unavailable_at_every_step(folder: Path, open_run: Open, row: MakeRow, read: Read) -> None:
     disk = folder / "disk"
     disk.mkdir(parents=True)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=False).returncode:
@@ -108,9 +106,7 @@ def test_deleted_directory_is_noticed_before_the_acknowledgement(
     assert steps(read(run.id)["reward"]) == [3, 4]
 
 
-def test_directory_that_cannot_be_made_again_is_unavailable(
-    open_run: Open, row: MakeRow, folder: Path
-) -> None:
+def test_directory_that_cannot_be_made_again_is_unavailable(open_run: Open, row: MakeRow, folder: Path) -> None:
     run = open_run()
     run.log([row(1)])
     shutil.rmtree(folder)

@@ -40,9 +40,7 @@ def sockets_left_open() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
+def clean_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nobody's login, settings or working directory; no test sees what another set."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(elsewhere)
@@ -125,10 +123,7 @@ def wait_until() -> Callable[..., None]:
 
 @pytest.fixture
 def scene(
-    server: WandbServer,
-    make_config: Callable[..., MonitorConfig],
-    start_role: Start,
-    wait_until: Callable[..., None],
+    server: WandbServer, make_config: Callable[..., MonitorConfig], start_role: Start, wait_until: Callable[..., None]
 ) -> Scene:
     """A job, not launched yet, to which something shall happen."""
     return Scene(server, make_config(run_id=RUN), start_role, wait_until)

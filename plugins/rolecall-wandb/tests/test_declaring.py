@@ -65,9 +65,7 @@ def test_no_key_is_defined_twice(
     assert f"more than {MANY} metric keys" in caplog.text
 
 
-def test_a_repair_defines_one_axis_and_nothing_else(
-    server: WandbServer, make_config: MakeConfig, calls: Calls
-) -> None:
+def test_a_repair_defines_one_axis_and_nothing_else(server: WandbServer, make_config: MakeConfig, calls: Calls) -> None:
     from rolecall import RunTicket
     from rolecall_wandb.args import WandbArgs
     from rolecall_wandb.plugin import open_run
@@ -120,10 +118,7 @@ UPLOADS_PATTERNS = tuple(map(int, version("wandb").split(".")[:2])) >= (0, 31)
 
 @pytest.mark.parametrize("policy", [Policy.REPLACE if UPLOADS_PATTERNS else Policy.MERGE])
 def test_a_pattern_takes_over_where_there_are_too_many(
-    server: WandbServer,
-    make_config: MakeConfig,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    server: WandbServer, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(definitions, "MANY", 3)
     job = job_of(make_config(courier="thread"), {"trainer": [{"a": 1, "b": 2}, {"c": 3, "d": 4, "e": 5}]})

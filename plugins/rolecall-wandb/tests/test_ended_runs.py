@@ -200,9 +200,7 @@ def test_a_dead_sdk_is_noticed_at_any_call(server: WandbServer, shared: SharedRu
 
 
 def test_a_primary_whose_sdk_died_ends_the_run(server: WandbServer, tmp_path: Path) -> None:
-    primary = SharedRun(
-        replace(ticket(tmp_path, shared=True), primary=True), WandbArgs(), server_of(WandbArgs())
-    )
+    primary = SharedRun(replace(ticket(tmp_path, shared=True), primary=True), WandbArgs(), server_of(WandbArgs()))
     primary.define({"n": "trainer/step"})
     ended(primary)
     retried(lambda: primary.close("finished"))
@@ -210,9 +208,7 @@ def test_a_primary_whose_sdk_died_ends_the_run(server: WandbServer, tmp_path: Pa
 
 
 def test_a_table_goes_through_another_sdk_if_one_died(server: WandbServer, separate: SeparateRun) -> None:
-    table = replace(
-        row(1, {}, 1, commit=True), table=TableData(name="samples", columns=("prompt",), rows=(("1+1",),))
-    )
+    table = replace(row(1, {}, 1, commit=True), table=TableData(name="samples", columns=("prompt",), rows=(("1+1",),)))
     ended(separate)
     retried(lambda: separate.log_table(table))
     separate.flush(60.0)
@@ -299,9 +295,7 @@ def test_a_step_may_take_longer_than_rows_that_are_lost(
     assert (line.step, line.line["n"], line.line["more"]) == (1, 1, 2.0)
 
 
-def test_a_line_that_was_open_when_the_sdk_died_comes_again(
-    server: WandbServer, separate: SeparateRun
-) -> None:
+def test_a_line_that_was_open_when_the_sdk_died_comes_again(server: WandbServer, separate: SeparateRun) -> None:
     separate.log(rows(1, 1, commit=False))
     separate._sdk.service.kill()
     with pytest.raises(Unavailable):

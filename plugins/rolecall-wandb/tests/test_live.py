@@ -80,10 +80,7 @@ class Live:
 
     def see_the_end(self, poll: Poll) -> None:
         """Wait for the end, and for three polls behind it."""
-        self.wait(
-            lambda: self.run.state == "finished" and not carried_writers(self.config.monitor_dir),
-            timeout=150.0,
-        )
+        self.wait(lambda: self.run.state == "finished" and not carried_writers(self.config.monitor_dir), timeout=150.0)
         seen = len(poll.looks)
         self.wait(lambda: len(poll.looks) >= seen + 3)
 

@@ -68,10 +68,7 @@ def steps(server: WandbServer) -> dict[str, list[int]]:
 @pytest.mark.processes
 @pytest.mark.parametrize(
     "say",
-    [
-        by_argument,
-        *(pytest.param(say, marks=pytest.mark.servers) for say in (by_environment, by_a_settings_file)),
-    ],
+    [by_argument, *(pytest.param(say, marks=pytest.mark.servers) for say in (by_environment, by_a_settings_file))],
 )
 def test_offline_runs_are_uploaded_whole(
     server: WandbServer, make_config: Make, start_role: Start, tmp_path: Path, say: Say
@@ -95,10 +92,7 @@ def test_offline_runs_are_uploaded_whole(
 @pytest.mark.processes
 @pytest.mark.parametrize("by", ["argument", "environment"])
 def test_a_disabled_job_is_in_the_journal_alone(
-    server: WandbServer,
-    make_config: Make,
-    start_role: Start,
-    by: str,
+    server: WandbServer, make_config: Make, start_role: Start, by: str
 ) -> None:
     if by == "environment":
         os.environ["WANDB_MODE"] = "disabled"
@@ -136,10 +130,7 @@ def test_the_sdks_files_are_where_the_user_says(
         os.environ["WANDB_DIR"] = str(tmp_path / "sdk")
     config = make_config(monitor_args=args)
     run_roles(config, start_role, "explorer/0", "explorer/1")
-    assert [path.parent.parent.name for path in offline_runs(tmp_path / "sdk")] == [
-        "explorer@0",
-        "explorer@1",
-    ]
+    assert [path.parent.parent.name for path in offline_runs(tmp_path / "sdk")] == ["explorer@0", "explorer@1"]
     assert not (config.monitor_dir / FOLDER).exists()
 
 
@@ -186,9 +177,7 @@ def run_beside(config: MonitorConfig, *words: str) -> list[str]:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_job_on_threads_leaves_the_environment(
-    server: WandbServer, make_config: Make, shared: bool
-) -> None:
+def test_a_job_on_threads_leaves_the_environment(server: WandbServer, make_config: Make, shared: bool) -> None:
     key = os.environ.pop("WANDB_API_KEY")
     server.state.keys = {key}
     os.environ["WANDB_RUN_ID"] = "somebodys"
@@ -200,9 +189,7 @@ def test_a_job_on_threads_leaves_the_environment(
 
 @pytest.mark.servers
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_run_of_the_users_own_is_not_disturbed(
-    server: WandbServer, make_config: Make, shared: bool
-) -> None:
+def test_a_run_of_the_users_own_is_not_disturbed(server: WandbServer, make_config: Make, shared: bool) -> None:
     assert run_beside(make_config(shared_run=shared, courier="thread"), "own") == CHANGED
     (own,) = [run for run in server.runs.values() if run.project == "own"]
     assert [entry.line["mine"] for entry in own.history] == [1, 2, 3, 4, 5, 6]
@@ -210,6 +197,4 @@ def test_a_run_of_the_users_own_is_not_disturbed(
     (ours,) = [run for run in server.runs.values() if run.project == "gsm8k"]
     assert ours.state == "finished"
     losses = "trainer/loss" if shared else "loss"
-    assert [entry.line[losses] for entry in ours.history if losses in entry.line] == [
-        1 / step for step in range(1, 6)
-    ]
+    assert [entry.line[losses] for entry in ours.history if losses in entry.line] == [1 / step for step in range(1, 6)]

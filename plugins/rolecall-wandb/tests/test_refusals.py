@@ -106,9 +106,7 @@ def elsewhere() -> Iterator[Elsewhere]:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("status", [200, 404, 405])
-def test_an_address_of_something_else_is_refused_at_launch(
-    scene: Scene, elsewhere: Elsewhere, status: int
-) -> None:
+def test_an_address_of_something_else_is_refused_at_launch(scene: Scene, elsewhere: Elsewhere, status: int) -> None:
     elsewhere.status = status
     url = f"http://127.0.0.1:{elsewhere.server_port}"
     with pytest.raises(BackendRefused, match=f"{url} is not a wandb server; correct monitor_args.base_url"):

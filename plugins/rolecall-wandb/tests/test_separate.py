@@ -49,9 +49,7 @@ STATED = [
         "the clock",
     ),
     Stated(rf"({ENVIRONMENT})(startedAt|writerId|disk\|/\|used)", "the clock, the SDK's chance, the disk"),
-    Stated(
-        rf"({ENVIRONMENT})root", "the SDK's own files are below monitor_dir, in a directory for each writer"
-    ),
+    Stated(rf"({ENVIRONMENT})root", "the SDK's own files are below monitor_dir, in a directory for each writer"),
     Stated(
         r"(config|files\|config\.yaml)\|_wandb\|value\|t\|.*",
         "telemetry: the SDK counts that resume= and reinit= are used",
@@ -134,22 +132,16 @@ def test_the_server_gets_what_plain_calls_bring(  # noqa: PLR0913, PLR0917
     stated = [entry for entry in STATED if courier in entry.couriers and fails in entry.fails]
     assert unexplained(found, stated) == {}
     sure = [entry for entry in stated if entry.is_sure]
-    assert [
-        entry.why for entry in sure if not any(re.fullmatch(entry.places, place) for place in found)
-    ] == []
+    assert [entry.why for entry in sure if not any(re.fullmatch(entry.places, place) for place in found)] == []
 
 
 def unexplained(found: dict[str, tuple[str, str]], stated: list[Stated]) -> dict[str, tuple[str, str]]:
     return {
-        place: pair
-        for place, pair in found.items()
-        if not any(re.fullmatch(entry.places, place) for entry in stated)
+        place: pair for place, pair in found.items() if not any(re.fullmatch(entry.places, place) for entry in stated)
     }
 
 
-def test_the_run_is_what_the_role_said(
-    server: WandbServer, make_config: Make, repository: str, tmp_path: Path
-) -> None:
+def test_the_run_is_what_the_role_said(server: WandbServer, make_config: Make, repository: str, tmp_path: Path) -> None:
     """The plain calls could be wrong too: the same once more, against what was said."""
     config = make_config(shared_run=False)
     run_through_rolecall(config, *SAME, "--comment", "two words")
@@ -277,9 +269,7 @@ with open_monitor(MonitorConfig.from_env(), "trainer") as monitor:
 
 
 @pytest.mark.servers
-def test_system_metrics_are_the_roles(
-    server: WandbServer, make_config: Make, wait_until: Callable[..., None]
-) -> None:
+def test_system_metrics_are_the_roles(server: WandbServer, make_config: Make, wait_until: Callable[..., None]) -> None:
     def resident() -> list[float]:
         return [
             event["system.proc.memory.rssMB"]

@@ -42,9 +42,7 @@ def test_it_ends_with_its_run(opened: tuple[wandb.Run, Service]) -> None:
     assert service.process.returncode == 0
 
 
-def test_one_that_does_not_end_is_killed(
-    opened: tuple[wandb.Run, Service], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_does_not_end_is_killed(opened: tuple[wandb.Run, Service], monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDK takes the killed process's status for the interpreter's, and raises SystemExit."""
     monkeypatch.setattr(rolecall_wandb.service, "END_TIMEOUT", 0.5)
     _, service = opened

@@ -98,9 +98,7 @@ def by_a_broken_file(place: Path) -> None:
         by_the_directorys_file,
         by_another_directory_of_settings,
         by_environment_over_files,
-        pytest.param(
-            by_a_broken_file, marks=pytest.mark.skipif(IS_OLD, reason="0.19 does not start with one")
-        ),
+        pytest.param(by_a_broken_file, marks=pytest.mark.skipif(IS_OLD, reason="0.19 does not start with one")),
     ],
 )
 def test_mode_and_server_are_those_of_the_sdk(
@@ -110,11 +108,7 @@ def test_mode_and_server_are_those_of_the_sdk(
         patched.setattr(os, "environ", os.environ.copy())
         said(place)
         found = subprocess.run(
-            [sys.executable, "-c", ASK_THE_SDK],
-            env=dict(os.environ),
-            capture_output=True,
-            check=True,
-            text=True,
+            [sys.executable, "-c", ASK_THE_SDK], env=dict(os.environ), capture_output=True, check=True, text=True
         )
         ours = [mode(WandbArgs()).value, base_url(WandbArgs())]
     assert ours == json.loads(found.stdout.splitlines()[-1])

@@ -138,9 +138,7 @@ def test_the_run_ends_though_the_primarys_stream_was_refused(scene: Scene) -> No
 
 
 @pytest.mark.servers
-def test_rows_that_were_refused_to_the_last_are_delivered(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_that_were_refused_to_the_last_are_delivered(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     shorten_drain(monkeypatch, 5.0)
     with trainer_of(scene, courier="thread") as trainer:
         trainer.log_until(lambda: scene.held("trainer") > 0)

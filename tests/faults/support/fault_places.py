@@ -57,9 +57,7 @@ class Place:
 @contextmanager
 def local(_: Path) -> Iterator[Place]:
     """The journal is the run."""
-    yield Place(
-        "local", "local", lambda _: {}, lambda config: _journal(config.monitor_dir), exactly_once=True
-    )
+    yield Place("local", "local", lambda _: {}, lambda config: _journal(config.monitor_dir), exactly_once=True)
 
 
 @contextmanager
@@ -145,9 +143,7 @@ def _events(directory: Path) -> list[int]:
     for folder in folders:
         found = EventAccumulator(str(folder), size_guidance={"scalars": 0})
         found.Reload()
-        steps += [
-            event.step for tag in found.Tags()["scalars"] if "loss" in tag for event in found.Scalars(tag)
-        ]
+        steps += [event.step for tag in found.Tags()["scalars"] if "loss" in tag for event in found.Scalars(tag)]
     return steps
 
 
@@ -163,9 +159,7 @@ def _mlflow_points(config: MonitorConfig) -> list[int]:
 
 def make_store(path: Path) -> None:
     """A file of sqlite as MLflow makes it."""
-    code = (
-        f"from mlflow import MlflowClient; MlflowClient('sqlite:///{path}').search_experiments(max_results=1)"
-    )
+    code = f"from mlflow import MlflowClient; MlflowClient('sqlite:///{path}').search_experiments(max_results=1)"
     subprocess.run([sys.executable, "-c", code], cwd=path.parent, check=True, capture_output=True)
 
 

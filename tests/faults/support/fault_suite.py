@@ -80,9 +80,7 @@ class Scene:
         self.pages.append(Page(path, count))
         first = str(1 + number * ROOM) if count <= ROOM else "1"
         command = [sys.executable, str(ROLE), str(path), "--first", first, "--count", str(count), *options]
-        return subprocess.Popen(
-            command, env={**os.environ, **self.config.to_env()}, stderr=subprocess.DEVNULL
-        )
+        return subprocess.Popen(command, env={**os.environ, **self.config.to_env()}, stderr=subprocess.DEVNULL)
 
     def acknowledged(self) -> set[int]:
         """The steps for which `log` returned."""
@@ -364,9 +362,7 @@ SCENES: Mapping[str, Callable[[Place, Path, int, int], Line | None]] = {
 }
 
 
-def run(
-    backends: Sequence[str], faults: Sequence[str], times: int, seed: int, folder: Path
-) -> Iterator[Line]:
+def run(backends: Sequence[str], faults: Sequence[str], times: int, seed: int, folder: Path) -> Iterator[Line]:
     """Every fault in every backend, one after the other."""
     for backend in backends:
         home = folder / backend.replace(" ", "-")
@@ -391,9 +387,7 @@ def table(lines: Sequence[Line]) -> str:
 
 def main() -> None:
     """Run, and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="how often; other faults come less often")
     parser.add_argument("--backend", nargs="+", choices=PLACES, default=list(PLACES))
     parser.add_argument("--fault", nargs="+", choices=SCENES, default=list(SCENES))

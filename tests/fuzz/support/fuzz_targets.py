@@ -98,18 +98,8 @@ def directory(data: bytes) -> None:
         for name, content in zip(PLACES, data[:MOST].split(b"\0"), strict=False):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             path = root / name
-            seed = (
-                0
-                if path.parent.name == "axes"
-                else Session(path, int(path.stem)).seed
-                if path.stem.isdigit()
-                else 0
-            )
-            text = (
-                content
-                if name.endswith(".json")
-                else b"".join(_sound(line, seed) for line in content.split(b"\n"))
-            )
+            seed = 0 if path.parent.name == "axes" else Session(path, int(path.stem)).seed if path.stem.isdigit() else 0
+            text = content if name.endswith(".json") else b"".join(_sound(line, seed) for line in content.split(b"\n"))
             path.write_bytes(text)
         _look(root)
 
@@ -190,9 +180,7 @@ class _folder:  # noqa: N801 - a context manager that is used as a function
 
     def __enter__(self) -> Path:
         memory = Path("/dev/shm")
-        self._path = tempfile.mkdtemp(
-            prefix="rolecall-fuzz-", dir=memory if os.access(memory, os.W_OK) else None
-        )
+        self._path = tempfile.mkdtemp(prefix="rolecall-fuzz-", dir=memory if os.access(memory, os.W_OK) else None)
         return Path(self._path)
 
     def __exit__(self, *_: object) -> None:

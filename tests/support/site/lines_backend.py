@@ -18,17 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from rolecall import (
-    BackendRefused,
-    Rejected,
-    Row,
-    Run,
-    RunTicket,
-    SharedRunSupport,
-    Status,
-    Unavailable,
-    hookimpl,
-)
+from rolecall import BackendRefused, Rejected, Row, Run, RunTicket, SharedRunSupport, Status, Unavailable, hookimpl
 
 
 class LinesArgs(BaseModel):
@@ -47,9 +37,7 @@ class LinesRun:
         self._ticket = ticket
         self.id = ticket.backend_run_id or ticket.run_id
         self.url: str | None = f"lines://{self.id}"
-        self._write(
-            {"open": ticket.writer, "primary": ticket.primary, "name": ticket.name, "group": ticket.group}
-        )
+        self._write({"open": ticket.writer, "primary": ticket.primary, "name": ticket.name, "group": ticket.group})
         if ticket.config:
             self._write({"run_config": dict(ticket.config), "by": ticket.writer})
 
@@ -66,9 +54,7 @@ class LinesRun:
     def log_table(self, row: Row) -> None:
         _suffer(self._server, "log")
         assert row.table is not None
-        self._write(
-            {"table": row.table.name, "step": row.step, "columns": row.table.columns, "rows": row.table.rows}
-        )
+        self._write({"table": row.table.name, "step": row.step, "columns": row.table.columns, "rows": row.table.rows})
 
     def merge_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
         self._write({"config": config, "by": self._ticket.writer})

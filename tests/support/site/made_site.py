@@ -76,9 +76,7 @@ class MadeSite:
         info = self.path / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir(parents=True)
         head = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
-        (info / "METADATA").write_text(
-            "\n".join([*head, *(f"Requires-Dist: {one}" for one in requires)]) + "\n"
-        )
+        (info / "METADATA").write_text("\n".join([*head, *(f"Requires-Dist: {one}" for one in requires)]) + "\n")
         points = "\n".join(f"{key} = {value}" for key, value in (backends or {}).items())
         (info / "entry_points.txt").write_text(f"[rolecall.backends]\n{points}\n")
         for module, source in modules.items():
@@ -126,12 +124,7 @@ class Computer:
             **environ,
         }
         ran = subprocess.run(
-            [sys.executable, "-S", *arguments],
-            cwd=self.home,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
+            [sys.executable, "-S", *arguments], cwd=self.home, env=env, capture_output=True, text=True, check=False
         )
         return Ran(ran.returncode, ran.stdout, ran.stderr)
 

@@ -38,12 +38,8 @@ class MlflowArgs(BaseModel):
         description="The tracking server or store. Default: MLFLOW_TRACKING_URI, or http://localhost:5000. "
         "`{monitor_dir}` is replaced by the job's monitor_dir: `sqlite:///{monitor_dir}/mlflow.db`.",
     )
-    username: str | None = Field(
-        default=None, description="User name for a server with basic authentication."
-    )
-    password: SecretStr | None = Field(
-        default=None, description="Password for a server with basic authentication."
-    )
+    username: str | None = Field(default=None, description="User name for a server with basic authentication.")
+    password: SecretStr | None = Field(default=None, description="Password for a server with basic authentication.")
     experiment: str | None = Field(
         default=None, min_length=1, description="Name of the MLflow experiment. Default: the job's `project`."
     )

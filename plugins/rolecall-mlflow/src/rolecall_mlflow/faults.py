@@ -122,8 +122,6 @@ def opening_error(error: Exception, uri: str) -> BackendRefused | Unavailable:
                 "monitor_args.password, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
             )
         case Fault.FOREIGN:
-            return BackendRefused(
-                f"{uri} is not an MLflow server; correct monitor_args.uri. It answered: {detail}"
-            )
+            return BackendRefused(f"{uri} is not an MLflow server; correct monitor_args.uri. It answered: {detail}")
         case Fault.ABSENT | Fault.INVALID:
             return BackendRefused(f"MLflow at {uri} refuses the request: {detail}")

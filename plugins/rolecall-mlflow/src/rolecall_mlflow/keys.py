@@ -63,9 +63,7 @@ class KeyNames:
 
         Of several new keys, those that are valid names come first.
         """
-        new = sorted(
-            (key for key in set(keys) if key not in self._names), key=lambda key: (valid_key(key) != key, key)
-        )
+        new = sorted((key for key in set(keys) if key not in self._names), key=lambda key: (valid_key(key) != key, key))
         return {key: name for key in new if (name := self._add(key)) != valid_key(key)}
 
     def __getitem__(self, key: str) -> str:

@@ -68,8 +68,7 @@ class Params:
     def _warn(self, changed: Sequence[str]) -> None:
         if new := sorted(set(changed) - self._warned):
             _logger.warning(
-                "MLflow keeps the first value of a param; the config now has another value for: %s",
-                ", ".join(new),
+                "MLflow keeps the first value of a param; the config now has another value for: %s", ", ".join(new)
             )
             self._warned.update(new)
 

@@ -97,9 +97,7 @@ class MlflowRun:
             store_table(self._store, self._run_id, row, row.table)
         except Exception as error:
             if fault_of(error) in {Fault.LATER, Fault.DENIED, Fault.ABSENT}:
-                raise Unavailable(
-                    f"MLflow does not accept tables at the moment: {describe(error)}"
-                ) from error
+                raise Unavailable(f"MLflow does not accept tables at the moment: {describe(error)}") from error
             raise Rejected([row], f"MLflow cannot store the table: {describe(error)}") from error
 
     def merge_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:

@@ -174,9 +174,7 @@ def _check_sqlite(path: Path) -> Path:
     if magic not in {b"", _SQLITE_MAGIC}:
         raise BackendRefused(f"{path} is not a sqlite file; set monitor_args.uri to another path")
     if not os.access(path, os.W_OK):
-        raise BackendRefused(
-            f"{path} is not writable; change its permissions, or set monitor_args.uri to another path"
-        )
+        raise BackendRefused(f"{path} is not writable; change its permissions, or set monitor_args.uri to another path")
     return directory
 
 
@@ -186,13 +184,9 @@ def _make_directory(path: Path) -> Path:
     except OSError as error:
         raise _unusable(path, error) from error
     if not os.access(path, os.W_OK):
-        raise BackendRefused(
-            f"{path} is not writable; change its permissions, or set monitor_args.uri to another path"
-        )
+        raise BackendRefused(f"{path} is not writable; change its permissions, or set monitor_args.uri to another path")
     return path
 
 
 def _unusable(path: Path, error: OSError) -> BackendRefused:
-    return BackendRefused(
-        f"{path} cannot be used: {error.strerror}; fix that, or set monitor_args.uri to another path"
-    )
+    return BackendRefused(f"{path} cannot be used: {error.strerror}; fix that, or set monitor_args.uri to another path")

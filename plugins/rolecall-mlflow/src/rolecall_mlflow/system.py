@@ -72,10 +72,7 @@ class SystemMetrics:
 
         now = time.time()
         step = max(0, int(now - self._began))
-        metrics = [
-            Metric(valid_key(self._prefix + key), value, int(now * 1000), step)
-            for key, value in sample.items()
-        ]
+        metrics = [Metric(valid_key(self._prefix + key), value, int(now * 1000), step) for key, value in sample.items()]
         self._client.log_batch(self._run_id, metrics=metrics, synchronous=True)
 
     def _warn(self, error: Exception) -> None:

@@ -76,9 +76,7 @@ class Encoder:
         if math.isinf(value) or key in self._warned:
             return
         self._warned.add(key)
-        logger.warning(
-            "tensorboard: %s = %r does not fit in 32 bits; TensorBoard shows it as infinity", key, value
-        )
+        logger.warning("tensorboard: %s = %r does not fit in 32 bits; TensorBoard shows it as infinity", key, value)
 
     def _text(self, tag: str, text: str, step: int, time: float) -> bytes:
         return self._record(self._sdk.Event(wall_time=time, step=step, summary=self._summary(tag, text)))

@@ -104,6 +104,4 @@ def _not_writable(base: Path, error: OSError) -> BackendRefused | Unavailable:
     detail = f"{error.filename or base}: {error.strerror}"
     if error.errno in TEMPORARY:
         return Unavailable(f"tensorboard: cannot write event files at the moment: {detail}")
-    return BackendRefused(
-        f"cannot write event files: {detail}; set monitor_args.log_dir to a writable directory"
-    )
+    return BackendRefused(f"cannot write event files: {detail}; set monitor_args.log_dir to a writable directory")

@@ -102,9 +102,7 @@ class TensorBoardRun:
         except OSError as error:
             raise self._unavailable(error) from error
         if refused:
-            raise Rejected(
-                refused, "TensorBoard needs steps that fit in 64 bits and keys that are valid Unicode"
-            )
+            raise Rejected(refused, "TensorBoard needs steps that fit in 64 bits and keys that are valid Unicode")
 
     def log_table(self, row: Row) -> None:
         """Append one table as text, under its name; errors as in `log`."""

@@ -48,9 +48,7 @@ def installed() -> str:
     except metadata.PackageNotFoundError:
         raise BackendRefused(f"tensorboardX is not installed; run: {INSTALL}") from None
     if _release(version) < _release(OLDEST):
-        raise BackendRefused(
-            f"tensorboardX {version} is too old, {OLDEST} or newer is needed; run: {INSTALL}"
-        )
+        raise BackendRefused(f"tensorboardX {version} is too old, {OLDEST} or newer is needed; run: {INSTALL}")
     return version
 
 
@@ -73,9 +71,7 @@ def load() -> Sdk:
     # another installation fixes that, so it is not worth another try.
     except Exception as error:
         detail = str(error).strip().partition("\n")[0]
-        raise BackendRefused(
-            f"tensorboardX {version} cannot be imported ({detail}); run: {INSTALL}"
-        ) from error
+        raise BackendRefused(f"tensorboardX {version} cannot be imported ({detail}); run: {INSTALL}") from error
 
 
 def _release(version: str) -> tuple[int, ...]:

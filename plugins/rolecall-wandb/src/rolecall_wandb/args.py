@@ -67,12 +67,10 @@ class WandbArgs(BaseModel):
     notes: str | None = Field(default=None, description="A longer description of the run.")
     job_type: str | None = Field(default=None, description="Job type, by which the UI can group runs.")
     init_timeout: Annotated[float, Field(gt=0)] = Field(
-        default=90.0,
-        description="Seconds that a call of `wandb.init` may take; after that it is tried again.",
+        default=90.0, description="Seconds that a call of `wandb.init` may take; after that it is tried again."
     )
     settings: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Other fields of `wandb.Settings`, such as `x_file_stream_transmit_interval`.",
+        default_factory=dict, description="Other fields of `wandb.Settings`, such as `x_file_stream_transmit_interval`."
     )
 
     @field_validator("base_url")
@@ -96,9 +94,6 @@ class WandbArgs(BaseModel):
                 raise PydanticCustomError(
                     "wandb_setting",
                     "{name} is set by rolecall; {instead}",
-                    {
-                        "name": name,
-                        "instead": f"use {own} instead" if (own := _OWN[name]) else "leave it out",
-                    },
+                    {"name": name, "instead": f"use {own} instead" if (own := _OWN[name]) else "leave it out"},
                 )
         return settings

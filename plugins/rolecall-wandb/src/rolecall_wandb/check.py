@@ -90,9 +90,7 @@ class _Trial:
         yield Finding("a run was opened", launcher.url or launcher.id)
         self._path = launcher.path
         launcher.define({"trainer/loss": "trainer/step"})
-        yield self._stored(
-            "does the server keep definitions in the run's config", {"trainer/loss"}, launcher.tend
-        )
+        yield self._stored("does the server keep definitions in the run's config", {"trainer/loss"}, launcher.tend)
         trainer = self._open("trainer")
         yield self._policy()
         yield from self._write(trainer, "trainer")
@@ -110,9 +108,7 @@ class _Trial:
         run.log([_row(writer, seq) for seq in range(1, ROWS + 1)])
         held = until(lambda: self._held(run, writer), WAIT)
         took = f"after {time.monotonic() - began:.1f} s"
-        yield Finding(
-            f"does it show the progress of {writer} while the run is open", took if held else "no", held
-        )
+        yield Finding(f"does it show the progress of {writer} while the run is open", took if held else "no", held)
 
     def _held(self, run: SharedRun, writer: str) -> bool:
         run.tend()
@@ -121,9 +117,7 @@ class _Trial:
     def _policy(self) -> Finding:
         # The first upload of a writer that joins has no definitions, so it shows whether the server merges configs.
         kept = "trainer/loss" in stored_bindings(self._look().config)
-        return Finding(
-            "what happens to a writer's config when another joins", "merged" if kept else "replaced"
-        )
+        return Finding("what happens to a writer's config when another joins", "merged" if kept else "replaced")
 
     def _stored(self, question: str, keys: set[str], meanwhile: Callable[[], None] = lambda: None) -> Finding:
         def is_stored() -> bool:
@@ -140,9 +134,7 @@ class _Trial:
         yield Finding("does it hold every row of both roles", f"{self._look().lines} of {2 * ROWS}", lines)
         summary = self._look().summary
         yield Finding(
-            "does the summary hold both roles' last values",
-            str(keys <= summary.keys()),
-            keys <= summary.keys(),
+            "does the summary hold both roles' last values", str(keys <= summary.keys()), keys <= summary.keys()
         )
         state = self._look().state
         yield Finding("which state does the run end with", state, state == "finished")

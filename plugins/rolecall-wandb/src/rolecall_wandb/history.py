@@ -39,9 +39,7 @@ class History:
         if self._open is not None and row.step > self._open:
             self._end_line(self._open)
         self._run.log(
-            {**table_of(row), **row.metrics, **row.text, "_timestamp": row.time},
-            step=row.step,
-            commit=row.commit,
+            {**table_of(row), **row.metrics, **row.text, "_timestamp": row.time}, step=row.step, commit=row.commit
         )
         self._open = self._least = row.step
         self._time = row.time

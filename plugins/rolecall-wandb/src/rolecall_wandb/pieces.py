@@ -16,12 +16,8 @@ __all__ = ["PIECE", "UnderWay", "pieces"]
 # of a fast stream (0.31.0), and a run that ends has 65 s to upload what is left.
 PIECE: Final = 4_000_000
 _LINE: Final = 100  # bytes that the SDK adds to a row: `_timestamp`, `_runtime`, `_step`
-_VALUE: Final = (
-    28  # bytes of a number, a double of up to 24, and of the quotes, colon and comma around key and number
-)
-_STRING: Final = (
-    4  # bytes of the quotes around a key, the colon and the comma; `json.dumps` quotes the string
-)
+_VALUE: Final = 28  # bytes of a number, a double of up to 24, and of the quotes, colon and comma around key and number
+_STRING: Final = 4  # bytes of the quotes around a key, the colon and the comma; `json.dumps` quotes the string
 
 
 class UnderWay:

@@ -139,9 +139,7 @@ def _settings(ticket: RunTicket, args: WandbArgs) -> wandb.Settings:
     wanted = _ours(ticket, args) | settings_of_role(ticket)
     _require_known(args.settings, list(known))
     try:
-        return wandb.Settings(
-            **{name: value for name, value in wanted.items() if name in known} | args.settings
-        )
+        return wandb.Settings(**{name: value for name, value in wanted.items() if name in known} | args.settings)
     except ValueError as error:
         raise BackendRefused(f"monitor_args.settings: {_describe(error)}") from error
 
@@ -173,9 +171,7 @@ def _require_known(given: Mapping[str, Any], known: list[str]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise BackendRefused(
-                f"monitor_args.settings.{name}: unknown setting of wandb {wandb.__version__}{hint}"
-            )
+            raise BackendRefused(f"monitor_args.settings.{name}: unknown setting of wandb {wandb.__version__}{hint}")
 
 
 def _directory(ticket: RunTicket, args: WandbArgs) -> Path:

@@ -105,10 +105,7 @@ class Server:
     def _ask(self, query: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
             response = requests.post(
-                f"{self.url}/graphql",
-                json={"query": query, "variables": variables},
-                auth=self._auth,
-                timeout=TIMEOUT,
+                f"{self.url}/graphql", json={"query": query, "variables": variables}, auth=self._auth, timeout=TIMEOUT
             )
         except requests.RequestException as error:
             raise Unavailable(f"wandb at {self.url} cannot be reached: {type(error).__name__}") from error

@@ -21,16 +21,7 @@ from urllib.parse import urlsplit
 
 from rolecall_wandb.args import WandbArgs
 
-__all__ = [
-    "OLDEST",
-    "Setting",
-    "api_key",
-    "base_url",
-    "mode",
-    "sends_summary_early",
-    "what_hinders",
-    "what_is_missing",
-]
+__all__ = ["OLDEST", "Setting", "api_key", "base_url", "mode", "sends_summary_early", "what_hinders", "what_is_missing"]
 
 OLDEST: Final = (0, 19, 10)
 """The oldest wandb that is tested. Shared mode is public since 0.19.9."""
@@ -99,8 +90,7 @@ def what_key_is_missing(args: WandbArgs) -> str | None:
         return None
     url = base_url(args)
     return (
-        f"wandb has no API key for {url}; set WANDB_API_KEY or monitor_args.api_key, or run "
-        f"`wandb login --host {url}`"
+        f"wandb has no API key for {url}; set WANDB_API_KEY or monitor_args.api_key, or run `wandb login --host {url}`"
     )
 
 

@@ -19,9 +19,7 @@ STALL: Final = 90.0
 """Seconds after which rows count as lost if a reachable server does not show them. The SDK repeats a failed
 transmission after at most 60 s (`x_file_stream_retry_wait_max_seconds`, 0.31.0)."""
 
-LOST: Final = (
-    "wandb does not show all rows that its SDK sent (its debug-internal.log says why); they are sent again"
-)
+LOST: Final = "wandb does not show all rows that its SDK sent (its debug-internal.log says why); they are sent again"
 
 NO_ROWS: Final = "wandb's SDK does not accept rows any more, they are sent again with a new one: {!r}"
 NO_TABLE: Final = "wandb did not accept a table, it is sent again: {!r}"

@@ -30,15 +30,7 @@ __all__ = [
 SUPPORT = Path(__file__).parent
 SAME = (str(SUPPORT / "wandb_same.py"),)
 REMOTE = "https://git.example.org/team/trainer.git"
-GIT = (
-    "git",
-    "-c",
-    "user.name=nobody",
-    "-c",
-    "user.email=nobody@example.org",
-    "-c",
-    "init.defaultBranch=main",
-)
+GIT = ("git", "-c", "user.name=nobody", "-c", "user.email=nobody@example.org", "-c", "init.defaultBranch=main")
 CLOCK = len("2026-01-01T00:00:00.000000 ")
 
 Finished = subprocess.CompletedProcess[str]
@@ -48,16 +40,9 @@ def make_repository(directory: Path) -> str:
     """A working copy with a remote; the commit."""
     directory.mkdir(parents=True)
     (directory / "train.py").write_text("import wandb_same\nwandb_same.main()\n")
-    for command in (
-        ["init", "-q"],
-        ["remote", "add", "origin", REMOTE],
-        ["add", "."],
-        ["commit", "-qm", "one"],
-    ):
+    for command in (["init", "-q"], ["remote", "add", "origin", REMOTE], ["add", "."], ["commit", "-qm", "one"]):
         subprocess.run([*GIT, *command], cwd=directory, check=True)
-    told = subprocess.run(
-        [*GIT, "rev-parse", "HEAD"], cwd=directory, check=True, capture_output=True, text=True
-    )
+    told = subprocess.run([*GIT, "rev-parse", "HEAD"], cwd=directory, check=True, capture_output=True, text=True)
     return told.stdout.strip()
 
 
@@ -74,9 +59,7 @@ def run_through_rolecall(config: MonitorConfig, *command: str) -> Finished:
 
 def _run(command: Sequence[str], variables: Mapping[str, str]) -> Finished:
     environ = {**os.environ, "PYTHONPATH": str(SUPPORT), **variables}
-    return subprocess.run(
-        [sys.executable, *command], env=environ, capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, *command], env=environ, capture_output=True, text=True, check=False)
 
 
 def own_runs(server: WandbServer) -> list[StoredRun]:

@@ -56,9 +56,7 @@ def main() -> None:
     work_ = Work(steps=told.steps, every=told.every, metrics=10, grow=5)
     context = multiprocessing.get_context(told.method)
     with launch(MonitorConfig.from_env(), run_config=run_config_of("job")) as job:
-        children = [
-            context.Process(target=child, args=(job.config, writer, work_)) for writer in told.writers
-        ]
+        children = [context.Process(target=child, args=(job.config, writer, work_)) for writer in told.writers]
         call_all([process.start for process in children], threads=told.threads)
         for process in children:
             process.join()

@@ -182,9 +182,7 @@ def report(run: StoredRun, rows: Sequence[Row], looks: Sequence[Look]) -> None:
     print("  at s  writer           by        keys lost  seconds")
     for hole in holes_of(run, rows):
         how = "joining" if hole.joined else "uploading"
-        print(
-            f"{hole.began - start:6.1f}  {hole.writer:<15}  {how:<9} {len(hole.lost):9d}  {hole.length:7.1f}"
-        )
+        print(f"{hole.began - start:6.1f}  {hole.writer:<15}  {how:<9} {len(hole.lost):9d}  {hole.length:7.1f}")
 
 
 def _waits(run: StoredRun, rows: Sequence[Row]) -> Iterator[tuple[str, list[float]]]:
@@ -202,10 +200,6 @@ def _bound(run: StoredRun, key: Key, joins: Sequence[Hole] | None = None) -> flo
         is_bound = bindings.get(key.name) == key.axis
         if is_bound and since == float("inf"):
             since = changed
-        elif (
-            not is_bound
-            and joins is not None
-            and not any(entry.began <= changed < entry.ended for entry in joins)
-        ):
+        elif not is_bound and joins is not None and not any(entry.began <= changed < entry.ended for entry in joins):
             since = float("inf")
     return since

@@ -70,9 +70,7 @@ def plain(fails: bool) -> None:
     """What Trinity-RFT's WandbMonitor calls."""
     import wandb
 
-    run = wandb.init(
-        project=PROJECT, group=NAME, name=f"{NAME}_{ROLE}", tags=[ROLE], config=CONFIG, save_code=False
-    )
+    run = wandb.init(project=PROJECT, group=NAME, name=f"{NAME}_{ROLE}", tags=[ROLE], config=CONFIG, save_code=False)
 
     def log(said: Said) -> None:
         table = {TABLE: wandb.Table(dataframe=pd.DataFrame(said.columns))} if said.columns else {}

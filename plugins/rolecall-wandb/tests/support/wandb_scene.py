@@ -21,17 +21,7 @@ from wandb_emulator import StoredRun, WandbServer
 
 from rolecall import Monitor, MonitorConfig, Row
 
-__all__ = [
-    "RUN",
-    "SHOWS_LATE",
-    "LogTimes",
-    "Role",
-    "Scene",
-    "Tally",
-    "kill_with_children",
-    "services_of",
-    "tally",
-]
+__all__ = ["RUN", "SHOWS_LATE", "LogTimes", "Role", "Scene", "Tally", "kill_with_children", "services_of", "tally"]
 
 RUN: Final = "troubled-1"
 SHOWS_LATE: Final = Version(version("wandb")) < Version("0.19.11")
@@ -166,14 +156,8 @@ class Scene:
         rows = [row for row in self.rows if row.table is None]
         for writer in {row.writer for row in rows}:
             told = [_line(row) for row in rows if row.writer == writer]
-            lines = [
-                line
-                for line in self.run.rows(f"{writer}/step")
-                if line[f"{writer}/step"] in _steps(told, writer)
-            ]
-            assert [
-                {key: line.get(key) for key in like} for line, like in zip(lines, told, strict=True)
-            ] == told
+            lines = [line for line in self.run.rows(f"{writer}/step") if line[f"{writer}/step"] in _steps(told, writer)]
+            assert [{key: line.get(key) for key in like} for line, like in zip(lines, told, strict=True)] == told
 
     def check_bindings(self) -> None:
         """Each key that was logged is bound to its writer's axis."""

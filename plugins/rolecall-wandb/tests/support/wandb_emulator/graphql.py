@@ -59,14 +59,7 @@ def _bucket(run: StoredRun) -> Answer:
 def _resume(state: State, query: str, variables: Variables, url: str) -> Answer:
     run = state.runs.get(variables.get("name") or "")
     if run is None:
-        return {
-            "model": {
-                "id": "project",
-                "name": "",
-                "entity": {"id": "e", "name": state.entity},
-                "bucket": None,
-            }
-        }
+        return {"model": {"id": "project", "name": "", "entity": {"id": "e", "name": state.entity}, "bucket": None}}
     last = {**run.history[-1].line, "_step": run.history[-1].step} if run.history else {}
     bucket = _bucket(run) | {
         "summaryMetrics": json.dumps(run.summary),
@@ -79,12 +72,7 @@ def _resume(state: State, query: str, variables: Variables, url: str) -> Answer:
         "wandbConfig": json.dumps({"t": 1}),
     }
     return {
-        "model": {
-            "id": "project",
-            "name": run.project,
-            "entity": {"id": "e", "name": run.entity},
-            "bucket": bucket,
-        }
+        "model": {"id": "project", "name": run.project, "entity": {"id": "e", "name": run.entity}, "bucket": bucket}
     }
 
 
@@ -146,9 +134,7 @@ def _server_info(state: State, query: str, variables: Variables, url: str) -> An
 
 def _create_files(state: State, query: str, variables: Variables, url: str) -> Answer:
     run = variables.get("run") or variables.get("runName") or ""
-    files = [
-        {"name": name, "uploadUrl": f"{url}/upload/{run}/{name}"} for name in variables.get("files") or []
-    ]
+    files = [{"name": name, "uploadUrl": f"{url}/upload/{run}/{name}"} for name in variables.get("files") or []]
     return {"createRunFiles": {"runID": f"id-{run}", "uploadHeaders": [], "files": files}}
 
 
@@ -234,9 +220,7 @@ def _artifact(state: State, query: str, variables: Variables, url: str) -> Answe
             "metadata": "{}",
             "ttlDurationSeconds": -2,
             "ttlIsInherited": False,
-            "aliases": [
-                {"__typename": "ArtifactAlias", "id": "a", "alias": "latest", "artifactCollection": sequence}
-            ],
+            "aliases": [{"__typename": "ArtifactAlias", "id": "a", "alias": "latest", "artifactCollection": sequence}],
             "tags": [],
             "historyStep": 0,
             "state": "COMMITTED",

@@ -105,9 +105,7 @@ class StoredRun:
 
     def stream(self, client: str | None, body: Mapping[str, Any]) -> None:
         """Take a request of the file stream."""
-        self.posts.append(
-            (time.time(), client, {key: value for key, value in body.items() if key != "files"})
-        )
+        self.posts.append((time.time(), client, {key: value for key, value in body.items() if key != "files"}))
         for name, chunk in (body.get("files") or {}).items():
             self._take(client, name, chunk)
         if body.get("complete"):
