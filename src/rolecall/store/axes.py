@@ -81,8 +81,8 @@ class AxisBook:
         """Each writer's file and its length, by names alone: every writer looks at those of all, each second."""
         try:
             with os.scandir(self._layout.axes) as found:
-                ours = (one for one in found if one.name.endswith(".jsonl"))
-                return sorted((one.name, one.stat(follow_symlinks=False).st_size) for one in ours)
+                ours = (file for file in found if file.name.endswith(".jsonl"))
+                return sorted((file.name, file.stat(follow_symlinks=False).st_size) for file in ours)
         except FileNotFoundError:
             return []
 
