@@ -297,7 +297,7 @@ def test_continued_rows_count_once(layout: Layout) -> None:
     assert left(layout) == 2
 
 
-def test_end_of_a_session_is_no_row(layout: Layout) -> None:
+def test_end_line_is_no_row(layout: Layout) -> None:
     session = write_rows(layout, 3)
     plant_dead(layout, 1, ack(1, offsets(session)[-1], 3, 3))
     assert left(layout) == 0
