@@ -225,7 +225,7 @@ say("alive")
 """
 
 
-def test_cut_file_does_not_end_its_writer(tmp_path: Path, start: Start) -> None:
+def test_cut_file_ends_no_writer(tmp_path: Path, start: Start) -> None:
     writer = start(CUT, tmp_path)
     assert writer.wait(30) == 0
 
