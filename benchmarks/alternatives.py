@@ -1,111 +1,112 @@
-"""Other ways to keep a row, each as bare as the limit: what rolecall could have been, measured beside what it is.
+"""Which encoder writes a row: the time for one line, and what each makes of NaN.
 
-All hand a whole row to the kernel before they return. None checks what it is given. `packed` is what rolecall stores,
-`JSON` what it stored before.
+    python benchmarks/alternatives.py [--floats 10 100] [--calls 20000] [--rounds 5] [--json FILE]
+
+Each encodes the line of a row as the journal holds it, without the checksum and without a write. They take turns in one
+process; times are in µs, the median of the rounds' medians. rolecall uses `pydantic_core`, which it needs anyway: it is
+not the fastest, but the only fast one that keeps NaN. A loss that diverges is what a monitor must not hide.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
-import struct
+import argparse
+import json
+import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
-from zlib import crc32
+from typing import Any
 
-from rolecall.store.codec import encode
-from rolecall.store.packed import Form, Forms
+from peers import plain_row
+from report import tell
 
-__all__ = ["ALTERNATIVES", "form_of"]
-
-Log = Callable[[Mapping[str, float], int], object]
-Encode = Callable[[int, int, Mapping[str, float]], bytes]
-Put = Callable[[bytes], object]
-ROOM = 64 << 20
-"""Bytes of a mapped file; its blocks are allotted at once, as a page without one kills the process (SIGBUS)."""
+Encode = Callable[[Mapping[str, Any]], bytes]
 
 
-def _alternative(encode: Encode, put: Callable[[Path], Put]) -> Callable[[Path], AbstractContextManager[Log]]:
-    @contextmanager
-    def peer(folder: Path) -> Iterator[Log]:
-        place, seq = put(folder / "rows"), 0
-
-        def log(metrics: Mapping[str, float], step: int) -> None:
-            nonlocal seq
-            seq += 1
-            place(encode(seq, step, metrics))
-
-        yield log
-
-    return peer
-
-
-def form_of(metrics: Mapping[str, float]) -> Form:
-    """What rows like this one have in common, after two of them."""
-    forms = Forms()
-    forms.learn(metrics, 1)
-    forms.learn(metrics, 2)
-    form = forms.find(tuple(metrics), [type(value) for value in metrics.values()])
-    if form is None:
-        raise AssertionError("it was learnt twice")
-    return form
-
-
-_forms: dict[int, Form] = {}
+def main() -> None:
+    """Measure each encoder that is installed, and print them."""
+    told = _options()
+    encoders = {name: encode for name, make in ENCODERS.items() if (encode := _made(name, make))}
+    rounds: dict[tuple[str, int], list[float]] = {}
+    for _ in range(told.rounds):
+        for floats in told.floats:
+            for name, encode in encoders.items():
+                rounds.setdefault((name, floats), []).append(_median(encode, floats, told.calls))
+    tell(
+        [
+            {
+                "encoder": name,
+                "NaN": _of(encode, float("nan")),
+                "1e16": _of(encode, 1e16),
+                **{
+                    f"{floats} floats, µs": round(statistics.median(rounds[name, floats]), 2)
+                    for floats in told.floats
+                },
+            }
+            for name, encode in encoders.items()
+        ],
+        told.json,
+    )
 
 
-def _packed(seq: int, step: int, metrics: Mapping[str, float]) -> bytes:
-    """As rolecall stores it. Rows of so many metrics are all alike here."""
-    form = _forms.get(len(metrics)) or _forms.setdefault(len(metrics), form_of(metrics))
-    return form.frame(seq, time.time(), step, [*metrics.values()])
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--floats", nargs="+", type=int, default=[10, 100])
+    parser.add_argument("--calls", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
 
 
-def _json(seq: int, step: int, metrics: Mapping[str, float]) -> bytes:
-    return encode({"n": seq, "s": step, "t": time.time(), "m": metrics})
+def _made(name: str, make: Callable[[], Encode]) -> Encode | None:
+    try:
+        return make()
+    except ModuleNotFoundError as error:
+        print(f"{name}: left out: {error}")
+        return None
 
 
-def _orjson(seq: int, step: int, metrics: Mapping[str, float]) -> bytes:
-    """As `_json`, by another encoder, which turns NaN into null."""
-    import orjson
-
-    payload = orjson.dumps({"n": seq, "s": step, "t": time.time(), "m": metrics})
-    return b"%08x %s\n" % (crc32(payload), payload)
+def _pydantic_core() -> Encode:
+    to_json = import_module("pydantic_core").to_json
+    return lambda row: to_json(row, inf_nan_mode="strings")
 
 
-def _binary(seq: int, step: int, metrics: Mapping[str, float]) -> bytes:
-    """Numbers as they are in memory; keys are named once elsewhere, so that one damaged byte there costs many rows."""
-    payload = struct.pack(f"<QqdI{len(metrics)}d", seq, step, time.time(), 1, *metrics.values())
-    return b"%08x%s\n" % (crc32(payload), payload)
+def _msgspec() -> Encode:
+    return import_module("msgspec").json.Encoder().encode
 
 
-def _written(path: Path) -> Put:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    return lambda row: os.write(descriptor, row)
+def _orjson() -> Encode:
+    return import_module("orjson").dumps
 
 
-def _mapped(path: Path) -> Put:
-    """The last byte goes in last, as a reader may look at any time."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
-    os.posix_fallocate(descriptor, 0, ROOM)
-    pages, end = mmap.mmap(descriptor, ROOM), 0
-
-    def put(row: bytes) -> None:
-        nonlocal end
-        start, end = end, end + len(row)
-        pages[start : end - 1] = row[:-1]
-        pages[end - 1] = row[-1]
-
-    return put
+def _json() -> Encode:
+    encode = json.JSONEncoder(separators=(",", ":")).encode
+    return lambda row: encode(row).encode()
 
 
-ALTERNATIVES: Mapping[str, Callable[[Path], AbstractContextManager[Log]]] = {
-    "packed, mapped": _alternative(_packed, _mapped),
-    "JSON": _alternative(_json, _written),
-    "JSON, mapped": _alternative(_json, _mapped),
-    "orjson": _alternative(_orjson, _written),
-    "orjson, mapped": _alternative(_orjson, _mapped),
-    "bare numbers": _alternative(_binary, _written),
-    "bare numbers, mapped": _alternative(_binary, _mapped),
+ENCODERS: Mapping[str, Callable[[], Encode]] = {
+    "pydantic_core": _pydantic_core,
+    "msgspec": _msgspec,
+    "orjson": _orjson,
+    "json": _json,
 }
+
+
+def _median(encode: Encode, floats: int, calls: int) -> float:
+    metrics, times = plain_row(floats), []
+    for seq in range(1, calls + 1):
+        began = time.perf_counter_ns()
+        encode({"seq": seq, "step": seq, "time": time.time(), "data": metrics})
+        times.append(time.perf_counter_ns() - began)
+    return statistics.median(times) / 1e3
+
+
+def _of(encode: Encode, value: float) -> str:
+    return encode({"value": value}).decode().removeprefix('{"value":').removesuffix("}")
+
+
+if __name__ == "__main__":
+    main()

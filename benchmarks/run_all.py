@@ -15,26 +15,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-LOCAL = ("--peer", "limit", "rolecall local", "rolecall, Python", "rolecall, written")
+LOCAL = ("--peer", "limit", "rolecall local")
 BUSY = (*LOCAL, "rolecall, busy courier")
 BENCHMARKS: Mapping[str, Sequence[str]] = {
-    "call": ("log_call.py", "--floats", "10", "--calls", "2000", "--rounds", "2"),
-    "sizes": ("log_call.py", *BUSY, "--floats", "1", "10", "100", "--rounds", "2"),
-    "scalars": (
-        "log_call.py",
-        *LOCAL,
-        "--floats",
-        "10",
-        "--scalars",
-        "float",
-        "numpy",
-        "torch",
-        "--rounds",
-        "2",
-    ),
-    "threads": ("log_call.py", *LOCAL, "--floats", "10", "--threads", "1", "8", "--rounds", "2"),
-    "training": ("training_loop.py", "--work", "matrices", "--pairs", "100"),
-    "network": ("training_loop.py", "--work", "network", "--step", "1", "--pairs", "100"),
+    "call": ("log_call.py",),
+    "sizes": ("log_call.py", *BUSY, "--floats", "1", "10", "100"),
+    "scalars": ("log_call.py", *LOCAL, "--floats", "10", "--scalars", "float", "numpy", "torch"),
+    "threads": ("log_call.py", *LOCAL, "--floats", "10", "--threads", "1", "8"),
+    "encoders": ("alternatives.py",),
+    "training": ("training_loop.py", "--work", "matrices"),
+    "network": ("training_loop.py", "--work", "network", "--step", "1"),
     "stream": ("stream.py",),
     "backlog": ("stream.py", "--backlog"),
     "scale": ("scale.py",),

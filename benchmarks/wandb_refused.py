@@ -4,7 +4,7 @@
 
 `rolecall deliver` brings a job's rows to the emulator of wandb's server, which refuses each transmission with 503. The
 SDK tries on and keeps what it was handed; a courier hands over no more than a window of the journal
-(`rolecall.delivery.courier.WINDOW_LATE`) that nobody confirms. Memory is the largest resident set that was seen.
+(`rolecall.timings.MAX_QUEUE_BYTES`) that nobody confirms. Memory is the largest resident set that was seen.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _options() -> argparse.Namespace:
 def _measured(directory: Path, told: argparse.Namespace) -> Mapping[str, Any]:
     import wandb
 
-    from rolecall.delivery.courier import WINDOW_LATE
+    from rolecall.timings import MAX_QUEUE_BYTES
 
     size = sum(path.stat().st_size for path in directory.glob(f"journal/{WRITER}/*.jsonl"))
     courier, service = _peaks(directory, told.seconds)
@@ -61,7 +61,7 @@ def _measured(directory: Path, told: argparse.Namespace) -> Mapping[str, Any]:
         "wandb": wandb.__version__,
         "rows": told.rows,
         "floats": told.floats,
-        "rows in a window": min(told.rows, told.rows * WINDOW_LATE // size),
+        "rows in a window": min(told.rows, told.rows * MAX_QUEUE_BYTES // size),
         "courier, MB": courier,
         "SDK, MB": service,
     }

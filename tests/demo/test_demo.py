@@ -28,7 +28,7 @@ WRITERS = ["evaluator", "explorer/0", "explorer/1", "trainer"]
 COMMAND = [
     sys.executable,
     "-c",
-    "import sys; from rolecall.cli.main import main; sys.exit(main())",
+    "import sys; from rolecall.__main__ import main; sys.exit(main())",
     "demo",
 ]
 Wait = Callable[..., None]

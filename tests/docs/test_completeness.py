@@ -27,7 +27,7 @@ from rolecall import (
     SupportsTables,
     hookspecs,
 )
-from rolecall.cli.main import _parser
+from rolecall.__main__ import _parser
 
 ROOT = Path(__file__).parents[2]
 MODULES = ("backend", "errors", "testing")

@@ -1,6 +1,6 @@
 """Fuzzes one target, guided by coverage, for some seconds.
 
-    python tests/fuzz/run_fuzz.py frames [--seconds 600] [--keep DIR]
+    python tests/fuzz/run_fuzz.py lines [--seconds 600] [--keep DIR]
 
 It needs atheris; `nox -s fuzz` runs all targets side by side. A crash, or an input that takes longer than 10 s, ends it
 with a status that is not 0 and leaves the input in the working directory. What reached something new is kept in DIR,

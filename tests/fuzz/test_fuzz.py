@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -23,15 +24,16 @@ JSON = st.recursive(
 ROW = st.fixed_dictionaries(
     {},
     optional={
-        "n": JSON,
-        "s": JSON,
-        "t": JSON,
-        "m": JSON,
-        "c": JSON,
+        "seq": JSON | st.integers(),
+        "step": JSON | st.integers(),
+        "time": JSON | st.floats(),
+        "data": JSON | st.dictionaries(st.text(), JSON),
+        "commit": JSON,
+        "axis": JSON,
+        "steps": JSON,
         "end": JSON,
-        "table": st.fixed_dictionaries(
-            {}, optional={"name": JSON, "file": JSON, "columns": JSON, "rows": JSON}
-        ),
+        "attached": JSON,
+        "table": st.fixed_dictionaries({}, optional={"name": JSON, "columns": JSON, "rows": JSON}),
     },
 )
 
@@ -68,6 +70,4 @@ def test_any_config(value: object) -> None:
 
 
 def dumps(value: object) -> bytes:
-    import json
-
     return json.dumps(value).encode()

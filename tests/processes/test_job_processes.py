@@ -106,9 +106,7 @@ def courier_pids(config: MonitorConfig, writer: str) -> list[int]:
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
-def test_roles_of_multiprocessing_share_a_run(
-    make_config: MakeConfig, server: LinesServer, method: str
-) -> None:
+def test_multiprocessing_roles_share_a_run(make_config: MakeConfig, server: LinesServer, method: str) -> None:
     context: Any = multiprocessing.get_context(method)
     with launch(make_config(courier="process")) as job:
         children = [context.Process(target=lines_role.explore, args=(job.config, rank)) for rank in range(2)]
@@ -122,7 +120,7 @@ def test_roles_of_multiprocessing_share_a_run(
         assert axis(server, job, f"explorer/{rank}") == list(range(1, 101))
 
 
-def test_roles_of_subprocess_share_a_run(make_config: MakeConfig, server: LinesServer) -> None:
+def test_subprocess_roles_share_a_run(make_config: MakeConfig, server: LinesServer) -> None:
     with launch(make_config(courier="process")) as job:
         roles = [start_role(job.config, "explorer", 0), start_role(job.config, "trainer")]
         assert [finish(role) for role in roles] == [0, 0]
@@ -135,7 +133,7 @@ def test_roles_of_subprocess_share_a_run(make_config: MakeConfig, server: LinesS
 
 
 @pytest.mark.parametrize(("end", "status"), [("kill", -signal.SIGKILL), ("exit", 3)])
-def test_a_killed_role_loses_no_row(
+def test_killed_role_loses_no_row(
     make_config: MakeConfig, server: LinesServer, wait_until: Wait, end: str, status: int
 ) -> None:
     with launch(make_config(courier="process")) as job:
@@ -146,14 +144,14 @@ def test_a_killed_role_loses_no_row(
     assert axis(server, job, "trainer") == list(range(1, 2001))
 
 
-def test_a_killed_role_comes_back_as_the_same_writer(make_config: MakeConfig, server: LinesServer) -> None:
+def test_killed_role_comes_back(make_config: MakeConfig, server: LinesServer) -> None:
     with launch(make_config(courier="process")) as job:
         finish(start_role(job.config, "trainer", steps=50, end="kill"))
         assert finish(start_role(job.config, "trainer", steps=50)) == 0
     assert server.seqs("trainer") == [(session, seq) for session in (1, 2) for seq in range(1, 51)]
 
 
-def test_a_killed_launcher_leaves_the_roles_alone_and_the_run_is_ended(
+def test_killed_launcher_leaves_roles_alone(
     make_config: MakeConfig, server: LinesServer, wait_until: Wait
 ) -> None:
     config = make_config(courier="process")
@@ -174,9 +172,7 @@ def test_a_killed_launcher_leaves_the_roles_alone_and_the_run_is_ended(
         assert job.run_id == handed_on.run_id
 
 
-def test_ctrl_c_ends_the_role_and_its_courier_still_delivers(
-    make_config: MakeConfig, server: LinesServer
-) -> None:
+def test_courier_delivers_after_ctrl_c(make_config: MakeConfig, server: LinesServer) -> None:
     with launch(make_config(courier="process")) as job:
         role = start_role(
             job.config, "trainer", end="wait", start_new_session=True, stderr=subprocess.DEVNULL
@@ -188,9 +184,7 @@ def test_ctrl_c_ends_the_role_and_its_courier_still_delivers(
     assert axis(server, job, "trainer") == list(range(1, 101))
 
 
-def test_a_parent_that_reads_the_roles_output_is_not_held_up_by_the_courier(
-    make_config: MakeConfig, server: LinesServer, wait_until: Wait
-) -> None:
+def test_courier_keeps_no_output_open(make_config: MakeConfig, server: LinesServer, wait_until: Wait) -> None:
     with launch(make_config(courier="process")) as job:
         role = start_role(job.config, "trainer", end="wait", stderr=subprocess.PIPE)
         assert role.stdout is not None
@@ -204,9 +198,7 @@ def test_a_parent_that_reads_the_roles_output_is_not_held_up_by_the_courier(
     assert axis(server, job, "trainer")[-1] == 100
 
 
-def test_a_forked_child_does_not_write_into_its_parents_journal(
-    make_config: MakeConfig, server: LinesServer
-) -> None:
+def test_forked_child_logs_nothing(make_config: MakeConfig, server: LinesServer) -> None:
     with launch(make_config(courier="process")) as job, open_monitor(job.config, "trainer") as monitor:
         monitor.log({"a": 1}, step=1)
         child = os.fork()
@@ -229,9 +221,7 @@ class Forks:
         return 2.0
 
 
-def test_a_child_that_was_forked_amid_a_row_does_not_record_it(
-    make_config: MakeConfig, server: LinesServer
-) -> None:
+def test_fork_amid_a_row(make_config: MakeConfig, server: LinesServer) -> None:
     with launch(make_config(courier="process")) as job, open_monitor(job.config, "trainer") as monitor:
         for step in (1, 2, 3):
             monitor.log({"a": 1.0}, step=step)
@@ -244,9 +234,7 @@ def test_a_child_that_was_forked_amid_a_row_does_not_record_it(
     assert axis(server, job, "trainer") == [1, 2, 3, 4, 5]
 
 
-def test_no_secret_in_the_couriers_arguments_environment_or_files(
-    make_config: MakeConfig, server: LinesServer, wait_until: Wait
-) -> None:
+def test_couriers_secrets_are_nowhere(make_config: MakeConfig, server: LinesServer, wait_until: Wait) -> None:
     args = {"path": server.path, "api_key": "sk-topsecret"}
     with (
         launch(make_config(courier="process", monitor_args=args)) as job,
@@ -262,7 +250,7 @@ def test_no_secret_in_the_couriers_arguments_environment_or_files(
     assert not [path for path in written if b"topsecret" in path.read_bytes()]
 
 
-def test_what_an_outage_left_is_delivered_by_the_command(
+def test_command_delivers_after_an_outage(
     make_config: MakeConfig, server: LinesServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(courier="process")
@@ -292,7 +280,7 @@ def test_what_an_outage_left_is_delivered_by_the_command(
     ]
 
 
-def test_a_whole_job_is_copied_to_another_backend(make_config: MakeConfig, server: LinesServer) -> None:
+def test_job_is_copied_elsewhere(make_config: MakeConfig, server: LinesServer) -> None:
     config = make_config(courier="process", monitor_type="local", monitor_args={})
     with launch(config) as job:
         assert finish(start_role(job.config, "trainer")) == 0
@@ -316,9 +304,7 @@ def test_a_whole_job_is_copied_to_another_backend(make_config: MakeConfig, serve
     ]
 
 
-def test_arguments_of_a_delivery_may_stand_in_the_environment(
-    make_config: MakeConfig, server: LinesServer
-) -> None:
+def test_arguments_from_the_environment(make_config: MakeConfig, server: LinesServer) -> None:
     config = make_config(courier="process", monitor_type="local", monitor_args={})
     with launch(config) as job:
         assert finish(start_role(job.config, "trainer")) == 0
@@ -340,7 +326,7 @@ def test_arguments_of_a_delivery_may_stand_in_the_environment(
     assert broken.stderr.startswith("rolecall: ROLECALL_ARGS: must be a mapping")
 
 
-def test_a_delivery_that_is_watched_draws_how_far_it_is(make_config: MakeConfig, server: LinesServer) -> None:
+def test_watched_delivery_draws_bars(make_config: MakeConfig, server: LinesServer) -> None:
     config = make_config(courier="process", monitor_type="local", monitor_args={})
     with launch(config) as job:
         assert finish(start_role(job.config, "trainer")) == 0
@@ -355,7 +341,7 @@ def test_a_delivery_that_is_watched_draws_how_far_it_is(make_config: MakeConfig,
     assert "all rows are delivered" in done.stdout
 
 
-def test_a_role_that_logs_imports_no_sdk_and_no_numpy(make_config: MakeConfig) -> None:
+def test_logging_role_imports_no_sdk(make_config: MakeConfig) -> None:
     script = ROLE + "\nprint(*sys.modules)"
     with launch(make_config(courier="process")) as job:
         role = subprocess.run(
@@ -370,7 +356,7 @@ def test_a_role_that_logs_imports_no_sdk_and_no_numpy(make_config: MakeConfig) -
     assert loaded & {"wandb", "mlflow", "tensorboardX", "torch", "ray", "numpy", "pandas", "rich"} == set()
 
 
-def test_a_hanging_backend_does_not_hold_up_the_end(make_config: MakeConfig, server: LinesServer) -> None:
+def test_hanging_backend_delays_no_end(make_config: MakeConfig, server: LinesServer) -> None:
     with launch(make_config(courier="process")) as job:
         monitor = open_monitor(job.config, "trainer")
         server.fail("hang")
@@ -381,9 +367,7 @@ def test_a_hanging_backend_does_not_hold_up_the_end(make_config: MakeConfig, ser
         server.mend("hang")
 
 
-def test_a_launcher_that_comes_after_a_killed_one_has_the_run(
-    make_config: MakeConfig, server: LinesServer, wait_until: Wait
-) -> None:
+def test_next_launcher_has_the_run(make_config: MakeConfig, server: LinesServer, wait_until: Wait) -> None:
     """The killed one's courier, which waits for a surviving role, makes way and does not end the run."""
     config = make_config(courier="process")
     launcher, first = start_launcher(config)
@@ -403,7 +387,7 @@ def test_a_launcher_that_comes_after_a_killed_one_has_the_run(
 
 
 @pytest.mark.parametrize("fault", ["down", "none"])
-def test_no_courier_outlives_a_directory_that_was_deleted(
+def test_no_courier_outlives_its_directory(
     make_config: MakeConfig, server: LinesServer, wait_until: Wait, fault: str
 ) -> None:
     job = launch(make_config(courier="process"))

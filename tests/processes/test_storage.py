@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from made_journals import KINDS, make_journal
 
-from rolecall.delivery.cursor import Mirror, Tail
+from rolecall import MonitorConfig
+from rolecall.config.plan import Plan
+from rolecall.config.spec import HandOver, JobSpec
+from rolecall.delivery.cursor import Cursor
 from rolecall.rows import Row, TableData
-from rolecall.store.acks import Delivery, delivered, undelivered
+from rolecall.store.acks import Acknowledgements, Position, acknowledged, undelivered
 from rolecall.store.axes import AxisBook
 from rolecall.store.codec import Damage
-from rolecall.store.journal import Place, read_journal
+from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, claim, end, newest, sessions
+from rolecall.store.reader import read_to_end
+from rolecall.store.spool import Mirror, open_spool
 
 pytestmark = pytest.mark.processes
 
@@ -30,30 +33,22 @@ PREAMBLE = """
 import os, sys, time
 from contextlib import suppress
 from pathlib import Path
+from rolecall import MonitorConfig
 from rolecall.store.axes import AxisBook
 from rolecall.rows import TableData
 from rolecall.store.lease import Session, claim
-from rolecall.store.acks import Delivery
+from rolecall.store.acks import Acknowledgements, Position
 from rolecall.errors import WriterConflict
-from rolecall.store.journal import Place
+from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import Layout
-from rolecall.delivery.cursor import Mirror
-from made_journals import make_journal
+from rolecall.store.spool import Mirror
 folder = Path(sys.argv[1])
-kind = os.environ.get("KIND", "written")
 def say(*words):
     print(*words, flush=True)
 def wait_for(path):
     while not path.exists():
         time.sleep(0.0005)
 """
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every way in which rows get into a journal, here and in processes that are started."""
-    monkeypatch.setenv("KIND", request.param)
-    return str(request.param)
 
 
 @pytest.fixture
@@ -96,12 +91,7 @@ def kill(process: subprocess.Popen[str]) -> list[str]:
 
 
 def values(session: Session) -> list[object]:
-    found: list[object] = []
-    offset = 0
-    while entries := list(read_journal("explorer", session, offset)):
-        found += [entry.value for entry in entries]
-        offset = entries[-1].offset
-    return found
+    return [entry.value for entry in read_to_end("explorer", session)]
 
 
 def rows(session: Session) -> list[Row]:
@@ -111,89 +101,86 @@ def rows(session: Session) -> list[Row]:
 # ------------------------------------------------------------------ journals
 
 LOG_FOR_EVER = """
-journal = make_journal(claim(folder, {"writer": "explorer"}, "it"), kind)
+journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"))
 table = TableData(name="samples", columns=("text",), rows=tuple(("x" * 100,) for _ in range(500)))
 step = 0
 while True:
     step += 1
     if step % 50:
-        journal.append(step, {"loss": step / 7, "tokens": step})
+        journal.append({"loss": step / 7, "tokens": step}, step)
     else:
-        journal.append_table(step, table)
-    say(journal.rows)
+        journal.append({}, step, table=table)
+    say(journal.seq)
 """
 
 
 @pytest.mark.parametrize("said", [1, 2, 49, 333, 1001])
-@pytest.mark.usefixtures("kind")
-def test_a_writer_that_is_killed_loses_no_row_whose_log_returned(
-    tmp_path: Path, start: Start, said: int
-) -> None:
+def test_killed_writer_loses_no_row(tmp_path: Path, start: Start, said: int) -> None:
     writer = start(LOG_FOR_EVER, tmp_path)
-    acknowledged = [*lines(writer, said), *kill(writer)]
+    returned = [*lines(writer, said), *kill(writer)]
     (session,) = sessions(tmp_path)
     found = rows(session)
     assert not [value for value in values(session) if isinstance(value, Damage)]
     assert [row.seq for row in found] == [row.step for row in found] == list(range(1, len(found) + 1))
-    assert set(map(int, acknowledged)) <= {row.seq for row in found}
-    assert len(found) <= len(acknowledged) + 1
+    assert set(map(int, returned)) <= {row.seq for row in found}
+    assert len(found) <= len(returned) + 1
     assert all((row.table is not None) == (row.step % 50 == 0) for row in found)
     assert all(row.metrics == {"loss": row.step / 7, "tokens": row.step} for row in found if not row.table)
 
 
-@pytest.mark.usefixtures("kind")
-def test_a_writer_that_is_killed_again_and_again_is_read_as_one(tmp_path: Path, start: Start) -> None:
-    acknowledged = 0
+def test_writer_killed_again_and_again(tmp_path: Path, start: Start) -> None:
+    layout = Layout(tmp_path)
+    folder = layout.journal("explorer")
+    said = 0
     for count in (20, 1, 60):
-        writer = start(LOG_FOR_EVER, tmp_path)
-        acknowledged += len([*lines(writer, count), *kill(writer)])
-        assert newest(tmp_path) is not None
-    assert [session.number for session in sessions(tmp_path)] == [1, 2, 3]
-    tail = Tail("explorer", tmp_path, Place(1, 0))
-    found = [entry.value for _ in range(100) for entry in tail.read()]
-    assert tail.status == "killed"
-    names = [(row.session, row.seq) for row in found if isinstance(row, Row)]
-    assert len(names) >= acknowledged
+        writer = start(LOG_FOR_EVER, folder)
+        said += len([*lines(writer, count), *kill(writer)])
+    assert [session.number for session in sessions(folder)] == [1, 2, 3]
+    cursor = Cursor(layout, "explorer", Acknowledgements(layout, "mlflow", "explorer"))
+    found = [row for _ in range(100) for row in cursor.read().rows]
+    cursor.acks.release(None)
+    assert cursor.status == "killed"
+    names = [(row.session, row.seq) for row in found]
+    assert len(names) >= said
     assert names == sorted(set(names))
     assert {session for session, _ in names} == {1, 2, 3}
 
 
-@pytest.mark.usefixtures("kind")
-def test_a_journal_is_read_while_another_process_writes_it(
-    tmp_path: Path, start: Start, wait_until: Wait
-) -> None:
+def test_reading_beside_the_writer(tmp_path: Path, start: Start, wait_until: Wait) -> None:
     code = """
-journal = make_journal(claim(folder, {"writer": "explorer"}, "it"), kind)
+journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"))
 say("opened")
 for step in range(1, 5001):
-    journal.append(step, {"loss": step / 7})
+    journal.append({"loss": step / 7}, step)
 journal.end("finished")
 """
-    writer = start(code, tmp_path)
+    layout = Layout(tmp_path)
+    writer = start(code, layout.journal("explorer"))
     lines(writer, 1)
-    tail = Tail("explorer", tmp_path, Place(1, 0))
-    found: list[object] = []
+    cursor = Cursor(layout, "explorer", Acknowledgements(layout, "mlflow", "explorer"))
+    found: list[Row] = []
 
     def ended() -> bool:
-        found.extend(entry.value for entry in tail.read())
-        return tail.status is not None
+        batch = cursor.read()
+        assert not batch.damages
+        found.extend(batch.rows)
+        return cursor.status is not None
 
     wait_until(ended)
-    assert tail.status == "finished"
-    read = [(row.seq, row.metrics["loss"]) for row in found if isinstance(row, Row)]
-    assert read == [(step, step / 7) for step in range(1, 5001)]
-    assert len(found) == 5001
+    cursor.acks.release(None)
+    assert cursor.status == "finished"
+    assert [(row.seq, row.metrics["loss"]) for row in found] == [(step, step / 7) for step in range(1, 5001)]
 
 
 FORK = """
 import threading
-journal = make_journal(claim(folder, {"writer": "explorer"}, "it"), kind)
+journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"))
 stop = threading.Event()
 def log(thread):
     step = 0
     while not stop.is_set():
         step += 1
-        journal.append(step, {f"thread/{thread}": step})
+        journal.append({f"thread/{thread}": step}, step)
 threads = [threading.Thread(target=log, args=(number,)) for number in range(3)]
 for thread in threads:
     thread.start()
@@ -210,12 +197,11 @@ stop.set()
 for thread in threads:
     thread.join()
 journal.end("finished")
-say(journal.rows)
+say(journal.seq)
 """
 
 
-@pytest.mark.usefixtures("kind")
-def test_a_forked_child_lets_go_of_the_journal_and_its_parent_goes_on(tmp_path: Path, start: Start) -> None:
+def test_forked_child_abandons_the_journal(tmp_path: Path, start: Start) -> None:
     parent = start(FORK, tmp_path)
     (count,) = lines(parent, 1)
     (session,) = sessions(tmp_path)
@@ -230,19 +216,18 @@ def test_a_forked_child_lets_go_of_the_journal_and_its_parent_goes_on(tmp_path: 
 
 
 CUT = """
-journal = make_journal(claim(folder, {"writer": "explorer"}, "it"), kind)
+journal = JournalWriter(claim(folder, {"writer": "explorer"}, "it"))
 for step in range(1, 101):
-    journal.append(step, {"loss": step / 7})
+    journal.append({"loss": step / 7}, step)
 os.truncate(journal.session.path, 0)
-journal.append(101, {"loss": 0.5})
+journal.append({"loss": 0.5}, 101)
 say("alive")
 """
 
 
-def test_who_cuts_a_mapped_journal_short_ends_its_writer(tmp_path: Path, start: Start, kind: str) -> None:
-    """What `journal: written` is there for, and what the documentation of `journal` says."""
+def test_cut_file_does_not_end_its_writer(tmp_path: Path, start: Start) -> None:
     writer = start(CUT, tmp_path)
-    assert writer.wait(30) == (0 if kind == "written" else -signal.SIGBUS)
+    assert writer.wait(30) == 0
 
 
 # ------------------------------------------------------------------ claims
@@ -260,7 +245,7 @@ for line in sys.stdin:
 """
 
 
-def test_of_many_processes_one_gets_a_name(tmp_path: Path, start: Start) -> None:
+def test_single_process_gets_a_name(tmp_path: Path, start: Start) -> None:
     rivals = [start(CLAIM_EACH_ROUND, tmp_path) for _ in range(8)]
     for rival in rivals:
         lines(rival, 1)
@@ -279,9 +264,7 @@ def test_of_many_processes_one_gets_a_name(tmp_path: Path, start: Start) -> None
         assert sorted(os.listdir(tmp_path / name)) == [f"{at + 1}.jsonl" for at in range(number % 2 + 1)]
 
 
-def test_a_killed_process_holds_nothing_though_nobody_waited_for_it(
-    tmp_path: Path, start: Start, wait_until: Wait
-) -> None:
+def test_zombie_holds_nothing(tmp_path: Path, start: Start, wait_until: Wait) -> None:
     code = 'claim(folder, {}, "it"); say("claimed"); time.sleep(600)'
     for number in (1, 2, 3):
         holder = start(code, tmp_path)
@@ -329,15 +312,15 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-def test_on_a_full_disk_rows_fail_and_logging_resumes_when_there_is_room(small_disk: Path, kind: str) -> None:
-    journal = make_journal(claim(small_disk / "explorer", {"writer": "explorer"}, "it"), kind)
+def test_logging_resumes_after_full_disk(small_disk: Path) -> None:
+    journal = JournalWriter(claim(small_disk / "explorer", {"writer": "explorer"}, "it"))
     returned: list[int] = []
     failed: list[int] = []
 
     def log(*steps: int) -> None:
         for step in steps:
             try:
-                journal.append(step, {"loss": step / 7})
+                journal.append({"loss": step / 7}, step)
             except OSError:
                 failed.append(step)
             else:
@@ -346,16 +329,16 @@ def test_on_a_full_disk_rows_fail_and_logging_resumes_when_there_is_room(small_d
     log(1, 2, 3)
     for begin in (1000, 2000, 3000):
         filler = fill(small_disk)
-        log(*range(begin, begin + 900))  # room that was mapped before takes about 800
+        log(*range(begin, begin + 100))
         with pytest.raises(OSError, match="space"):
-            journal.append_table(1, TableData(name="t", columns=("a",), rows=(("x" * 40_000,),)))
+            journal.append({}, 1, table=TableData(name="t", columns=("a",), rows=(("x" * 40_000,),)))
         filler.unlink()
         log(begin + 950)
     journal.end("finished")
     assert failed, "the disk was full"
     found = rows(journal.session)
     assert [row.step for row in found] == returned
-    assert [row.seq for row in found] == list(range(1, len(found) + 1))
+    assert len(found) == journal.seq - journal.lost
     assert {1, 2, 3, 1950, 2950, 3950} <= set(returned)
     assert journal.session.status() == "finished"
     damages = [value for value in values(journal.session) if isinstance(value, Damage)]
@@ -363,7 +346,7 @@ def test_on_a_full_disk_rows_fail_and_logging_resumes_when_there_is_room(small_d
     assert len(damages) <= 3
 
 
-def test_on_a_full_disk_a_claim_fails_and_leaves_nothing_over(small_disk: Path) -> None:
+def test_claim_on_a_full_disk(small_disk: Path) -> None:
     (small_disk / "explorer").mkdir()
     filler = fill(small_disk)
     with pytest.raises(OSError, match="space"):
@@ -373,12 +356,12 @@ def test_on_a_full_disk_a_claim_fails_and_leaves_nothing_over(small_disk: Path) 
     assert claim(small_disk / "explorer", {"config": "x" * 5000}, "it").number == 1
 
 
-def test_on_a_full_disk_bindings_and_acknowledgements_are_written_when_there_is_room(
+def test_bindings_and_acknowledgements_after_full_disk(
     small_disk: Path,
 ) -> None:
     layout = Layout(small_disk)
     book = AxisBook(layout, "explorer")
-    delivery = Delivery(layout, "mlflow", "explorer")
+    acks = Acknowledgements(layout, "mlflow", "explorer")
     book.publish("explorer", ["explorer/first"])
     filler = fill(small_disk)
     many = [f"explorer/key/{at}" for at in range(500)]
@@ -386,78 +369,81 @@ def test_on_a_full_disk_bindings_and_acknowledgements_are_written_when_there_is_
         book.publish("explorer", many)
     for at in range(1, 500):
         try:
-            delivery.acknowledge(Place(1, at), 1)
+            acks.acknowledge(Position(1, at, at), 1)
         except OSError:
             break
     else:
         pytest.fail("the disk was not full")
     filler.unlink()
     book.publish("explorer", many)
-    delivery.acknowledge(Place(1, 1000), 1)
+    acks.acknowledge(Position(1, 1000, 1000), 1)
     assert list(AxisBook(layout, "trainer").bindings()) == ["explorer/first", *many]
-    assert delivered(layout, "mlflow", "explorer") == delivery.done
-    delivery.release("finished")
+    assert acknowledged(layout, "mlflow", "explorer") == acks.done
+    acks.release("finished")
 
 
 # ------------------------------------------------------------------ mirrors, acknowledgements, bindings
 
 MIRROR_FOR_EVER = """
-mirror = Mirror(Path(sys.argv[2]), folder)
+mirror = Mirror(MonitorConfig.from_env().spec(), "explorer")
 while True:
     mirror.copy()
     say("copied")
 """
 
 
-def test_a_mirror_that_is_killed_is_taken_up_by_the_next(tmp_path: Path, start: Start, kind: str) -> None:
-    session = claim(tmp_path / "explorer", {"writer": "explorer"}, "it")
-    spool = tmp_path / "node" / "1.jsonl"
-    spool.parent.mkdir()
-    spool.write_bytes(session.path.read_bytes())
-    journal = make_journal(Session(spool, 1), kind)
-    table = TableData(name="samples", columns=("text",), rows=tuple(("x" * 1000,) for _ in range(1000)))
+def test_killed_mirror_is_taken_up(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = MonitorConfig(
+        project="p", name="n", monitor_dir=tmp_path / "monitor", spool_dir=tmp_path / "spool"
+    ).handed(HandOver(run_id="r", nonce="n0", plan=Plan()))
+    for name, value in config.to_env().items():
+        monkeypatch.setenv(name, value)
+    spec: JobSpec = config.spec()
+    header = {"writer": "explorer", "spool": "n0", "config": {}}
+    session = claim(Layout(spec.monitor_dir).journal("explorer"), header, "it")
+    spool = open_spool(spec, "explorer", session)
+    journal = JournalWriter(spool)
+    table = TableData(name="samples", columns=("text",), rows=tuple(("x" * 5000,) for _ in range(1000)))
     for step in range(1, 5):
-        mirror = start(MIRROR_FOR_EVER, session.path, spool)
+        mirror = start(MIRROR_FOR_EVER, session.path)
         lines(mirror, 1)
         for at in range(1000):
-            journal.append(step * 1000 + at, {"loss": 0.5})
-        journal.append_table(step, table)
+            journal.append({"loss": 0.5}, step * 1000 + at)
+        journal.append({}, step, table=table)
         kill(mirror)
     journal.end("finished")
-    Mirror(spool, session.path).copy()
-    assert session.path.read_bytes() == spool.read_bytes()
+    Mirror(spec, "explorer").copy()
+    assert session.path.read_bytes() == spool.path.read_bytes()
     found = rows(session)
     assert len(found) == 4004
     assert [row.table for row in found if row.table] == [table] * 4
-    left_over = [
-        name for name in os.listdir(session.path.with_suffix(".tables")) if not name.endswith(".json")
-    ]
-    assert len(left_over) <= 4, "a draft at most for each that was killed"
+    drafts = [name for name in os.listdir(session.path.with_suffix(".files")) if not name.endswith(".json")]
+    assert len(drafts) <= 4, "a draft at most for each that was killed"
 
 
 ACKNOWLEDGE_FOR_EVER = """
-delivery = Delivery(Layout(folder), "mlflow", "explorer")
-say(delivery.done.rows)
+acks = Acknowledgements(Layout(folder), "mlflow", "explorer")
+say(acks.done.rows)
 while True:
-    place = delivery.done.place
-    delivery.acknowledge(Place(1, place.offset + 10), 1)
-    say(delivery.done.rows)
+    position = acks.done.position
+    acks.acknowledge(Position(1, position.offset + 10, position.seq + 1), 1)
+    say(acks.done.rows)
 """
 
 
-def test_a_courier_that_is_killed_loses_no_acknowledgement(tmp_path: Path, start: Start) -> None:
+def test_killed_courier_loses_no_acknowledgement(tmp_path: Path, start: Start) -> None:
     layout = Layout(tmp_path)
     before = 0
     for count in (1, 5, 200):
         courier = start(ACKNOWLEDGE_FOR_EVER, tmp_path)
         first, *said = [*lines(courier, count), *kill(courier)]
-        done = delivered(layout, "mlflow", "explorer")
+        done = acknowledged(layout, "mlflow", "explorer")
         assert int(first) == before, "the next goes on where the last one was"
         assert int([first, *said][-1]) <= done.rows <= int([first, *said][-1]) + 1
-        assert done.place == Place(1, done.rows * 10)
+        assert done.position == Position(1, done.rows * 10, done.rows)
         before = done.rows
     assert undelivered(layout, "mlflow", "explorer") == 0
-    Delivery(layout, "mlflow", "explorer").release("finished")
+    Acknowledgements(layout, "mlflow", "explorer").release("finished")
 
 
 EXCHANGE = """
@@ -471,14 +457,14 @@ for at in range(100):
         book.refresh()
 while len(book.bindings()) < 300:
     book.refresh()
-for one in others:
-    book.publish(one, [f"{one}/key/{at}" for at in range(100)])
-expected = {f"{one}/key/{at}": f"{one}/step" for one in others for at in range(100)}
+for other in others:
+    book.publish(other, [f"{other}/key/{at}" for at in range(100)])
+expected = {f"{other}/key/{at}": f"{other}/step" for other in others for at in range(100)}
 say(book.bindings() == expected)
 """
 
 
-def test_three_processes_come_to_know_all_bindings_and_write_each_once(tmp_path: Path, start: Start) -> None:
+def test_three_processes_exchange_bindings(tmp_path: Path, start: Start) -> None:
     names = ["explorer/0", "explorer/1", "trainer"]
     writers = [start(EXCHANGE, tmp_path, name, " ".join(names)) for name in names]
     for writer in writers:

@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rolecall.delivery.keys import axis_of
-from rolecall.rows import Row
-from rolecall.store.axes import AxisBook
+from rolecall.store.axes import AxisBook, axis_of
 from rolecall.store.codec import encode
 from rolecall.store.layout import Layout
 
@@ -25,10 +23,6 @@ def layout(tmp_path: Path) -> Layout:
     return Layout(tmp_path)
 
 
-def row(writer: str = "explorer/0", **settings: Any) -> Row:
-    return Row(writer=writer, session=1, seq=1, step=7, time=1764000000.0, **settings)
-
-
 def sizes(layout: Layout) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in layout.axes.iterdir()}
 
@@ -36,7 +30,7 @@ def sizes(layout: Layout) -> dict[str, int]:
 # ------------------------------------------------------------------ exchange
 
 
-def test_three_writers_come_to_know_every_binding(layout: Layout) -> None:
+def test_writers_learn_every_binding(layout: Layout) -> None:
     books = {writer: AxisBook(layout, writer) for writer in WRITERS}
     for writer, book in books.items():
         book.publish(writer, ["loss", f"{writer}/reward", f"{writer}/step"])
@@ -52,7 +46,7 @@ def test_three_writers_come_to_know_every_binding(layout: Layout) -> None:
     assert sorted(os.listdir(layout.axes)) == ["explorer@0.jsonl", "explorer@1.jsonl", "trainer.jsonl"]
 
 
-def test_a_writer_that_comes_later_knows_what_was_published_before(layout: Layout) -> None:
+def test_late_writer_knows_earlier_bindings(layout: Layout) -> None:
     AxisBook(layout, "explorer/0").publish("explorer/0", ["explorer/0/reward"])
     AxisBook(layout, "trainer").publish_config({"lr": 0.1})
     late = AxisBook(layout, "evaluator")
@@ -60,7 +54,7 @@ def test_a_writer_that_comes_later_knows_what_was_published_before(layout: Layou
     assert late.configs == {"trainer": {"lr": 0.1}}
 
 
-def test_bindings_since_are_those_that_came_after(layout: Layout) -> None:
+def test_bindings_since_a_number(layout: Layout) -> None:
     mine, other = AxisBook(layout, "trainer"), AxisBook(layout, "explorer/0")
     mine.publish("trainer", ["trainer/loss", "trainer/lr"])
     assert list(mine.bindings()) == ["trainer/loss", "trainer/lr"]
@@ -72,7 +66,7 @@ def test_bindings_since_are_those_that_came_after(layout: Layout) -> None:
     assert mine.bindings(3) == {}
 
 
-def test_known_keys_are_not_written_again(layout: Layout) -> None:
+def test_known_keys_are_written_once(layout: Layout) -> None:
     keys = [f"trainer/key/{at}" for at in range(100)]
     book = AxisBook(layout, "trainer")
     book.publish("trainer", keys)
@@ -91,7 +85,7 @@ def test_known_keys_are_not_written_again(layout: Layout) -> None:
     assert sizes(layout) == {"trainer.jsonl": before["trainer.jsonl"] + len(new)}
 
 
-def test_what_was_read_is_not_read_again(layout: Layout) -> None:
+def test_lines_are_read_once(layout: Layout) -> None:
     AxisBook(layout, "explorer/0").publish("explorer/0", ["explorer/0/a"])
     book = AxisBook(layout, "trainer")
     path = layout.bindings("explorer/0")
@@ -101,7 +95,7 @@ def test_what_was_read_is_not_read_again(layout: Layout) -> None:
     assert list(book.bindings()) == ["explorer/0/a"]
 
 
-def test_a_config_that_changed_is_published(layout: Layout) -> None:
+def test_changed_config_is_published(layout: Layout) -> None:
     book = AxisBook(layout, "trainer")
     book.publish_config({"lr": 0.1})
     book.publish_config({"lr": 0.2})
@@ -109,7 +103,7 @@ def test_a_config_that_changed_is_published(layout: Layout) -> None:
     assert AxisBook(layout, "explorer/0").configs == {"trainer": {"lr": 0.2}}
 
 
-def test_nothing_is_written_for_nothing(layout: Layout) -> None:
+def test_nothing_new_writes_nothing(layout: Layout) -> None:
     book = AxisBook(layout, "trainer")
     book.publish("trainer", [])
     book.publish("trainer", ["trainer/step"])
@@ -120,9 +114,7 @@ def test_nothing_is_written_for_nothing(layout: Layout) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.data())
-def test_what_a_dead_writer_left_torn_is_closed_off(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_torn_line_is_closed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     layout = Layout(tmp_path_factory.mktemp("monitor"))
     AxisBook(layout, "trainer").publish("trainer", ["trainer/a"])
     torn = encode({"axes": {"trainer/b": "trainer/step"}})
@@ -138,7 +130,7 @@ def test_what_a_dead_writer_left_torn_is_closed_off(
     assert watching.bindings() == {f"trainer/{key}": "trainer/step" for key in "abc"}
 
 
-def test_a_torn_line_that_is_finished_later_is_read_then(layout: Layout) -> None:
+def test_finished_line_is_read(layout: Layout) -> None:
     AxisBook(layout, "trainer").publish("trainer", ["trainer/a"])
     line = encode({"axes": {"trainer/b": "trainer/step"}})
     watching = AxisBook(layout, "explorer/0")
@@ -151,7 +143,7 @@ def test_a_torn_line_that_is_finished_later_is_read_then(layout: Layout) -> None
     assert list(watching.bindings()) == ["trainer/a", "trainer/b"]
 
 
-def test_damaged_and_crafted_lines_cost_themselves_alone(layout: Layout) -> None:
+def test_damaged_lines_cost_themselves_alone(layout: Layout) -> None:
     crafted: list[dict[str, Any]] = [
         {"axes": ["a"]},
         {"axes": None},
@@ -184,7 +176,7 @@ def test_readers_write_nothing(layout: Layout) -> None:
     assert os.listdir(layout.axes) == ["trainer.jsonl"]
 
 
-def test_nothing_is_published_through_a_symlink(layout: Layout, tmp_path: Path) -> None:
+def test_symlinks_are_not_followed(layout: Layout, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("mine")
     layout.axes.mkdir()
@@ -196,7 +188,7 @@ def test_nothing_is_published_through_a_symlink(layout: Layout, tmp_path: Path) 
     assert book.bindings() == {}, "what is not published is not known"
 
 
-def test_couriers_of_one_writer_share_a_book(layout: Layout) -> None:
+def test_threads_share_a_book(layout: Layout) -> None:
     book = AxisBook(layout, "trainer")
     keys = [f"trainer/key/{at}" for at in range(200)]
     barrier = threading.Barrier(4)

@@ -115,9 +115,7 @@ def test_confirmed_rows_are_acknowledged(
     assert late.flushed == 0
 
 
-def test_writers_end_flushes(
-    monitor: Monitor, late: Late, tmp_path: Path, wait_until: WaitUntil
-) -> None:
+def test_writers_end_flushes(monitor: Monitor, late: Late, tmp_path: Path, wait_until: WaitUntil) -> None:
     monitor.log({"a": 1}, step=1)
     wait_until(lambda: late.handed == [1])
     monitor.close()

@@ -16,8 +16,8 @@ from rolecall.states import Status
 from rolecall.store.acks import Acknowledgements, Position, undelivered
 from rolecall.store.codec import encode
 from rolecall.store.journal import JournalWriter
-from rolecall.store.layout import Layout
-from rolecall.store.lease import FORMAT, Owner, Session, claim, succeed, this_process
+from rolecall.store.layout import LAUNCH, Layout
+from rolecall.store.lease import FORMAT, Owner, Session, claim, end, succeed, this_process
 from rolecall.store.reader import read_rows
 from rolecall.timings import STALE
 
@@ -239,6 +239,17 @@ def test_deleted_journal_is_gone(layout: Layout, open_cursor: OpenCursor) -> Non
         journal.abandon()
 
 
+def test_launchers_journal_may_come_back(layout: Layout) -> None:
+    """Its end makes it anew below a directory that was deleted; without the job's record nothing is left to do."""
+    end(claim(layout.journal(LAUNCH), {}, "it"), "finished")
+    acks = Acknowledgements(layout, "backend", LAUNCH)
+    cursor = Cursor(layout, LAUNCH, acks)
+    assert cursor.is_gone()
+    layout.record.touch()
+    assert not cursor.is_gone()
+    acks.release(None)
+
+
 def test_many_rows_come_in_pieces(layout: Layout, open_cursor: OpenCursor) -> None:
     journal = open_journal(layout)
     data = {f"layer/{at}": 0.5 for at in range(1000)}
@@ -417,7 +428,9 @@ def damage_row(session: Session, seq: int) -> None:
     session.path.write_bytes(b"".join(lines))
 
 
-@pytest.mark.parametrize(("damaged", "sound"), [([3], [1, 2, 4, 5]), ([1, 2], [3, 4, 5]), ([4, 5], [1, 2, 3])])
+@pytest.mark.parametrize(
+    ("damaged", "sound"), [([3], [1, 2, 4, 5]), ([1, 2], [3, 4, 5]), ([4, 5], [1, 2, 3])]
+)
 def test_gaps_count_as_missing(
     layout: Layout, open_cursor: OpenCursor, damaged: list[int], sound: list[int]
 ) -> None:
@@ -500,7 +513,9 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "cut to half": lambda path: os.truncate(path, path.stat().st_size // 2),
     "renamed": lambda path: path.rename(path.with_name("rotated")),
     "removed": lambda path: path.unlink(),
-    "replaced": lambda path: path.with_name("new").rename(path) if path.with_name("new").write_bytes(b"") == 0 else 0,
+    "replaced": lambda path: (
+        path.with_name("new").rename(path) if path.with_name("new").write_bytes(b"") == 0 else 0
+    ),
 }
 
 

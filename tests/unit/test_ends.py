@@ -1,7 +1,9 @@
-"""How a job ends: what its launcher is told of the roles, and what is said when backends lack rows."""
+"""How a job ends: what its launcher is told of the roles, and what `close` tells of rows that backends lack."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +14,9 @@ from lines_server import LinesServer
 
 from rolecall import Job, Monitor, MonitorConfig, Undelivered, launch, open_monitor
 from rolecall.job.history import read_history
-from rolecall.store.lease import Session
+from rolecall.store import acks
+from rolecall.store.layout import Layout
+from rolecall.store.lease import Session, newest
 
 MakeConfig = Callable[..., MonitorConfig]
 LOCAL = {"monitor_type": "local", "monitor_args": {}}
@@ -57,9 +61,7 @@ def test_roles_that_did_not_close(make_config: MakeConfig, caplog: pytest.LogCap
     assert "explorer" not in told
 
 
-def test_close_waits_for_running_roles(
-    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_close_waits_for_running_roles(make_config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:
     job = launch(make_config(**LOCAL))
     monitor = open_monitor(job.config, "trainer")
     ending = threading.Thread(target=job.close, kwargs={"wait": 60.0})
@@ -124,3 +126,108 @@ def test_role_that_ends_meanwhile(make_config: MakeConfig, monkeypatch: pytest.M
         monkeypatch.setattr(Session, "status", end_behind_the_first_look)
         assert states(job) == {"trainer": "finished"}
         assert [writer.state for writer in read_history(job.config.monitor_dir).writers] == ["finished"]
+
+
+# ------------------------------------------------------------------ what waits, by the couriers' events alone
+
+
+def forbid_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, this thread's looks at the acknowledgements fail, as they would hang on a frozen directory."""
+    here = threading.current_thread()
+
+    def guard(look: Callable[..., object]) -> Callable[..., object]:
+        def guarded(*args: object, **settings: object) -> object:
+            assert threading.current_thread() is not here, "close looked at a file"
+            return look(*args, **settings)
+
+        return guarded
+
+    for name in ("sessions", "newest", "last_line", "lines_from_end", "end_of_lines"):
+        monkeypatch.setattr(f"rolecall.store.acks.{name}", guard(getattr(acks, name)))
+
+
+@pytest.mark.parametrize("fault", ["down", "hang"])
+def test_close_tells_what_waits(
+    make_config: MakeConfig,
+    server: LinesServer,
+    wait_until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fault: str,
+) -> None:
+    """Also with a hanging courier; rows that it had acknowledged do not wait."""
+    with launch(make_config()) as job:
+        monitor = open_monitor(job.config, "trainer")
+        monitor.log({"loss": 1.0})
+        layout = Layout(job.config.monitor_dir)
+        wait_until(lambda: acks.acknowledged(layout, "lines", "trainer").rows == 1)
+        server.fail(fault, "log" if fault == "hang" else "")
+        for _ in range(3):
+            monitor.log({"loss": 0.5})
+        with monkeypatch.context() as patch:
+            forbid_looks(patch)
+            monitor.close(timeout=0.3)
+        assert "trainer: 3 rows not yet in lines. They are in the journal; send them with: " in caplog.text
+        server.mend(fault)
+
+
+def test_close_with_a_dead_courier(
+    make_config: MakeConfig,
+    server: LinesServer,
+    wait_until: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its process was killed: what it said last counts."""
+    with launch(make_config(courier="process")) as job:
+        monitor = open_monitor(job.config, "trainer")
+        monitor.log({"loss": 1.0})
+        layout = Layout(job.config.monitor_dir)
+        wait_until(lambda: acks.acknowledged(layout, "lines", "trainer").rows == 1)
+        session = newest(layout.delivery("lines", "trainer"))
+        assert session is not None
+        owner = session.owner()
+        assert owner is not None
+        os.kill(owner.pid, signal.SIGKILL)
+        for _ in range(3):
+            monitor.log({"loss": 0.5})
+        monitor.close()
+        assert "trainer: 3 rows not yet in lines" in caplog.text
+        assert "the courier's process ended with status -9" in caplog.text
+        assert "goes on trying" not in caplog.text
+
+
+def test_close_with_a_silent_courier(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It never said anything: whether rows wait is not known, and that is told."""
+    monkeypatch.setattr("rolecall.job.session.OPEN_TIMEOUT", 0.1)
+    monkeypatch.setattr("rolecall.delivery.group.CourierGroup.run", lambda _: True)
+    with launch(make_config()) as job:
+        with open_monitor(job.config, "evaluator"):
+            pass
+        assert "may not be" not in caplog.text, "nothing was logged"
+        with open_monitor(job.config, "trainer") as monitor:
+            monitor.log({"loss": 1.0})
+        assert "trainer: rows may not be in lines yet; send them with: rolecall deliver" in caplog.text
+
+
+def test_close_counts_earlier_sessions(
+    make_config: MakeConfig,
+    server: LinesServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("rolecall.delivery.group.DRAIN_TIMEOUT", 0.3)
+    monkeypatch.setattr("rolecall.job.session.OPEN_TIMEOUT", 5.0)
+    with launch(make_config()) as job:
+        server.fail("down")
+        for rows in (2, 3):
+            with open_monitor(job.config, "trainer") as monitor:
+                for _ in range(rows):
+                    monitor.log({"loss": 0.5})
+        server.mend("down")
+    told = [message for message in caplog.messages if "not yet in lines" in message]
+    assert [message.split(". ")[0] for message in told] == [
+        "trainer: 2 rows not yet in lines",
+        "trainer: 5 rows not yet in lines",
+    ]

@@ -102,7 +102,7 @@ def test_checking_a_config(computer: Computer) -> None:
 def test_listing_backends_imports_no_sdk_of_ours(plugin: str, sdk: str) -> None:
     if importlib.util.find_spec(plugin) is None or importlib.util.find_spec(sdk) is None:
         pytest.skip(f"{plugin} and {sdk} are not installed here")
-    lists = "import sys; from rolecall.cli.main import main; main(['backends']); "
+    lists = "import sys; from rolecall.__main__ import main; main(['backends']); "
     lists += f"print({sdk!r} in sys.modules, {plugin!r})"
     ran = subprocess.run([sys.executable, "-c", lists], check=True, capture_output=True, text=True)
     assert plugin.replace("_", "-") in ran.stdout

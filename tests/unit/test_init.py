@@ -98,7 +98,9 @@ def test_backend_of_the_environment(server: LinesServer, monkeypatch: pytest.Mon
     args = {"lines": {"path": server.path}}
     for value, names in (("lines", ["lines"]), ("lines, local", ["lines", "local"]), ("", ["local"])):
         monkeypatch.setenv("ROLECALL_MONITOR_TYPE", value)
-        rolecall.init(monitor_args=args if "lines" in names else None, monitor_dir=f"job-{len(value)}").finish()
+        rolecall.init(
+            monitor_args=args if "lines" in names else None, monitor_dir=f"job-{len(value)}"
+        ).finish()
         plan = record_of(Path(f"job-{len(value)}")).plan
         assert [each.backend for each in plan.backends] == names
     rolecall.init(monitor_type="local", monitor_dir="given").finish()

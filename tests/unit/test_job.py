@@ -60,9 +60,7 @@ def test_roles_share_a_run(make_config: MakeConfig, server: LinesServer) -> None
     assert server.points(run, "trainer", "trainer/reward/mean") == expected
 
 
-def test_keys_are_declared_before_rows(
-    make_config: MakeConfig, server: LinesServer
-) -> None:
+def test_keys_are_declared_before_rows(make_config: MakeConfig, server: LinesServer) -> None:
     with launch(make_config()) as job, open_monitor(job.config, "trainer") as monitor:
         for step in range(1, 30):
             monitor.log({f"key/{step // 3}": 1.0}, step=step)
@@ -77,9 +75,7 @@ def test_keys_are_declared_before_rows(
     assert len(declared) == 10
 
 
-def test_every_writer_declares_all_keys(
-    make_config: MakeConfig, server: LinesServer
-) -> None:
+def test_every_writer_declares_all_keys(make_config: MakeConfig, server: LinesServer) -> None:
     with launch(make_config()) as job:
         log_some(job.config, "explorer", 0)
         log_some(job.config, "trainer")
@@ -89,9 +85,7 @@ def test_every_writer_declares_all_keys(
         assert {key: axis for axes in lines for key, axis in axes.items()} == union
 
 
-def test_primary_ends_the_run_last(
-    make_config: MakeConfig, server: LinesServer
-) -> None:
+def test_primary_ends_the_run_last(make_config: MakeConfig, server: LinesServer) -> None:
     with pytest.raises(ZeroDivisionError):
         fail(make_config(), ZeroDivisionError)
     ends = [line for line in server.lines() if "closed" in line]
@@ -324,9 +318,7 @@ def test_two_live_launchers_conflict(make_config: MakeConfig) -> None:
         pass
 
 
-def test_role_in_another_directory(
-    make_config: MakeConfig, tmp_path: Path
-) -> None:
+def test_role_in_another_directory(make_config: MakeConfig, tmp_path: Path) -> None:
     with launch(make_config(monitor_type="local", monitor_args={})) as job:
         elsewhere = job.config.model_copy(update={"monitor_dir": tmp_path / "elsewhere"})
         with pytest.raises(DirectoryError, match="all roles share"):
@@ -347,17 +339,13 @@ def test_primary_role_needs_no_launcher(make_config: MakeConfig, server: LinesSe
     assert [line["by"] for line in server.lines() if "closed" in line][-1] is None
 
 
-def test_role_without_a_launcher(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_role_without_a_launcher(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rolecall.job.launch.JOIN_TIMEOUT", 0.3)
     with pytest.raises(ConfigError, match="primary=True"):
         open_monitor(make_config(), "trainer")
 
 
-def test_unfinished_job_goes_on(
-    make_config: MakeConfig, server: LinesServer
-) -> None:
+def test_unfinished_job_goes_on(make_config: MakeConfig, server: LinesServer) -> None:
     config = make_config()
     with pytest.raises(RuntimeError):
         fail(config, RuntimeError)
@@ -471,9 +459,7 @@ class Lying:
         return hash("loss")
 
 
-def test_lying_key_costs_itself_alone(
-    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_lying_key_costs_itself_alone(make_config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:
     with launch(make_config(monitor_type="local", monitor_args={})) as job:
         with open_monitor(job.config, "trainer") as monitor:
             for step, key in enumerate(["loss", Lying(), "loss"], start=1):
@@ -521,9 +507,7 @@ def test_downgrades_are_logged_once(
     assert server.runs() == [f"{job.run_id}-explorer", f"{job.run_id}-trainer"]
 
 
-def test_spooled_journal_is_mirrored(
-    make_config: MakeConfig, server: LinesServer, tmp_path: Path
-) -> None:
+def test_spooled_journal_is_mirrored(make_config: MakeConfig, server: LinesServer, tmp_path: Path) -> None:
     config = make_config(
         spool_dir=tmp_path / "spool",
         monitor_type=["lines", "local"],
@@ -581,9 +565,7 @@ def test_retried_closing_keeps_its_status(
     ]
 
 
-def test_failed_launch_frees_the_directory(
-    make_config: MakeConfig, tmp_path: Path
-) -> None:
+def test_failed_launch_frees_the_directory(make_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     local = {"monitor_type": "local", "monitor_args": {}}
     with pytest.raises(DirectoryError, match="spool_dir"):
@@ -592,9 +574,7 @@ def test_failed_launch_frees_the_directory(
         pass
 
 
-def test_undelivered_primary_ends_its_job(
-    make_config: MakeConfig, server: LinesServer
-) -> None:
+def test_undelivered_primary_ends_its_job(make_config: MakeConfig, server: LinesServer) -> None:
     config = make_config(on_backend_error="raise")
     monitor = open_monitor(config, "trainer", primary=True)
     server.fail("down")
@@ -622,9 +602,7 @@ def test_fault_is_raised_once(
         wait_until(lambda: len(set(server.seqs("trainer"))) == 2)
 
 
-def test_deliver_closes_what_couriers_left(
-    make_config: MakeConfig, server: LinesServer
-) -> None:
+def test_deliver_closes_what_couriers_left(make_config: MakeConfig, server: LinesServer) -> None:
     """Two backends at once, of which one needs nothing and the other its primary, rows and end."""
     args = {"lines": {"path": server.path}}
     with launch(make_config(monitor_type=["lines", "console"], monitor_args=args)) as job:
@@ -659,7 +637,9 @@ def test_deliver_opens_before_roles_join(
         left = deliver(job.config.monitor_dir, None, args, timeout=1.0, listener=listener)
     finally:
         server.mend("hang")
-    assert {(each.backend, each.writer, each.rows) for each in left} == {("lines", role, 10) for role in roles}
+    assert {(each.backend, each.writer, each.rows) for each in left} == {
+        ("lines", role, 10) for role in roles
+    }
     assert roles <= {writer for writer, backend, kind in heard if (backend, kind) == ("console", "ended")}
     assert "lines" not in {backend for writer, backend, _ in heard if writer in roles}
     wait_until(lambda: ("@launch", "lines", "ended") in heard)
@@ -678,9 +658,7 @@ def make_dead(folder: Path) -> None:
         path.write_bytes(encode(header, session.seed))
 
 
-def test_rows_left_on_the_node(
-    make_config: MakeConfig, server: LinesServer, tmp_path: Path
-) -> None:
+def test_rows_left_on_the_node(make_config: MakeConfig, server: LinesServer, tmp_path: Path) -> None:
     """Role and courier died together: monitor_dir has the header alone."""
     config = make_config(spool_dir=tmp_path / "spool")
     with launch(config) as job:

@@ -93,7 +93,9 @@ def test_dropped_row_takes_no_step(job: Job, monitor: Monitor) -> None:
 
 
 def test_values_come_back_as_rows(job: Job, monitor: Monitor) -> None:
-    monitor.log({"loss": math.nan, "n": 3, "phase": "warm-up", "no": None, "eval": {"acc": 0.5, "deep": {"x": 1}}})
+    monitor.log(
+        {"loss": math.nan, "n": 3, "phase": "warm-up", "no": None, "eval": {"acc": 0.5, "deep": {"x": 1}}}
+    )
     (row,) = rows(job)
     assert math.isnan(row.metrics["loss"])
     assert {key: row.metrics[key] for key in row.metrics if key != "loss"} == {
@@ -117,7 +119,7 @@ class Raises:
     def _fail(self, *_: object, **__: object) -> NoReturn:
         raise self.error
 
-    __float__ = __index__ = __str__ = __repr__ = __hash__ = __eq__ = __len__ = __iter__ = _fail  # type: ignore[assignment]
+    __float__ = __index__ = __str__ = __repr__ = __hash__ = __eq__ = __len__ = __iter__ = _fail
 
     @property
     def item(self) -> Any:
@@ -128,8 +130,8 @@ class BadMapping(Raises, Mapping[str, float]):
     """A mapping that raises when it is read."""
 
     __getitem__ = Raises._fail
-    __iter__ = Raises._fail  # type: ignore[assignment]
-    __len__ = Raises._fail  # type: ignore[assignment]
+    __iter__ = Raises._fail
+    __len__ = Raises._fail
 
 
 class Unprintable(Exception):

@@ -207,17 +207,17 @@ def test_bad_sector_costs_its_rows(
     session.path.write_bytes(data)
     copy = source.path.with_name("1.header.json")
     session.path.with_name(copy.name).write_bytes(copy.read_bytes())
-    line = 0
+    here = 0
     with session.path.open("r+b", buffering=0) as file:
         for start in range(0, len(data), size):
             stop = min(start + size, len(data))
             file.seek(start)
             file.write(fill(kind, stop - start, start))
-            while offsets[line + 1] <= start:
-                line += 1
-            hit = {at for at in range(line, ROWS + 2) if offsets[at] < stop and offsets[at + 1] > start}
-            # Read what is around it: from two lines before to two lines behind.
-            first = max(0, line - 2)
+            while offsets[here + 1] <= start:
+                here += 1
+            hit = {at for at in range(here, ROWS + 2) if offsets[at] < stop and offsets[at + 1] > start}
+            # Read what is around it: from two heres before to two heres behind.
+            first = max(0, here - 2)
             behind = offsets[min(max(hit) + 3, ROWS + 2)]
             reader = JournalReader("explorer", session, max(0, first - 1))
             found = [entry.value for entry in reader.read(offsets[first], behind - offsets[first])]

@@ -11,7 +11,7 @@ import pytest
 from lines_server import LinesServer
 
 from rolecall import MonitorConfig, launch, open_monitor
-from rolecall.cli.main import main
+from rolecall.__main__ import main
 from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.redeliver import Held, Left, Listener, deliver
 
@@ -56,7 +56,9 @@ def test_missing_rows_are_told(
     damage(root, *damaged)
     for _ in range(2):
         assert deliver(root, "lines", args, 30.0) == [Left("lines", "explorer/0", 0, len(damaged))]
-    assert [seq for _, seq in server.seqs("explorer/0")] == [seq for seq in (1, 2, 3, 4, 5) if seq not in damaged]
+    assert [seq for _, seq in server.seqs("explorer/0")] == [
+        seq for seq in (1, 2, 3, 4, 5) if seq not in damaged
+    ]
 
 
 def test_command_does_not_say_all(
@@ -104,7 +106,7 @@ def test_listener_hears_how_far(local: MonitorConfig, args: dict[str, dict[str, 
     root = run_job(local, writers=2)
     events: list[CourierEvent] = []
     held: list[Held] = []
-    listener = Listener(events.append, lambda each: held.extend(each))
+    listener = Listener(events.append, held.extend)
     assert deliver(root, "lines", args, 30.0, listener) == []
     assert held[0] == Held("lines", 0, 2 * ROWS)
     assert held[-1] == Held("lines", 2 * ROWS, 2 * ROWS)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rolecall import ConfigError, MonitorConfig, launch, open_monitor
-from rolecall.cli.main import main
+from rolecall.__main__ import main
 from rolecall.cli.show import show_csv, show_json
 from rolecall.cli.view.screen import show
 from rolecall.config.commands import command

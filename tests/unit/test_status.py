@@ -13,7 +13,7 @@ import pytest
 from lines_server import LinesServer
 
 from rolecall import MonitorConfig, WriterState, launch, open_monitor
-from rolecall.cli.main import main
+from rolecall.__main__ import main
 from rolecall.job.status import DeliveryStatus, read_deliveries, run_with_timeout
 from rolecall.states import State
 from rolecall.store.layout import Layout

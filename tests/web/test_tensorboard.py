@@ -25,7 +25,7 @@ WRITERS = ["explorer/0", "explorer/1", "trainer", "evaluator"]
 
 @pytest.fixture(scope="module")
 def url(demo: Callable[..., Path], serve: Callable[..., str]) -> str:
-    logdir = demo("tensorboard") / "tensorboard"
+    logdir = demo("tensorboard") / "backends" / "tensorboard"
     return serve(
         "tensorboard.main", "--logdir", str(logdir), "--samples_per_plugin", "scalars=100000,text=100"
     )

@@ -1,4 +1,4 @@
-"""Real stores to write to, and a look at them past the code under test."""
+"""Real stores, and ways to read them that bypass the code under test."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ NOTHING = RunTicket(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # MLflow, SQLAlchemy and their own dependencies warn about each other; their warnings are theirs.
+    # MLflow, SQLAlchemy and their dependencies warn about each other, which is nothing for this plugin to fix.
     for item in items:
         item.add_marker(pytest.mark.filterwarnings("default"))
 
 
 @pytest.fixture(autouse=True)
 def environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """MLflow's client is set up through the environment; no test sees what another set.
+    """MLflow's client is configured by the environment; no test sees what another set.
 
     MLflow 2 makes an empty `mlruns` in the working directory.
     """
@@ -67,7 +67,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 def ticket(tmp_path: Path) -> Callable[..., RunTicket]:
     def make(**changes: Any) -> RunTicket:
         given = {name: getattr(NOTHING, name) for name in RunTicket.__slots__}
-        return RunTicket(**{**given, "directory": tmp_path, **changes})
+        return RunTicket(**{**given, "directory": tmp_path / "backends" / "mlflow", **changes})
 
     return make
 
@@ -124,7 +124,7 @@ class Job:
     def wait(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 30
         while not condition():
-            assert time.monotonic() < deadline, "it did not come"
+            assert time.monotonic() < deadline, "the condition did not become true"
             time.sleep(0.05)
 
 
@@ -153,7 +153,7 @@ def files(tmp_path: Path, ticket: Callable[..., RunTicket]) -> Job:
 
 @pytest.fixture
 def start_role() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start `role.py` in a process of its own, with what it is to do."""
+    """Start `role.py` in a process of its own; the arguments are its errand."""
     started: list[subprocess.Popen[str]] = []
 
     def start(**errand: Any) -> subprocess.Popen[str]:

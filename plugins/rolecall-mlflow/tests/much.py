@@ -1,4 +1,4 @@
-"""A role that logs much: `much.py ROLE RANK ROWS METRICS`, the job's config in its environment."""
+"""A role that logs many rows: `much.py ROLE RANK ROWS METRICS`, with the job's config in the environment."""
 
 from __future__ import annotations
 

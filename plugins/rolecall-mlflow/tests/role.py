@@ -1,6 +1,6 @@
-"""A role's courier, in a process of its own: opens a run and logs rows as its errand says.
+"""A role's courier in a process of its own: opens a run, logs rows and prints the run's id.
 
-`{"uri", "ticket", "rows", "metrics", "prefix", "batch"}`; writes the run's id.
+Its argument is JSON: `{"uri", "ticket", "rows", "metrics", "prefix", "batch"}`.
 """
 
 from __future__ import annotations

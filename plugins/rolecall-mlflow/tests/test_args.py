@@ -42,7 +42,7 @@ def test_other_stores_are_refused_with_what_is_valid(uri: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_user_in_the_address_is_taken_out_of_it() -> None:
+def test_a_user_is_moved_out_of_the_uri() -> None:
     args = MlflowArgs(uri="https://ann:p%40ss@mlflow.example:8443/base/")
     assert args.uri == "https://mlflow.example:8443/base"
     assert args.username == "ann"
@@ -51,7 +51,7 @@ def test_a_user_in_the_address_is_taken_out_of_it() -> None:
     assert "p@ss" not in repr(args) + str(args.model_dump()) + args.model_dump_json()
 
 
-def test_a_given_password_counts_before_the_address() -> None:
+def test_an_explicit_password_overrides_the_uri() -> None:
     args = MlflowArgs(uri="http://ann:old@host", password="new")
     assert args.password is not None
     assert (args.username, args.password.get_secret_value()) == ("ann", "new")
@@ -79,9 +79,9 @@ def test_relative_paths_are_those_of_who_read_the_config(
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///{monitor_dir}/m.db", "file:{monitor_dir}/m.db"])
-def test_the_store_may_be_in_the_jobs_own_directory(uri: str) -> None:
+def test_the_store_may_be_in_monitor_dir(uri: str) -> None:
     expected = uri.replace("file:", "file://").replace("{monitor_dir}", "/data/job")
-    assert MlflowArgs(uri=uri).store_uri(Path("/data/job")) == expected
+    assert MlflowArgs(uri=uri).store_uri(Path("/data/job/backends/mlflow")) == expected
 
 
 @pytest.mark.parametrize("args", [{"urll": "x"}, {"timeout": 0}, {"retries": 10}, {"experiment": ""}])

@@ -1,4 +1,4 @@
-"""Whole jobs: the contract for backends, and many rows from several processes at once into one run."""
+"""Whole jobs: the contract for backends, and many rows from several processes into one run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TestContract(BackendContract):
 
 
 def history(uri: str, run_id: str, key: str) -> Points:
-    """Every point that the store holds, repeated ones too, as MLflow's own client reads it."""
+    """Every point that the store holds, repeated ones too, read with MLflow's own client."""
     from mlflow import MlflowClient
 
     found = MlflowClient(tracking_uri=uri).get_metric_history(run_id, key)
@@ -45,7 +45,7 @@ def history(uri: str, run_id: str, key: str) -> Points:
 
 
 def run_job(uri: str, directory: Path) -> str:
-    """Three roles at once, each a process, into one run; returns the id of MLflow's run."""
+    """Run three roles at the same time, each a process, with one run; return its URL."""
     config = MonitorConfig(
         project="scale",
         name=directory.name,
@@ -63,7 +63,7 @@ def run_job(uri: str, directory: Path) -> str:
 
 
 def check_every_point(uri: str) -> None:
-    """All 120,000 points, none twice, in the one run that there is."""
+    """Check that all 120,000 points are in the only run, none of them twice."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)

@@ -17,7 +17,7 @@ from rolecall_mlflow.keys import MAX_BYTES, KeyNames, valid_key
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
-# What MLflow accepts, what it refuses, and what looks alike once it is replaced.
+# Characters that MLflow accepts, that it refuses, and that look alike once they are replaced.
 tricky = st.text(st.sampled_from("ab@_/. :-#%é界\n\x00\ud800"), min_size=1, max_size=30)
 keys = st.one_of(st.text(min_size=1, max_size=400), tricky)
 
@@ -71,10 +71,10 @@ def test_a_later_session_gives_the_same_names_in_any_order(given: list[str], ran
 
 @given(st.lists(tricky, min_size=1, max_size=8, unique=True))
 def test_the_order_within_a_batch_does_not_matter(given: list[str]) -> None:
-    one, other = KeyNames({}), KeyNames({})
-    one.learn(given)
-    other.learn(reversed(given))
-    assert {key: one[key] for key in given} == {key: other[key] for key in given}
+    forward, backward = KeyNames({}), KeyNames({})
+    forward.learn(given)
+    backward.learn(reversed(given))
+    assert {key: forward[key] for key in given} == {key: backward[key] for key in given}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_examples(key: str, name: str) -> None:
 
 def test_names_are_the_same_in_every_process() -> None:
     code = "from rolecall_mlflow.keys import valid_key; print(ascii([valid_key(k) for k in ('a#b', 'x' * 300, '..')]))"
-    said = {
+    printed = {
         subprocess.run(
             [sys.executable, "-c", code],
             env={**os.environ, "PYTHONHASHSEED": seed},
@@ -107,15 +107,15 @@ def test_names_are_the_same_in_every_process() -> None:
         ).stdout
         for seed in ("1", "2")
     }
-    assert said == {ascii([valid_key(key) for key in ("a#b", "x" * 300, "..")]) + "\n"}
+    assert printed == {ascii([valid_key(key) for key in ("a#b", "x" * 300, "..")]) + "\n"}
 
 
-def test_a_changed_name_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_changed_name_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     names = KeyNames({})
     with caplog.at_level(logging.INFO):
         for _ in range(3):
             names.learn(["plain", "a@b", "a_at_b", "acc%"])
-    told = [(record.levelname, record.getMessage().split("'")[1]) for record in caplog.records]
-    assert sorted(told) == [("WARNING", "a@b"), ("WARNING", "acc%")]
+    logged = [(record.levelname, record.getMessage().split("'")[1]) for record in caplog.records]
+    assert sorted(logged) == [("WARNING", "a@b"), ("WARNING", "acc%")]
     assert names["a_at_b"] == "a_at_b"
     assert names["a@b"] != "a_at_b"

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 
-import pluggy
 import pytest
 
-from rolecall import RunTicket, SharedRunSupport, Unavailable, hookspecs
+from rolecall import Registry, RunTicket, SharedRunSupport, Unavailable
 from rolecall_mlflow import plugin
 from rolecall_mlflow.args import MlflowArgs
 
@@ -46,13 +45,10 @@ def test_the_entry_point_loads() -> None:
     assert point.dist.name == "rolecall-mlflow"
 
 
-def test_the_hooks_are_those_of_the_contract() -> None:
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    manager.register(plugin)
-    manager.check_pending()
-    assert manager.hook.backend_args() is MlflowArgs
-    assert all(getattr(manager.hook, hook).get_hookimpls() for hook in hookspecs.REQUIRED)
+def test_the_registry_accepts_the_hooks() -> None:
+    backend = Registry().load("mlflow")
+    assert backend.args_model() is MlflowArgs
+    assert backend.supports_shared_run(MlflowArgs()).supported
 
 
 def test_neither_import_nor_listing_imports_mlflow() -> None:
@@ -60,8 +56,8 @@ def test_neither_import_nor_listing_imports_mlflow() -> None:
         "import sys; from rolecall_mlflow import plugin; "
         "print(plugin.supports_shared_run(plugin.backend_args()()).supported, 'mlflow' in sys.modules)"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said == "True False\n"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed == "True False\n"
 
 
 def test_every_store_is_shared() -> None:
@@ -84,7 +80,7 @@ def ask(path: Path, uri: str, *, isolated: bool) -> list[str]:
 
 @pytest.fixture
 def without_sdk(tmp_path: Path) -> Path:
-    """A directory with what rolecall needs, and neither MLflow nor SQLAlchemy."""
+    """A directory with what rolecall needs, but without MLflow and SQLAlchemy."""
     for name in WITHOUT_SDK:
         spec = importlib.util.find_spec(name)
         assert spec is not None
@@ -94,23 +90,23 @@ def without_sdk(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_missing_sdk_is_told_with_the_command_that_brings_it(without_sdk: Path) -> None:
-    said = ask(without_sdk, "http://localhost:5000", isolated=True)
-    assert said == ["mlflow is not installed; run: pip install 'mlflow-skinny>=2.16'"] * 3 + ["False"]
+def test_a_missing_sdk_names_the_command_to_run(without_sdk: Path) -> None:
+    printed = ask(without_sdk, "http://localhost:5000", isolated=True)
+    assert printed == ["mlflow is not installed; run: pip install 'mlflow-skinny>=2.16'"] * 3 + ["False"]
 
 
-def test_an_old_sdk_is_told_with_the_command_that_brings_a_new_one(tmp_path: Path) -> None:
+def test_an_old_sdk_names_the_command_to_run(tmp_path: Path) -> None:
     old = tmp_path / "mlflow_skinny-2.15.1.dist-info"
     old.mkdir()
     (old / "METADATA").write_text("Metadata-Version: 2.1\nName: mlflow-skinny\nVersion: 2.15.1\n")
-    said = ask(tmp_path, "http://localhost:5000", isolated=False)
-    assert said == ["mlflow 2.15.1 is too old; run: pip install 'mlflow-skinny>=2.16'"] * 3 + ["False"]
+    printed = ask(tmp_path, "http://localhost:5000", isolated=False)
+    assert printed == ["mlflow 2.15.1 is too old; run: pip install 'mlflow-skinny>=2.16'"] * 3 + ["False"]
 
 
-def test_sqlite_without_its_extra_is_told(without_sdk: Path) -> None:
+def test_sqlite_without_sqlalchemy_names_the_command(without_sdk: Path) -> None:
     new = without_sdk / "mlflow_skinny-3.17.2.dist-info"
     new.mkdir()
     (new / "METADATA").write_text("Metadata-Version: 2.1\nName: mlflow-skinny\nVersion: 3.17.2\n")
-    said = ask(without_sdk, "sqlite:////x/m.db", isolated=True)
-    assert len(said) == 4
-    assert all("pip install 'rolecall-mlflow[local]'" in line for line in said[:3])
+    printed = ask(without_sdk, "sqlite:////x/m.db", isolated=True)
+    assert len(printed) == 4
+    assert all("pip install 'sqlalchemy>=2,<2.1' 'alembic>=1.12'" in line for line in printed[:3])

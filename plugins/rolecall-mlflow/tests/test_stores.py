@@ -158,7 +158,7 @@ def test_the_file_store_keeps_infinity(files: Job, row: MakeRow) -> None:
     assert files.points("inf") + files.points("minus") == [(1, math.inf), (1, -math.inf)]
 
 
-def test_keys_are_made_valid_and_told_apart(job: Job, row: MakeRow) -> None:
+def test_keys_are_made_valid_and_stay_different(job: Job, row: MakeRow) -> None:
     run = job.open()
     run.log([row(1, {"pass@1": 1.0, "acc%": 2.0, "acc#": 3.0, "/x//y": 4.0, "k" * 400: 5.0, "é" * 200: 6.0})])
     stored = job.stored().data.metrics
@@ -174,9 +174,9 @@ def test_a_collision_is_remembered_over_a_restart(job: Job, row: MakeRow) -> Non
     second = job.open(backend_run_id=first.id)
     second.log([row(3, {"a_at_b": 3.0})])
     second.log([row(4, {"a@b": 4.0})])
-    (yielded,) = set(job.stored().data.metrics) - {"a_at_b"}
+    (changed,) = set(job.stored().data.metrics) - {"a_at_b"}
     assert job.points("a_at_b") == [(1, 1.0), (4, 4.0)]
-    assert job.points(yielded) == [(2, 2.0), (3, 3.0)]
+    assert job.points(changed) == [(2, 2.0), (3, 3.0)]
 
 
 def test_a_step_beyond_64_bits_is_rejected_alone(job: Job, row: MakeRow) -> None:
@@ -223,6 +223,17 @@ def test_a_deleted_experiment_is_refused(job: Job) -> None:
         job.open(run_id="r-2")
 
 
+def test_strings_are_left_out(job: Job, row: MakeRow, caplog: pytest.LogCaptureFixture) -> None:
+    run = job.open()
+    run.log([row(1, {"a": 1.0}, text={"note": "x"}), row(2, text={"note": "y"}), row(3, {"a": 3.0})])
+    run.flush(1.0)
+    stored = job.stored().data
+    assert stored.metrics == {"a": 3.0}
+    assert job.points("a") == [(1, 1.0), (3, 3.0)]
+    assert "note" not in stored.params.keys() | stored.tags.keys()
+    assert caplog.messages == []
+
+
 def test_tables_are_written_once_and_listed_for_the_ui(job: Job, row: MakeRow) -> None:
     run = job.open()
     assert isinstance(run, SupportsTables)
@@ -266,15 +277,13 @@ def test_configs_are_merged_by_the_primary(job: Job) -> None:
     }
 
 
-def test_a_param_keeps_its_first_value_and_a_change_is_told_once(
-    job: Job, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_param_keeps_its_first_value_and_warns_once(job: Job, caplog: pytest.LogCaptureFixture) -> None:
     first = job.open(config={"lr": 0.1})
     again = job.open(config={"lr": 0.2, "new": True}, backend_run_id=first.id)
     again.add_params({"lr": 0.2})
     assert job.stored().data.params == {"lr": "0.1", "new": "True"}
     assert [record.getMessage() for record in caplog.records if "first value" in record.getMessage()] == [
-        "MLflow keeps the first value of a param; these have another now: lr"
+        "MLflow keeps the first value of a param; the config now has another value for: lr"
     ]
 
 
@@ -297,8 +306,8 @@ def test_several_processes_write_one_run(job: Job, start_role: Callable[..., sub
         for ticket in tickets
     ]
     for role in roles:
-        said, complaint = role.communicate(timeout=100)
-        assert said.strip() == run.id, complaint
+        printed, errors = role.communicate(timeout=100)
+        assert printed.strip() == run.id, errors
     for key in (f"{writer}/m{number}" for writer in "ab" for number in (0, 4)):
         assert job.points(key) == [(step, step / 10) for step in range(1, 301)]
     assert job.stored().info.status == "RUNNING"
@@ -308,11 +317,11 @@ def test_several_processes_write_one_run(job: Job, start_role: Callable[..., sub
 def test_processes_that_create_the_experiment_together_all_succeed(
     database: Job, start_role: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    given = [{**_role(writer), "shared": False, "primary": True, "run_id": writer} for writer in "ab"]
-    tickets = [_plain(database.ticket(**one)) for one in given]
+    changes = [{**_role(writer), "shared": False, "primary": True, "run_id": writer} for writer in "ab"]
+    tickets = [_plain(database.ticket(**change)) for change in changes]
     roles = [start_role(uri=database.uri, ticket=ticket, rows=3) for ticket in tickets]
     finished = [role.communicate(timeout=100) for role in roles]
-    ids = {said.strip() for said, _ in finished}
+    ids = {printed.strip() for printed, _ in finished}
     assert len(ids) == 2, finished
     for run_id in ids:
         assert database.points("m0", run_id) == [(1, 0.1), (2, 0.2), (3, 0.3)]

@@ -1,4 +1,4 @@
-"""What goes wrong outside: real sockets, real files, and a small HTTP server in the place of a proxy."""
+"""Faults of servers and files: real sockets, real files, and a small HTTP server in place of a proxy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MakeTicket = Callable[..., RunTicket]
 
 
 class Proxy(ThreadingHTTPServer):
-    """Answers every request with one status and body, and remembers who asked."""
+    """Answers every request with the same status and body, and keeps the requests."""
 
     status, body = 200, b"{}"
     limit = 1_000_000
@@ -85,8 +85,8 @@ def proxy() -> Iterator[Proxy]:
             b'{"error_code": "PERMISSION_DENIED", "message": "Permission denied"}',
             "MLFLOW_TRACKING_PASSWORD",
         ),
-        (404, b"<html>nginx</html>", "no MLflow server"),
-        (200, b"<html>log in</html>", "no MLflow server"),
+        (404, b"<html>nginx</html>", "is not an MLflow server; correct monitor_args.uri"),
+        (200, b"<html>log in</html>", "is not an MLflow server; correct monitor_args.uri"),
         (400, b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "nonsense"}', "nonsense"),
     ],
 )
@@ -227,9 +227,12 @@ def test_processes_that_open_a_new_file_together_all_succeed(
     tmp_path: Path, start_role: Callable[..., subprocess.Popen[str]]
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
-    roles = [start_role(uri=uri, ticket=_separate(writer, tmp_path), rows=3) for writer in "abc"]
+    roles = [
+        start_role(uri=uri, ticket=_separate(writer, tmp_path / "backends" / "mlflow"), rows=3)
+        for writer in "abc"
+    ]
     finished = [role.communicate(timeout=110) for role in roles]
-    assert len({said for said, _ in finished if said.strip()}) == 3, finished
+    assert len({printed for printed, _ in finished if printed.strip()}) == 3, finished
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["mlflow.db"]
 
 

@@ -1,4 +1,4 @@
-"""A writer's tickets and rows, and what TensorBoard's own reader finds in the files."""
+"""Makes tickets and rows of a writer, and reads event files with TensorBoard's own reader."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def ticket(tmp_path: Path) -> Callable[..., RunTicket]:
+def folder(tmp_path: Path) -> Path:
+    """The backend's own folder, which does not exist yet."""
+    return tmp_path / "backends" / "tensorboard"
+
+
+@pytest.fixture
+def ticket(folder: Path) -> Callable[..., RunTicket]:
     def make(writer: str | None = "explorer/0", run_id: str = "k3x9", **config: Any) -> RunTicket:
         return RunTicket(
             project="gsm8k",
@@ -35,7 +41,7 @@ def ticket(tmp_path: Path) -> Callable[..., RunTicket]:
             writer=writer,
             role=writer and writer.partition("/")[0],
             config=config,
-            directory=tmp_path,
+            directory=folder,
             pid=4711,
         )
 
@@ -46,7 +52,7 @@ def ticket(tmp_path: Path) -> Callable[..., RunTicket]:
 def open_run(ticket: Callable[..., RunTicket]) -> Iterator[Callable[..., TensorBoardRun]]:
     runs: list[TensorBoardRun] = []
 
-    def make(writer: str = "explorer/0", log_dir: str = "tensorboard", **ticketed: Any) -> TensorBoardRun:
+    def make(writer: str = "explorer/0", log_dir: str = ".", **ticketed: Any) -> TensorBoardRun:
         runs.append(plugin.open_run(ticket(writer, **ticketed), TensorBoardArgs(log_dir=Path(log_dir))))
         return runs[-1]
 
@@ -69,7 +75,7 @@ def row() -> Callable[..., Row]:
 
 @pytest.fixture
 def accumulate() -> Callable[[str], Any]:
-    """All that TensorBoard's reader finds in one directory."""
+    """Read a directory with TensorBoard's own reader."""
 
     def load(directory: str) -> Any:
         found = EventAccumulator(directory, size_guidance={"scalars": 0, "tensors": 0})
@@ -95,7 +101,7 @@ def read(accumulate: Callable[[str], Any]) -> Callable[[str], dict[str, list[tup
 
 @pytest.fixture
 def read_text(accumulate: Callable[[str], Any]) -> Callable[[str], dict[str, list[tuple[int, str]]]]:
-    """The texts in a directory, by tag."""
+    """The strings in a directory, by tag."""
 
     def texts(directory: str) -> dict[str, list[tuple[int, str]]]:
         found = accumulate(directory)

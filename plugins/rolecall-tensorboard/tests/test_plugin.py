@@ -1,4 +1,4 @@
-"""What the hooks answer, and what a user is told at launch."""
+"""The hooks, and the messages that a user sees at launch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def python(code: str, path: list[str]) -> str:
 
 
 def site_without(tmp_path: Path, name: str) -> list[str]:
-    """The installed distributions but for one."""
+    """All installed distributions except this one."""
     for entry in [*sys.path, *SOURCES]:
         for item in Path(entry).iterdir() if entry.endswith("site-packages") else ():
             if not item.name.lower().startswith(name.lower()):
@@ -50,9 +50,10 @@ def test_registry_accepts_the_hooks() -> None:
     assert not backend.supports_shared_run(ARGS).supported
 
 
-def test_reason_tells_what_happens_instead() -> None:
+def test_reason_names_the_alternative() -> None:
     reason = plugin.supports_shared_run(ARGS).reason
     assert "several processes" in reason
+    assert "shared_run: false" in reason
     assert "sub-directory" in reason
     assert "tensorboard --logdir" in reason
 
@@ -73,34 +74,53 @@ def test_wrong_arguments_are_refused(value: dict[str, object]) -> None:
         TensorBoardArgs.model_validate(value)
 
 
-def test_log_dir_starts_at_monitor_dir_unless_absolute(tmp_path: Path) -> None:
-    assert ARGS.base(tmp_path) == tmp_path / "tensorboard"
+def test_relative_log_dir_is_below_the_folder(tmp_path: Path) -> None:
+    assert ARGS.base(tmp_path) == tmp_path
+    assert TensorBoardArgs(log_dir=Path("tb/x")).base(tmp_path) == tmp_path / "tb" / "x"
+
+
+@pytest.mark.parametrize("path", ["..", "../wandb", "a/../../b"])
+def test_relative_log_dir_cannot_leave_the_folder(path: str) -> None:
+    with pytest.raises(ValidationError, match="outside of the backend's own folder; use an absolute path"):
+        TensorBoardArgs(log_dir=Path(path))
+
+
+def test_absolute_log_dir_is_used_as_named(tmp_path: Path) -> None:
     assert TensorBoardArgs(log_dir=Path("/scratch/tb")).base(tmp_path) == Path("/scratch/tb")
     assert TensorBoardArgs(log_dir=Path("~/tb")).base(tmp_path) == Path.home() / "tb"
 
 
 def test_prepare_makes_the_directory_and_leaves_nothing_in_it(
-    ticket: Callable[..., RunTicket], tmp_path: Path
+    ticket: Callable[..., RunTicket], folder: Path
 ) -> None:
     plugin.prepare(ticket(None), ARGS)
-    assert list((tmp_path / "tensorboard").iterdir()) == []
+    assert list(folder.iterdir()) == []
+
+
+def test_run_is_below_the_folder_alone(
+    ticket: Callable[..., RunTicket], folder: Path, tmp_path: Path
+) -> None:
+    plugin.open_run(ticket(), ARGS).close("finished")
+    (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert file.parent == folder / "explorer" / "0"
 
 
 @pytest.mark.parametrize("hook", [plugin.prepare, plugin.open_run])
 @pytest.mark.parametrize("where", ["file", "file/below", "/proc/rolecall"])
 def test_unusable_directory_is_refused(
-    ticket: Callable[..., RunTicket], tmp_path: Path, hook: Callable[..., object], where: str
+    ticket: Callable[..., RunTicket], folder: Path, hook: Callable[..., object], where: str
 ) -> None:
-    (tmp_path / "file").touch()
+    folder.mkdir(parents=True)
+    (folder / "file").touch()
     with pytest.raises(
-        BackendRefused, match=r"no event file can be written: .*(file|/proc).*monitor_args.log_dir"
+        BackendRefused, match=r"cannot write event files: .*(file|/proc).*set monitor_args.log_dir to"
     ):
         hook(ticket(), TensorBoardArgs(log_dir=Path(where)))
 
 
 @pytest.mark.parametrize("writer", ["../explorer", "..", "a/../.."])
 def test_writer_stays_below_the_directory(ticket: Callable[..., RunTicket], writer: str) -> None:
-    with pytest.raises(BackendRefused, match="does not name a directory below"):
+    with pytest.raises(BackendRefused, match=r"is not a directory below .*; rename the role"):
         plugin.open_run(ticket(writer), ARGS)
 
 
@@ -114,15 +134,16 @@ def test_old_sdk_is_refused(
     distribution(tmp_path, "2.5.1")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
-        BackendRefused, match=r"tensorboardX 2.5.1 is too old, 2.6 .* pip install 'tensorboardX>=2.6'"
+        BackendRefused,
+        match=r"tensorboardX 2.5.1 is too old, 2.6 or newer is needed; run: pip install 'tensorboardX>=2.6'",
     ):
         hook(ticket(), ARGS)
 
 
 @pytest.mark.processes
 def test_missing_sdk_is_refused(tmp_path: Path) -> None:
-    told = python(LOAD, site_without(tmp_path, "tensorboardX"))
-    assert told == "tensorboardX is not installed; pip install 'tensorboardX>=2.6'\n"
+    message = python(LOAD, site_without(tmp_path, "tensorboardX"))
+    assert message == "tensorboardX is not installed; run: pip install 'tensorboardX>=2.6'\n"
 
 
 @pytest.mark.processes
@@ -131,9 +152,9 @@ def test_sdk_at_odds_with_protobuf_is_refused(tmp_path: Path) -> None:
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise TypeError('Descriptors cannot be created directly.\\nOr so.')")
     distribution(tmp_path / "first", "2.6")
-    told = python(LOAD, [str(tmp_path / "first"), *sys.path])
-    assert told.startswith(
-        "tensorboardX 2.6 cannot be imported (Descriptors cannot be created directly.); pip"
+    message = python(LOAD, [str(tmp_path / "first"), *sys.path])
+    assert message.startswith(
+        "tensorboardX 2.6 cannot be imported (Descriptors cannot be created directly.); run: pip"
     )
 
 
@@ -148,7 +169,7 @@ except BackendRefused as error:
 
 
 def distribution(directory: Path, version: str) -> None:
-    """A distribution called tensorboardX of which nothing but the metadata is there."""
+    """Create a distribution called tensorboardX that has metadata and nothing else."""
     info = directory / f"tensorboardX-{version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: tensorboardX\nVersion: {version}\n")

@@ -1,4 +1,4 @@
-"""What is there after a restart, of the courier or of the whole role."""
+"""What the files hold after a restart of the courier or of the whole role."""
 
 from __future__ import annotations
 

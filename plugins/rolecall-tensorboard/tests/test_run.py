@@ -1,4 +1,4 @@
-"""What TensorBoard reads of the rows, tables and configs that a run was given."""
+"""What TensorBoard reads of the rows, strings, tables and configs that a run was given."""
 
 from __future__ import annotations
 
@@ -42,18 +42,16 @@ def test_row_keeps_the_time_at_which_it_was_logged(
 
 
 @pytest.mark.parametrize(("writer", "below"), [("explorer/0", "explorer/0"), ("trainer", "trainer")])
-def test_each_writer_has_a_directory(open_run: Open, tmp_path: Path, writer: str, below: str) -> None:
+def test_each_writer_has_a_directory(open_run: Open, folder: Path, writer: str, below: str) -> None:
     run = open_run(writer)
-    assert run.id == str(tmp_path / "tensorboard" / below)
+    assert run.id == str(folder / below)
     (file,) = Path(run.id).iterdir()
     assert f".{writer.replace('/', '-')}.4711." in file.name
 
 
-def test_url_is_a_command_for_the_whole_job(open_run: Open, tmp_path: Path) -> None:
+def test_url_is_a_command_for_the_whole_job(open_run: Open, folder: Path) -> None:
     run = open_run(log_dir="my runs")
-    assert (
-        run.url == f"tensorboard --logdir '{tmp_path}/my runs' --samples_per_plugin scalars=100000,text=100"
-    )
+    assert run.url == f"tensorboard --logdir '{folder}/my runs' --samples_per_plugin scalars=100000,text=100"
 
 
 def test_not_a_number_and_infinities_are_kept(open_run: Open, row: MakeRow, read: Read) -> None:
@@ -64,14 +62,14 @@ def test_not_a_number_and_infinities_are_kept(open_run: Open, row: MakeRow, read
     assert (found["up"], found["down"]) == (math.inf, -math.inf)
 
 
-def test_what_exceeds_32_bits_is_said_once(
+def test_overflow_of_32_bits_warns_once(
     open_run: Open, row: MakeRow, read: Read, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = open_run()
     with caplog.at_level(logging.WARNING):
         run.log([row(seq, {"loss": 1e300, "inf": math.inf, "fine": 3.4e38}) for seq in (1, 2)])
     assert [record.getMessage() for record in caplog.records] == [
-        "tensorboard: loss = 1e+300 is beyond 32 bits, TensorBoard will show an infinity"
+        "tensorboard: loss = 1e+300 does not fit in 32 bits; TensorBoard shows it as infinity"
     ]
     assert read(run.id)["loss"] == [(1, math.inf), (2, math.inf)]
 
@@ -106,6 +104,34 @@ def test_empty_row_counts_as_held(open_run: Open, row: MakeRow) -> None:
     run.log([row(1, {})])
     run.log([])
     assert run.held("explorer/0", 1) == 1
+
+
+def test_strings_are_text_beside_the_metrics(
+    open_run: Open, row: MakeRow, read: Read, read_text: Texts
+) -> None:
+    run = open_run()
+    run.log([row(1, {"loss": 0.5}, text={"note": "a|b *x*\n平", "loss": "low"}), row(2, {"loss": 0.25})])
+    run.log([row(3, {}, text={"note": ""}), row(4, {"loss": 0.125})])
+    assert read(run.id) == {"loss": [(1, 0.5), (2, 0.25), (4, 0.125)]}
+    assert read_text(run.id) == {
+        "note/text_summary": [(1, "a|b *x*\n平"), (3, "")],
+        "loss/text_summary": [(1, "low")],
+    }
+    assert run.held("explorer/0", 1) == 4
+
+
+def test_string_row_that_comes_again_is_written_once(open_run: Open, row: MakeRow, read_text: Texts) -> None:
+    rows = [row(seq, {}, text={"note": f"at {seq}"}) for seq in (1, 2, 3)]
+    open_run().log(rows[:2])
+    run = open_run()
+    run.log(rows)
+    assert read_text(run.id)["note/text_summary"] == [(1, "at 1"), (2, "at 2"), (3, "at 3")]
+
+
+def test_string_with_half_a_surrogate_pair_is_kept(open_run: Open, row: MakeRow, read_text: Texts) -> None:
+    run = open_run()
+    run.log([row(1, {}, text={"sample": "end \ud83d"})])
+    assert read_text(run.id)["sample/text_summary"] == [(1, "end \\ud83d")]
 
 
 def test_tables_are_text(open_run: Open, row: MakeRow, read_text: Texts) -> None:
@@ -161,10 +187,10 @@ def test_cells_are_shown_as_they_are() -> None:
     assert [cell.strip() for cell in shown] == [cell.strip() for cell in CELLS]
 
 
-def test_long_table_says_where_the_rest_is() -> None:
+def test_long_table_names_where_the_rest_is() -> None:
     text = table_text(TableData(name="t", columns=("c",), rows=((1,),) * (MOST_ROWS + 5)))
     assert text.count("\n| 1 |") == MOST_ROWS
-    assert text.endswith("\n\n5 more rows stand in the journal.")
+    assert text.endswith("\n\n5 more rows are in the journal.")
 
 
 def test_config_is_text_at_step_0(open_run: Open, read_text: Texts) -> None:

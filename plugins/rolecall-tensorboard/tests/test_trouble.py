@@ -1,4 +1,4 @@
-"""Full disks, lost files and killed processes: no acknowledgement without a row, and no hang."""
+"""Full disks, lost files and killed processes: no row is acknowledged that is not there, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -66,16 +66,16 @@ def test_full_disk_is_unavailable_and_costs_no_row(open_run: Open, row: MakeRow,
 
 
 def fill(run: TensorBoardRun, row: MakeRow) -> None:
-    """Log until the run has had enough."""
+    """Log until the run raises."""
     for seq in range(1, 100_000):
         run.log([row(seq, {"k" * 100: 1.0})])
 
 
 def test_full_file_system_is_unavailable_at_every_step(
-    tmp_path: Path, open_run: Open, row: MakeRow, read: Read
+    folder: Path, open_run: Open, row: MakeRow, read: Read
 ) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
+    disk = folder / "disk"
+    disk.mkdir(parents=True)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=False).returncode:
         pytest.skip("may not mount a file system here")
     try:
@@ -94,13 +94,13 @@ def test_full_file_system_is_unavailable_at_every_step(
 
 
 def test_deleted_directory_is_noticed_before_the_acknowledgement(
-    open_run: Open, row: MakeRow, read: Read, tmp_path: Path
+    open_run: Open, row: MakeRow, read: Read, folder: Path
 ) -> None:
     run = open_run()
     run.log([row(1), row(2)])
     run.flush(1.0)
     run.log([row(3)])
-    shutil.rmtree(tmp_path / "tensorboard")
+    shutil.rmtree(folder)
     with pytest.raises(Unavailable, match="deleted or moved"):
         run.flush(1.0)
     run.log([row(3), row(4)])
@@ -109,24 +109,24 @@ def test_deleted_directory_is_noticed_before_the_acknowledgement(
 
 
 def test_directory_that_cannot_be_made_again_is_unavailable(
-    open_run: Open, row: MakeRow, tmp_path: Path
+    open_run: Open, row: MakeRow, folder: Path
 ) -> None:
     run = open_run()
     run.log([row(1)])
-    shutil.rmtree(tmp_path / "tensorboard")
-    (tmp_path / "tensorboard").touch()
+    shutil.rmtree(folder)
+    folder.touch()
     with pytest.raises(Unavailable):
         run.flush(1.0)
     with pytest.raises(Unavailable):
         run.log([row(1)])
-    (tmp_path / "tensorboard").unlink()
+    folder.unlink()
     run.log([row(1)])
     run.flush(1.0)
     assert run.held("explorer/0", 1) == 1
 
 
-def test_file_that_cannot_be_mended_is_left_for_another(open_run: Open, row: MakeRow, read: Read) -> None:
-    """Writing fails, and so does taking back what was half written."""
+def test_damaged_file_is_left_for_another(open_run: Open, row: MakeRow, read: Read) -> None:
+    """Writing fails, and so does removing what was half written."""
     run = open_run()
     run.log([row(1), row(2)])
     run.flush(1.0)
@@ -135,7 +135,7 @@ def test_file_that_cannot_be_mended_is_left_for_another(open_run: Open, row: Mak
         os.dup2(full.fileno(), descriptor(event_file(run)))
     with pytest.raises(Unavailable, match="No space left on device"):
         run.log([row(4)])
-    with pytest.raises(Unavailable, match="torn file"):
+    with pytest.raises(Unavailable, match="damaged file"):
         run.flush(1.0)
     assert run.held("explorer/0", 1) == 2
     run.log([row(3), row(4)])
@@ -183,21 +183,21 @@ for seq in range(first, last + 1):
 
 
 def killed_after(directory: Path, lines: int, last: int) -> int:
-    """Kill a process that logs when it has said so many lines; what it has acknowledged."""
+    """Kill a process that logs after it has printed this number of lines; return the last row it acknowledged."""
     command = [sys.executable, "-c", ROLE, str(directory), str(last)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdout is not None
-        said = [int(next(process.stdout)) for _ in range(lines)]
+        printed = [int(next(process.stdout)) for _ in range(lines)]
         process.send_signal(signal.SIGKILL)
-    return said[-1]
+    return printed[-1]
 
 
 @pytest.mark.processes
-def test_acknowledged_rows_survive_sigkill_and_none_comes_twice(tmp_path: Path, read: Read) -> None:
-    directory = str(tmp_path / "tensorboard" / "explorer" / "0")
+def test_acknowledged_rows_survive_sigkill_and_none_comes_twice(folder: Path, read: Read) -> None:
+    directory = str(folder / "explorer" / "0")
     for lines in (20, 2, 35):
-        acknowledged = killed_after(tmp_path, lines, last=10_000)
+        acknowledged = killed_after(folder, lines, last=10_000)
         found = steps(read(directory)["reward"])
         assert found == list(range(1, len(found) + 1))
         assert len(found) >= acknowledged

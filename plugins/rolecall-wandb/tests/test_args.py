@@ -16,20 +16,25 @@ def config(**monitor_args: Any) -> MonitorConfig:
 
 
 @pytest.mark.parametrize(
-    ("monitor_args", "told"),
+    ("monitor_args", "expected"),
     [
         ({"base_ur": "http://here"}, ["monitor_args.base_ur", "base_url"]),
         ({"base_url": "here:8080"}, ["monitor_args.base_url", "http://HOST:PORT"]),
         ({"mode": "shared"}, ["monitor_args.mode", "'online', 'offline' or 'disabled'"]),
         ({"init_timeout": 0}, ["monitor_args.init_timeout", "greater than 0"]),
-        ({"settings": {"run_id": "a"}}, ["monitor_args.settings", "run_id is set by rolecall; use run_id"]),
+        (
+            {"settings": {"run_id": "a"}},
+            ["monitor_args.settings", "run_id is set by rolecall; use run_id instead"],
+        ),
         ({"settings": {"x_label": "a"}}, ["x_label is set by rolecall; leave it out"]),
     ],
 )
-def test_a_wrong_argument_is_told_with_its_place(monitor_args: dict[str, Any], told: list[str]) -> None:
+def test_a_wrong_argument_is_reported_with_its_path(
+    monitor_args: dict[str, Any], expected: list[str]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         config(**monitor_args)
-    assert [part for part in told if part not in str(caught.value)] == []
+    assert [part for part in expected if part not in str(caught.value)] == []
 
 
 def test_the_key_is_shown_nowhere() -> None:
@@ -40,9 +45,7 @@ def test_the_key_is_shown_nowhere() -> None:
     assert KEY not in str(caught.value)
 
 
-def test_a_relative_directory_is_meant_from_where_the_config_was_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_directory_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     made = config(dir="kept")
     os.chdir("/")

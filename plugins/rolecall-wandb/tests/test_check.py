@@ -1,4 +1,4 @@
-"""The command with which a user looks at their own server."""
+"""The command with which users check their own server."""
 
 from importlib.metadata import version
 
@@ -9,7 +9,7 @@ from wandb_emulator import Fault, Policy, WandbServer
 from rolecall_wandb.check import main
 
 IS_SLOW = Version(version("wandb")) < Version("0.19.11")
-"""It holds uploads back for 30 s."""
+"""Such a version delays uploads by 30 s."""
 
 
 @pytest.mark.timeout(300)
@@ -20,11 +20,11 @@ def test_a_server_that_does_what_is_needed(
     server: WandbServer, capsys: pytest.CaptureFixture[str], policy: Policy
 ) -> None:
     assert main([]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert [line for line in said if not line.startswith("ok ") and "rolecall" not in line] == []
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if not line.startswith("ok ") and "rolecall" not in line] == []
     expected = {Policy.REPLACE: "replaced", Policy.MERGE: "merged"}[policy]
-    assert any(line.endswith(f"when another joins: {expected}") for line in said)
-    assert any("40 of 40" in line for line in said)
+    assert any(line.endswith(f"when another joins: {expected}") for line in printed)
+    assert any("40 of 40" in line for line in printed)
 
 
 def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:

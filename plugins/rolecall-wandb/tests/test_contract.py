@@ -25,4 +25,4 @@ class TestContract(BackendContract):
         name = job.key(writer, key)
         if job.shared:
             return sorted((line[f"{writer}/step"], line[name]) for line in stored.rows(name))
-        return sorted((one.step, one.line[name]) for one in stored.history if name in one.line)
+        return sorted((entry.step, entry.line[name]) for entry in stored.history if name in entry.line)

@@ -165,5 +165,5 @@ def test_a_role_that_fails_does_not_end_the_run(scene: Scene) -> None:
     scene.wait_for_end()
     scene.check()
     assert [code for _, _, code in scene.run.exits] == [0]
-    last_line = max(one.time for one in scene.run.history)
+    last_line = max(entry.time for entry in scene.run.history)
     assert scene.run.exits[0][0] >= last_line

@@ -1,4 +1,4 @@
-"""A run of the SDK's that ended before the server was seen to hold everything: what it was handed promises nothing."""
+"""Runs of the SDK that ended before the server showed all rows: rows that were handed over do not count then."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def flush_as_the_server_goes(
 
 
 def stored(server: WandbServer) -> Counter[int]:
-    return Counter(int(one.line["n"]) for one in server.run(RUN).history if "n" in one.line)
+    return Counter(int(entry.line["n"]) for entry in server.run(RUN).history if "n" in entry.line)
 
 
 def test_rows_that_an_ended_sdk_did_not_bring_are_not_confirmed_by_later_ones(
@@ -181,7 +181,7 @@ def retried(action: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize("news", ["axes", "config"])
-def test_a_dead_sdk_is_noticed_whatever_it_is_told(server: WandbServer, shared: SharedRun, news: str) -> None:
+def test_a_dead_sdk_is_noticed_at_any_call(server: WandbServer, shared: SharedRun, news: str) -> None:
     shared.define({"n": "trainer/step"})
     shared.log(rows(1, 5))
     ended(shared)
@@ -218,6 +218,35 @@ def test_a_table_goes_through_another_sdk_if_one_died(server: WandbServer, separ
     separate.flush(60.0)
     (line,) = server.run(RUN).history
     assert line.line["samples"]["_type"] == "table-file"
+
+
+TEXTS = {"note": "a|b *x*\n平", "answer": ""}
+
+
+def test_strings_are_beside_the_numbers_in_a_shared_run(server: WandbServer, shared: SharedRun) -> None:
+    first, second = rows(1, 2)
+    shared.log([replace(first, text=TEXTS), replace(second, metrics={}, text={"note": "alone"})])
+    shared.flush(60.0)
+    lines = [entry.line for entry in server.run(RUN).history]
+    assert [{key: line.get(key) for key in ("n", "note", "answer")} for line in lines] == [
+        {"n": 1, **TEXTS},
+        {"n": None, "note": "alone", "answer": None},
+    ]
+    assert shared.confirmed("trainer", 1) == 2
+    assert server.run(RUN).summary["note"] == "alone"
+    shared.close("finished")
+
+
+def test_strings_are_beside_the_numbers_in_a_separate_run(server: WandbServer, separate: SeparateRun) -> None:
+    first, second = rows(1, 2)
+    separate.log([replace(first, text=TEXTS), replace(second, metrics={}, text={"note": "alone"})])
+    separate.flush(60.0)
+    lines = [(entry.step, entry.line) for entry in server.run(RUN).history]
+    assert [(step, line.get("n"), line.get("note"), line.get("answer")) for step, line in lines] == [
+        (1, 1, TEXTS["note"], ""),
+        (2, None, "alone", None),
+    ]
+    assert separate.confirmed("trainer", 1) == 2
 
 
 def test_a_run_that_ended_is_not_repaired(server: WandbServer, shared: SharedRun) -> None:

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wandb_core import carried_writers, logged_rows
 from wandb_emulator import Policy, StoredRun, WandbServer
-from wandb_job import LIMIT, Poll, check_bound, check_rows, check_summary, logged, report
+from wandb_job import LIMIT, Poll, check_bound, check_rows, check_summary, report
 from wandb_role import run_config_of
 
 from rolecall import MonitorConfig, Row, launch
-from rolecall.store.acks import is_carried
-from rolecall.store.layout import LAUNCH, Layout
 
 MakeConfig = Callable[..., MonitorConfig]
 Role = subprocess.Popen[str]
@@ -60,7 +59,7 @@ class Live:
     @property
     def rows(self) -> list[Row]:
         """What the journals hold."""
-        return logged(self.config.monitor_dir)
+        return logged_rows(self.config.monitor_dir)
 
     def poll(self) -> Poll:
         """Look each second."""
@@ -81,7 +80,10 @@ class Live:
 
     def see_the_end(self, poll: Poll) -> None:
         """Wait for the end, and for three polls behind it."""
-        self.wait(lambda: self.run.state == "finished" and not carried(self.config), timeout=150.0)
+        self.wait(
+            lambda: self.run.state == "finished" and not carried_writers(self.config.monitor_dir),
+            timeout=150.0,
+        )
         seen = len(poll.looks)
         self.wait(lambda: len(poll.looks) >= seen + 3)
 
@@ -95,7 +97,7 @@ class Live:
         assert run.state == "finished"
         assert {key: run.named.get(key) for key in NAMED} == NAMED
         roles = {writer: run_config_of(writer) for writer in {row.writer for row in rows}}
-        own = {key: told["value"] for key, told in run.config.items() if key != "_wandb"}
+        own = {key: stored["value"] for key, stored in run.config.items() if key != "_wandb"}
         assert own == {**job, **roles}
 
 
@@ -103,12 +105,6 @@ class Live:
 def live(server: WandbServer, make_config: MakeConfig, start_role: Start, wait_until: Wait) -> Live:
     config = make_config(run_id=RUN, group=NAMED["group"], monitor_args={"tags": NAMED["tags"]})
     return Live(server, config, start_role, wait_until)
-
-
-def carried(config: MonitorConfig) -> list[str]:
-    """Writers that have a courier still."""
-    layout = Layout(config.monitor_dir)
-    return [writer for writer in (*layout.writers(), LAUNCH) if is_carried(layout, "wandb", writer)]
 
 
 def steps_of(rows: list[Row], writer: str) -> list[int]:
@@ -180,11 +176,11 @@ def test_roles_that_are_children_of_a_launcher_that_uses_wandb_itself(
         )
         live.see_the_end(poll)
     live.check(poll, run_config_of("job"))
-    said = dict(line.split(" has ") for line in launcher.stdout.splitlines() if " has " in line)
-    assert said.pop("launcher") == said.pop("launcher at first")
-    assert set(said) == {"explorer/0", "explorer/1", "trainer"}
-    assert "None" not in said.values()
-    for writer in said:
+    services = dict(line.split(" has ") for line in launcher.stdout.splitlines() if " has " in line)
+    assert services.pop("launcher") == services.pop("launcher at first")
+    assert set(services) == {"explorer/0", "explorer/1", "trainer"}
+    assert "None" not in services.values()
+    for writer in services:
         assert steps_of(live.rows, writer) == list(range(1, 41))
 
 

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wandb_core import logged_rows
 from wandb_emulator import WandbServer
 
 from rolecall import BackendRefused, Job, MonitorConfig, launch
-from rolecall.cli.show import show_json
-from rolecall.job.history import read_rows
 
 Make = Callable[..., MonitorConfig]
 Start = Callable[..., "subprocess.Popen[str]"]
 Say = Callable[[Path], dict[str, Any]]
 
 STEPS = list(range(1, 21))
+FOLDER = "backends/wandb"
 
 
 def by_argument(place: Path) -> dict[str, Any]:
@@ -52,17 +52,17 @@ def offline_runs(directory: Path) -> list[Path]:
 
 
 def sync(directory: Path) -> None:
-    """The user's own command, which the job's URL says."""
+    """Run the command that is the job's URL."""
     environ = {key: value for key, value in os.environ.items() if key != "WANDB_MODE"}
     command = Path(sys.executable).parent / "wandb"
-    told = subprocess.run(
+    finished = subprocess.run(
         [str(command), "sync", str(directory)], env=environ, capture_output=True, text=True, check=False
     )
-    assert told.returncode == 0, told.stdout + told.stderr
+    assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
 def steps(server: WandbServer) -> dict[str, list[int]]:
-    return {run.named["name"]: [one.step for one in run.history] for run in server.runs.values()}
+    return {run.named["name"]: [entry.step for entry in run.history] for run in server.runs.values()}
 
 
 @pytest.mark.processes
@@ -81,15 +81,15 @@ def test_offline_runs_are_uploaded_whole(
     (downgrade,) = job.plan.downgrades
     assert "wandb is offline" in downgrade.reason
     assert not server.runs
-    found = offline_runs(config.monitor_dir / "wandb")
-    written = [path.relative_to(config.monitor_dir / "wandb").parts[0] for path in found]
+    found = offline_runs(config.monitor_dir / FOLDER)
+    written = [path.relative_to(config.monitor_dir / FOLDER).parts[0] for path in found]
     assert written == ["explorer@0", "trainer"]
     for path in found:
         sync(path)
     assert steps(server) == {"grpo-1_explorer_0": STEPS, "grpo-1_trainer": STEPS}
     assert {run.named["group"] for run in server.runs.values()} == {"grpo-1"}
     for run in server.runs.values():
-        assert [one.line["group1/m1"] for one in run.history] == [1 + step / 1000 for step in STEPS]
+        assert [entry.line["group1/m1"] for entry in run.history] == [1 + step / 1000 for step in STEPS]
 
 
 @pytest.mark.processes
@@ -99,7 +99,6 @@ def test_a_disabled_job_is_in_the_journal_alone(
     make_config: Make,
     start_role: Start,
     by: str,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     if by == "environment":
         os.environ["WANDB_MODE"] = "disabled"
@@ -107,11 +106,12 @@ def test_a_disabled_job_is_in_the_journal_alone(
     job = run_roles(config, start_role, "trainer")
     assert "wandb is disabled" in job.plan.downgrades[0].reason
     assert not server.runs
-    assert not (config.monitor_dir / "wandb").exists()
+    assert not (config.monitor_dir / FOLDER).exists()
     assert not (Path.cwd() / "wandb").exists()
-    assert [row.step for row in read_rows(config.monitor_dir)] == STEPS
-    show_json(config.monitor_dir)
-    (writer,) = json.loads(capsys.readouterr().out)["writers"]
+    assert [row.step for row in logged_rows(config.monitor_dir)] == STEPS
+    command = [sys.executable, "-m", "rolecall", "show", str(config.monitor_dir), "--json"]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    (writer,) = json.loads(shown)["writers"]
     assert (writer["writer"], writer["rows"]) == ("trainer", 20)
 
 
@@ -140,7 +140,7 @@ def test_the_sdks_files_are_where_the_user_says(
         "explorer@0",
         "explorer@1",
     ]
-    assert not (config.monitor_dir / "wandb").exists()
+    assert not (config.monitor_dir / FOLDER).exists()
 
 
 BESIDE = """
@@ -171,16 +171,16 @@ CHANGED: list[str] = []
 
 def run_beside(config: MonitorConfig, *words: str) -> list[str]:
     """Run the user's program; the names of the variables that the job changed."""
-    told = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", BESIDE, *words],
         env={**os.environ, **config.to_env()},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 0, told.stderr
-    assert "Traceback" not in told.stderr
-    changed: list[str] = json.loads(told.stdout.splitlines()[-1])
+    assert finished.returncode == 0, finished.stderr
+    assert "Traceback" not in finished.stderr
+    changed: list[str] = json.loads(finished.stdout.splitlines()[-1])
     return changed
 
 
@@ -205,11 +205,11 @@ def test_a_run_of_the_users_own_is_not_disturbed(
 ) -> None:
     assert run_beside(make_config(shared_run=shared, courier="thread"), "own") == CHANGED
     (own,) = [run for run in server.runs.values() if run.project == "own"]
-    assert [one.line["mine"] for one in own.history] == [1, 2, 3, 4, 5, 6]
+    assert [entry.line["mine"] for entry in own.history] == [1, 2, 3, 4, 5, 6]
     assert (own.state, own.is_shared) == ("finished", False)
     (ours,) = [run for run in server.runs.values() if run.project == "gsm8k"]
     assert ours.state == "finished"
     losses = "trainer/loss" if shared else "loss"
-    assert [one.line[losses] for one in ours.history if losses in one.line] == [
+    assert [entry.line[losses] for entry in ours.history if losses in entry.line] == [
         1 / step for step in range(1, 6)
     ]

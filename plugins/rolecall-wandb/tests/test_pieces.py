@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from rolecall import Row
 from rolecall_wandb.pieces import PIECE, UnderWay, pieces
 
@@ -25,6 +27,17 @@ def test_keys_count_as_the_bytes_that_they_are_sent_as() -> None:
     latin.add(rows(1, "k" * 300))
     chinese.add(rows(1, "奖" * 100))
     assert latin.size == chinese.size > 300
+
+
+def test_strings_count_as_the_json_that_is_sent() -> None:
+    def size(text: str) -> int:
+        under_way = UnderWay()
+        row = Row(writer="trainer", session=1, seq=1, step=1, time=1.7e9, text={"note": text})
+        under_way.add([row])
+        return under_way.size
+
+    for text in ("", "plain", "奖励", 'quo"te\n', "🙂", "\ud83d"):
+        assert size(text) - size("") == len(json.dumps(text)) - 2
 
 
 def test_what_is_under_way_is_what_is_not_confirmed() -> None:

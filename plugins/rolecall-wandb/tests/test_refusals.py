@@ -111,7 +111,7 @@ def test_an_address_of_something_else_is_refused_at_launch(
 ) -> None:
     elsewhere.status = status
     url = f"http://127.0.0.1:{elsewhere.server_port}"
-    with pytest.raises(BackendRefused, match=f"{url} is no wandb server; mend monitor_args.base_url"):
+    with pytest.raises(BackendRefused, match=f"{url} is not a wandb server; correct monitor_args.base_url"):
         launch(with_args(scene, base_url=url))
 
 
@@ -119,7 +119,7 @@ def test_an_address_of_something_else_is_refused_at_launch(
 def test_a_setting_that_the_sdk_does_not_have_is_refused_at_launch(scene: Scene) -> None:
     config = with_args(scene, settings={"x_file_stream_transmit_intervall": 1})
     with pytest.raises(
-        BackendRefused, match=r"no such setting; did you mean x_file_stream_transmit_interval\?"
+        BackendRefused, match=r"unknown setting of wandb .*; did you mean x_file_stream_transmit_interval\?"
     ):
         launch(config)
 
@@ -163,6 +163,6 @@ def holds_key(content: bytes) -> bool:
 def all_of(run: StoredRun) -> bytes:
     """All that a server got of a run."""
     told = [(upsert.variables, upsert.config) for upsert in run.upserts]
-    lines = [one.line for one in run.history]
+    lines = [entry.line for entry in run.history]
     whole = [told, lines, run.summary, run.events, run.console, [post for _, _, post in run.posts]]
     return json.dumps(whole).encode() + b"".join(run.files.values())

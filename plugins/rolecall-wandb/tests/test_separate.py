@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from wandb_beside import SAME, differences, make_repository, own_runs, run_plain, run_through_rolecall, view
+from wandb_core import carried_writers, delivered_rows, logged_rows
 from wandb_emulator import Fault, StoredRun, WandbServer, environment
 from wandb_same import CONFIG, NAME, ROLE, SAID, TABLE
 
@@ -19,9 +20,6 @@ import rolecall_wandb.sdk
 import rolecall_wandb.separate
 import rolecall_wandb.service
 from rolecall import MonitorConfig, launch, open_monitor
-from rolecall.job.history import read_rows
-from rolecall.store.acks import delivered, is_carried
-from rolecall.store.layout import Layout
 
 Make = Callable[..., MonitorConfig]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -51,7 +49,9 @@ STATED = [
         "the clock",
     ),
     Stated(rf"({ENVIRONMENT})(startedAt|writerId|disk\|/\|used)", "the clock, the SDK's chance, the disk"),
-    Stated(rf"({ENVIRONMENT})root", "the SDK's own files lie in monitor_dir, each writer's apart"),
+    Stated(
+        rf"({ENVIRONMENT})root", "the SDK's own files are below monitor_dir, in a directory for each writer"
+    ),
     Stated(
         r"(config|files\|config\.yaml)\|_wandb\|value\|t\|.*",
         "telemetry: the SDK counts that resume= and reinit= are used",
@@ -131,17 +131,19 @@ def test_the_server_gets_what_plain_calls_bring(  # noqa: PLR0913, PLR0917
     assert (ours.returncode, plain.returncode) == (fails, fails), ours.stderr + plain.stderr
     assert not server.state.unknown
     found = differences(view(stored(server)), view(stored(other_server)))
-    stated = [one for one in STATED if courier in one.couriers and fails in one.fails]
+    stated = [entry for entry in STATED if courier in entry.couriers and fails in entry.fails]
     assert unexplained(found, stated) == {}
-    sure = [one for one in stated if one.is_sure]
-    assert [one.why for one in sure if not any(re.fullmatch(one.places, place) for place in found)] == []
+    sure = [entry for entry in stated if entry.is_sure]
+    assert [
+        entry.why for entry in sure if not any(re.fullmatch(entry.places, place) for place in found)
+    ] == []
 
 
 def unexplained(found: dict[str, tuple[str, str]], stated: list[Stated]) -> dict[str, tuple[str, str]]:
     return {
         place: pair
         for place, pair in found.items()
-        if not any(re.fullmatch(one.places, place) for one in stated)
+        if not any(re.fullmatch(entry.places, place) for entry in stated)
     }
 
 
@@ -164,12 +166,12 @@ def test_the_run_is_what_the_role_said(
     }
     assert json.loads(run.files["wandb-metadata.json"])["args"] == ["--comment", "two words"]
     assert steps(run) == sorted({said.step for said in SAID})
-    last = {row.step: row.time for row in read_rows(config.monitor_dir)}
-    assert {one.step: one.line["_timestamp"] for one in run.history} == last
+    last = {row.step: row.time for row in logged_rows(config.monitor_dir)}
+    assert {entry.step: entry.line["_timestamp"] for entry in run.history} == last
 
 
 def steps(run: StoredRun) -> list[int]:
-    return [one.step for one in run.history]
+    return [entry.step for entry in run.history]
 
 
 @pytest.mark.servers
@@ -179,8 +181,8 @@ def test_server_and_key_of_the_arguments_are_those_of_tables_too(
     server.state.keys = {key := os.environ.pop("WANDB_API_KEY")}
     url = os.environ.pop("WANDB_BASE_URL")
     config = make_config(shared_run=False, monitor_args={"base_url": url, "api_key": key})
-    told = run_through_rolecall(config, *SAME)
-    assert "not" not in told.stderr
+    finished = run_through_rolecall(config, *SAME)
+    assert "not" not in finished.stderr
     assert steps(stored(server)) == sorted({said.step for said in SAID})
     assert len([name for name in stored(server).files if name.startswith("media/table/")]) == 2
 
@@ -196,19 +198,19 @@ def test_a_restarted_role_goes_on_in_its_run(
             assert role.returncode == 0
     run = stored(server)
     assert steps(run) == list(range(1, 9))
-    assert [one.line["group0/m0"] for one in run.history] == [step / 1000 for step in range(1, 9)]
+    assert [entry.line["group0/m0"] for entry in run.history] == [step / 1000 for step in range(1, 9)]
     assert run.state == "finished"
     assert len(run.exits) == 2
     assert rejected(tmp_path / "monitor/delivery/wandb/explorer/2.jsonl") == [4, 5]
-    assert [row.step for row in read_rows(tmp_path / "monitor")] == [*range(1, 6), *range(4, 9)]
+    assert [row.step for row in logged_rows(tmp_path / "monitor")] == [*range(1, 6), *range(4, 9)]
 
 
 def rejected(path: Path) -> list[int]:
-    told = [json.loads(line) for line in re.findall(r"\{.*\}", path.read_text())]
-    return [one["rejected"]["step"] for one in told if "rejected" in one]
+    entries = [json.loads(line) for line in re.findall(r"\{.*\}", path.read_text())]
+    return [entry["rejected"]["step"] for entry in entries if "rejected" in entry]
 
 
-def test_rows_that_wandb_does_not_take_are_told(
+def test_rows_that_wandb_refuses_are_reported(
     server: WandbServer, make_config: Make, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     config = make_config(shared_run=False, courier="thread")
@@ -216,10 +218,10 @@ def test_rows_that_wandb_does_not_take_are_told(
         for step in (5, 3, 6):
             monitor.log({"loss": float(step)}, step=step)
     assert steps(stored(server)) == [5, 6]
-    told = [record.getMessage() for record in caplog.records if "will not take" in record.getMessage()]
-    assert len(told) == 1
-    assert "no step below the last one" in told[0]
-    assert "explorer step 3" in told[0]
+    messages = [text for text in caplog.messages if "no step below" in text]
+    assert len(messages) == 1
+    assert "wandb accepts no step below the last one" in messages[0]
+    assert "explorer step 3" in messages[0]
 
 
 @pytest.mark.servers
@@ -233,13 +235,13 @@ def test_a_run_whose_end_the_server_did_not_take_is_ended_again(
     monkeypatch.setattr(rolecall_wandb.sdk, "FINISH_TIMEOUT", 1.0)
     monkeypatch.setattr(rolecall_wandb.service, "END_TIMEOUT", 1.0)
     monkeypatch.setattr(rolecall_wandb.separate, "SETTLE", 3.0)
-    layout = Layout(tmp_path / "monitor")
+    directory = tmp_path / "monitor"
     with launch(make_config(shared_run=False, courier="thread")) as job:
         with open_monitor(job.config, "explorer") as monitor:
             monitor.log({"loss": 0.5}, step=1, commit=True)
-            wait_until(lambda: delivered(layout, "wandb", "explorer").rows == 1)
+            wait_until(lambda: delivered_rows(directory, "explorer") == 1)
             refusal = server.faults.add(Fault("stream", answer=503, times=2))
-        wait_until(lambda: not is_carried(layout, "wandb", "explorer"))
+        wait_until(lambda: "explorer" not in carried_writers(directory))
     assert len(refusal.hits) == 2
     assert steps(stored(server)) == [1]
     assert stored(server).state == "finished"

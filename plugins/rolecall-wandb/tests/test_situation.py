@@ -158,7 +158,7 @@ def test_an_online_job_with_a_key_is_shared(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "monitor_args", "told"),
+    ("environment", "monitor_args", "expected"),
     [
         ({"WANDB_MODE": "offline"}, {}, ["wandb is offline (WANDB_MODE in the environment)", "online"]),
         ({"WANDB_MODE": "disabled"}, {}, ["wandb is disabled (WANDB_MODE in the environment)"]),
@@ -172,12 +172,12 @@ def test_what_cannot_be_shared_says_what_to_change(
     monkeypatch: pytest.MonkeyPatch,
     environment: Mapping[str, str],
     monitor_args: dict[str, Any],
-    told: list[str],
+    expected: list[str],
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     (reason,) = downgrades(place, **monitor_args)
-    assert [part for part in told if part not in reason] == []
+    assert [part for part in expected if part not in reason] == []
 
 
 def test_a_settings_file_that_says_offline_is_named(place: Path) -> None:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from wandb_core import shorten_drain
 from wandb_emulator import Fault, Policy, StoredRun
 from wandb_scene import SHOWS_LATE, LogTimes, Scene
 
-import rolecall.delivery.group
 import rolecall_wandb.sdk
 import rolecall_wandb.service
 import rolecall_wandb.shared
@@ -141,7 +141,7 @@ def test_the_run_ends_though_the_primarys_stream_was_refused(scene: Scene) -> No
 def test_rows_that_were_refused_to_the_last_are_delivered(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rolecall.crew, "DRAIN", 5.0)
+    shorten_drain(monkeypatch, 5.0)
     with trainer_of(scene, courier="thread") as trainer:
         trainer.log_until(lambda: scene.held("trainer") > 0)
         refused = refuse_stream(scene, None)
@@ -175,7 +175,7 @@ def test_several_roles_join_a_server_that_misbehaves(scene: Scene, kind: str) ->
     scene.wait_for_end(200.0)
     assert [len(fault.hits) for fault in faults] == [fault.times for fault in faults]
     scene.check()
-    assert {one.logged for one in scene.tallies().values()} == {40}
+    assert {entry.logged for entry in scene.tallies().values()} == {40}
 
 
 TABLE = [{"prompt": "1+1", "score": 0.5}, {"prompt": "2+2", "score": 1.0}]

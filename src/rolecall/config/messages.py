@@ -10,11 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from rolecall.backends.builtin import LOCAL
-from rolecall.backends.registry import Registry
 from rolecall.config.loading import Settings
 from rolecall.config.redact import is_secret_name, scrub
-from rolecall.errors import BackendError
 
 __all__ = ["explain"]
 
@@ -73,31 +70,22 @@ class _Argument:
         return field is not None and "Secret" not in repr(field.annotation)
 
 
-def explain(error: ValidationError, settings: Settings, names: Collection[str], registry: Registry) -> str:
+def explain(
+    error: ValidationError, settings: Settings, names: Collection[str], models: Mapping[str, type[BaseModel]]
+) -> str:
     """Write a message with a line for each problem.
 
     Args:
         error: what pydantic found.
         settings: what the user wrote.
         names: the names of all settings.
-        registry: where the backends were looked up.
+        models: the arguments of each selected backend, as far as there is such a backend.
     """
-    models = _selected_models(settings.data, registry)
     lines = [
         f"{settings.prefix}{'.'.join(map(str, problem['loc'])) or 'config'}: {_describe(problem, names, models)}"
         for problem in error.errors(include_url=False)
     ]
     return "\n  ".join([f"{settings.origin or 'config'} cannot be used:", *lines])
-
-
-def _selected_models(data: Mapping[str, Any], registry: Registry) -> dict[str, type[BaseModel]]:
-    """The model of each selected backend's arguments; a backend that does not exist is left out."""
-    names = data.get("monitor_type", LOCAL)
-    names = (names,) if isinstance(names, str) else names if isinstance(names, (list, tuple)) else ()
-    try:
-        return {name: registry.load(name).args_model() for name in names if name in registry.names()}
-    except BackendError:
-        return {}
 
 
 def _describe(problem: Any, names: Collection[str], models: Mapping[str, type[BaseModel]]) -> str:

@@ -82,7 +82,9 @@ def _checked(init: Init) -> Init:
         try:
             self.__pydantic_validator__.validate_python(settings, self_instance=self, context=registry)
         except ValidationError as error:
-            raise ConfigError(explain(error, Settings(settings), type(self).model_fields, registry)) from None
+            raise ConfigError(
+                explain(error, Settings(settings), type(self).model_fields, _selected_models(settings, registry))
+            ) from None
 
     # pydantic's mark for "validation may bypass it"; otherwise `load` would lose its registry on the way here.
     checked.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -318,7 +320,9 @@ class MonitorConfig(BaseModel):
             return cls.model_validate(settings.data, context=registry)
         except ValidationError as error:
             # `from None`: pydantic's own error quotes the input, which may hold a secret
-            raise ConfigError(explain(error, settings, cls.model_fields, registry)) from None
+            raise ConfigError(
+                explain(error, settings, cls.model_fields, _selected_models(settings.data, registry))
+            ) from None
         except BackendError as error:
             raise type(error)(f"{settings.location}{error}") from error.__cause__
 
@@ -351,6 +355,16 @@ def _models(names: tuple[str, ...], registry: Registry) -> dict[str, type[BaseMo
         return {name: registry.load(name).args_model() for name in names if name != NONE}
     except BackendError as error:
         raise type(error)(f"monitor_type: {error}") from error.__cause__
+
+
+def _selected_models(data: Mapping[str, Any], registry: Registry) -> dict[str, type[BaseModel]]:
+    """The model of each selected backend's arguments; a backend that does not exist is left out."""
+    names = data.get("monitor_type", LOCAL)
+    names = (names,) if isinstance(names, str) else names if isinstance(names, (list, tuple)) else ()
+    try:
+        return {name: registry.load(name).args_model() for name in names if name in registry.names()}
+    except BackendError:
+        return {}
 
 
 def _registry_of(info: ValidationInfo) -> Registry:

@@ -11,7 +11,7 @@ from rolecall.rows import Row
 from rolecall.states import State, Status
 from rolecall.store.acks import Acknowledgements, Position
 from rolecall.store.codec import Damage, Line, last_line, last_seq, read_lines
-from rolecall.store.layout import Layout
+from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Owner, Session, newest, sessions
 from rolecall.store.reader import End, Entry, JournalReader
 from rolecall.timings import READ_BYTES
@@ -62,6 +62,7 @@ class Cursor:
         self.acks = acks
         self.status: Status | None = None
         self._journal = layout.journal(writer)
+        self._record = layout.record
         self._refresh = refresh
         self._under_way: deque[_UnderWay] = deque()
         self._position = acks.done.position
@@ -151,7 +152,9 @@ class Cursor:
     def is_gone(self) -> bool:
         """Whether the journal was deleted and nobody writes it: nothing is left to deliver."""
         last = self._session(self._last)
-        return not last.path.exists() and not self._is_live(last)
+        # A launcher that ends brings its journal back, but not the job.
+        path = self._record if self.writer == LAUNCH else last.path
+        return not path.exists() and not self._is_live(last)
 
     def _acknowledge_first(self) -> None:
         batch = self._under_way.popleft()

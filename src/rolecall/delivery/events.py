@@ -20,8 +20,8 @@ class CourierEvent:
     """Something that happened to one backend.
 
     `opened`, `prepared` and `refused` come once; `unavailable` and `recovered` in turns; `rejected`, `damaged` and
-    `warning` as they happen; `progress` before the run is opened, and once a second while rows are acknowledged; `ended`
-    last.
+    `warning` as they happen; `progress` before the run is opened, and once a second while rows are acknowledged;
+    `ended` last.
 
     Attributes:
         backend: the backend.

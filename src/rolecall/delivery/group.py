@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rolecall.backends.registry import Backend
 from rolecall.config.plan import BackendPlan
@@ -22,11 +23,11 @@ from rolecall.delivery.courier import Courier, Destination
 from rolecall.delivery.cursor import Cursor
 from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.sync import Syncer
-from rolecall.delivery.ticket import make_ticket
 from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict
-from rolecall.store.acks import Acknowledgements, acknowledged, is_carried
+from rolecall.protocol import RunTicket
+from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, read_reference
 from rolecall.store.axes import AxisBook
-from rolecall.store.layout import LAUNCH, Layout
+from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
 from rolecall.store.lease import Session, newest
 from rolecall.store.spool import Mirror
 from rolecall.timings import DRAIN_TIMEOUT, HEARTBEAT, OPEN_TIMEOUT, POLL_INTERVAL, STATUS_INTERVAL
@@ -286,3 +287,42 @@ class _Writer:
         # Where it is written, which may be on the node.
         place = Session(self._mirror.spool_of(session) or session.path, session.number)
         yield Syncer(place, spec.sync_every, warn)
+
+
+def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> RunTicket:
+    """The ticket of one writer for one backend, with what is known by now of an earlier opening.
+
+    Args:
+        spec: the job.
+        writer: whose rows they are; `LAUNCH` for the launcher, which logs none but opens and ends shared runs.
+        backend: the backend.
+        shared: whether all roles write one run.
+    """
+    layout = Layout(spec.monitor_dir)
+    is_launcher = writer == LAUNCH
+    is_own = not shared and not is_launcher
+    reference = read_reference(layout, backend, LAUNCH if shared else writer)
+    job, own = _header(layout, LAUNCH), _header(layout, writer)
+    config = job.get("config") or {}
+    return RunTicket(
+        project=spec.project,
+        # The only role of `rolecall.init` needs no name beside the job's.
+        name=f"{spec.name}_{writer.replace('/', '_')}" if is_own and writer != SINGLE else spec.name,
+        group=spec.group if shared else spec.group or spec.name,
+        run_id=f"{spec.run_id}-{slug_of(writer).replace('@', '-')}" if is_own else spec.run_id,
+        backend_run_id=reference.id if reference else None,
+        shared=shared,
+        primary=not shared or is_launcher,
+        writer=None if is_launcher else writer,
+        role=None if is_launcher else writer.partition("/")[0],
+        # A shared run gets the roles' configs through `SupportsConfig`.
+        config=config if shared else {**config, **(own.get("config") or {})},
+        directory=layout.backend(backend),
+        pid=int(own.get("owner", {}).get("pid", 0)),
+        created=float(job.get("opened", 0.0)),
+    )
+
+
+def _header(layout: Layout, writer: str) -> dict[str, Any]:
+    session = newest(layout.journal(writer))
+    return session.header() if session else {}

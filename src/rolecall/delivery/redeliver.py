@@ -18,7 +18,6 @@ from rolecall.backends.builtin import LOCAL
 from rolecall.backends.registry import Registry
 from rolecall.config.model import MonitorConfig
 from rolecall.config.plan import BackendPlan, Plan
-from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver, JobSpec
 from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.group import Assignment, CourierGroup
@@ -159,11 +158,14 @@ def _spec(
         "courier": "thread",
     }
     config = MonitorConfig.load(data, registry=registry)
-    # As the job was planned; a backend that it did not have, as it would have been.
-    backends = tuple(
-        BackendPlan(backend=plan.backend, shared=planned.get(plan.backend, plan.shared), courier="thread")
-        for plan in resolve(config).backends
-    )
+
+    def is_shared(name: str) -> bool:
+        """As the job was planned; a backend that it did not have, as it would have been."""
+        if name in planned or not config.shared_run:
+            return planned.get(name, False)
+        return config.registry.load(name).supports_shared_run(config.monitor_args[name]).supported
+
+    backends = tuple(BackendPlan(backend=name, shared=is_shared(name), courier="thread") for name in names)
     return config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=Plan(backends=backends))).spec()
 
 

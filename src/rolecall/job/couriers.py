@@ -10,14 +10,12 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
-from rolecall.config.model import MonitorConfig
-from rolecall.config.plan import BackendPlan
 from rolecall.delivery.events import CourierEvent
-from rolecall.store.layout import Layout
 
 
 class RunningCouriers(Protocol):
@@ -41,25 +39,38 @@ class CourierThread:
 
 
 class CourierProcess:
-    """Couriers in a process of their own."""
+    """Couriers in a process of their own.
+
+    Args:
+        env: the job's config, as `MonitorConfig.to_env` writes it.
+        writer: whose rows.
+        backends: where they go.
+        log: a file for what the process and its SDKs print.
+        tell: gets every event, on a thread of its own.
+    """
 
     def __init__(
-        self, config: MonitorConfig, writer: str, plans: Sequence[BackendPlan], tell: Callable[[CourierEvent], None]
+        self,
+        env: Mapping[str, str],
+        writer: str,
+        backends: Sequence[str],
+        log: Path,
+        tell: Callable[[CourierEvent], None],
     ) -> None:
         self._tell = tell
-        self._log = Layout(config.monitor_dir).courier_log(writer)
-        self._backends = [plan.backend for plan in plans]
+        self._log = log
+        self._backends = backends
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("ab") as log:
+        with log.open("ab") as errors:
             self._process = subprocess.Popen(
                 # -P: the working directory is not where the role imports from, so it must not be for its courier.
                 [sys.executable, "-P", "-m", "rolecall.delivery.process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=log,
+                stderr=errors,
                 start_new_session=True,
             )
-        task = {"env": config.to_env(), "writer": writer, "backends": self._backends, "log": str(self._log)}
+        task = {"env": env, "writer": writer, "backends": self._backends, "log": str(log)}
         # Popen was given pipes, so there are some; mypy cannot know.
         assert self._process.stdin is not None  # noqa: S101
         with suppress(BrokenPipeError), self._process.stdin as pipe:  # it died: the reader reports that

@@ -59,13 +59,16 @@ class Normalizer:
 
     def row(self, data: object) -> Mapping[str, Any]:
         """What of a mapping can be recorded: almost always the mapping itself. Empty if nothing can."""
-        if (
-            type(data) is dict
-            and _STR.issuperset(map(type, data))
-            and tuple(data) in self._known
-            and (_PLAIN.issuperset(map(type, data.values())) or _has_small_ints(data.values()))
-        ):
-            return data
+        try:
+            if (
+                type(data) is dict
+                and _STR.issuperset(map(type, data))
+                and tuple(data) in self._known
+                and (_PLAIN.issuperset(map(type, data.values())) or _has_small_ints(data.values()))
+            ):
+                return data
+        except Exception:  # noqa: BLE001, S110 - a class without a hash, for one, costs its own value alone
+            pass
         return self.careful(data)
 
     def careful(self, data: object) -> dict[str, Any]:

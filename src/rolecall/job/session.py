@@ -137,11 +137,14 @@ class WriterSession:
 
     def _start(self) -> None:
         plan, writer, tell = self._spec.plan, self._writer, self.events.add
+        log = self._layout.courier_log(writer)
         processes, threads = plan.with_courier("process"), plan.with_courier("thread")
         # Without a backend there is still a journal to mirror or to sync.
         is_tended = self._is_spooled or (self._spec.sync_every is not None and writer != LAUNCH)
         if processes or (is_tended and self._spec.courier == "process"):
-            self._couriers.append(CourierProcess(self._config, writer, processes, tell))
+            self._couriers.append(
+                CourierProcess(self._config.to_env(), writer, [each.backend for each in processes], log, tell)
+            )
         if threads or (is_tended and not processes and self._spec.courier == "thread"):
             assignments = [Assignment(writer, each) for each in threads]
             self._couriers.append(CourierThread(CourierGroup(self._spec, [writer], assignments, tell).run))

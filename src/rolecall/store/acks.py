@@ -180,7 +180,7 @@ def read_reference(layout: Layout, backend: str, writer: str) -> RunReference | 
         value = json.loads(layout.run(backend, writer).read_text(encoding="utf-8"))
         url = value["url"]
         return RunReference(id=str(value["id"]), url=None if url is None else str(url))
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
+    except (FileNotFoundError, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 
@@ -191,8 +191,11 @@ def rejections(layout: Layout, backend: str, writer: str) -> set[tuple[int, int]
         offset = 0
         while lines := list(read_lines(session.path, offset, seed=session.seed)):
             for line in lines:
-                if isinstance(line, Line) and isinstance(row := line.value.get("rejected"), dict):
-                    found.add((row.get("session", 0), row.get("seq", 0)))
+                match line.value.get("rejected") if isinstance(line, Line) else None:
+                    case {"session": int(number), "seq": int(seq)}:
+                        found.add((number, seq))
+                    case _:
+                        pass
             offset = lines[-1].end
     return found
 

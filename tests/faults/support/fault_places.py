@@ -69,7 +69,7 @@ def tensorboard(_: Path) -> Iterator[Place]:
         "tensorboard",
         "tensorboard",
         lambda _: {},
-        lambda config: _events(config.monitor_dir / "tensorboard"),
+        lambda config: _events(config.monitor_dir / "backends" / "tensorboard"),
         exactly_once=True,
         shared_run=False,
     )

@@ -14,31 +14,29 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
-from unittest import mock
 
 from rolecall.config.model import MonitorConfig
-from rolecall.delivery.cursor import Tail
+from rolecall.delivery.cursor import Cursor
 from rolecall.errors import RolecallError
 from rolecall.job.history import read_history
-from rolecall.job.progress import read_progress
-from rolecall.job.writers import read_writers
+from rolecall.job.status import read_deliveries, read_writers
 from rolecall.rows import Row
-from rolecall.store import packed
-from rolecall.store.acks import delivered, is_carried, is_left, read_reference, undelivered
-from rolecall.store.axes import AxisBook
-from rolecall.store.codec import (
-    Damage,
-    Frame,
-    encode,
-    encode_packed,
-    end_of_lines,
-    first_frame,
-    last_frame,
-    read_frames,
+from rolecall.store.acks import (
+    Acknowledgements,
+    acknowledged,
+    is_carried,
+    is_left,
+    read_reference,
+    rejections,
+    undelivered,
 )
-from rolecall.store.journal import End, read_to_end
+from rolecall.store.axes import AxisBook
+from rolecall.store.codec import Damage, Line, encode, end_of_lines, first_line, last_line, read_lines
+from rolecall.store.files import put_attachment
+from rolecall.store.journal import attachments, last_steps
 from rolecall.store.layout import Layout
-from rolecall.store.lease import Session, sessions
+from rolecall.store.lease import Session
+from rolecall.store.reader import End, read_to_end
 
 __all__ = ["TARGETS"]
 
@@ -46,41 +44,44 @@ PLACES: Final = (
     "run.json",
     "journal/explorer@0/1.jsonl",
     "journal/explorer@0/2.jsonl",
-    "journal/explorer@0/1.tables/3.json",
+    "journal/explorer@0/1.files/3.json",
     "journal/@launch/1.jsonl",
     "axes/explorer@0.jsonl",
     "axes/trainer.jsonl",
     "delivery/mlflow/explorer@0/1.jsonl",
     "delivery/mlflow/explorer@0/run.json",
+    "journal/explorer@0/1.header.json",
 )
 MOST: Final = 1 << 16
 """Bytes of one input: what is found is found in small ones."""
 
 
-def frames(data: bytes) -> None:
-    """A file of frames that anything may have happened to."""
+def lines(data: bytes) -> None:
+    """A file of lines that anything may have happened to."""
     with _folder() as folder:
-        path = folder / "1.jsonl"
+        session = _session(folder)
+        path = session.path
         path.write_bytes(data[:MOST])
         end = -1
-        for found in read_frames(path, limit=1 << 20):
-            assert isinstance(found, Frame | Damage)
+        for found in read_lines(path, seed=session.seed):
+            assert isinstance(found, Line | Damage)
             assert found.offset >= end
             end = found.end
         assert end <= len(data)
-        first_frame(path)
-        last_frame(path)
+        first_line(path, session.seed)
+        last_line(path, session.seed)
         assert end_of_lines(path) >= end
-        _read(Session(path, 1))
+        _read(session)
         assert path.read_bytes() == data[:MOST], "a reader wrote"
 
 
 def rows(data: bytes) -> None:
-    """A journal whose lines check, whatever they hold."""
+    """A journal whose lines check, whatever they hold. A string under `attached` is stored beside it."""
     with _folder() as folder:
-        path = folder / "1.jsonl"
-        path.write_bytes(b"".join(map(_sound, data[:MOST].split(b"\n"))))
-        _read(Session(path, 1))
+        session = _session(folder)
+        content = [_attach(session, line) for line in data[:MOST].split(b"\n")]
+        session.path.write_bytes(b"".join(_sound(line, session.seed) for line in content))
+        _read(session)
 
 
 def environment(data: bytes) -> None:
@@ -96,28 +97,54 @@ def directory(data: bytes) -> None:
     with _folder() as root:
         for name, content in zip(PLACES, data[:MOST].split(b"\0"), strict=False):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            text = content if name.endswith(".json") else b"".join(map(_sound, content.split(b"\n")))
-            (root / name).write_bytes(text)
+            path = root / name
+            seed = (
+                0
+                if path.parent.name == "axes"
+                else Session(path, int(path.stem)).seed
+                if path.stem.isdigit()
+                else 0
+            )
+            text = (
+                content
+                if name.endswith(".json")
+                else b"".join(_sound(line, seed) for line in content.split(b"\n"))
+            )
+            path.write_bytes(text)
         _look(root)
 
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
-    "frames": frames,
+    "lines": lines,
     "rows": rows,
     "environment": environment,
     "directory": directory,
 }
 
 
+def _session(folder: Path) -> Session:
+    """One whose checksums are the same in each run."""
+    (folder / "explorer").mkdir()
+    return Session(folder / "explorer" / "1.jsonl", 1)
+
+
+def _attach(session: Session, line: bytes) -> bytes:
+    with suppress(ValueError, RecursionError):
+        value = json.loads(line)
+        if isinstance(value, dict) and isinstance(content := value.get("attached"), str):
+            reference = put_attachment(attachments(session), "1.json", content.encode("utf-8", "replace"))
+            return json.dumps({**value, "attached": reference}).encode()
+    return line
+
+
 def _read(session: Session) -> None:
-    entries = list(read_to_end("explorer", session))
-    for entry in entries:
+    for entry in read_to_end("explorer", session):
         assert isinstance(entry.value, Row | End | Damage)
-    with mock.patch.object(packed, "_unpack", packed._unpack_none):
-        assert repr(entries) == repr(list(read_to_end("explorer", session))), "C reads it another way"
     session.status()
     session.owner()
     session.is_live()
+    session.state()
+    last_steps(session)
 
 
 def _look(root: Path) -> None:
@@ -125,33 +152,36 @@ def _look(root: Path) -> None:
     with suppress(RolecallError):
         job = read_history(root)
         json.dumps(job.summary())
-        json.dumps([one.summary() for one in read_progress(layout, job.record.plan)])
+        json.dumps([each.summary() for each in read_deliveries(layout, job.record.plan)])
     for state in read_writers(layout):
         str(state)
     writer = "explorer/0"
-    place = delivered(layout, "mlflow", writer).place
+    acknowledged(layout, "mlflow", writer)
     undelivered(layout, "mlflow", writer)
+    rejections(layout, "mlflow", writer)
     read_reference(layout, "mlflow", writer)
     is_left(layout, "mlflow", writer)
     is_carried(layout, "mlflow", writer)
     AxisBook(layout, writer).bindings()
-    tail = Tail(writer, layout.journal(writer), place)
-    while sessions(layout.journal(writer)) and (tail.read() or tail.status is None):
-        if not tail.over():
-            break
+    with suppress(RolecallError):
+        acks = Acknowledgements(layout, "mlflow", writer)
+        cursor = Cursor(layout, writer, acks)
+        for _ in range(100):
+            batch = cursor.read()
+            cursor.mark(batch, batch.rows[-1] if batch.rows else None)
+            cursor.acknowledge()
+            cursor.lag()
+            if cursor.status is not None or not (batch.rows or batch.damages or cursor.is_over()):
+                break
+        acks.release(cursor.status)
 
 
-def _sound(line: bytes) -> bytes:
-    """A line with the right checksum, if it is JSON at all, or begins as a packed one does."""
-    if line.startswith(b"="):
-        return encode_packed(line[1:])
+def _sound(line: bytes, seed: int) -> bytes:
+    """A line with the right checksum, if it is a JSON object at all."""
     try:
         value: Any = json.loads(line)
+        return encode(value, seed) if isinstance(value, dict) else line + b"\n"
     except (ValueError, RecursionError):
-        return line + b"\n"
-    try:
-        return encode(value)
-    except (TypeError, ValueError, RecursionError):
         return line + b"\n"
 
 

@@ -1,1 +1,1 @@
-"""rolecall's backend for MLflow: one run that every role of a job writes."""
+"""MLflow backend for rolecall: one run that all roles of a job write to."""

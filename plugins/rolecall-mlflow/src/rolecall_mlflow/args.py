@@ -1,4 +1,4 @@
-"""What a user may write in `monitor_args` for MLflow."""
+"""The arguments of the backend `mlflow`."""
 
 from __future__ import annotations
 
@@ -13,57 +13,66 @@ from pydantic_core import PydanticCustomError
 
 __all__ = ["DEFAULT_URI", "MONITOR_DIR", "MlflowArgs", "sqlite_path"]
 
+# Trinity-RFT's default (`trinity/utils/monitor.py`), and the default address of `mlflow server`.
 DEFAULT_URI: Final = "http://localhost:5000"
-"""Trinity-RFT's default (`trinity/utils/monitor.py`), and where `mlflow server` listens if told nothing."""
 
 MONITOR_DIR: Final = "{monitor_dir}"
 _NOT_A_STORE: Final = (
-    "is no MLflow store that several processes can write; valid are http://HOST:PORT, https://HOST, "
-    "sqlite:////ABSOLUTE/PATH.db and file:///ABSOLUTE/PATH. For another database start "
-    "`mlflow server --backend-store-uri ...` before it and give that server's address"
+    "not an MLflow store that several processes can write to; allowed: http://HOST:PORT, https://HOST, "
+    "sqlite:////ABSOLUTE/PATH.db, file:///ABSOLUTE/PATH. For another database run "
+    "`mlflow server --backend-store-uri ...` and use the address of that server"
 )
 
 
 class MlflowArgs(BaseModel):
-    """Arguments of the MLflow backend; `uri`, `username` and `password` are those of Trinity-RFT.
+    """What `monitor_args` accepts for `monitor_type: mlflow`.
 
-    A user and password inside `uri` are moved to `username` and `password`, so no message can show them.
+    `uri`, `username` and `password` have the names and defaults of Trinity-RFT. A user and password inside `uri`
+    are moved to `username` and `password`, so that no message shows them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     uri: str = Field(
         default=DEFAULT_URI,
-        description="The tracking server or store. Without it the environment's MLFLOW_TRACKING_URI counts. "
-        "`{monitor_dir}` stands for the job's own: `sqlite:///{monitor_dir}/mlflow.db`.",
+        description="The tracking server or store. Default: MLFLOW_TRACKING_URI, or http://localhost:5000. "
+        "`{monitor_dir}` is replaced by the job's monitor_dir: `sqlite:///{monitor_dir}/mlflow.db`.",
     )
-    username: str | None = Field(default=None, description="For a server with basic authentication.")
-    password: SecretStr | None = Field(default=None, description="Its password.")
-    experiment: str | None = Field(default=None, min_length=1, description="Default: the job's `project`.")
+    username: str | None = Field(
+        default=None, description="User name for a server with basic authentication."
+    )
+    password: SecretStr | None = Field(
+        default=None, description="Password for a server with basic authentication."
+    )
+    experiment: str | None = Field(
+        default=None, min_length=1, description="Name of the MLflow experiment. Default: the job's `project`."
+    )
     artifact_location: str | None = Field(
         default=None,
-        description="Where a new experiment keeps tables. Default: the server's choice; `mlartifacts` beside a "
-        "sqlite file.",
+        description="Where a new experiment stores tables. Default: as the server is configured; for a sqlite file, "
+        "`mlartifacts` in the same directory.",
     )
-    tags: dict[str, str] = Field(default_factory=dict, description="More tags for each run.")
+    tags: dict[str, str] = Field(default_factory=dict, description="Tags to add to each run.")
     system_metrics: bool = Field(
-        default=False, description="Log CPU, memory, disk, network and GPUs of each role's node."
+        default=False, description="Whether to log CPU, memory, disk, network and GPUs of each role's node."
     )
-    system_metrics_interval: Annotated[float, Field(gt=0)] = Field(default=10.0, description="In seconds.")
+    system_metrics_interval: Annotated[float, Field(gt=0)] = Field(
+        default=10.0, description="Seconds between two samples of the system metrics."
+    )
     timeout: Annotated[int, Field(gt=0)] | None = Field(
         default=None,
-        description="Seconds to wait for one answer of the server. Default: MLFLOW_HTTP_REQUEST_TIMEOUT, or 30.",
+        description="Seconds to wait for an answer of the server. Default: MLFLOW_HTTP_REQUEST_TIMEOUT, or 30.",
     )
     retries: Annotated[int, Field(ge=0, lt=10)] | None = Field(
         default=None,
-        description="How often MLflow's client itself repeats a failed request. Default: "
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES, or 0, as rolecall repeats by itself.",
+        description="How often MLflow's client repeats a failed request, in addition to rolecall's own retries. "
+        "Default: MLFLOW_HTTP_REQUEST_MAX_RETRIES, or 0.",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, given: Any) -> Any:
-        """Take `uri` from the environment, and a user out of it."""
+        """Take `uri` from the environment, and move a user and password out of it."""
         if not isinstance(given, Mapping):
             return given
         uri = given.get("uri", os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
@@ -82,18 +91,20 @@ class MlflowArgs(BaseModel):
                 return _absolute_file(rest)
         raise PydanticCustomError("mlflow_uri", _NOT_A_STORE)
 
-    def store_uri(self, monitor_dir: Path) -> str:
-        """`uri` with the job's directory filled in."""
-        return self.uri.replace(MONITOR_DIR, str(monitor_dir))
+    def store_uri(self, directory: Path) -> str:
+        """`uri` with the job's `monitor_dir` filled in, given the backend's own folder."""
+        # The folder is monitor_dir/backends/mlflow. A store outside of it is the user's own choice: it is used as named
+        # and not moved when a new job starts in the same monitor_dir.
+        return self.uri.replace(MONITOR_DIR, str(directory.parent.parent))
 
 
 def sqlite_path(uri: str) -> Path:
-    """The file of a `sqlite:///` address."""
+    """The path in a `sqlite:///` URI."""
     return Path(uri.removeprefix("sqlite:///").partition("?")[0])
 
 
 def _absolute_sqlite(uri: str) -> str:
-    """The courier may stand in another working directory than the one where the config was read."""
+    # Relative to where the config was read: a role or its courier may have another working directory.
     path = sqlite_path(uri)
     if str(path).startswith(MONITOR_DIR) or path.is_absolute():
         return uri
@@ -111,13 +122,13 @@ def _is_web(uri: object) -> bool:
 
 
 def _user_of(uri: Any) -> dict[str, str]:
-    """`username` and `password`, as far as the address holds them."""
+    """Those of `username` and `password` that the URI contains."""
     if not _is_web(uri):
         return {}
     user = urlsplit(uri).netloc.rpartition("@")[0]
     name, _, password = user.partition(":")
-    held = {"username": unquote(name), "password": unquote(password)}
-    return {field: value for field, value in held.items() if value}
+    found = {"username": unquote(name), "password": unquote(password)}
+    return {field: value for field, value in found.items() if value}
 
 
 def _without_user(uri: Any) -> Any:

@@ -1,7 +1,7 @@
-"""What an error of MLflow's client means.
+"""Classifies the errors of MLflow's client.
 
-Measured with MLflow 2.16.0 and 3.17.2, client and server. The client says almost everything with one class,
-`MlflowException`: an error code of the server, or `INTERNAL_ERROR` around whatever `requests` raised.
+Measured with MLflow 2.16.0 and 3.17.2, client and server. The client raises `MlflowException` for almost everything:
+with an error code of the server, or with `INTERNAL_ERROR` around what `requests` raised.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ class Fault(Enum):
     """What to do about an error."""
 
     LATER = auto()
-    """The store cannot answer now."""
+    """The store cannot answer at the moment."""
     DENIED = auto()
-    """The credentials are wrong, or do not allow it; a person can mend that."""
+    """The credentials are wrong or do not allow it; the user can fix that."""
     ABSENT = auto()
-    """What was asked for is not there."""
+    """What was requested does not exist."""
     FOREIGN = auto()
-    """Something answered that is not an MLflow server."""
+    """The answer did not come from an MLflow server."""
     INVALID = auto()
-    """The store will never take what was sent."""
+    """The store will never accept what was sent."""
     TOO_LARGE = auto()
-    """The request has too many bytes for the server, or for a proxy before it."""
+    """The request is too large for the server, or for a proxy in front of it."""
     HELD = auto()
-    """The store holds at least one of the metrics that were sent."""
+    """The store already holds at least one of the metrics that were sent."""
 
 
 _CODES = {
@@ -57,13 +57,14 @@ _DUPLICATE = re.compile(r"unique constraint|duplicate (entry|key)", re.IGNORECAS
 _OTHER_SCHEMA = re.compile(r"database schema|locate revision")
 _MANY_CHARACTERS = 300
 
-# A name that the file store cannot make a file of: `a` where `a/b` is, or the other way round.
+# The file store makes a file of each name, which fails for `a` beside `a/b` and for long names.
 _UNWRITABLE_NAMES = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Tell what `error` means; what nobody knows is `LATER`, as no row may be thrown away for it."""
+    """Classify an error. An unknown one is `LATER`, so that no row is set aside because of it."""
     text = str(error)
+    # The table `latest_metrics` has the newest value of each key. A duplicate there says nothing about what was sent.
     if _DUPLICATE.search(text) and "latest_metrics" not in text:
         return Fault.HELD
     if (status := _status(error) or 0) in _CLIENT_ERRORS:
@@ -83,7 +84,7 @@ def _fault_of_causes(error: BaseException) -> Fault:
             return Fault.LATER
         if isinstance(cause, OSError):
             return Fault.INVALID if cause.errno in _UNWRITABLE_NAMES else Fault.LATER
-        if isinstance(cause, ImportError):  # the client of an artifact store, boto3 for one
+        if isinstance(cause, ImportError):  # the client of an artifact store, such as boto3
             return Fault.INVALID
     return Fault.INVALID if "DataError" in str(error) else Fault.LATER
 
@@ -95,7 +96,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status, of a proxy or of an artifact; the tracking server says an error code instead."""
+    """The HTTP status from a proxy or an artifact store; the tracking server sends an error code instead."""
     response = getattr(error, "response", None)
     if response is not None:
         return int(response.status_code)
@@ -104,25 +105,25 @@ def _status(error: BaseException) -> int | None:
 
 
 def describe(error: BaseException) -> str:
-    """The error in one line of bounded length."""
+    """The error in one line of limited length."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _MANY_CHARACTERS else text[:_MANY_CHARACTERS] + "..."
 
 
 def opening_error(error: Exception, uri: str) -> BackendRefused | Unavailable:
-    """What `prepare` and `open_run` raise for an error of the client."""
-    said = describe(error)
+    """The error that `prepare` and `open_run` raise for an error of the client."""
+    detail = describe(error)
     match fault_of(error):
         case Fault.LATER | Fault.HELD | Fault.TOO_LARGE:
-            return Unavailable(f"MLflow at {uri} cannot be reached: {said}")
+            return Unavailable(f"MLflow at {uri} cannot be reached: {detail}")
         case Fault.DENIED:
             return BackendRefused(
-                f"MLflow at {uri} refuses these credentials: {said}. Set monitor_args.username and "
+                f"MLflow at {uri} refuses these credentials: {detail}. Set monitor_args.username and "
                 "monitor_args.password, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
             )
         case Fault.FOREIGN:
             return BackendRefused(
-                f"What answers at {uri} is no MLflow server; mend monitor_args.uri. It said: {said}"
+                f"{uri} is not an MLflow server; correct monitor_args.uri. It answered: {detail}"
             )
         case Fault.ABSENT | Fault.INVALID:
-            return BackendRefused(f"MLflow at {uri} refuses: {said}")
+            return BackendRefused(f"MLflow at {uri} refuses the request: {detail}")

@@ -1,8 +1,8 @@
-"""Names that every MLflow store accepts, for metrics, params and artifacts.
+"""Turns keys into names that every MLflow store accepts, for metrics, params and artifacts.
 
 MLflow 2.16 to 3.17 (`mlflow/utils/validation.py`) accept letters, digits, `_`, `-`, `.`, `:`, space and `/`,
-up to 250 characters, and refuse what a file system would read as another path: an empty component, `.`, `..`,
-a name that begins with `..`. The file store makes a file of each name, so 250 *bytes* is the limit here.
+up to 250 characters. They refuse what a file system would read as another path: an empty component, `.`, `..`,
+a name that begins with `..`. The file store makes a file of each name, so the limit here is 250 *bytes*.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _log = logging.getLogger(__name__)
 
 
 def valid_key(key: str) -> str:
-    """The name under which MLflow holds `key`: a function of the key alone.
+    """The name under which MLflow stores `key`. It depends on the key alone.
 
-    A name that MLflow accepts stays as it is, and `@` becomes `_at_`, as Trinity-RFT writes it. Whatever else
-    has to change also gets eight hex digits of the key's hash, so `acc%` and `acc#` stay two metrics, and each
-    has one name in every process, after every restart and in every run that it is compared with.
+    A name that MLflow accepts stays as it is, and `@` becomes `_at_`, as in Trinity-RFT. If anything else has to
+    change, eight hex digits of the key's hash are added. So `acc%` and `acc#` stay two metrics, and each has the
+    same name in every process, after every restart and in every run.
     """
     readable = key.replace("@", "_at_")
     tidy = _tidy(readable)
@@ -45,11 +45,13 @@ def _hashed(tidy: str, key: str) -> str:
 
 
 class KeyNames:
-    """The names of one run's keys; tells apart the keys that `valid_key` alone would make one.
+    """The names of one run's keys, different for different keys.
 
-    That is `a@b` beside `a_at_b`, both of them plain. Which of the two yields depends on what came first, so
-    the run has to remember it: `remembered` maps keys to names given in an earlier session, and `taken` are
-    those given in this one, to be remembered in turn.
+    `valid_key` alone gives `a@b` and `a_at_b` the same name. Here the key that came later gets a hash. As that
+    depends on the order in which keys came, the run has to store it.
+
+    Args:
+        remembered: names that earlier sessions stored in the run, by key.
     """
 
     def __init__(self, remembered: Mapping[str, str]) -> None:
@@ -57,9 +59,9 @@ class KeyNames:
         self._owners = {name: key for key, name in remembered.items()}
 
     def learn(self, keys: Iterable[str]) -> dict[str, str]:
-        """Name the keys that are new; returns those that had to yield, with their names, to be remembered.
+        """Choose names for new keys; return those whose name depends on the order, for the run to store.
 
-        Of several new keys, the ones that are valid already choose first.
+        Of several new keys, those that are valid names come first.
         """
         new = sorted(
             (key for key in set(keys) if key not in self._names), key=lambda key: (valid_key(key) != key, key)
@@ -67,7 +69,7 @@ class KeyNames:
         return {key: name for key in new if (name := self._add(key)) != valid_key(key)}
 
     def __getitem__(self, key: str) -> str:
-        """The name of a key that was learnt."""
+        """The name of a key that was passed to `learn`."""
         return self._names[key]
 
     def _add(self, key: str) -> str:
@@ -76,11 +78,11 @@ class KeyNames:
             name = _hashed(_tidy(name), key)
             self._owners[name] = key
         self._names[key] = name
-        self._tell(key, name)
+        self._report(key, name)
         return name
 
-    def _tell(self, key: str, name: str) -> None:
+    def _report(self, key: str, name: str) -> None:
         if name == key:
             return
         expected = name == key.replace("@", "_at_")
-        _log.log(logging.INFO if expected else logging.WARNING, "MLflow holds metric %r as %r", key, name)
+        _log.log(logging.INFO if expected else logging.WARNING, "MLflow stores metric %r as %r", key, name)

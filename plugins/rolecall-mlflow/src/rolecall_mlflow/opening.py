@@ -1,4 +1,4 @@
-"""Finds or creates the experiment and the run that a ticket asks for."""
+"""Finds or creates the experiment and the run for a ticket."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["find_or_create", "find_run", "require_experiment"]
 
 RUN_ID_TAG, WRITER_TAG = "rolecall.run_id", "rolecall.writer"
 
+# MLflow 3's UI then shows runs and metrics, and not prompts and traces (its `main.js`, 3.17.2).
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""MLflow 3's UI shows the experiment as a training, and not as one of prompts and traces (its `main.js`, 3.17.2)."""
 
 
 def require_experiment(store: Store, ticket: RunTicket) -> str:
-    """The id of the job's experiment, created if need be; another process may create it at the same time."""
+    """The id of the job's experiment, which is created if it does not exist."""
     name = store.args.experiment or ticket.project
     found = store.client.get_experiment_by_name(name) or _create_experiment(store, name)
     if found.lifecycle_stage != "active":
         raise BackendRefused(
             f"the experiment {name!r} was deleted in MLflow at {store.uri}; run `mlflow experiments restore "
-            f"--experiment-id {found.experiment_id}`, or name another in monitor_args.experiment"
+            f"--experiment-id {found.experiment_id}`, or set monitor_args.experiment to another name"
         )
     return str(found.experiment_id)
 
@@ -39,6 +39,7 @@ def _create_experiment(store: Store, name: str) -> mlflow.entities.Experiment:
     try:
         id_ = store.client.create_experiment(name, artifact_location=_artifact_location(store), tags=_KIND)
     except MlflowException as error:
+        # Another process may have created it in between.
         found = store.client.get_experiment_by_name(name)
         if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
             raise
@@ -47,32 +48,34 @@ def _create_experiment(store: Store, name: str) -> mlflow.entities.Experiment:
 
 
 def _artifact_location(store: Store) -> str | None:
-    """Beside a sqlite file: MLflow's default is `./mlruns` of whatever directory the process stands in."""
+    # Beside a sqlite file. MLflow's default is `./mlruns` in the working directory, which differs between processes.
     if store.args.artifact_location or not store.uri.startswith("sqlite:"):
         return store.args.artifact_location
     return (sqlite_path(store.uri).parent / "mlartifacts").as_uri()
 
 
 def find_or_create(store: Store, ticket: RunTicket) -> mlflow.entities.Run:
-    """The run that this primary opened before, running again, or a new one.
-
-    A request that timed out may have created the run all the same, and a launcher may die before it wrote the
-    id down; so a run that carries the ticket's `run_id` and writer is taken up, and none is left empty.
-    """
+    """The run that this primary opened before, set to running again, or a new one."""
     if ticket.backend_run_id:
         return _running(store, find_run(store, ticket.backend_run_id))
-    experiment, marks = require_experiment(store, ticket), _marks(ticket)
-    said = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in marks.items())
-    if found := store.client.search_runs([experiment], filter_string=said, max_results=1):
+    experiment = require_experiment(store, ticket)
+    marks = {RUN_ID_TAG: ticket.run_id, WRITER_TAG: ticket.writer or "launcher"}
+    # A request that timed out may have created the run, and a launcher may have been killed before it recorded the id.
+    # So a run with these tags is used again, and no empty run is left over.
+    query = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in marks.items())
+    if found := store.client.search_runs([experiment], filter_string=query, max_results=1):
         return _running(store, found[0])
-    return store.client.create_run(experiment, tags=_tags(store, ticket) | marks, run_name=ticket.name)
+    # `group` and `role` are tags that Trinity-RFT sets too; MLflow shows `mlflow.user` as the run's user.
+    known = {"group": ticket.group, "role": ticket.role, "mlflow.user": _user()}
+    tags = {tag: value for tag, value in known.items() if value} | store.args.tags | marks
+    return store.client.create_run(experiment, tags=tags, run_name=ticket.name)
 
 
 def find_run(store: Store, run_id: str) -> mlflow.entities.Run:
-    """A run that is there.
+    """The run with this id.
 
     Raises:
-        BackendRefused: it is not, or not any more.
+        BackendRefused: there is none, or it was deleted.
     """
     try:
         run = store.client.get_run(run_id)
@@ -80,13 +83,13 @@ def find_run(store: Store, run_id: str) -> mlflow.entities.Run:
         if fault_of(error) is not Fault.ABSENT:
             raise
         raise BackendRefused(
-            f"MLflow at {store.uri} has no run {run_id}; if it was removed for good, start the job anew with "
-            "resume: never, else mend monitor_args.uri"
+            f"MLflow at {store.uri} has no run {run_id}; correct monitor_args.uri, or, if the run was removed "
+            "permanently, start a new run with resume: never"
         ) from error
     if run.info.lifecycle_stage != "active":
         raise BackendRefused(
             f"the run {run_id} was deleted in MLflow at {store.uri}; run `mlflow runs restore --run-id {run_id}`, "
-            "or start the job anew with resume: never"
+            "or start a new run with resume: never"
         )
     return run
 
@@ -95,16 +98,6 @@ def _running(store: Store, run: mlflow.entities.Run) -> mlflow.entities.Run:
     if run.info.status != "RUNNING":
         store.client.update_run(run.info.run_id, status="RUNNING")
     return run
-
-
-def _marks(ticket: RunTicket) -> dict[str, str]:
-    return {RUN_ID_TAG: ticket.run_id, WRITER_TAG: ticket.writer or "launcher"}
-
-
-def _tags(store: Store, ticket: RunTicket) -> dict[str, str]:
-    """`group` and `role` as Trinity-RFT sets them; the user as MLflow's own runs show it."""
-    known = {"group": ticket.group, "role": ticket.role, "mlflow.user": _user()}
-    return {tag: value for tag, value in known.items() if value} | store.args.tags
 
 
 def _user() -> str | None:

@@ -1,7 +1,7 @@
-"""A run's config as MLflow params.
+"""Stores a run's config as MLflow params.
 
-MLflow 2.16 to 3.17: a param has one value for ever, which may be logged again but not changed; 100 in a request;
-values of up to 6,000 characters.
+In MLflow 2.16 to 3.17 the value of a param cannot be changed; logging the same value again is not an error. Limits:
+100 params in a request, values of up to 6,000 characters (`mlflow/utils/validation.py`).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_VALUE", "Params", "flatten"]
 
-MAX_VALUE = 6000
-_BATCH = 100
+MAX_VALUE = 6000  # `MAX_PARAM_VAL_LENGTH`
+_BATCH = 100  # `MAX_PARAMS_TAGS_PER_BATCH`
 _logger = logging.getLogger(__name__)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """`{"optim": {"lr": 0.1}}` as `{"optim.lr": "0.1"}`; lists as JSON, long values cut."""
+    """Turn `{"optim": {"lr": 0.1}}` into `{"optim.lr": "0.1"}`; lists become JSON, long values are cut."""
     return {valid_key(key): _text(value)[:MAX_VALUE] for key, value in _leaves(config, prefix)}
 
 
@@ -44,46 +44,47 @@ def _text(value: Any) -> str:
 
 
 class Params:
-    """The params of one run, for its only writer: the primary."""
+    """The params of one run. Only the primary writes them."""
 
     def __init__(self, client: MlflowClient, run_id: str, stored: Mapping[str, str]) -> None:
         self._client = client
         self._run_id = run_id
         self._stored = dict(stored)
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def add(self, params: Mapping[str, str]) -> None:
-        """Store what is new; a value that differs from what the run has is told once, and the run's is kept.
+        """Store new params. If a value differs from the run's, the run's is kept, with one warning for each key.
 
         Raises:
-            Unavailable: not now; what was not stored comes again with the next call.
+            Unavailable: the store cannot answer at the moment; the next call tries what is missing again.
         """
         from mlflow.entities import Param
 
-        self._tell([key for key, value in params.items() if self._stored.get(key, value) != value])
+        self._warn([key for key, value in params.items() if self._stored.get(key, value) != value])
         new = [Param(key, value) for key, value in params.items() if key not in self._stored]
         for start in range(0, len(new), _BATCH):
             self._store(new[start : start + _BATCH])
 
-    def _tell(self, changed: Sequence[str]) -> None:
-        if news := sorted(set(changed) - self._told):
+    def _warn(self, changed: Sequence[str]) -> None:
+        if new := sorted(set(changed) - self._warned):
             _logger.warning(
-                "MLflow keeps the first value of a param; these have another now: %s", ", ".join(news)
+                "MLflow keeps the first value of a param; the config now has another value for: %s",
+                ", ".join(new),
             )
-            self._told.update(news)
+            self._warned.update(new)
 
     def _store(self, params: Sequence[Param]) -> None:
         try:
             self._client.log_batch(self._run_id, params=params, synchronous=True)
-        except Exception as error:  # noqa: BLE001 - told apart by `fault_of`
+        except Exception as error:  # noqa: BLE001 - `fault_of` tells them apart
             self._store_again(params, error)
         else:
             self._stored |= {param.key: param.value for param in params}
 
     def _store_again(self, params: Sequence[Param], error: Exception) -> None:
-        """A batch is stored whole or not at all: find the param that the store will not have."""
+        """Halve a batch, which is stored completely or not at all, until the param that the store refuses is alone."""
         if fault_of(error) not in {Fault.INVALID, Fault.TOO_LARGE, Fault.HELD}:
-            raise Unavailable(f"MLflow takes no params now: {describe(error)}") from error
+            raise Unavailable(f"MLflow does not accept params at the moment: {describe(error)}") from error
         if len(params) > 1:
             self._store(params[: len(params) // 2])
             self._store(params[len(params) // 2 :])

@@ -1,4 +1,4 @@
-"""An open MLflow run, and how rows get into it."""
+"""An open MLflow run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MlflowRun"]
 
-_BATCH = 1000
-"""The most metrics that a server takes in one request."""
+_BATCH = 1000  # metrics that a server accepts in one request (`MAX_METRICS_PER_BATCH`, 2.16 to 3.17)
 
 _STATUS: Final = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 _KEY_TAG = "rolecall.key."
@@ -32,7 +31,7 @@ _LARGEST = 2**63
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """One metric of a row, as MLflow takes it."""
+    """One metric of a row, as MLflow stores it."""
 
     row: Row
     metric: mlflow.entities.Metric
@@ -40,7 +39,7 @@ class _Point:
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """A row with a metric that MLflow will never take."""
+    """A row with a metric that MLflow will never accept."""
 
     row: Row
     reason: str
@@ -49,11 +48,13 @@ class _Refusal:
 class MlflowRun:
     """A run of an MLflow store.
 
-    `log` is synchronous: what it took is in the store's database when it returns, so `flush` has nothing to wait
-    for. MLflow stores a metric once for each key, step, value and millisecond, and a row's time is its own, so in
-    a database rows that come again count once (measured on sqlite and on a server, 2.16.0 and 3.17.2). The file
-    store appends, and doubles them.
+    `log` is synchronous: when it returns, the store's database holds the rows. In a database, rows that come again
+    count once; the file store doubles them.
     """
+
+    # MLflow's tables have a primary key of key, step, value and time in milliseconds. The time is the row's own, so a
+    # row that comes again is the same entry (measured on sqlite and on a server, 2.16.0 and 3.17.2). The file store
+    # appends lines to a file.
 
     def __init__(self, store: Store, run: mlflow.entities.Run, *, primary: bool) -> None:
         self._store = store
@@ -72,7 +73,7 @@ class MlflowRun:
 
     @property
     def url(self) -> str:
-        """The run's page on a server; for a file, the command that starts MLflow's UI on it."""
+        """The run's page on a server; for a file, the command that starts MLflow's UI with it."""
         if self._store.is_server:
             return f"{self._store.uri}/#/experiments/{self._experiment_id}/runs/{self._run_id}"
         if self._store.uri.startswith("sqlite:"):
@@ -80,11 +81,7 @@ class MlflowRun:
         return f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {self._store.uri}"
 
     def log(self, rows: Sequence[Row]) -> None:
-        """Store every metric of the rows; see `rolecall.protocol.Run`.
-
-        A run that was deleted meanwhile is `Unavailable`: whoever deleted it can restore it, and until then its
-        rows are safe in the journal. `Rejected` would set them all aside.
-        """
+        """Store the metrics of the rows; see `rolecall.Run`. Strings are left out: MLflow has no series of strings."""
         self._learn(rows)
         refusals: list[_Refusal] = []
         for batch in self._batches(list(self._points(rows, refusals))):
@@ -93,68 +90,72 @@ class MlflowRun:
             raise Rejected(_distinct(refusals), refusals[0].reason)
 
     def log_table(self, row: Row) -> None:
-        """Store a row's table as an artifact; see `rolecall_mlflow.tables`."""
+        """Store a row's table as an artifact."""
         if row.table is None:
             return
         try:
             store_table(self._store, self._run_id, row, row.table)
         except Exception as error:
             if fault_of(error) in {Fault.LATER, Fault.DENIED, Fault.ABSENT}:
-                raise Unavailable(f"MLflow takes no tables now: {describe(error)}") from error
+                raise Unavailable(
+                    f"MLflow does not accept tables at the moment: {describe(error)}"
+                ) from error
             raise Rejected([row], f"MLflow cannot store the table: {describe(error)}") from error
 
     def merge_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
-        """Store each writer's config as params, `{writer}.{key}`; the primary's work alone."""
+        """Store each writer's config as params, `{writer}.{key}`; only the primary does this."""
         if self._primary:
-            self._params.add(flatten({writer: one for writer, one in config.items() if one}))
+            self._params.add(flatten({writer: values for writer, values in config.items() if values}))
 
     def add_params(self, config: Mapping[str, Any]) -> None:
         """Store the run's own config as params."""
         self._params.add(flatten(config))
 
     def watch(self, system: SystemMetrics | None) -> None:
-        """Stop these when the run is closed."""
+        """Stop `system` when the run is closed."""
         self._system = system
 
     def flush(self, timeout: float) -> None:
-        """Nothing to wait for: `log` returns when the store holds the rows."""
+        """Return at once: `log` has returned only when the store held the rows."""
 
     def close(self, status: Status) -> None:
-        """End the run if this is the primary, for in MLflow the last word on the status counts."""
+        """Release the run; the primary also sets its status."""
         if self._system is not None:
             self._system.stop()
             self._system = None
+        # In MLflow the last status that is set counts, so no other writer sets one.
         if not self._primary:
             return
         try:
             self._client.set_terminated(self._run_id, _STATUS[status])
         except Exception as error:
-            raise Unavailable(f"MLflow cannot end the run now: {describe(error)}") from error
+            raise Unavailable(f"MLflow cannot end the run at the moment: {describe(error)}") from error
 
     def _learn(self, rows: Sequence[Row]) -> None:
-        """Name new keys, and keep in the run what only this session can know."""
-        if yielded := self._names.learn(key for row in rows for key in row.metrics):
-            self._attempt(list(_name_tags(yielded)))
-
-    def _attempt(self, tags: Sequence[mlflow.entities.RunTag]) -> None:
+        """Choose names for new keys, and store in the run those that depend on the order in which keys came."""
+        changed = self._names.learn(key for row in rows for key in row.metrics)
+        if not changed:
+            return
         try:
-            self._client.log_batch(self._run_id, tags=tags, synchronous=True)
+            self._client.log_batch(self._run_id, tags=list(_name_tags(changed)), synchronous=True)
         except Exception as error:
-            raise Unavailable(f"MLflow takes no rows now: {describe(error)}") from error
+            raise Unavailable(f"MLflow does not accept rows at the moment: {describe(error)}") from error
 
     def _points(self, rows: Sequence[Row], refusals: list[_Refusal]) -> Iterator[_Point]:
         from mlflow.entities import Metric
 
         for row in rows:
             if not -_LARGEST <= row.step < _LARGEST:
-                refusals.append(_Refusal(row, "MLflow's steps have 64 bits"))
+                refusals.append(_Refusal(row, "MLflow needs steps that fit in 64 bits"))
                 continue
             time = round(row.time * 1000)
             for key, value in row.metrics.items():
                 yield _Point(row, Metric(self._names[key], float(value), time, row.step))
 
     def _batches(self, points: Sequence[_Point]) -> Iterator[Sequence[_Point]]:
-        """As many points at once as the store takes; the file store, which keeps half a batch, one key at a time."""
+        """Split the points into requests as large as the store accepts."""
+        # The file store may store half of a batch before it fails at a key. With one key in a batch, all of it fails or
+        # none.
         if self._store.uri.startswith("file:"):
             by_key: dict[str, list[_Point]] = {}
             for point in points:
@@ -165,23 +166,20 @@ class MlflowRun:
             yield points[start : start + _BATCH]
 
     def _send(self, points: Sequence[_Point]) -> list[_Refusal]:
-        """Store the points, whatever it takes; returns those that cannot be stored."""
+        """Store the points, in smaller batches if necessary; return those that cannot be stored."""
         try:
             self._client.log_batch(self._run_id, metrics=[point.metric for point in points], synchronous=True)
-        except Exception as error:  # noqa: BLE001 - told apart by `fault_of`
+        except Exception as error:  # noqa: BLE001 - `fault_of` tells them apart
             return self._send_again(points, error)
         return []
 
     def _send_again(self, points: Sequence[_Point], error: Exception) -> list[_Refusal]:
-        """A batch is stored whole or not at all, so halve it until what is wrong stands alone.
-
-        (In the file store too, as all its points are of one key.)
-
-        Stores up to MLflow 3.11 refuse a batch that repeats a NaN, or more than 100 keys, that they hold already.
-        """
+        """Halve a batch, which is stored completely or not at all, until the point that the store refuses is alone."""
+        # Valid points come here too: stores up to MLflow 3.11 refuse a batch that repeats a NaN, or more than 100 keys,
+        # that they already hold.
         fault = fault_of(error)
         if fault not in {Fault.INVALID, Fault.TOO_LARGE, Fault.HELD}:
-            raise Unavailable(f"MLflow takes no rows now: {describe(error)}") from error
+            raise Unavailable(f"MLflow does not accept rows at the moment: {describe(error)}") from error
         if len(points) > 1:
             half = len(points) // 2
             return self._send(points[:half]) + self._send(points[half:])
@@ -191,11 +189,13 @@ class MlflowRun:
         return [_Refusal(points[0].row, f"MLflow refuses {points[0].metric.key}: {describe(error)}")]
 
     def _require_active(self, error: Exception) -> None:
-        """Whether it is the row that is wrong, and not the run."""
+        """Check that the run was not deleted: then all its rows would be refused."""
+        # A deleted run is `Unavailable`, since it can be restored, and until then its rows are safe in the journal.
+        # `Rejected` would set them all aside.
         try:
             stage = self._client.get_run(self._run_id).info.lifecycle_stage
         except Exception as another:
-            raise Unavailable(f"MLflow takes no rows now: {describe(another)}") from another
+            raise Unavailable(f"MLflow does not accept rows at the moment: {describe(another)}") from another
         if stage != "active":
             raise Unavailable(
                 f"the run was deleted in MLflow; run `mlflow runs restore --run-id {self._run_id}`"
@@ -203,17 +203,18 @@ class MlflowRun:
 
 
 def _distinct(refusals: Sequence[_Refusal]) -> list[Row]:
-    return list({(one.row.writer, one.row.session, one.row.seq): one.row for one in refusals}.values())
+    rows = [refusal.row for refusal in refusals]
+    return list({(row.writer, row.session, row.seq): row for row in rows}.values())
 
 
-def _name_tags(yielded: Mapping[str, str]) -> Iterator[mlflow.entities.RunTag]:
+def _name_tags(changed: Mapping[str, str]) -> Iterator[mlflow.entities.RunTag]:
     from mlflow.entities import RunTag
 
-    for key, name in yielded.items():
+    for key, name in changed.items():
         digest = hashlib.blake2s(key.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
         yield RunTag(_KEY_TAG + digest, json.dumps([key, name]))
 
 
 def _remembered(tags: Mapping[str, str]) -> dict[str, str]:
-    """The keys whose names earlier sessions, or other writers, had to choose."""
+    """The names that earlier sessions or other writers stored in the run."""
     return dict(json.loads(text) for tag, text in tags.items() if tag.startswith(_KEY_TAG))

@@ -1,8 +1,4 @@
-"""Statistics of a role's node: CPU, memory, disk, network, GPUs.
-
-MLflow's `SystemMetricsMonitor` stops for good at the first failed request and counts samples for a step. So its
-probes are read here, by a thread that goes on, and a step is a second since the run began: one axis for all roles.
-"""
+"""Logs system metrics of a role's node: CPU, memory, disk, network, GPUs."""
 
 from __future__ import annotations
 
@@ -29,17 +25,21 @@ _logger = logging.getLogger(__name__)
 
 
 def probes_are_missing() -> str | None:
-    """What to install for system metrics; `None` if nothing."""
+    """What to install for system metrics; `None` if nothing is missing."""
     if find_spec("psutil"):
         return None
-    return "system_metrics: true needs psutil; run: pip install 'rolecall-mlflow[system]'"
+    return "system_metrics: true needs psutil; run: pip install 'psutil>=5.9' 'nvidia-ml-py>=12'"
 
 
 class SystemMetrics:
-    """Logs the statistics of this node under `system/{writer}/` until it is stopped.
+    """Logs the metrics of this node under `system/{writer}/` until it is stopped.
 
-    They are told as they come and never again: a sample that MLflow does not take is lost.
+    Samples are not in the journal: a sample that MLflow does not accept is lost.
     """
+
+    # MLflow's own `SystemMetricsMonitor` stops at the first failed request and uses the number of the sample as the
+    # step (3.17.2). So its probes are read here, by a thread that continues after a failure, and the step is the
+    # number of seconds since the run began: the same axis for all roles.
 
     def __init__(self, client: MlflowClient, run_id: str, writer: str, began: float, interval: float) -> None:
         self._client = client
@@ -53,7 +53,7 @@ class SystemMetrics:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; a request that is under way is not waited for longer than 5 s."""
+        """End the thread; wait at most 5 s for a request in progress."""
         self._stop.set()
         self._thread.join(5)
 
@@ -62,8 +62,8 @@ class SystemMetrics:
         while not self._stop.wait(self._interval):
             try:
                 self._log(_sample(probes))
-            except Exception as error:  # noqa: BLE001 - a sample is not worth more than a line
-                self._tell(error)
+            except Exception as error:  # noqa: BLE001 - a lost sample is worth a warning and no more
+                self._warn(error)
             else:
                 self._away = False
 
@@ -78,18 +78,18 @@ class SystemMetrics:
         ]
         self._client.log_batch(self._run_id, metrics=metrics, synchronous=True)
 
-    def _tell(self, error: Exception) -> None:
+    def _warn(self, error: Exception) -> None:
         if not self._away:
-            _logger.warning("system metrics are lost for now: %s", describe(error))
+            _logger.warning("system metrics are lost at the moment: %s", describe(error))
         self._away = True
 
 
 def _probes() -> Iterator[Any]:
-    """MLflow's probes: those of every node, and of GPUs where there are any and their library is installed."""
+    """MLflow's probes: of each node, and of GPUs if there are any and their library is installed."""
     for module, name in _PROBES:
         yield _probe(module, name)
     for module, name in _GPU_PROBES:
-        with suppress(Exception):
+        with suppress(Exception):  # a probe raises where its GPU or library is missing
             yield _probe(module, name)
 
 

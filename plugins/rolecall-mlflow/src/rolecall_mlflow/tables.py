@@ -1,9 +1,4 @@
-"""Tables as artifacts, in the JSON that `mlflow.log_table` writes and MLflow's UI draws.
-
-`MlflowClient.log_table` itself reads a file, appends and writes it again: two roles would lose rows, a repeated
-delivery would double them, and it needs pandas. Here each logged table is a file of its own, named by the row, so
-it is written once however often it comes.
-"""
+"""Stores tables as artifacts, in the JSON that `mlflow.log_table` writes and MLflow's UI draws."""
 
 from __future__ import annotations
 
@@ -23,46 +18,47 @@ if TYPE_CHECKING:
 __all__ = ["store_table", "table_path"]
 
 _LISTED = "mlflow.loggedArtifacts"
-_MANY_CHARACTERS = 5000
-"""The longest tag of MLflow 2; version 3 takes 8,000."""
+_MAX_TAG = 5000  # characters, in MLflow 2; version 3 accepts 8,000
 
+# MLflow 2.16 to 3.5 find a server's artifacts by the global tracking URI, whatever URI the client was given; 3.9 does
+# not (measured).
 _ARTIFACTS_WITHOUT_GLOBAL_URI = (3, 9)
 
 
 def table_path(row: Row, table: TableData) -> str:
-    """Where the table of a row is kept: `tables/explorer/0/samples/00000012-1-345.json`."""
+    """The path of a row's table: `tables/explorer/0/samples/00000012-1-345.json`."""
+    # A file of its own for each row: `MlflowClient.log_table` reads a file, appends to it and writes it again, so two
+    # roles would lose rows and a repeated delivery would double them. It also needs pandas.
     folder = valid_key(f"tables/{row.writer}/{table.name}").replace(":", "_")
     return f"{folder}/{row.step:08d}-{row.session}-{row.seq}.json"
 
 
 def store_table(store: Store, run_id: str, row: Row, table: TableData) -> None:
-    """Write the table, and list it where MLflow's UI looks for tables."""
+    """Write the table, and add it to the tag where MLflow's UI looks for tables."""
     path = table_path(row, table)
-    text = json.dumps({"columns": list(table.columns), "data": _data(table)}, allow_nan=False)
+    data = [[_cell(cell) for cell in cells] for cells in table.rows]
+    text = json.dumps({"columns": list(table.columns), "data": data}, allow_nan=False)
     with _tracking_uri(store.uri):
         store.client.log_text(run_id, text, path)
     _list_table(store.client, run_id, path)
 
 
-def _data(table: TableData) -> list[list[Cell]]:
-    return [[_cell(cell) for cell in cells] for cells in table.rows]
-
-
 def _cell(cell: Cell) -> Cell:
-    """JSON, and so the UI, knows no NaN and no infinity."""
+    # JSON, and so the UI, has no NaN and no infinity.
     if isinstance(cell, float) and not math.isfinite(cell):
         return None if math.isnan(cell) else str(cell)
     return cell
 
 
 def _list_table(client: MlflowClient, run_id: str, path: str) -> None:
-    """Add the path to a tag that all roles write: the last to write it may drop another's, which then shows as JSON."""
+    # All roles write this tag, and MLflow cannot change it atomically: a role may drop another's entry. The table is
+    # still there then, and the UI shows it as JSON.
     listed = _listed(client.get_run(run_id).data.tags.get(_LISTED))
     entry = {"path": path, "type": "table"}
     if entry in listed:
         return
     listed.append(entry)
-    while len(json.dumps(listed)) > _MANY_CHARACTERS:
+    while len(json.dumps(listed)) > _MAX_TAG:
         listed.pop(0)
     client.set_tag(run_id, _LISTED, json.dumps(listed))
 
@@ -77,11 +73,7 @@ def _listed(tag: str | None) -> list[Any]:
 
 @contextmanager
 def _tracking_uri(uri: str) -> Iterator[None]:
-    """Make `uri` the process' own for as long as an old client uploads.
-
-    MLflow 2.16 to 3.5 resolve a server's artifacts by the global tracking URI, whatever the client was given; 3.9
-    does not.
-    """
+    """Make `uri` the global tracking URI while an old client uploads."""
     if (mlflow_version() or ()) >= _ARTIFACTS_WITHOUT_GLOBAL_URI:
         yield
         return

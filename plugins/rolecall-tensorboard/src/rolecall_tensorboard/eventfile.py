@@ -1,8 +1,8 @@
-"""One event file: records appended all or not at all, and synced on request.
+"""One event file: a batch of records is written completely or not at all, and synced on request.
 
-tensorboardX's own writers are not used to write (2.6.5, measured and read in its sources):
-`EventFileWriter.flush` does not wait for the queue it has been filling, its thread dies of the first `OSError`
-and leaves `flush` returning as if all were well, and `RecordWriter` tears a record in two where the disk ends.
+tensorboardX's own writers are not used (2.6.5, measured and read in its sources): `EventFileWriter.flush` does not
+wait for its queue, its thread ends at the first `OSError` while `flush` goes on to return without an error, and
+`RecordWriter` leaves half a record in the file when the disk is full.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ __all__ = ["EventFile"]
 
 
 class EventFile:
-    """A file that this process created and alone writes.
+    """A file that this process created and that no other process writes to.
 
     Attributes:
         path: where it was created.
-        size: how far it is written, in bytes.
-        torn: whether it ends in half a record that could not be taken back; no record may follow.
+        size: how many bytes were written completely.
+        torn: whether it ends in half a record that could not be removed; no record may follow it.
     """
 
     def __init__(self, path: Path, header: bytes) -> None:
         """Create the file with its first records.
 
         Raises:
-            OSError: it could not be created, or not written; then nothing is left behind.
+            OSError: it could not be created or written; no file is left behind.
         """
         self.path = path
         self.size = 0
@@ -61,11 +61,9 @@ class EventFile:
             rest = rest[os.write(self._fd, rest) :]
 
     def rewind(self, size: int) -> None:
-        """Forget what was written behind `size`.
-
-        A reader may have seen it. Rows that come again are encoded to the same bytes, so the reader finds the
-        file that it expects.
-        """
+        """Remove what was written after `size`."""
+        # A reader may have read it already. That is harmless: the same rows come again and give the same bytes, so
+        # the reader continues at the offset where it stopped.
         self.size = size
         try:
             os.ftruncate(self._fd, size)
@@ -76,23 +74,22 @@ class EventFile:
     def sync(self) -> None:
         """Return once the file system holds all that was written, under this file's path.
 
-        `fsync`, because a network file system tells of a full disk or a lost server only then.
-
         Raises:
-            OSError: it does not, or the file was deleted.
+            OSError: it could not be synced, or the file was deleted or moved.
         """
+        # `fsync` and not only `write`: a network file system reports a full disk or a lost server here (close(2)).
         os.fsync(self._fd)
         if not self.in_place():
             raise FileNotFoundError(errno.ENOENT, "the file was deleted or moved", str(self.path))
 
     def in_place(self) -> bool:
-        """Whether the file still stands where it was created."""
+        """Whether the file is still at the path where it was created."""
         try:
             return os.path.samestat(os.fstat(self._fd), self.path.stat())
         except OSError:
             return False
 
     def close(self) -> None:
-        """Close the file. What `sync` has not promised before is not promised now, so an error says nothing."""
+        """Close the file. Only `sync` promises anything, so an error here is ignored."""
         with suppress(OSError):
             os.close(self._fd)

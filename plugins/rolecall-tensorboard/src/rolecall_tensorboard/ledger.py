@@ -1,14 +1,14 @@
-"""Which rows an event file holds, kept in the file itself.
+"""Records in an event file which rows the file holds.
 
 Beside the records that TensorBoard draws, a file holds records of the kind `log_message`, which TensorBoard
-skips (2.20 and 2.21, both loaders, measured). Their text is JSON, version 1:
+skips (2.20 and 2.21, both loaders, measured). Their content is JSON, version 1:
 
     {"rolecall": 1, "run_id": "k3x9"}                                 the file's owner, once, at its start
-    {"rolecall": 1, "writer": "explorer/0", "session": 2, "seq": 41}  what follows
+    {"rolecall": 1, "writer": "explorer/0", "session": 2, "seq": 41}  the row that follows
 
-After a marker of the second kind each `summary` record is one row: that one, the next, and so on, until
-another marker or a `session_log` (a restart). So a row and the knowledge that it is there are written in one
-go, and no crash can part them.
+After a marker of the second kind each `summary` record is one row: the one named, then the next `seq`, and so on,
+until another marker or a `session_log` (a restart). A row and the record of it are one write, so a crash cannot
+leave one without the other.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from rolecall_tensorboard.sdk import Sdk
 
 __all__ = ["Ledger", "Marker", "Owner", "event_files", "owner", "read_ledger"]
 
-_HEAD = struct.Struct("<QI")  # a record's length and its checksum
-_TAIL = 4  # the checksum of its content
+_HEAD = struct.Struct("<QI")  # a record's length and the checksum of that
+_TAIL = 4  # the checksum of the content
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class Owner(BaseModel):
-    """Whose file it is."""
+    """The run that a file belongs to."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +42,7 @@ class Owner(BaseModel):
 
 
 class Marker(BaseModel):
-    """Which row follows."""
+    """The row that follows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,7 +53,7 @@ class Marker(BaseModel):
 
 
 class Ledger:
-    """The rows that are held, and the marker that the next record would need."""
+    """The rows that a directory's event files hold."""
 
     def __init__(self) -> None:
         self.top_step: int | None = None
@@ -61,11 +61,11 @@ class Ledger:
         self._next: tuple[str, int, int] | None = None
 
     def held(self, writer: str, session: int) -> int:
-        """The highest `seq` up to which every row of this session is held."""
+        """The highest `seq` up to which the files hold every row of this session."""
         return self._held.get((writer, session), 0)
 
     def has(self, row: Row) -> bool:
-        """Whether the row is held for certain."""
+        """Whether the files certainly hold the row."""
         return row.seq <= self.held(row.writer, row.session)
 
     def expects(self, row: Row) -> bool:
@@ -73,16 +73,16 @@ class Ledger:
         return self._next == (row.writer, row.session, row.seq)
 
     def restarts(self, row: Row) -> bool:
-        """Whether the row begins a session that goes back behind a step that an earlier one has logged."""
+        """Whether the row begins a session at a step that an earlier session has reached."""
         new = (row.writer, row.session) not in self._held
         return new and self.top_step is not None and row.step <= self.top_step
 
     def mark(self, marker: Marker) -> None:
-        """A marker was written or read."""
+        """Take note of a marker that was written or read."""
         self._next = (marker.writer, marker.session, marker.seq)
 
     def count(self, step: int) -> None:
-        """A row was written or read."""
+        """Take note of a row that was written or read."""
         if self._next is None:
             return
         writer, session, seq = self._next
@@ -92,41 +92,42 @@ class Ledger:
         self.top_step = step if self.top_step is None else max(step, self.top_step)
 
     def interrupt(self) -> None:
-        """Another file begins: its first row needs a marker."""
+        """Take note that another file begins: its first row needs a marker."""
         self._next = None
 
     def copy(self) -> Ledger:
-        """The ledger as it is now."""
+        """A copy of the current state."""
         other = Ledger()
         other.top_step, other._held, other._next = self.top_step, dict(self._held), self._next
         return other
 
 
 def event_files(directory: Path) -> list[Path]:
-    """The event files in a directory, in the order in which TensorBoard reads them; none if there is none."""
+    """The event files in a directory, in the order in which TensorBoard reads them; empty if there are none."""
     return sorted(directory.glob("*tfevents*")) if directory.is_dir() else []
 
 
 def owner(path: Path, sdk: Sdk) -> str | None:
-    """The `run_id` that an event file belongs to; `None` if rolecall did not write it."""
+    """The `run_id` that an event file belongs to; `None` if rolecall did not write the file."""
     for event in _events(path, sdk):
         if event.HasField("log_message"):
-            told = _parse(Owner, event)
-            return told.run_id if told else None
+            found = _parse(Owner, event)
+            return found.run_id if found else None
         if event.HasField("summary"):
             return None
     return None
 
 
 def read_ledger(directory: Path, run_id: str, sdk: Sdk) -> Ledger:
-    """What a run's event files in this directory hold, for certain; a torn end counts for nothing.
+    """Read which rows a run's event files in this directory certainly hold; half a record at the end does not count.
 
     Raises:
-        OSError: a file cannot be read, or the file system does not hold what stands in it.
+        OSError: a file cannot be read or synced.
     """
     ledger = Ledger()
     for path in event_files(directory):
         if owner(path, sdk) == run_id:
+            # An earlier process may have been killed after it wrote rows and before it synced them.
             _sync(path)
             ledger.interrupt()
             _read_file(path, sdk, ledger)
@@ -135,7 +136,6 @@ def read_ledger(directory: Path, run_id: str, sdk: Sdk) -> Ledger:
 
 
 def _sync(path: Path) -> None:
-    """A predecessor may have died between writing rows and syncing them."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -162,13 +162,13 @@ def _parse(model: type[Model], event: Any) -> Model | None:
 
 
 def _events(path: Path, sdk: Sdk) -> Iterator[Any]:
-    """The whole records of a file; it ends before the first that is torn."""
+    """The records of a file, up to the first that is incomplete or damaged."""
     with path.open("rb") as file:
-        left = os.fstat(file.fileno()).st_size
+        remaining = os.fstat(file.fileno()).st_size
         while len(head := file.read(_HEAD.size)) == _HEAD.size:
             length, checksum = _HEAD.unpack(head)
-            left -= _HEAD.size + length + _TAIL
-            if left < 0 or checksum != sdk.masked_crc32c(head[:8]):
+            remaining -= _HEAD.size + length + _TAIL
+            if remaining < 0 or checksum != sdk.masked_crc32c(head[:8]):
                 return
             yield sdk.Event.FromString(file.read(length))
             file.seek(_TAIL, os.SEEK_CUR)

@@ -14,18 +14,19 @@ from rolecall_tensorboard import sdk
 from rolecall_tensorboard.args import TensorBoardArgs
 from rolecall_tensorboard.encode import Encoder
 from rolecall_tensorboard.ledger import event_files, owner, read_ledger
-from rolecall_tensorboard.run import Place, TensorBoardRun, file_suffix
+from rolecall_tensorboard.run import RunPlace, TensorBoardRun, file_suffix
 
 __all__ = ["backend_args", "open_run", "prepare", "supports_shared_run"]
 
 NOT_SHARED = (
-    "one directory is one run in TensorBoard, and several processes that write into it do not add up to a readable "
-    "one; so each writer gets a sub-directory and is a run of its own, and `tensorboard --logdir` on the directory "
-    "above shows them together. Leave shared_run off, or add a backend that shares runs"
+    "TensorBoard shows each directory as one run, and it cannot read a directory that several processes write to. "
+    "So each writer gets a sub-directory and is a run of its own; `tensorboard --logdir` on the parent directory "
+    "shows them together. Set shared_run: false, or add a backend that can share runs"
 )
 
-MAY_PASS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE})
-"""What a file system says when it is full or away for now."""
+# What a file system reports when it is full or unreachable for a while: worth another try. Anything else is an error
+# that the user has to fix.
+TEMPORARY = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE})
 
 
 @hookimpl
@@ -42,20 +43,21 @@ def supports_shared_run(args: TensorBoardArgs) -> SharedRunSupport:
 
 @hookimpl
 def prepare(ticket: RunTicket, args: TensorBoardArgs) -> None:
-    """Check that tensorboardX is there and that event files can be written.
+    """Check that tensorboardX is installed and that event files can be written.
 
     Raises:
-        Unavailable: the directory is on a file system that is full or does not answer now.
-        BackendRefused: tensorboardX is missing or too old, or the directory cannot be written.
+        Unavailable: the file system is full or unreachable at the moment.
+        BackendRefused: tensorboardX is missing or too old, or the directory is not writable.
     """
     sdk.installed()
     base = args.base(ticket.directory)
     try:
         base.mkdir(parents=True, exist_ok=True)
+        # An anonymous file: the check leaves nothing in the directory, even if this process is killed in between.
         with tempfile.TemporaryFile(dir=base) as probe:
             probe.write(b"rolecall")
     except OSError as error:
-        raise _no_directory(base, error) from error
+        raise _not_writable(base, error) from error
 
 
 @hookimpl
@@ -63,48 +65,45 @@ def open_run(ticket: RunTicket, args: TensorBoardArgs) -> TensorBoardRun:
     """Open or resume the run of one writer.
 
     Raises:
-        Unavailable: the directory is on a file system that is full or does not answer now.
-        BackendRefused: tensorboardX is missing, too old or broken, or the directory cannot be written.
+        Unavailable: the file system is full or unreachable at the moment.
+        BackendRefused: tensorboardX is missing, too old or broken, or the directory is not writable.
     """
     parts = sdk.load()
     writer = ticket.writer or "launcher"
     base = args.base(ticket.directory)
     try:
         directory = _directory(base, writer, ticket.run_id, parts)
-        ledger = read_ledger(directory, ticket.run_id, parts)
-        return TensorBoardRun(_place(ticket, base, directory, writer), Encoder(parts), ledger)
+        place = RunPlace(
+            base=base,
+            directory=directory,
+            suffix=file_suffix(writer, ticket.pid),
+            run_id=ticket.run_id,
+            config=ticket.config,
+        )
+        return TensorBoardRun(place, Encoder(parts), read_ledger(directory, ticket.run_id, parts))
     except OSError as error:
-        raise _no_directory(base, error) from error
+        raise _not_writable(base, error) from error
 
 
 def _directory(base: Path, writer: str, run_id: str, parts: sdk.Sdk) -> Path:
-    """`base/writer`, or `base/writer/run_id` if another run of rolecall has written there.
-
-    Two runs in one directory would be one zigzag line in TensorBoard.
-    """
-    owners = {owner(path, parts) for path in event_files(_below(base, writer))}
-    return _below(base, writer) if owners <= {None, run_id} else _below(base, f"{writer}/{run_id}")
+    """`base/writer`, or `base/writer/run_id` if another rolecall run has written to `base/writer`."""
+    directory = _below(base, writer)
+    owners = {owner(path, parts) for path in event_files(directory)}
+    # TensorBoard joins all files of a directory: two runs there would be drawn as one line that jumps back and forth.
+    return directory if owners <= {None, run_id} else _below(base, f"{writer}/{run_id}")
 
 
 def _below(base: Path, name: str) -> Path:
     path = Path(os.path.normpath(base / name))
     if not path.is_relative_to(base) or path == base:
-        raise BackendRefused(f"the writer {name!r} does not name a directory below {base}")
+        raise BackendRefused(f"the writer name {name!r} is not a directory below {base}; rename the role")
     return path
 
 
-def _place(ticket: RunTicket, base: Path, directory: Path, writer: str) -> Place:
-    return Place(
-        base=base,
-        directory=directory,
-        suffix=file_suffix(writer, ticket.pid),
-        run_id=ticket.run_id,
-        config=ticket.config,
+def _not_writable(base: Path, error: OSError) -> BackendRefused | Unavailable:
+    detail = f"{error.filename or base}: {error.strerror}"
+    if error.errno in TEMPORARY:
+        return Unavailable(f"tensorboard: cannot write event files at the moment: {detail}")
+    return BackendRefused(
+        f"cannot write event files: {detail}; set monitor_args.log_dir to a writable directory"
     )
-
-
-def _no_directory(base: Path, error: OSError) -> BackendRefused | Unavailable:
-    told = f"{error.filename or base}: {error.strerror}"
-    if error.errno in MAY_PASS:
-        return Unavailable(f"tensorboard: no event file can be written now: {told}")
-    return BackendRefused(f"no event file can be written: {told}; give another monitor_args.log_dir")

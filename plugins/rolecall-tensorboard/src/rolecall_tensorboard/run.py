@@ -19,22 +19,23 @@ from rolecall_tensorboard.encode import Encoder
 from rolecall_tensorboard.eventfile import EventFile
 from rolecall_tensorboard.ledger import Ledger, Marker, Owner
 
-__all__ = ["Place", "TensorBoardRun", "file_suffix"]
+__all__ = ["RunPlace", "TensorBoardRun", "file_suffix"]
 
 logger = logging.getLogger(__name__)
 
+# Without this option TensorBoard draws 1,000 points of a metric and 10 texts of a tag, chosen at random (2.21).
 SAMPLES = "scalars=100000,text=100"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a run writes.
+class RunPlace:
+    """Where a run writes, and what each of its files begins with.
 
     Attributes:
-        base: what to give to `tensorboard --logdir`.
-        directory: the writer's own directory, somewhere under `base`.
-        suffix: what file names end in, the same for no other process.
-        run_id: the job's name of the run, noted in each file.
+        base: the directory to pass to `tensorboard --logdir`.
+        directory: the writer's own directory below `base`.
+        suffix: part of each file name, which names the writer and its process.
+        run_id: rolecall's id of the run, recorded in each file.
         config: the run's config, written at the start of each file.
     """
 
@@ -45,7 +46,7 @@ class Place:
     config: Mapping[str, Any]
 
     def new_path(self) -> Path:
-        """A file name that no other opening makes, even in the same second, and that sorts by time."""
+        """A file name that is unique, also within one second, and that sorts by time."""
         stamp = f"{time.time():.6f}.{socket.gethostname()}.{self.suffix}.{uuid.uuid4().hex[:8]}"
         return self.directory / f"events.out.tfevents.{stamp}"
 
@@ -56,13 +57,13 @@ def file_suffix(writer: str, pid: int) -> str:
 
 
 class TensorBoardRun:
-    """The run of one writer; a `rolecall.Run` with tables and progress.
+    """The run of one writer; a `rolecall.Run` that supports tables and progress.
 
-    A row that comes again, in the same process or after a crash, is written once: the event files tell which
+    A row that comes again, in the same process or after a crash, is written once: the event files record which
     rows they hold.
     """
 
-    def __init__(self, place: Place, encoder: Encoder, ledger: Ledger) -> None:
+    def __init__(self, place: RunPlace, encoder: Encoder, ledger: Ledger) -> None:
         """Create the first event file.
 
         Raises:
@@ -81,10 +82,7 @@ class TensorBoardRun:
 
     @property
     def url(self) -> str:
-        """The command that shows the whole job.
-
-        Unless told, TensorBoard draws 1,000 points of a metric and 10 tables of a name (2.21).
-        """
+        """The command that shows the whole job."""
         return f"tensorboard --logdir {shlex.quote(str(self._place.base))} --samples_per_plugin {SAMPLES}"
 
     def held(self, writer: str, session: int) -> int:
@@ -92,32 +90,33 @@ class TensorBoardRun:
         return self._ledger.held(writer, session)
 
     def log(self, rows: Sequence[Row]) -> None:
-        """Append rows in one write; those that are held already are passed over.
+        """Append rows in one write, except for rows that the files already hold.
 
         Raises:
-            Unavailable: the file system takes no more; none was written.
-            Rejected: rows whose step exceeds 64 bits or whose keys are no Unicode text; all others were written.
+            Unavailable: the file system is full or unreachable; none was written.
+            Rejected: some rows have a step of more than 64 bits or a key that is not valid Unicode; all others were
+                written.
         """
         try:
             refused = self._append(rows, self._file or self._new_file())
         except OSError as error:
             raise self._unavailable(error) from error
         if refused:
-            raise Rejected(refused, "TensorBoard takes steps of 64 bits and keys of valid Unicode")
+            raise Rejected(
+                refused, "TensorBoard needs steps that fit in 64 bits and keys that are valid Unicode"
+            )
 
     def log_table(self, row: Row) -> None:
         """Append one table as text, under its name; errors as in `log`."""
         self.log([row])
 
     def flush(self, timeout: float) -> None:
-        """Return once the file system holds every row.
-
-        The call is one `fsync`. It cannot be bounded by `timeout`: on a network file system that hangs, it
-        hangs in the kernel.
+        """Return once the file system holds every row; `timeout` has no effect.
 
         Raises:
-            Unavailable: rows since the last flush may be lost. They were taken back, and must come again.
+            Unavailable: rows since the last flush may be lost. They were removed, and must come again.
         """
+        # One `fsync`, which cannot be interrupted: on a network file system that hangs, it hangs in the kernel.
         try:
             self._sync()
         except OSError as error:
@@ -127,7 +126,7 @@ class TensorBoardRun:
             self._rows_lost = False
 
     def close(self, status: Status) -> None:
-        """Close the file. TensorBoard knows no end of a run, so `status` is not kept."""
+        """Close the file. An event file has no place for `status`."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -139,13 +138,11 @@ class TensorBoardRun:
         return file
 
     def _header(self, now: float) -> Iterator[bytes]:
-        """What a file begins with.
-
-        TensorBoard takes the first start of a run for no restart (`--load_fast=false`, 2.21), so a run needs one
-        before there is anything to drop.
-        """
+        """The first records of a file."""
         yield self._encoder.version(now)
         yield self._encoder.note(Owner(run_id=self._place.run_id))
+        # TensorBoard does not treat a run's first `start` as a restart (`--load_fast=false`, 2.21), so a run needs one
+        # before there is anything to drop.
         if self._ledger.top_step is None:
             yield self._encoder.start(0, now)
         yield from self._config(now)
@@ -155,7 +152,7 @@ class TensorBoardRun:
             yield self._encoder.config(self._place.config, now)
 
     def _append(self, rows: Sequence[Row], file: EventFile) -> list[Row]:
-        """Write what is not held yet, and return the rows that cannot be encoded."""
+        """Write the rows that the files do not hold yet; return those that cannot be encoded."""
         ledger, records, refused = self._ledger.copy(), list[bytes](), list[Row]()
         for row in rows:
             if ledger.has(row):
@@ -169,7 +166,7 @@ class TensorBoardRun:
         return refused
 
     def _records(self, row: Row, ledger: Ledger) -> list[bytes]:
-        """The row, and before it what TensorBoard or the ledger must know."""
+        """The row's record, preceded by those that TensorBoard or the ledger needs."""
         last, before = self._encoder.row(row), list[bytes]()
         if ledger.restarts(row):
             ledger.interrupt()
@@ -192,13 +189,13 @@ class TensorBoardRun:
 
     def _sync(self) -> None:
         if self._rows_lost:
-            raise OSError(errno.EIO, "rows were lost with a torn file", str(self._place.directory))
+            raise OSError(errno.EIO, "rows were lost in a damaged file", str(self._place.directory))
         if self._file is not None and self._file.size > self._acknowledged[0]:
             self._file.sync()
             self._acknowledged = (self._file.size, self._ledger.copy())
 
     def _take_back(self) -> None:
-        """Forget what was not acknowledged; the next row begins another file if this one is lost."""
+        """Remove what was not acknowledged; if the file is lost, the next row begins another one."""
         size, ledger = self._acknowledged
         self._ledger = ledger.copy()
         if self._file is None:
@@ -208,6 +205,6 @@ class TensorBoardRun:
             self.close("failed")
 
     def _unavailable(self, error: OSError) -> Unavailable:
-        told = f"tensorboard: {error.strerror} ({error.filename or self._place.directory})"
-        logger.debug(told, exc_info=error)
-        return Unavailable(told)
+        message = f"tensorboard: {error.strerror} ({error.filename or self._place.directory})"
+        logger.debug(message, exc_info=error)
+        return Unavailable(message)

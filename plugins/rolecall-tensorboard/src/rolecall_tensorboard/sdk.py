@@ -1,7 +1,7 @@
-"""tensorboardX, imported on first use and never before.
+"""Imports tensorboardX on first use.
 
-Importing it takes 0.6 s and brings numpy and protobuf (2.6.5, measured), so only the process that writes
-event files does.
+Importing it takes 0.6 s and imports numpy and protobuf (2.6.5, measured), so only a process that writes event files
+does it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Sdk:
 
     Attributes:
         Event: the protobuf class of one record of an event file.
-        SessionLog: the protobuf class that says where a restarted job goes on.
-        text: makes a summary for TensorBoard's text tab.
+        SessionLog: the protobuf class that marks the step at which a restarted job continues.
+        text: makes a summary for TensorBoard's Text tab, from a tag and a string.
         masked_crc32c: the checksum of a record.
     """
 
@@ -38,7 +38,7 @@ class Sdk:
 
 
 def installed() -> str:
-    """The version of tensorboardX, found without importing it.
+    """Find the version of tensorboardX without importing it.
 
     Raises:
         BackendRefused: it is missing or older than 2.6; the message says what to install.
@@ -46,10 +46,10 @@ def installed() -> str:
     try:
         version = metadata.version("tensorboardX")
     except metadata.PackageNotFoundError:
-        raise BackendRefused(f"tensorboardX is not installed; {INSTALL}") from None
+        raise BackendRefused(f"tensorboardX is not installed; run: {INSTALL}") from None
     if _release(version) < _release(OLDEST):
         raise BackendRefused(
-            f"tensorboardX {version} is too old, {OLDEST} is the oldest that works; {INSTALL}"
+            f"tensorboardX {version} is too old, {OLDEST} or newer is needed; run: {INSTALL}"
         )
     return version
 
@@ -58,28 +58,27 @@ def load() -> Sdk:
     """Import tensorboardX.
 
     Raises:
-        BackendRefused: missing, too old, or at odds with what is installed beside it (2.6 with protobuf 4 or
-            newer raises `TypeError` at import; it wants `protobuf<4`).
+        BackendRefused: it is missing, too old, or cannot be imported.
     """
     version = installed()
     try:
-        return _parts()
-    except Exception as error:  # an import can raise anything, and nothing but another install mends it
-        told = str(error).strip().partition("\n")[0]
-        raise BackendRefused(f"tensorboardX {version} cannot be imported ({told}); {INSTALL}") from error
-
-
-def _parts() -> Sdk:
-    event = import_module("tensorboardX.proto.event_pb2")
-    return Sdk(
-        Event=event.Event,
-        SessionLog=event.SessionLog,
-        text=import_module("tensorboardX.summary").text,
-        masked_crc32c=import_module("tensorboardX.record_writer").masked_crc32c,
-    )
+        event = import_module("tensorboardX.proto.event_pb2")
+        return Sdk(
+            Event=event.Event,
+            SessionLog=event.SessionLog,
+            text=import_module("tensorboardX.summary").text,
+            masked_crc32c=import_module("tensorboardX.record_writer").masked_crc32c,
+        )
+    # An import can raise anything: 2.6 with protobuf 4 or newer raises `TypeError`, as it needs `protobuf<4`. Only
+    # another installation fixes that, so it is not worth another try.
+    except Exception as error:
+        detail = str(error).strip().partition("\n")[0]
+        raise BackendRefused(
+            f"tensorboardX {version} cannot be imported ({detail}); run: {INSTALL}"
+        ) from error
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """`"2.6.2.2"` as `(2, 6, 2, 2)`; what follows the first part that is no number does not count."""
+    """`"2.6.2.2"` as `(2, 6, 2, 2)`; a suffix such as `rc1` is ignored."""
     digits = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(int(part) for part in digits.group().split(".")) if digits else ()

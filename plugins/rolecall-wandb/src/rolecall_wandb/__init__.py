@@ -1,1 +1,1 @@
-"""rolecall's backend for Weights & Biases: one run that every role of a job writes."""
+"""Weights & Biases backend for rolecall: one run that all roles of a job write to."""

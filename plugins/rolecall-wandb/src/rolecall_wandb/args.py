@@ -1,4 +1,4 @@
-"""What a user may write in `monitor_args` for wandb."""
+"""The arguments of the backend `wandb`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 __all__ = ["WandbArgs"]
 
+# Fields of `wandb.Settings` that rolecall sets, and the setting of rolecall to use instead.
 _OWN: Final = {
     "api_key": "monitor_args.api_key",
     "base_url": "monitor_args.base_url",
@@ -30,61 +31,61 @@ _OWN: Final = {
     "x_primary": None,
     "x_update_finish_state": None,
 }
-"""Fields of `wandb.Settings` that rolecall sets, and the setting of rolecall's that a user wants instead."""
 
 
 class WandbArgs(BaseModel):
-    """Arguments of the wandb backend; `base_url` and `api_key` are those of Trinity-RFT.
+    """What `monitor_args` accepts for `monitor_type: wandb`; `base_url` and `api_key` have the names of Trinity-RFT.
 
-    What is left out is found where the SDK finds it: in the environment, in its settings files, in `.netrc`.
+    An argument that is not given is found where the SDK finds it: in the environment, in its settings files, in
+    `.netrc`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     base_url: str | None = Field(
         default=None,
-        description="The server. Default: WANDB_BASE_URL, the settings files, https://api.wandb.ai.",
+        description="URL of the server. Default: WANDB_BASE_URL, the settings files, https://api.wandb.ai.",
     )
     api_key: SecretStr | None = Field(
         default=None,
-        description="Default: WANDB_API_KEY, `.netrc` (`wandb login` writes it), the settings files.",
+        description="API key. Default: WANDB_API_KEY, `.netrc` (written by `wandb login`), the settings files.",
     )
     entity: str | None = Field(
-        default=None, min_length=1, description="Team or user. Default: the key's own."
+        default=None, min_length=1, description="Team or user. Default: the default entity of the API key."
     )
     mode: Literal["online", "offline", "disabled"] | None = Field(
         default=None,
-        description="Default: WANDB_MODE, the settings files, `online`. Offline and disabled runs cannot be shared.",
+        description="Whether wandb is used online, offline or not at all. Default: WANDB_MODE, the settings files, "
+        "`online`. Offline and disabled runs cannot be shared.",
     )
     dir: Path | None = Field(
         default=None,
-        description="Where the SDK keeps its files, one directory for each writer. Default: WANDB_DIR, or `wandb` "
-        "in `monitor_dir`.",
+        description="Directory for the SDK's files, with a sub-directory for each writer. Default: WANDB_DIR, or "
+        "`monitor_dir/backends/wandb`.",
     )
-    tags: tuple[str, ...] = Field(default=(), description="More tags for each run.")
+    tags: tuple[str, ...] = Field(default=(), description="Tags to add to each run.")
     notes: str | None = Field(default=None, description="A longer description of the run.")
-    job_type: str | None = Field(default=None, description="Groups runs in the UI.")
+    job_type: str | None = Field(default=None, description="Job type, by which the UI can group runs.")
     init_timeout: Annotated[float, Field(gt=0)] = Field(
-        default=90.0, description="Seconds that one `wandb.init` may take; it is tried again."
+        default=90.0,
+        description="Seconds that a call of `wandb.init` may take; after that it is tried again.",
     )
     settings: dict[str, Any] = Field(
         default_factory=dict,
-        description="More fields of `wandb.Settings`, such as `x_file_stream_transmit_interval`.",
+        description="Other fields of `wandb.Settings`, such as `x_file_stream_transmit_interval`.",
     )
 
     @field_validator("base_url")
     @classmethod
     def _address(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("http://", "https://")):
-            raise PydanticCustomError(
-                "wandb_url", "is no address; valid are http://HOST:PORT and https://HOST"
-            )
+            raise PydanticCustomError("wandb_url", "not a URL; allowed: http://HOST:PORT, https://HOST")
         return url.rstrip("/") if url else None
 
     @field_validator("dir")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
-        """The courier may stand in another working directory than the one where the config was read."""
+        # Relative to where the config was read: a role or its courier may have another working directory.
         return path.expanduser().absolute() if path else None
 
     @field_validator("settings")
@@ -95,10 +96,9 @@ class WandbArgs(BaseModel):
                 raise PydanticCustomError(
                     "wandb_setting",
                     "{name} is set by rolecall; {instead}",
-                    {"name": name, "instead": _instead(_OWN[name])},
+                    {
+                        "name": name,
+                        "instead": f"use {own} instead" if (own := _OWN[name]) else "leave it out",
+                    },
                 )
         return settings
-
-
-def _instead(setting: str | None) -> str:
-    return f"use {setting}" if setting else "leave it out"

@@ -1,8 +1,8 @@
-"""`rolecall-wandb`: sees whether a wandb server does what a shared run needs, by a small run of its own.
+"""`rolecall-wandb`: checks that a wandb server supports what a shared run needs, with a small run.
 
-What the hosted server does is unknown in places (docs/wandb.md says which); this asks yours. It opens one run in the
-project `rolecall-check` by the plugin's own code, writes to it as a launcher and two roles, looks at what the server
-holds, and says so. The run stays, for you to look at and to delete.
+docs/wandb.md says what is not known of the hosted server. This command finds it out for yours: it opens a run in the
+project `rolecall-check` with the plugin's own code, writes to it as a launcher and two roles, and prints what the
+server holds. The run is not deleted, so that you can look at it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WAIT: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One question, what the server did, and whether a shared run can be trusted with that."""
+    """A question, what the server did, and whether a shared run works with that."""
 
     question: str
     answer: str
@@ -44,13 +44,13 @@ class Finding:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Ask, print, and say by the exit status whether all is well."""
+    """Run all checks and print the answers; the exit status is 0 if all are good, 1 if not, 2 if none could be run."""
     parser = argparse.ArgumentParser(prog="rolecall-wandb", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--base-url", help="the server; by default what the SDK would use here")
-    parser.add_argument("--entity", help="team or user; by default the key's own")
-    told = parser.parse_args(given)
+    parser.add_argument("--base-url", help="URL of the server; default: the one that the SDK would use")
+    parser.add_argument("--entity", help="team or user; default: the default entity of the API key")
+    options = parser.parse_args(given)
     try:
-        args = WandbArgs(base_url=told.base_url, entity=told.entity)
+        args = WandbArgs(base_url=options.base_url, entity=options.entity)
         findings = []
         for finding in check(args):
             findings.append(finding)
@@ -63,20 +63,20 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def check(args: WandbArgs) -> Iterator[Finding]:
-    """Run the questions, one after the other.
+    """Run the checks, one after the other.
 
     Raises:
-        BackendRefused, Unavailable: the server cannot be asked at all.
+        BackendRefused, Unavailable: the server cannot be used at all.
     """
     support = supports_shared_run(args)
-    yield Finding("can a run be shared from here", support.reason or "yes", support.supported)
+    yield Finding("can a run be shared with this configuration", support.reason or "yes", support.supported)
     if support.supported:
         with tempfile.TemporaryDirectory(prefix="rolecall-wandb-") as directory:
             yield from _Trial(args, Path(directory)).run()
 
 
 class _Trial:
-    """One run, written by a launcher and two roles of this process."""
+    """One run, written to by a launcher and two roles in this process."""
 
     def __init__(self, args: WandbArgs, directory: Path) -> None:
         self._args = args
@@ -90,7 +90,9 @@ class _Trial:
         yield Finding("a run was opened", launcher.url or launcher.id)
         self._path = launcher.path
         launcher.define({"trainer/loss": "trainer/step"})
-        yield self._stored("are definitions kept in the run's config", {"trainer/loss"}, launcher.tend)
+        yield self._stored(
+            "does the server keep definitions in the run's config", {"trainer/loss"}, launcher.tend
+        )
         trainer = self._open("trainer")
         yield self._policy()
         yield from self._write(trainer, "trainer")
@@ -109,7 +111,7 @@ class _Trial:
         held = until(lambda: self._held(run, writer), WAIT)
         took = f"after {time.monotonic() - began:.1f} s"
         yield Finding(
-            f"does it show how far {writer} got, while the run goes on", took if held else "no", held
+            f"does it show the progress of {writer} while the run is open", took if held else "no", held
         )
 
     def _held(self, run: SharedRun, writer: str) -> bool:
@@ -117,9 +119,11 @@ class _Trial:
         return run.confirmed(writer, 1) == ROWS
 
     def _policy(self) -> Finding:
-        """A joiner's first upload carries no definitions."""
+        # The first upload of a writer that joins has no definitions, so it shows whether the server merges configs.
         kept = "trainer/loss" in stored_bindings(self._look().config)
-        return Finding("a writer's config, when another joins", "merged" if kept else "replaced")
+        return Finding(
+            "what happens to a writer's config when another joins", "merged" if kept else "replaced"
+        )
 
     def _stored(self, question: str, keys: set[str], meanwhile: Callable[[], None] = lambda: None) -> Finding:
         def is_stored() -> bool:
@@ -141,7 +145,7 @@ class _Trial:
             keys <= summary.keys(),
         )
         state = self._look().state
-        yield Finding("how the run ended", state, state == "finished")
+        yield Finding("which state does the run end with", state, state == "finished")
 
     def _look(self) -> RunState:
         return self._server.look_up(self._path, summary=True, config=True) or RunState()
@@ -149,7 +153,7 @@ class _Trial:
     def _open(self, writer: str | None) -> SharedRun:
         run: Any = open_run(self._ticket(writer), self._args)
         if not isinstance(run, SharedRun):
-            raise BackendRefused("wandb is not online here")
+            raise BackendRefused("wandb is not online; set monitor_args.mode to online")
         return run
 
     def _ticket(self, writer: str | None) -> RunTicket:

@@ -1,4 +1,4 @@
-"""How rows become lines of the history of a run that one writer writes alone."""
+"""Logs rows as lines of history, in a run that only one writer writes to."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 __all__ = ["TOO_LATE", "History"]
 
-TOO_LATE: Final = "wandb takes no step below the last one in a run that is not shared"
+TOO_LATE: Final = "in a run that is not shared, wandb accepts no step below the last one"
 
 
 class History:
     """Logs rows as Trinity-RFT does, `run.log(data, step=step, commit=commit)`, and counts the lines.
 
-    Rows of one step become one line, which ends with the first row of a later step, or with one that commits. A step
-    below the last line's is dropped by the SDK, with a warning to its own log; here it is refused.
+    Rows of one step become one line, which ends with the first row of a later step or with a row that commits. A row
+    whose step is below that of the last line is refused; the SDK itself would drop it, with a warning in its own log.
 
     Attributes:
-        lines: how many lines the run has, but for the one that is open.
+        lines: how many lines the run has, without the one that is open.
     """
 
     def __init__(self, run: wandb.Run, lines: int = 0) -> None:
@@ -33,13 +33,15 @@ class History:
         self._time = 0.0
 
     def log(self, row: Row) -> int | None:
-        """The number of the line that the row is in, from 1; `None` if wandb does not take it."""
+        """Log a row; return the number of its line, from 1, or `None` if wandb does not accept it."""
         if row.step < self._least:
             return None
         if self._open is not None and row.step > self._open:
             self._end_line(self._open)
         self._run.log(
-            {**table_of(row), **row.metrics, "_timestamp": row.time}, step=row.step, commit=row.commit
+            {**table_of(row), **row.metrics, **row.text, "_timestamp": row.time},
+            step=row.step,
+            commit=row.commit,
         )
         self._open = self._least = row.step
         self._time = row.time
@@ -49,7 +51,7 @@ class History:
         return line
 
     def commit(self) -> None:
-        """End the line that is open, as the end of the run would."""
+        """End the line that is open."""
         if self._open is not None:
             self._run.log({"_timestamp": self._time}, step=self._open, commit=True)
             self._end_line(self._open)

@@ -1,4 +1,4 @@
-"""Runs without a server: kept in a directory for `wandb sync`, or not at all."""
+"""Runs without a server: stored in a directory for `wandb sync`, or not stored at all."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _MARGIN: Final = 0.5
 
 
 def open_offline(ticket: RunTicket, args: WandbArgs) -> Run:
-    """A run in the writer's own directory, or one that keeps nothing."""
+    """Open a run in the writer's own directory, or one that stores nothing if wandb is disabled."""
     return NoRun(ticket) if mode(args).value == "disabled" else OfflineRun(ticket, args)
 
 
 class OfflineRun:
-    """A run that one writer keeps on its own disk.
+    """A run on a writer's own disk.
 
-    wandb 0.31.0 is told to write its file every second, and rows are acknowledged after that. Older ones write whole
-    blocks of 32 KiB (measured, 0.19.10): there the last rows of a SIGKILLed courier are only in the journal.
+    Rows are acknowledged after the SDK has written its file, which it does every second. Old versions do not: see
+    `flush`.
     """
 
     def __init__(self, ticket: RunTicket, args: WandbArgs) -> None:
@@ -58,7 +58,9 @@ class OfflineRun:
             self.log([row])
 
     def flush(self, timeout: float) -> None:
-        """See `rolecall.Run`; the line that is open stays so."""
+        """See `rolecall.Run`; a line that is open stays open."""
+        # 0.31.0 has a setting to write the file every second. 0.19.10 writes blocks of 32 KiB (measured): if its
+        # courier is killed by SIGKILL, the last rows are only in the journal.
         wait = self._logged + WRITE_EVERY + _MARGIN - time.monotonic()
         time.sleep(min(max(wait, 0.0), timeout))
 
@@ -68,7 +70,7 @@ class OfflineRun:
 
 
 class NoRun:
-    """What a user who switched wandb off wants of it."""
+    """A run that stores nothing, for `mode: disabled`."""
 
     url = None
 
@@ -76,13 +78,13 @@ class NoRun:
         self.id = ticket.run_id
 
     def log(self, rows: Sequence[Row]) -> None:
-        """Keep nothing."""
+        """Store nothing."""
 
     def log_table(self, row: Row) -> None:
-        """Keep nothing."""
+        """Store nothing."""
 
     def flush(self, timeout: float) -> None:
-        """Nothing waits."""
+        """Do nothing."""
 
     def close(self, status: Status) -> None:
-        """Nothing is open."""
+        """Do nothing."""

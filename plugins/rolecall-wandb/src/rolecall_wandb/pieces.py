@@ -1,7 +1,8 @@
-"""Rows in pieces that even a slow server takes while the SDK's run ends, and how much of them is under way."""
+"""Splits rows into pieces that even a slow server accepts while the SDK's run ends, and counts what is under way."""
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -10,41 +11,44 @@ from rolecall import Row
 
 __all__ = ["PIECE", "UnderWay", "pieces"]
 
+# Bytes of JSON. Two pieces, one under way and the next, fit in one request of the SDK, of up to 10 MiB. Without pieces
+# a courier hands over hundreds of millions of bytes before it waits, of which the server confirms none before the end
+# of a fast stream (0.31.0), and a run that ends has 65 s to upload what is left.
 PIECE: Final = 4_000_000
-"""Bytes of JSON: two pieces, one that waits and one that comes, fit in one request of the SDK's, of 10 MiB. A courier
-hands over hundreds of millions before it waits, of which a fast stream confirms none before its end (0.31.0), and a run
-that ends has 65 s to bring what is left."""
-_LINE: Final = 100
-"""Bytes that the SDK adds to a row: `_timestamp`, `_runtime`, `_step`."""
-_VALUE: Final = 28
-"""Bytes that a value adds to its key: a double of up to 24, and the signs around both."""
+_LINE: Final = 100  # bytes that the SDK adds to a row: `_timestamp`, `_runtime`, `_step`
+_VALUE: Final = (
+    28  # bytes of a number, a double of up to 24, and of the quotes, colon and comma around key and number
+)
+_STRING: Final = (
+    4  # bytes of the quotes around a key, the colon and the comma; `json.dumps` quotes the string
+)
 
 
 class UnderWay:
-    """How many bytes of JSON the SDK was handed that are not confirmed."""
+    """Counts the bytes of JSON that the SDK was handed and that are not confirmed."""
 
     def __init__(self) -> None:
         self.size = 0
         self._pieces: deque[tuple[Row, int]] = deque()
 
     def add(self, rows: Sequence[Row]) -> None:
-        """The SDK was handed these."""
+        """Count rows that the SDK was handed."""
         self._pieces.append((rows[-1], size := _size(rows)))
         self.size += size
 
     def drop(self, is_confirmed: Callable[[Row], bool]) -> None:
-        """Some were confirmed: a piece is, if its last row is."""
+        """Stop counting the pieces whose last row is confirmed."""
         while self._pieces and is_confirmed(self._pieces[0][0]):
             self.size -= self._pieces.popleft()[1]
 
     def clear(self) -> None:
-        """The SDK has none any more."""
+        """Stop counting, because the SDK's run has ended."""
         self.size = 0
         self._pieces.clear()
 
 
 def pieces(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """The rows in their order, in lists that end with the first row that makes one large enough."""
+    """Split rows into lists, in order; each list ends with the row that makes it large enough."""
     piece: list[Row] = []
     filled = 0
     for row in rows:
@@ -58,4 +62,13 @@ def pieces(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 def _size(rows: Sequence[Row]) -> int:
-    return sum(_LINE + sum(len(key.encode()) + _VALUE for key in row.metrics) for row in rows)
+    return sum(_LINE + _numbers(row) + _strings(row) for row in rows)
+
+
+def _numbers(row: Row) -> int:
+    return sum(len(key.encode()) + _VALUE for key in row.metrics)
+
+
+def _strings(row: Row) -> int:
+    # The SDK sends values as `json.dumps` does: a character outside of ASCII is escaped and takes 6 or 12 bytes.
+    return sum(len(key.encode()) + _STRING + len(json.dumps(text)) for key, text in row.text.items())

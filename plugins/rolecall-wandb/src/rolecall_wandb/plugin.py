@@ -1,4 +1,4 @@
-"""The hooks of rolecall's wandb backend."""
+"""The hooks of the backend `wandb`."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ __all__ = ["backend_args", "declare_axes", "open_run", "prepare", "supports_shar
 
 @hookimpl
 def backend_args() -> type[BaseModel]:
-    """See `WandbArgs`."""
+    """The model of `monitor_args`."""
     return WandbArgs
 
 
 @hookimpl
 def supports_shared_run(args: BaseModel) -> SharedRunSupport:
-    """Online, with a key, and an SDK that can."""
+    """Yes, if wandb is online, has an API key and is new enough."""
     reason = what_hinders(_ours(args))
     return SharedRunSupport(supported=reason is None, reason=reason or "")
 
 
 @hookimpl
 def prepare(ticket: RunTicket, args: BaseModel) -> None:
-    """See that the server knows the key, before any role opens a run of its own."""
+    """Check that the server knows the key, before any role opens a run of its own."""
     _require(_ours(args))
 
 
 @hookimpl
 def open_run(ticket: RunTicket, args: BaseModel) -> Run:
-    """Open, join or resume the run; who comes first does not matter, as the id is rolecall's own."""
+    """Open, join or resume the run."""
+    # In any order: the run's id is rolecall's own, so a role does not have to wait for the launcher.
     ours = _ours(args)
     server = _require(ours)
     if server is None:
@@ -58,12 +59,12 @@ def open_run(ticket: RunTicket, args: BaseModel) -> Run:
 
 @hookimpl
 def declare_axes(run: Any, axes: Mapping[str, str]) -> None:
-    """Bind each key, by its full name, in this writer's definitions too."""
+    """Bind each key, by its full name, in this writer's definitions."""
     run.define(axes)
 
 
 def _require(args: WandbArgs) -> Server | None:
-    """The server, which knows the key; `None` if wandb is offline or off."""
+    """The server, after a check that it knows the key; `None` if wandb is offline or disabled."""
     if missing := what_is_missing():
         raise BackendRefused(missing)
     if mode(args).value != "online":

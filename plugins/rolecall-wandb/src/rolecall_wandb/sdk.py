@@ -1,4 +1,7 @@
-"""Opens runs with the SDK. Nothing here imports wandb before a run is opened: that takes more than a second."""
+"""Opens runs with the SDK.
+
+Only `init` imports wandb, which takes more than a second.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +25,22 @@ if TYPE_CHECKING:
 __all__ = ["TRANSMIT_EVERY", "WRITE_EVERY", "OpenRun", "init"]
 
 TRANSMIT_EVERY: Final = 5.0
-"""Seconds between transmissions of a run's rows. The SDK's own 15 would make every role's last rows wait as long."""
+"""Seconds between transmissions of a run's rows. With the SDK's default of 15 each role's last rows wait for 15 s."""
 WRITE_EVERY: Final = 1.0
-"""Seconds between writes of an offline run's file, where the SDK can be told."""
+"""Seconds between writes of an offline run's file, in versions that have a setting for it."""
 FINISH_TIMEOUT: Final = 60.0
+"""Seconds that the end of a run may take."""
 GRACE: Final = 5.0
-"""Seconds more after which a service that did not keep to that is killed: before 0.27 there was no such setting."""
+"""More seconds until the service is killed. Versions before 0.27 have no setting for the time-out."""
 
 _IDENTITY: Final = ("RUN_ID", "RESUME", "SWEEP_ID")
+# The SDK names a run by these variables. Those of a writer that joins later would replace what the primary has set.
 _NAMES: Final = ("NAME", "NOTES", "TAGS", "JOB_TYPE", "RUN_GROUP")
-"""Variables from which the SDK names a run; those of a later joiner would overwrite the primary's."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRun:
-    """A run of the SDK, with a service process of its own."""
+    """An open run of the SDK and its own service process."""
 
     run: wandb.Run
     service: Service
@@ -45,13 +49,14 @@ class OpenRun:
 
     @contextmanager
     def at_hand(self) -> Iterator[None]:
-        """While a table is logged: the SDK asks the process, not the run, for server, key and mode."""
+        """Make this run's service and settings those of the process, while a table is logged."""
+        # For a table the SDK takes server, key and mode from the process and not from the run.
         with self.service.at_hand(), _environment(self.ticket, self.args):
             yield
 
     @contextmanager
     def given_up_on_error(self) -> Iterator[None]:
-        """If this fails, nobody will write the run: it leaves no process behind."""
+        """End the service if the block raises, so that no process is left behind."""
         try:
             yield
         except BaseException:
@@ -59,9 +64,9 @@ class OpenRun:
             raise
 
     def finish(self, status: Status) -> None:
-        """Upload what is left, tell the server the end if that is this writer's to tell, and end the service.
+        """Upload what is left, report the end to the server if this is the primary, and end the service.
 
-        Whatever comes of it, the service is gone then, and brings nothing later.
+        The service is ended also if this raises, so it uploads nothing afterwards.
         """
         try:
             with self.service.within(FINISH_TIMEOUT + GRACE):
@@ -74,15 +79,15 @@ def init(ticket: RunTicket, args: WandbArgs) -> OpenRun:
     """Open, join or resume a run.
 
     Raises:
-        Unavailable: not now; it may be tried again.
-        BackendRefused: an argument that this SDK does not know, or credentials that it cannot use.
+        Unavailable: the run cannot be opened at the moment.
+        BackendRefused: this SDK version does not have a setting, or cannot use the credentials.
     """
-    return OpenRun(*with_own_service(lambda: _init_here(ticket, args)), ticket, args)
 
+    def start() -> wandb.Run:
+        with _environment(ticket, args), in_place_of_role(ticket):
+            return _init(ticket, args)
 
-def _init_here(ticket: RunTicket, args: WandbArgs) -> wandb.Run:
-    with _environment(ticket, args), in_place_of_role(ticket):
-        return _init(ticket, args)
+    return OpenRun(*with_own_service(start), ticket, args)
 
 
 def _init(ticket: RunTicket, args: WandbArgs) -> wandb.Run:
@@ -92,15 +97,16 @@ def _init(ticket: RunTicket, args: WandbArgs) -> wandb.Run:
     try:
         return wandb.init(**_arguments(ticket, args), settings=settings)
     except wandb.errors.AuthenticationError as error:
-        raise BackendRefused(f"wandb cannot use these credentials: {error}") from error
+        raise BackendRefused(
+            f"wandb cannot use these credentials: {error}. Set WANDB_API_KEY or monitor_args.api_key"
+        ) from error
     except wandb.errors.UsageError as error:
-        raise BackendRefused(f"wandb refuses: {error}") from error
+        raise BackendRefused(f"wandb.init refuses the arguments: {error}") from error
     except Exception as error:
         raise Unavailable(f"wandb.init failed: {_describe(error)}") from error
 
 
 def _arguments(ticket: RunTicket, args: WandbArgs) -> dict[str, Any]:
-    """What a run is called. In a shared run the primary alone says so: a later joiner's word would count instead."""
     directory = _directory(ticket, args)
     directory.mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = {
@@ -112,6 +118,7 @@ def _arguments(ticket: RunTicket, args: WandbArgs) -> dict[str, Any]:
         "save_code": False,
         "reinit": "create_new",
     }
+    # Only the primary of a shared run names it: what a writer that joins later says would replace it.
     if ticket.shared and not ticket.primary:
         return common
     tags = [*([ticket.role] if ticket.role and not ticket.shared else []), *args.tags]
@@ -146,7 +153,7 @@ def _ours(ticket: RunTicket, args: WandbArgs) -> dict[str, Any]:
         "mode": "shared" if ticket.shared else mode(args).value,
         "init_timeout": args.init_timeout,
         "x_file_stream_transmit_interval": TRANSMIT_EVERY,
-        "finish_timeout": FINISH_TIMEOUT,  # since 0.27; all rows are confirmed by then
+        "finish_timeout": FINISH_TIMEOUT,  # since 0.27
     }
     if ours["mode"] == "offline":
         ours["x_transaction_log_flush_interval"] = WRITE_EVERY
@@ -167,29 +174,28 @@ def _require_known(given: Mapping[str, Any], known: list[str]) -> None:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise BackendRefused(
-                f"monitor_args.settings.{name}: wandb {wandb.__version__} has no such setting{hint}"
+                f"monitor_args.settings.{name}: unknown setting of wandb {wandb.__version__}{hint}"
             )
 
 
 def _directory(ticket: RunTicket, args: WandbArgs) -> Path:
-    """Each writer's own: before 0.22.1 two writers that start in one second would share a file."""
-    said = args.dir or os.environ.get("WANDB_DIR")
-    base = Path(said).expanduser() if said else ticket.directory / "wandb"
+    named = args.dir or os.environ.get("WANDB_DIR")
+    base = Path(named).expanduser() if named else ticket.directory
+    # A directory for each writer: before 0.22.1 two writers that start in the same second would share a file.
     return base / (ticket.writer or "@launcher").replace("/", "@")
 
 
 @contextmanager
 def _environment(ticket: RunTicket, args: WandbArgs) -> Iterator[None]:
-    """Hide from the SDK what is not meant for this run, and tell it what it takes from nowhere else.
-
-    That is the key for 0.19, and for whatever is no matter of the run, such as a table's artifact, also the server.
-    """
+    """Hide variables that are not meant for this run, and set those that the SDK reads from nowhere else."""
     names = [f"WANDB_{name}" for name in _IDENTITY + (() if ticket.primary else _NAMES)]
-    told = {"WANDB_BASE_URL": base_url(args), "WANDB_MODE": mode(args).value}
+    # 0.19 reads the key only here. In all versions, what does not belong to the run, such as a table's artifact, takes
+    # the server from here.
+    wanted = {"WANDB_BASE_URL": base_url(args), "WANDB_MODE": mode(args).value}
     if args.api_key is not None:
-        told["WANDB_API_KEY"] = args.api_key.get_secret_value()
-    before = {name: os.environ.pop(name, None) for name in (*names, *told)}
-    os.environ.update(told)
+        wanted["WANDB_API_KEY"] = args.api_key.get_secret_value()
+    before = {name: os.environ.pop(name, None) for name in (*names, *wanted)}
+    os.environ.update(wanted)
     try:
         yield
     finally:

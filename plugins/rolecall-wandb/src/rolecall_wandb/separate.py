@@ -1,4 +1,4 @@
-"""A run of a role's own, on a server."""
+"""A run that only one writer writes to, on a server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETTLE: Final = 2 * TRANSMIT_EVERY + 10.0
 
 
 class _Line(NamedTuple):
-    """A line of the run's history: its number, and the last row that it has of a session."""
+    """A line of the run's history: its number, and the last row of a session in it."""
 
     number: int
     session: int
@@ -29,7 +29,7 @@ class _Line(NamedTuple):
 
 
 class SeparateRun:
-    """A run that one writer writes alone; what counts as held are whole lines of its history."""
+    """A run that only one writer writes to. A row is held once the server shows its complete line of history."""
 
     def __init__(self, ticket: RunTicket, args: WandbArgs, server: Server) -> None:
         self._ticket = ticket
@@ -52,7 +52,7 @@ class SeparateRun:
         self._is_open = True
 
     def _resume_if_ended(self) -> None:
-        """Go on in a new SDK's run, where the last one's was lost; what that brought is known before."""
+        """Resume the run with a new SDK if the last one's ended, after reading what that has uploaded."""
         if not self._is_open:
             self._look()
             self._open()
@@ -72,12 +72,12 @@ class SeparateRun:
         self._resume_if_ended()
         if not self._is_waiting():
             self._watch.moved()
-        late = [row for row in rows if not self._is_known(row) and not self._log_one(row)]
+        late = [row for row in rows if not self._is_known(row) and not self._log_row(row)]
         if late:
             raise Rejected(late, TOO_LATE)
 
     def log_table(self, row: Row) -> None:
-        """See `rolecall.SupportsTables`. The SDK uploads it before this returns."""
+        """See `rolecall.SupportsTables`. The SDK uploads the table before this returns."""
         self._resume_if_ended()
         try:
             with self._sdk.at_hand():
@@ -85,12 +85,12 @@ class SeparateRun:
         except (Rejected, Unavailable):
             raise
         except Exception as error:
-            self._watch.look()  # a server that is away is not the table's fault
+            self._watch.look()  # raises if the server is unreachable: then the table is not to blame
             self._tables.fail(row, error)
             raise self._lost(NO_TABLE.format(error)) from error
 
     def held(self, writer: str, session: int) -> int:
-        """See `rolecall.SupportsProgress`: what a living SDK has taken will get there."""
+        """See `rolecall.SupportsProgress`. Rows that a running SDK was handed count, as it will upload them."""
         return max(self._held.get(session, 0), self._handed.get(session, 0))
 
     def confirmed(self, writer: str, session: int) -> int:
@@ -105,7 +105,7 @@ class SeparateRun:
                 raise self._lost()
 
     def flush(self, timeout: float) -> None:
-        """See `rolecall.Run`. A last line that was not committed is, as at the end of the run."""
+        """See `rolecall.Run`. The last line is committed if it is open, as at the end of the run."""
         self._resume_if_ended()
         try:
             self._history.commit()
@@ -115,7 +115,7 @@ class SeparateRun:
             raise self._lost()
 
     def _is_waiting(self) -> bool:
-        """Whether the SDK has a line that the server is not known to hold; one that is open it keeps to itself."""
+        """Whether the SDK has a complete line that is not confirmed; it does not upload one that is open."""
         return bool(self._waiting) and self._waiting[0].number <= self._history.lines
 
     def _is_held(self) -> bool:
@@ -124,23 +124,23 @@ class SeparateRun:
         return not self._waiting
 
     def close(self, status: Status) -> None:
-        """See `rolecall.Run`. Where the server did not take the end before, the run is resumed for it."""
+        """See `rolecall.Run`. The run is resumed to end it, if the server did not record the end before."""
         self._resume_if_ended()
         self._finish(status)
         self._watch.require_end(SETTLE)
 
     def _finish(self, status: Status) -> None:
-        """End the SDK's run. From here on nothing is promised but what the server shows."""
+        """End the SDK's run. From here on only rows that the server shows count."""
         if self._is_open:
             self._is_open = False
             self._handed.clear()
             self._sdk.finish(status)
 
     def _is_known(self, row: Row) -> bool:
-        """Whether the server holds it: of what a run that was lost had brought it may tell only when one is resumed."""
+        """Whether the server holds the row; an earlier SDK may have uploaded it."""
         return row.seq <= self._held.get(row.session, 0)
 
-    def _log_one(self, row: Row) -> bool:
+    def _log_row(self, row: Row) -> bool:
         try:
             line = self._history.log(row)
         except Rejected:
@@ -155,7 +155,7 @@ class SeparateRun:
         return line is not None
 
     def _expect(self, line: _Line) -> None:
-        """One entry a line: what waits may be hundreds of thousands of rows."""
+        # One entry for each line: hundreds of thousands of rows may wait.
         last = self._waiting[-1] if self._waiting else None
         if last is not None and (last.number, last.session) == (line.number, line.session):
             self._waiting.pop()
@@ -169,7 +169,7 @@ class SeparateRun:
             self._watch.moved()
 
     def _lost(self, reason: str = LOST) -> Unavailable:
-        """The SDK will not bring all rows: what the server does not hold is read again, and goes through a new one."""
+        """End an SDK that will not upload all rows; those that the server does not hold go to a new one."""
         with suppress(Exception):
             self._finish("finished")
         self._resume_if_ended()

@@ -1,7 +1,7 @@
-"""The few questions that the plugin asks a wandb server itself: who has this key, and what a run holds.
+"""The requests that the plugin itself sends to a wandb server: who has this key, and what a run holds.
 
-The SDK cannot be asked whether the server took a row: its `finish()` returns cleanly although the server refused
-rows of its file stream (measured, 0.31.0). The fields asked for are those of the SDK's own public API
+The SDK cannot tell whether the server has a row: its `finish()` returns without an error although the server refused
+rows of its file stream (0.31.0, measured). The requested fields are those of the SDK's own public API
 (`wandb/apis/public/runs.py`, 0.19.10 and 0.31.0).
 """
 
@@ -22,7 +22,7 @@ from rolecall_wandb.situation import api_key, base_url
 __all__ = ["Denied", "RunPath", "RunState", "Server", "server_of"]
 
 TIMEOUT: Final = 10.0
-_MANY_CHARACTERS: Final = 300
+_MAX_CHARACTERS: Final = 300
 
 _VIEWER: Final = "query Viewer { viewer { id entity } }"
 _RUN: Final = """query RolecallRun($entity: String, $project: String!, $run: String!) {
@@ -31,12 +31,12 @@ _RUN: Final = """query RolecallRun($entity: String, $project: String!, $run: Str
 
 
 class Denied(Unavailable):
-    """The server answered that these credentials may not do this; while a job runs that may yet be mended."""
+    """The server refuses the credentials. While a job runs this can be temporary, so it is `Unavailable`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunPath:
-    """Where a run is."""
+    """The path of a run on a server."""
 
     entity: str
     project: str
@@ -48,9 +48,9 @@ class RunState:
     """What the server holds of a run.
 
     Attributes:
-        lines: how many lines of history.
+        lines: the number of lines of history.
         summary: the last value of each key.
-        config: as stored, `{"lr": {"value": 0.1}}`; empty if it was not asked for.
+        config: as stored, `{"lr": {"value": 0.1}}`; empty if it was not requested.
         state: `running`, `finished`, `failed`, ...
     """
 
@@ -68,10 +68,10 @@ class Server:
         self._auth = requests.auth.HTTPBasicAuth("api", key) if key else None
 
     def require_key(self) -> None:
-        """See that the server knows the key.
+        """Check that the server knows the key.
 
         Raises:
-            BackendRefused: it does not, or it is no wandb server.
+            BackendRefused: it does not, or it is not a wandb server.
             Unavailable: it does not answer.
         """
         if self._auth is None:
@@ -81,13 +81,13 @@ class Server:
         except Denied as error:
             raise BackendRefused(self._unknown_key(str(error))) from error
         if not viewer:
-            raise BackendRefused(self._unknown_key("nobody has it"))
+            raise BackendRefused(self._unknown_key("it belongs to no user"))
 
     def look_up(self, path: RunPath, *, summary: bool = False, config: bool = False) -> RunState | None:
-        """What the server holds; `None` if there is no such run.
+        """What the server holds of a run; `None` if there is no such run.
 
         Raises:
-            Unavailable: it does not answer, or not with that.
+            Unavailable: it does not answer, or answers with an error.
         """
         wanted = {"historyLineCount": True, "summaryMetrics": summary, "config": config}
         query = _RUN % " ".join(name for name, is_wanted in wanted.items() if is_wanted)
@@ -119,31 +119,32 @@ class Server:
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             raise Denied(f"wandb at {self.url} refuses these credentials ({status})")
         if status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
-            raise BackendRefused(f"what answers at {self.url} is no wandb server; mend monitor_args.base_url")
+            raise BackendRefused(self._not_wandb())
         try:
             answer = response.json() if status == HTTPStatus.OK else {}
         except requests.JSONDecodeError as error:
-            raise BackendRefused(
-                f"what answers at {self.url} is no wandb server; mend monitor_args.base_url"
-            ) from error
+            raise BackendRefused(self._not_wandb()) from error
         if not isinstance(answer.get("data"), dict):
-            said = str(answer.get("errors") or response.text)[:_MANY_CHARACTERS]
-            raise Unavailable(f"wandb at {self.url} answers {status}: {said}")
+            detail = str(answer.get("errors") or response.text)[:_MAX_CHARACTERS]
+            raise Unavailable(f"wandb at {self.url} answers {status}: {detail}")
         return dict(answer["data"])
 
-    def _unknown_key(self, said: str) -> str:
+    def _not_wandb(self) -> str:
+        return f"{self.url} is not a wandb server; correct monitor_args.base_url"
+
+    def _unknown_key(self, detail: str) -> str:
         return (
-            f"wandb at {self.url} does not know this API key ({said}). Set WANDB_API_KEY or monitor_args.api_key, "
+            f"wandb at {self.url} does not know this API key ({detail}). Set WANDB_API_KEY or monitor_args.api_key, "
             f"or run `wandb login --relogin --host {self.url}`"
         )
 
 
 def server_of(args: WandbArgs) -> Server:
-    """The server that these arguments mean here."""
+    """The server for these arguments, in this environment."""
     return Server(base_url(args), api_key(args))
 
 
 def _decode(text: Any) -> Mapping[str, Any]:
-    """A JSON string as GraphQL hands it out."""
+    """Parse a JSON string in a GraphQL answer."""
     value = json.loads(text) if isinstance(text, str) and text else text
     return value if isinstance(value, dict) else {}

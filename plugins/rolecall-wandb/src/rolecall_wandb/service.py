@@ -1,14 +1,14 @@
-"""A service process of the SDK for one run alone.
+"""Gives each run a service process of the SDK for itself.
 
-The SDK keeps one for the whole process, and that opens a run id once ("run ID ... is in use", 0.31.0); but a launcher
-and its roles may stand in one process (`courier: thread`), and a run of the user's own is nothing of ours. So for as
-long as a run is opened, the SDK is made to believe that it has none yet, and for as long as a table is logged, for
-which it asks for the process' own, that it is the run's. The name that this takes is private and the same in
-0.19.10, 0.24.2 and 0.31.0; a run holds on to its own service, whatever the name stands for later.
+The SDK has one service for the whole process, which opens a run id only once ("run ID ... is in use", 0.31.0). But a
+launcher and its roles can be in the same process (`courier: thread`), and so can a run of the user's own. So the SDK's
+variable for the service is empty while a run is opened, and it is the run's own service while a table is logged, for
+which the SDK takes the service of the process. That variable, `wandb_setup._singleton`, is private, and the same in
+0.19.10, 0.24.2 and 0.31.0. A run keeps its own service, whatever the variable is later.
 
-The SDK would also have the interpreter wait at its exit until each service has brought what it holds, or has given up,
-which takes it hours where a server refuses rows. What is not confirmed is in the journal, so nobody need wait: that
-exit handler is taken away, and a service that does not end is killed. One whose process is gone ends by itself.
+At its exit the interpreter would wait until each service has uploaded all its rows or has given up, which takes hours
+if a server refuses rows. Rows that are not confirmed are in the journal, so this is not needed: the exit handler is
+removed, and a service that does not end is killed. A service whose parent process has ended ends by itself.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ __all__ = ["Service", "with_own_service"]
 
 T = TypeVar("T")
 
-_SWAPPING: Final = threading.RLock()
-"""What is swapped belongs to the whole process."""
+_SWAPPING: Final = threading.RLock()  # the SDK's variable belongs to the whole process
 END_TIMEOUT: Final = 10.0
-"""Seconds for a service to end that has nothing left to bring."""
+"""Seconds that a service may take to end when it has nothing left to upload."""
+# By this variable a child process finds the service of its parent, and joins it.
 _VARIABLE: Final = "WANDB_SERVICE"
-"""Where the SDK leaves word of its service for the processes that this one starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +37,8 @@ class Service:
     """The SDK's service of one run.
 
     Attributes:
-        handle: what the SDK calls it.
-        process: its process, which is this one's child; `None` if it was not found.
+        handle: the SDK's object for it.
+        process: its process, a child of this one; `None` if it was not found.
     """
 
     handle: Any
@@ -47,19 +46,19 @@ class Service:
 
     @classmethod
     def of(cls, handle: Any) -> Service:
-        """The service that a handle stands for; it may not have started."""
+        """The service of a handle; it may not have started."""
         owned = getattr(getattr(handle, "_connection", None), "_proc", None)
         return cls(handle, getattr(owned, "_process", None) or getattr(owned, "_internal_proc", None))
 
     def outlive(self) -> None:
-        """Have the interpreter's exit not wait for it."""
+        """Remove the handler by which the interpreter waits for it at exit."""
         forget = getattr(getattr(self.handle, "_connection", None), "_cleanup", None)
         if forget is not None:
             forget()
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """Let what is done here take so long; then the service is killed, which ends it with an error."""
+        """Kill the service if the block takes longer than this; the block then fails with an error of the SDK."""
         timer = threading.Timer(seconds, self.kill)
         timer.daemon = True
         timer.start()
@@ -69,35 +68,33 @@ class Service:
             timer.cancel()
 
     def kill(self) -> None:
-        """What it has not brought, it never will."""
+        """Kill the process; it uploads nothing more."""
         if self.process is not None:
             self.process.kill()
 
     @contextmanager
     def at_hand(self) -> Iterator[None]:
-        """Let what the SDK does beside the run, as for a table, happen with this service and its settings."""
-        with _standing_for_all(self.handle):
+        """Make this the service of the whole process, for what the SDK does outside of the run, such as for a table."""
+        with _service_of_process(self.handle):
             yield
 
     def end(self) -> None:
-        """Let the process go; it may be dead already, which is all that is wanted."""
+        """End the process; it may have ended already."""
         if self.handle is not None:
-            # the SDK raises SystemExit where the process did not end well, as one that was killed
+            # the SDK raises SystemExit if the process failed or was killed
             with suppress(Exception, SystemExit), self.within(END_TIMEOUT), _variable_kept():
-                self.handle._teardown()  # noqa: SLF001 - `wandb.teardown` would end another's
+                self.handle._teardown()  # noqa: SLF001 - `wandb.teardown` ends the process' service
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
 
 def with_own_service(start: Callable[[], T]) -> tuple[T, Service]:
-    """What `start` opens, and the service that it was opened with; if it raises, that is gone again.
-
-    A process that inherits WANDB_SERVICE would join its parent's service, and could not open the run (wandb#10434).
-    """
-    with _standing_for_all(None), _variable_kept():
+    """Call `start` with a new service; return what it returns, and the service. If it raises, the service is ended."""
+    with _service_of_process(None), _variable_kept():
         from wandb.sdk import wandb_setup
 
+        # With this variable the SDK would join its parent's service, and could not open the run (wandb#10434).
         os.environ.pop(_VARIABLE, None)
         try:
             started = start()
@@ -110,7 +107,7 @@ def with_own_service(start: Callable[[], T]) -> tuple[T, Service]:
 
 
 @contextmanager
-def _standing_for_all(handle: Any) -> Iterator[None]:
+def _service_of_process(handle: Any) -> Iterator[None]:
     from wandb.sdk import wandb_setup
 
     with _SWAPPING:
@@ -123,7 +120,7 @@ def _standing_for_all(handle: Any) -> Iterator[None]:
 
 @contextmanager
 def _variable_kept() -> Iterator[None]:
-    """Leave the variable as it was: processes that the user starts have nothing to do with our service."""
+    """Restore the variable afterwards, so that processes which the user starts do not join this service."""
     before = os.environ.get(_VARIABLE)
     try:
         yield

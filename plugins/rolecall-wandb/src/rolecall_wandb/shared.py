@@ -1,4 +1,4 @@
-"""One writer's part in a run that all roles of a job write."""
+"""One writer's part in a run that all roles of a job write to."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ from rolecall_wandb.watch import LOST, NO_ROWS, NO_TABLE, Watch, until
 __all__ = ["PROGRESS", "SharedRun"]
 
 PROGRESS: Final = "_rolecall/"
-"""In the run's summary, before a writer's name: session and seq of the last row that the server holds of it."""
+"""The prefix of summary keys, one for each writer, with session and seq of the writer's last row on the server."""
 
 CHECK_EVERY: Final = {True: 10.0, False: 60.0}
-"""Seconds between looks at the bindings that the server holds: of the primary, of the others."""
+"""Seconds between checks of the bindings on the server: by the primary, by the other writers."""
 REPAIR_AFTER: Final = 15.0
-"""Seconds to wait for a repair to arrive before the next; the SDK holds an upload back for 5 (0.31.0)."""
+"""Seconds between two repairs of the bindings; the SDK delays an upload by 5 s (0.31.0)."""
 SETTLE: Final = 10.0
-"""Seconds for the server to show what the SDK has uploaded."""
+"""Seconds that the server may take to show what the SDK has uploaded."""
 EVERYTHING: Final = (1 << 63) - 1
 
 
 class SharedRun:
-    """One writer's part in a run.
+    """One writer's part in a shared run.
 
-    Every row is a line of history, whose `_step` the server counts in the order of arrival. How far the writer got
-    stands in the run's summary, which the SDK transmits with the lines it belongs to or after them (0.22.1 and newer,
-    however many; older ones up to 10 MiB): so what the server shows there is a proof that it holds the rows.
+    Every row is a line of history, whose `_step` the server counts in the order of arrival. The run's summary holds
+    each writer's progress, so a row is confirmed once the server shows it there.
     """
+
+    # Why the summary proves that the server holds the rows: the SDK transmits it together with the lines it belongs to,
+    # or after them. That holds for 0.22.1 and newer, and for older versions up to requests of 10 MiB (measured).
 
     def __init__(self, ticket: RunTicket, args: WandbArgs, server: Server) -> None:
         self._ticket = ticket
@@ -60,7 +62,7 @@ class SharedRun:
 
     @property
     def id(self) -> str:
-        """The run's id in wandb, which is rolecall's own."""
+        """The run's id in wandb, which is the ticket's `run_id`."""
         return str(self._run.id)
 
     @property
@@ -69,11 +71,9 @@ class SharedRun:
         return self._run.url
 
     def log(self, rows: Sequence[Row]) -> None:
-        """See `rolecall.Run`.
-
-        Once some were lost they go in pieces, and no more is under way than a run that ends can bring. They always do
-        where the summary, which tells that they arrived, would be there before them.
-        """
+        """See `rolecall.Run`."""
+        # In pieces once rows were lost, so that no more is under way than the SDK can upload when the run ends. Always
+        # in pieces with SDK versions whose summary, which confirms rows, may arrive before them.
         if not self._in_pieces:
             self._log_some(rows)
             return
@@ -89,12 +89,12 @@ class SharedRun:
         with self._lost_on_error():
             for row in rows:
                 if not self._is_confirmed(row):
-                    self._run.log({**row.metrics, "_timestamp": row.time})
+                    self._run.log({**row.metrics, **row.text, "_timestamp": row.time})
                     self._handed[row.writer] = (row.session, row.seq)
             self._show_progress()
 
     def log_table(self, row: Row) -> None:
-        """See `rolecall.SupportsTables`. The SDK uploads it before this returns."""
+        """See `rolecall.SupportsTables`. The SDK uploads the table before this returns."""
         self._rejoin_if_ended()
         if self._is_confirmed(row):
             return
@@ -103,7 +103,7 @@ class SharedRun:
             with self._sdk.at_hand():
                 self._run.log({**table, **row.metrics, "_timestamp": row.time})
         except Exception as error:
-            self._watch.look()  # a server that is away is not the table's fault
+            self._watch.look()  # raises if the server is unreachable: then the table is not to blame
             self._tables.fail(row, error)
             raise self._lost(NO_TABLE.format(error)) from error
         self._expect()
@@ -112,26 +112,26 @@ class SharedRun:
             self._show_progress()
 
     def define(self, axes: Mapping[str, str]) -> None:
-        """Bind keys to their axes; once the last rows are through, that is for the others to do."""
+        """Bind keys to their axes. After the SDK's run has ended, the other writers do this."""
         self._known.update(axes)
         if self._is_open:
             with self._lost_on_error():
                 self.definitions.define(axes)
 
     def merge_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
-        """See `rolecall.SupportsConfig`: each writer's config under its name, beside the job's."""
+        """See `rolecall.SupportsConfig`: each writer's config is stored under its name, beside the job's."""
         self._configs.update(config)
         if self._is_open:
             with self._lost_on_error():
-                self._tell_config(config)
+                self._update_config(config)
 
-    def _tell_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
+    def _update_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
         job = self._ticket.config
-        told = {writer: {**_mapping(job.get(writer)), **own} for writer, own in config.items()}
-        self._run.config.update(told, allow_val_change=True)  # type: ignore[no-untyped-call]
+        merged = {writer: {**_mapping(job.get(writer)), **own} for writer, own in config.items()}
+        self._run.config.update(merged, allow_val_change=True)  # type: ignore[no-untyped-call]
 
     def held(self, writer: str, session: int) -> int:
-        """See `rolecall.SupportsProgress`: what a living SDK has taken will get there."""
+        """See `rolecall.SupportsProgress`. Rows that a running SDK was handed count, as it will upload them."""
         return max(_seq(self._held.get(writer), session), _seq(self._handed.get(writer), session))
 
     def confirmed(self, writer: str, session: int) -> int:
@@ -139,7 +139,7 @@ class SharedRun:
         return _seq(self._held.get(writer), session)
 
     def tend(self) -> None:
-        """See `rolecall.SupportsConfirmation`: ask how far the server got, and repair its bindings."""
+        """See `rolecall.SupportsConfirmation`: read the writer's progress from the server, and repair its bindings."""
         now = time.monotonic()
         checks = now - self._checked >= CHECK_EVERY[self._ticket.primary]
         was_away = self._watch.was_away
@@ -151,16 +151,20 @@ class SharedRun:
             if checks:
                 self._check(state)
             if self._is_waiting():
-                self._require_progress()
+                if self._watch.is_stalled():
+                    raise self._lost()
                 with self._lost_on_error():
                     self._show_progress()
 
     def flush(self, timeout: float) -> None:
-        """See `rolecall.Run`. Ending the SDK's run presses the last rows out; they would take seconds by themselves."""
+        """See `rolecall.Run`."""
         handed = dict(self._handed)
-        if self._holds(handed):  # a server that is away would hold `finish` up, so it is asked first
+        # Ask the server first: `finish` below would wait for one that is unreachable.
+        if self._holds(handed):
             return
-        with suppress(Exception):  # what came of it the server is asked
+        # End the SDK's run, which makes it upload the last rows at once; otherwise that takes seconds. Errors do not
+        # matter here, as the server is asked afterwards.
+        with suppress(Exception):
             self._show_progress()
         with suppress(Exception):
             self._finish("finished")
@@ -168,13 +172,13 @@ class SharedRun:
             raise self._lost()
 
     def _holds(self, handed: Mapping[str, tuple[int, int]]) -> bool:
-        """Whether the server holds these rows, asked only if that is not known."""
+        """Whether the server holds these rows; it is asked only if that is not known yet."""
         if self._lacks(handed):
             self._learn(self._watch.look(summary=True))
         return not self._lacks(handed)
 
     def close(self, status: Status) -> None:
-        """See `rolecall.Run`; a primary uploads all bindings once more, and sees that the server took the end."""
+        """See `rolecall.Run`. A primary uploads all bindings again and waits until the server shows the end."""
         if not self._ticket.primary:
             self._finish(status)
             return
@@ -185,16 +189,16 @@ class SharedRun:
         self._watch.require_end(SETTLE)
 
     def _begin(self) -> None:
-        """Tell the SDK, which has just joined, all that it has to know."""
+        """Pass the bindings and configs to an SDK that has just joined."""
         self._run = self._sdk.run
         self.definitions = Definitions(self._run)
         self.definitions.define(self._known)
         if self._configs:
-            self._tell_config(self._configs)
+            self._update_config(self._configs)
         self._is_open = True
 
     def _rejoin_if_ended(self) -> None:
-        """Go on with a new SDK; what the last one brought is known before."""
+        """Continue with a new SDK, after reading what the last one has uploaded."""
         if not self._is_open:
             self._learn(self._watch.look(summary=True))
             self._sdk = init(self._ticket, self._args)
@@ -203,12 +207,12 @@ class SharedRun:
             self._watch.moved()
 
     def _expect(self) -> None:
-        """Have the server's time for what comes now run from here, if nothing was under way."""
+        """Start the time for the next rows now, if none are under way."""
         if not self._is_waiting():
             self._watch.moved()
 
     def _show_progress(self) -> None:
-        """Also said again while it has not arrived: 0.19 sends a summary only when something else comes up."""
+        # `tend` calls this again until it has arrived: 0.19 sends a summary only together with something else.
         marks = {PROGRESS + writer: f"{session}:{seq}" for writer, (session, seq) in self._handed.items()}
         if marks:
             self._run.summary.update(marks)
@@ -217,7 +221,7 @@ class SharedRun:
         return row.seq <= self.confirmed(row.writer, row.session)
 
     def _is_waiting(self) -> bool:
-        """Whether the SDK has rows that the server is not known to hold."""
+        """Whether the SDK has rows that are not confirmed."""
         return self._lacks(self._handed)
 
     def _lacks(self, handed: Mapping[str, tuple[int, int]]) -> bool:
@@ -231,16 +235,13 @@ class SharedRun:
     def _learn_one(self, writer: str, mark: str) -> None:
         session, _, seq = mark.partition(":")
         if session.isdecimal() and seq.isdecimal():
-            told = (int(session), int(seq))
-            if told > self._held.get(writer, (0, 0)):
-                self._held[writer] = told
-                self._count_as_moved(writer)
-
-    def _count_as_moved(self, writer: str) -> None:
-        """Others' rows, which the summary shows too, get there through SDKs of their own."""
-        if writer in self._handed:
-            self._watch.moved()
-            self._under_way.drop(self._is_confirmed)
+            found = (int(session), int(seq))
+            if found > self._held.get(writer, (0, 0)):
+                self._held[writer] = found
+                # Only this SDK's own rows count: the summary also shows other writers' rows, which their SDKs upload.
+                if writer in self._handed:
+                    self._watch.moved()
+                    self._under_way.drop(self._is_confirmed)
 
     def _check(self, state: RunState) -> None:
         self._checked = time.monotonic()
@@ -253,20 +254,16 @@ class SharedRun:
             with self._lost_on_error():
                 self.definitions.touch()
 
-    def _require_progress(self) -> None:
-        if self._watch.is_stalled():
-            raise self._lost()
-
     @contextmanager
     def _lost_on_error(self) -> Iterator[None]:
-        """Whatever the SDK raises: it may have no process any more, and another one shall go on."""
+        """Count rows as lost if the SDK raises anything: its process may have ended, and a new one has to continue."""
         try:
             yield
         except Exception as error:
             raise self._lost(NO_ROWS.format(error)) from error
 
     def _lost(self, reason: str = LOST) -> Unavailable:
-        """The SDK will not bring all rows: what the server does not hold is read again, and goes through a new one."""
+        """End an SDK that will not upload all rows; those that the server does not hold go to a new one."""
         self._in_pieces = True
         with suppress(Exception):
             self._show_progress()
@@ -277,7 +274,7 @@ class SharedRun:
         return Unavailable(reason)
 
     def _finish(self, status: Status) -> None:
-        """End the SDK's run. From here on nothing is promised but what the server shows."""
+        """End the SDK's run. From here on only rows that the server shows count."""
         if self._is_open:
             self._is_open = False
             self._handed.clear()
@@ -286,7 +283,7 @@ class SharedRun:
 
 
 def _seq(known: tuple[int, int] | None, session: int) -> int:
-    """How much of a session is known: all, if a later one has begun."""
+    """The `seq` up to which a session's rows are known; all of them if a later session has begun."""
     if known is None or known[0] < session:
         return 0
     return known[1] if known[0] == session else EVERYTHING

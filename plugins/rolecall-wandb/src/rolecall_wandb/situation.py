@@ -1,8 +1,8 @@
-"""What wandb would do here with these arguments, told without importing it: version, mode, server, credentials.
+"""Finds which version, mode, server and credentials wandb would use, without importing it.
 
-The places, and their order, are those of the SDK (0.19.10 and 0.31.0: `wandb_setup._load_settings`,
+The sources and their order are those of the SDK (0.19.10 and 0.31.0: `wandb_setup._load_settings`,
 `wandb_settings.Settings`, `lib/apikey.py`, `lib/wbauth/authenticate.py`): arguments, environment, the settings file
-of the working directory, that of the user; for the key, `.netrc` comes before the settings files.
+of the working directory, that of the user. For the key, `.netrc` comes before the settings files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rolecall_wandb.args import WandbArgs
 
 __all__ = [
     "OLDEST",
-    "Said",
+    "Setting",
     "api_key",
     "base_url",
     "mode",
@@ -36,42 +36,41 @@ OLDEST: Final = (0, 19, 10)
 """The oldest wandb that is tested. Shared mode is public since 0.19.9."""
 
 _HOSTED: Final = "https://api.wandb.ai"
+# The names of wandb's own cloud. 0.31 uses the second, and accepts a key that is stored for the first (`lib/urls.py`).
 _HOSTED_HOSTS: Final = ("api.wandb.ai", "api.forge.coreweave.com")
-"""wandb's own cloud by its names; 0.31 goes by the second, and takes the first one's key for it (`lib/urls.py`)."""
-_MOVES_SETTINGS: Final = (0, 19, 11)
-"""The first wandb that looks for its settings where WANDB_CONFIG_DIR says."""
+_MOVES_SETTINGS: Final = (0, 19, 11)  # the first version that reads WANDB_CONFIG_DIR
+# The first version that sends a summary together with the last of the rows it belongs to (measured: 0.19.10 to 0.31.0).
 _SUMMARY_LAST: Final = (0, 22, 1)
-"""The first wandb that sends a summary with the last of the rows it belongs to (measured: 0.19.10 to 0.31.0)."""
 _ALIASES: Final = {"dryrun": "offline", "run": "online", "shared": "online"}
 _TRUE: Final = {"1", "true", "t", "yes", "y", "on"}
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A setting's value, and who says so."""
+class Setting:
+    """A setting's value, and where it was found."""
 
     value: str
     source: str
 
 
 def what_is_missing() -> str | None:
-    """What has to be installed, in words that a user can act on; `None` if nothing."""
+    """A message that names what to install; `None` if nothing is missing."""
     found, oldest = _version(), ".".join(map(str, OLDEST))
     if not found:
         return f"wandb is not installed; run: pip install 'wandb>={oldest}'"
     if found < OLDEST:
-        told = ".".join(map(str, found))
-        return f"wandb {told} is too old to share a run reliably; run: pip install 'wandb>={oldest}'"
+        installed = ".".join(map(str, found))
+        return f"wandb {installed} is too old to share a run reliably; run: pip install 'wandb>={oldest}'"
     return None
 
 
 def sends_summary_early() -> bool:
-    """Whether a summary arrives before its rows, where these do not fit in one request of 10 MiB."""
+    """Whether a summary may arrive before its rows, if these do not fit in one request of 10 MiB."""
     return _version() < _SUMMARY_LAST
 
 
 def _version() -> tuple[int, ...]:
-    """The installed version's numbers; empty if there is none."""
+    """The installed version; empty if wandb is not installed."""
     try:
         return tuple(int(number) for number in re.findall(r"\d+", version("wandb"))[:3])
     except PackageNotFoundError:
@@ -79,14 +78,15 @@ def _version() -> tuple[int, ...]:
 
 
 def what_hinders(args: WandbArgs) -> str | None:
-    """Why several processes cannot write one run here, and what to change; `None` if they can."""
+    """Why several processes cannot write to the same run, and what to change; `None` if they can."""
     if missing := what_is_missing():
         return missing
     found = mode(args)
+    # The SDK's shared mode would go online in spite of the setting.
     if found.value != "online":
         return (
-            f"wandb is {found.value} ({found.source}), and only online runs can be shared: shared mode would go "
-            "online all the same. Set mode to online, or leave it so and each role has a run of its own"
+            f"wandb is {found.value} ({found.source}), and only online runs can be shared. Set monitor_args.mode to "
+            "online; otherwise each role has a run of its own"
         )
     if credentials_missing := what_key_is_missing(args):
         return credentials_missing
@@ -94,7 +94,7 @@ def what_hinders(args: WandbArgs) -> str | None:
 
 
 def what_key_is_missing(args: WandbArgs) -> str | None:
-    """What to do for credentials, if there are none."""
+    """A message that says how to set an API key; `None` if there are credentials."""
     if api_key(args) is not None or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return None
     url = base_url(args)
@@ -104,32 +104,32 @@ def what_key_is_missing(args: WandbArgs) -> str | None:
     )
 
 
-def mode(args: WandbArgs) -> Said:
-    """`online`, `offline` or `disabled`."""
+def mode(args: WandbArgs) -> Setting:
+    """The mode, `online`, `offline` or `disabled`, and where it was found."""
     if args.mode:
-        return Said(args.mode, "monitor_args.mode")
+        return Setting(args.mode, "monitor_args.mode")
     found = _setting("mode")
     if found is None:
         return _mode_of_switches()
-    return Said(_ALIASES.get(found.value, found.value), found.source)
+    return Setting(_ALIASES.get(found.value, found.value), found.source)
 
 
-def _mode_of_switches() -> Said:
-    """Older ways to switch it off: an environment variable, and what `wandb disabled` writes."""
+def _mode_of_switches() -> Setting:
+    # Older ways to disable wandb: WANDB_DISABLED, and the setting that `wandb disabled` writes.
     found = _setting("disabled")
     if found is not None and found.value.lower() in _TRUE:
-        return Said("disabled", found.source)
-    return Said("online", "by default")
+        return Setting("disabled", found.source)
+    return Setting("online", "by default")
 
 
 def base_url(args: WandbArgs) -> str:
-    """The server."""
+    """The URL of the server."""
     found = _setting("base_url")
     return args.base_url or (found.value.rstrip("/") if found else _default_url())
 
 
 def _default_url() -> str:
-    """The installed SDK's own default, which its sources say: importing it would take more than a second."""
+    # Read from the SDK's source: importing it takes more than a second.
     spec = find_spec("wandb")
     source = Path(spec.origin).parent / "sdk/lib/urls.py" if spec and spec.origin else Path()
     try:
@@ -140,19 +140,19 @@ def _default_url() -> str:
 
 
 def api_key(args: WandbArgs) -> str | None:
-    """The key for the server, wherever it is kept."""
+    """The API key for the server, from any of the sources."""
     if args.api_key is not None:
         return args.api_key.get_secret_value()
     return os.environ.get("WANDB_API_KEY") or _key_of_netrc(base_url(args)) or _settings().get("api_key")
 
 
-def _setting(name: str) -> Said | None:
+def _setting(name: str) -> Setting | None:
     variable = f"WANDB_{name.upper()}"
     if value := os.environ.get(variable):
-        return Said(value, f"{variable} in the environment")
+        return Setting(value, f"{variable} in the environment")
     for path in _settings_files():
         if value := _read(path).get(name):
-            return Said(value, str(path))
+            return Setting(value, str(path))
     return None
 
 
@@ -164,7 +164,7 @@ def _settings() -> Mapping[str, str]:
 
 
 def _settings_files() -> Iterator[Path]:
-    """The working directory's, which `wandb init` and `wandb offline` write, then the user's."""
+    """That of the working directory, which `wandb init` and `wandb offline` write, then that of the user."""
     hidden = Path.cwd() / ".wandb"
     yield (hidden if hidden.is_dir() else Path.cwd() / "wandb") / "settings"
     moved = os.environ.get("WANDB_CONFIG_DIR") if _version() >= _MOVES_SETTINGS else None
@@ -176,7 +176,7 @@ def _read(path: Path) -> Mapping[str, str]:
     try:
         parser.read(path, encoding="utf-8")
     except (configparser.Error, OSError, UnicodeDecodeError):
-        return {}  # the SDK says so itself, and goes on without it
+        return {}  # the SDK ignores such a file too, with a message of its own
     return dict(parser["default"]) if parser.has_section("default") else {}
 
 

@@ -1,4 +1,4 @@
-"""What a run shows of the process whose rows it holds, though another process, the courier, opens it."""
+"""Makes a run show the role's process, although another process, the courier, opens it."""
 
 from __future__ import annotations
 
@@ -14,29 +14,24 @@ from rolecall import RunTicket
 
 __all__ = ["in_place_of_role", "settings_of_role"]
 
-_WITH_VALUE: Final = "cmWX"
-"""Python's own options that take a value, in the same word or the next."""
+_WITH_VALUE: Final = "cmWX"  # options of Python that take a value, in the same word or the next
 _WITH_VALUE_APART: Final = "--check-hash-based-pycs"
 _VARIABLE: Final = "WANDB_PROGRAM"
-_NO_PROGRAM: Final = "<python with no main file>"
-"""The SDK's words."""
+_NO_PROGRAM: Final = "<python with no main file>"  # what the SDK itself shows
 
 
 def settings_of_role(ticket: RunTicket) -> dict[str, Any]:
-    """Fields of `wandb.Settings` that point at the role; none where the role opens the run itself.
-
-    Console output can't be had from another process, and the courier's own would be taken for it.
-    """
-    found: dict[str, Any] = {"git_root": os.getcwd()}  # the run's own directory is no working copy
+    """Fields of `wandb.Settings` that refer to the role's process."""
+    # Without `git_root` the SDK would look for a repository in the run's own directory.
+    found: dict[str, Any] = {"git_root": os.getcwd()}
+    # A courier cannot read the role's console, and the run would show its own instead.
     return found if _is_here(ticket) else found | {"x_stats_pid": ticket.pid, "console": "off"}
 
 
 @contextmanager
 def in_place_of_role(ticket: RunTicket) -> Iterator[None]:
-    """Have the SDK find the role's program and arguments, where it looks for this process'.
-
-    From the program it infers more: where the code is in its repository. A program that the user set stays.
-    """
+    """Make the SDK find the role's program and arguments instead of those of this process."""
+    # A program that the user has set in WANDB_PROGRAM is kept.
     if _is_here(ticket):
         yield
         return
@@ -59,7 +54,7 @@ def _is_here(ticket: RunTicket) -> bool:
 
 
 def _read(command: Sequence[str]) -> tuple[str, list[str]]:
-    """What the SDK says of a process with this command line: its program, and the program's arguments."""
+    """The program and its arguments, as the SDK shows them for a process with this command line."""
     program, arguments = _program(command)
     if program is None:
         return _NO_PROGRAM, arguments
@@ -68,7 +63,7 @@ def _read(command: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _command(pid: int) -> list[str]:
-    """The role's command line, where the system tells; empty if not."""
+    """The role's command line; empty if the system does not show it."""
     try:
         raw = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -77,7 +72,7 @@ def _command(pid: int) -> list[str]:
 
 
 def _program(command: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The script of a Python command line, or `-m module`; and what comes after it."""
+    """The script of a Python command line, or `-m module`, and its arguments."""
     words = deque(command[1:])
     while words:
         word = words.popleft()
@@ -93,8 +88,8 @@ def _program(command: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def _option(word: str, words: deque[str]) -> tuple[str, str]:
-    """The option with a value in a word like `-uW`, and its value, taken from the words if it is not in this one."""
-    for place, letter in enumerate(word[1:], 2):
+    """The option with a value in a word like `-uW`, and the value, taken from `words` if it is not in this word."""
+    for position, letter in enumerate(word[1:], 2):
         if letter in _WITH_VALUE:
-            return letter, word[place:] or (words.popleft() if words else "")
+            return letter, word[position:] or (words.popleft() if words else "")
     return "", ""

@@ -1,4 +1,4 @@
-"""Tables of rows, as wandb's."""
+"""Turns tables of rows into wandb's."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ TRIES: Final = 3
 
 
 def table_of(row: Row) -> dict[str, wandb.Table]:
-    """The row's table by its name; a column may hold values of several types.
+    """The row's table by its name, or nothing; a column may have values of several types.
 
     Raises:
-        Rejected: the SDK can make no table of it.
+        Rejected: the SDK cannot make a table of it.
     """
     import wandb
 
@@ -29,22 +29,22 @@ def table_of(row: Row) -> dict[str, wandb.Table]:
     try:
         table = wandb.Table(columns=list(row.table.columns), data=data, allow_mixed_types=True)
     except Exception as error:
-        raise Rejected([row], f"wandb makes no table of {row.table.name!r}: {error}") from error
+        raise Rejected([row], f"wandb cannot make a table of {row.table.name!r}: {error}") from error
     return {row.table.name: table}
 
 
 class TableTries:
-    """How often a table failed: the rows behind it shall not wait for ever for one that the server refuses."""
+    """Counts how often a table failed, so that rows do not wait forever behind one that the server refuses."""
 
     def __init__(self) -> None:
         self._failed: Counter[tuple[str, int, int]] = Counter()
 
     def fail(self, row: Row, error: Exception) -> None:
-        """Count it.
+        """Count a failure.
 
         Raises:
-            Rejected: that was once too often.
+            Rejected: it was the last try.
         """
         self._failed[row.writer, row.session, row.seq] += 1
         if self._failed[row.writer, row.session, row.seq] >= TRIES:
-            raise Rejected([row], f"wandb did not take the table in {TRIES} tries: {error!r}") from error
+            raise Rejected([row], f"wandb did not accept the table in {TRIES} tries: {error!r}") from error

@@ -1,4 +1,4 @@
-"""Looks at what the server holds of a run, no oftener than that costs, and tells when it has stopped to grow."""
+"""Reads what the server holds of a run, as often as its answers allow, and notices when that stops growing."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["LOST", "NO_ROWS", "NO_TABLE", "Watch", "until"]
 
 LOOK_EVERY: Final = 5.0
 COST: Final = 20
-"""A look that took a second is followed by none for this many."""
+"""Seconds without another request for each second that a request took."""
 POLL: Final = 0.5
 STALL: Final = 90.0
-"""Seconds after which rows that a reachable server does not hold count as lost. The SDK tries a failed transmission
-again after at most 60 (`x_file_stream_retry_wait_max_seconds`, 0.31.0)."""
+"""Seconds after which rows count as lost if a reachable server does not show them. The SDK repeats a failed
+transmission after at most 60 s (`x_file_stream_retry_wait_max_seconds`, 0.31.0)."""
 
 LOST: Final = (
-    "wandb has not taken all rows that its SDK sent (its debug-internal.log says why); they are sent again"
+    "wandb does not show all rows that its SDK sent (its debug-internal.log says why); they are sent again"
 )
 
-NO_ROWS: Final = "wandb's SDK does not take rows any more: {!r}"
-NO_TABLE: Final = "wandb did not take a table: {!r}"
+NO_ROWS: Final = "wandb's SDK does not accept rows any more, they are sent again with a new one: {!r}"
+NO_TABLE: Final = "wandb did not accept a table, it is sent again: {!r}"
 
 
 class Watch:
-    """What the server was last seen to hold of one run."""
+    """Reads what the server holds of one run."""
 
     def __init__(self, server: Server, path: RunPath) -> None:
         self.was_away = False
@@ -38,11 +38,11 @@ class Watch:
         self._moved = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether it is time to look again; at once where the last look failed, as the courier waits by itself."""
+        """Whether it is time for the next request; at once after a failed one, as the courier waits in between."""
         return self.was_away or time.monotonic() >= self._next
 
     def look(self, *, summary: bool = False, config: bool = False) -> RunState:
-        """What the server holds now.
+        """Ask the server what it holds now.
 
         Raises:
             Unavailable: it does not answer.
@@ -61,25 +61,25 @@ class Watch:
         return found or RunState()
 
     def moved(self) -> None:
-        """The server took something, or could not: either way it has as long as before from now on."""
+        """Start the time until `is_stalled` again: the server accepted something, or could not have."""
         self._moved = time.monotonic()
 
     def is_stalled(self) -> bool:
-        """Whether the server answers, and has taken nothing for too long."""
+        """Whether the server has accepted nothing for too long although it answers."""
         return time.monotonic() - self._moved > STALL
 
     def require_end(self, seconds: float) -> None:
-        """See that the server took the end of the run, within so many seconds.
+        """Wait until the server shows the end of the run, for at most this number of seconds.
 
         Raises:
-            Unavailable: it did not, or does not answer.
+            Unavailable: it does not show the end, or does not answer.
         """
         if not until(lambda: self.look().state != "running", seconds):
-            raise Unavailable("wandb has not taken the end of the run; it is told again")
+            raise Unavailable("wandb does not show the end of the run; it is sent again")
 
 
 def until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether it comes true in time."""
+    """Wait until the condition is true; return whether it became true within this number of seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() >= deadline:

@@ -94,7 +94,7 @@ def view(run: StoredRun) -> dict[str, str]:
         "state": run.state,
         "exits": [code for _, _, code in run.exits],
         "config": _anonymous(run.config),
-        "history": [one.line for one in run.history],
+        "history": [entry.line for entry in run.history],
         "summary": run.summary,
         "console": [line[CLOCK:] for lines in run.console.values() for line in lines],
         "files": {name: _content(name, content) for name, content in sorted(run.files.items())},

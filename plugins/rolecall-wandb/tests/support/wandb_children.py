@@ -59,11 +59,11 @@ def main() -> None:
         children = [
             context.Process(target=child, args=(job.config, writer, work_)) for writer in told.writers
         ]
-        call_all([one.start for one in children], threads=told.threads)
-        for one in children:
-            one.join()
+        call_all([process.start for process in children], threads=told.threads)
+        for process in children:
+            process.join()
     say("launcher")
-    sys.exit(max(abs(one.exitcode) for one in children))
+    sys.exit(max(abs(process.exitcode) for process in children))
 
 
 if __name__ == "__main__":

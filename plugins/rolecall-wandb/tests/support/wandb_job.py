@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -16,7 +15,6 @@ from packaging.version import Version
 from wandb_emulator import StoredRun, WandbServer
 
 from rolecall import Row
-from rolecall.job.history import read_rows
 
 __all__ = ["LIMIT", "Hole", "Key", "Poll", "check_bound", "check_rows", "check_summary", "holes_of", "report"]
 
@@ -112,7 +110,7 @@ def keys_of(rows: Sequence[Row]) -> list[Key]:
 def writers_of(run: StoredRun, rows: Sequence[Row]) -> dict[str | None, str]:
     """Who is behind each client id, by the rows that it sent; the launcher sends none."""
     names = {row.writer for row in rows}
-    return {one.client: name for one in run.history for name in names if f"{name}/step" in one.line}
+    return {entry.client: name for entry in run.history for name in names if f"{name}/step" in entry.line}
 
 
 def holes_of(run: StoredRun, rows: Sequence[Row]) -> list[Hole]:
@@ -174,11 +172,6 @@ def _without_the_sdks(line: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in line.items() if key not in {"_runtime", "_step"}}
 
 
-def logged(monitor_dir: Path) -> list[Row]:
-    """What all journals of the job hold."""
-    return list(read_rows(monitor_dir))
-
-
 def report(run: StoredRun, rows: Sequence[Row], looks: Sequence[Look]) -> None:
     """Print how long keys waited, and the holes."""
     print(f"\nwandb {version('wandb')}: {len(keys_of(rows))} keys, {len(rows)} rows, {len(looks)} polls")
@@ -210,7 +203,9 @@ def _bound(run: StoredRun, key: Key, joins: Sequence[Hole] | None = None) -> flo
         if is_bound and since == float("inf"):
             since = changed
         elif (
-            not is_bound and joins is not None and not any(one.began <= changed < one.ended for one in joins)
+            not is_bound
+            and joins is not None
+            and not any(entry.began <= changed < entry.ended for entry in joins)
         ):
             since = float("inf")
     return since

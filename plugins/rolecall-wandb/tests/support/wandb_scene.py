@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from packaging.version import Version
+from wandb_core import carried_writers, logged_rows
 from wandb_emulator import StoredRun, WandbServer
 
 from rolecall import Monitor, MonitorConfig, Row
-from rolecall.job.history import read_rows
-from rolecall.store.acks import is_carried
-from rolecall.store.layout import LAUNCH, Layout
 
 __all__ = [
     "RUN",
@@ -129,7 +127,7 @@ class Scene:
     @property
     def rows(self) -> list[Row]:
         """What the journals hold."""
-        return list(read_rows(self.config.monitor_dir))
+        return logged_rows(self.config.monitor_dir)
 
     def held(self, writer: str) -> int:
         """How many lines the server holds of a writer."""
@@ -141,14 +139,11 @@ class Scene:
 
     def wait_for_all(self, timeout: float = 60.0) -> None:
         """Wait until the server holds every row."""
-        self.wait(lambda: sum(one.lost for one in self.tallies().values()) == 0, timeout)
+        self.wait(lambda: sum(entry.lost for entry in self.tallies().values()) == 0, timeout)
 
     def wait_for_end(self, timeout: float = 100.0) -> None:
-        """Wait until no courier is at work any more."""
-        layout = Layout(self.config.monitor_dir)
-        self.wait(
-            lambda: not any(is_carried(layout, "wandb", one) for one in (*layout.writers(), LAUNCH)), timeout
-        )
+        """Wait until no courier is running."""
+        self.wait(lambda: not carried_writers(self.config.monitor_dir), timeout)
 
     def tallies(self) -> dict[str, Tally]:
         """What became of every writer's rows."""
@@ -159,9 +154,9 @@ class Scene:
         """No row lost, none doubled, each in its writer's order; every key bound; the run ended."""
         tallies = self.tallies()
         print(f"\nwandb {version('wandb')}: {tallies}")
-        assert {name: one.lost for name, one in tallies.items()} == dict.fromkeys(tallies, 0)
+        assert {name: entry.lost for name, entry in tallies.items()} == dict.fromkeys(tallies, 0)
         if not may_double:
-            assert {name: one.doubled for name, one in tallies.items()} == dict.fromkeys(tallies, 0)
+            assert {name: entry.doubled for name, entry in tallies.items()} == dict.fromkeys(tallies, 0)
             self.check_lines()
         self.check_bindings()
         assert self.run.state == state
@@ -187,20 +182,20 @@ class Scene:
         assert {key: bound.get(key) for key in keys} == keys
 
     def deliver(self) -> str:
-        """`rolecall deliver`; what it said."""
-        told = subprocess.run(
+        """Run `rolecall deliver`; return what it printed."""
+        finished = subprocess.run(
             [sys.executable, "-m", "rolecall", "deliver", str(self.config.monitor_dir)],
             capture_output=True,
             text=True,
             check=False,
         )
-        assert told.returncode == 0, told.stdout + told.stderr
-        return told.stdout
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+        return finished.stdout
 
 
 def _line(row: Row) -> dict[str, Any]:
-    metrics = {f"{row.writer}/{name}": value for name, value in row.metrics.items()}
-    return {**metrics, f"{row.writer}/step": row.step, "_timestamp": row.time}
+    values = {f"{row.writer}/{name}": value for name, value in {**row.metrics, **row.text}.items()}
+    return {**values, f"{row.writer}/step": row.step, "_timestamp": row.time}
 
 
 def _steps(lines: list[dict[str, Any]], writer: str) -> set[int]:

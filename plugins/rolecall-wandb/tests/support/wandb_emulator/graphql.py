@@ -116,7 +116,7 @@ def _fields(run: StoredRun, query: str) -> Answer:
     if "historyKeys" in query:
         told["historyKeys"] = run.keys()
     if "history(" in query:
-        told["history"] = [json.dumps({**one.line, "_step": one.step}) for one in run.history]
+        told["history"] = [json.dumps({**entry.line, "_step": entry.step}) for entry in run.history]
     return told
 
 

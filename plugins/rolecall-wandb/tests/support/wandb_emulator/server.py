@@ -236,7 +236,9 @@ def _summary(state: State) -> dict[str, Any]:
             "bindings": len(run.bindings()),
             "patterns": run.patterns(),
             "lines": len(run.history),
-            "upserts": [[one.time, one.client, one.size, len(one.bindings())] for one in run.upserts],
+            "upserts": [
+                [entry.time, entry.client, entry.size, len(entry.bindings())] for entry in run.upserts
+            ],
             "summary": run.summary,
         }
         for name, run in state.runs.items()

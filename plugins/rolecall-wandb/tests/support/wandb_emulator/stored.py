@@ -89,7 +89,7 @@ class StoredRun:
 
     def rows(self, axis: str) -> list[Mapping[str, Any]]:
         """The lines that carry this key, in the order of their arrival."""
-        return [one.line for one in self.history if axis in one.line]
+        return [entry.line for entry in self.history if axis in entry.line]
 
     def upsert(self, client: str | None, variables: Mapping[str, Any], policy: Policy) -> None:
         """Take an upsert."""
@@ -142,9 +142,9 @@ class StoredRun:
         """`historyKeys`: how often each key came, and its last value."""
         counts: Counter[str] = Counter()
         last: dict[str, Any] = {}
-        for one in self.history:
-            counts.update(one.line.keys())
-            last.update(one.line)
+        for entry in self.history:
+            counts.update(entry.line.keys())
+            last.update(entry.line)
         told = {
             key: {"typeCounts": [{"type": "number", "count": count}], "previousValue": last[key]}
             for key, count in counts.items()
@@ -192,13 +192,13 @@ def patterns_of(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _bound(config: Mapping[str, Any], name: str) -> dict[str, str]:
     told = _own(config).get("m") or []
-    return {one[name]: axis for one in told if name in one and (axis := _axis(one, told)) is not None}
+    return {entry[name]: axis for entry in told if name in entry and (axis := _axis(entry, told)) is not None}
 
 
-def _axis(one: Mapping[str, Any], told: list[Mapping[str, Any]]) -> str | None:
-    if "4" in one:
-        return str(one["4"])
-    return str(told[one["5"] - 1]["1"]) if one.get("5") else None
+def _axis(entry: Mapping[str, Any], told: list[Mapping[str, Any]]) -> str | None:
+    if "4" in entry:
+        return str(entry["4"])
+    return str(told[entry["5"] - 1]["1"]) if entry.get("5") else None
 
 
 def _own(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,0 +1,36 @@
+"""What the tests look up in a job's directory. Only this module imports private modules of rolecall."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import rolecall.delivery.group
+from rolecall import Row
+from rolecall.job.history import read_rows
+from rolecall.store.acks import delivered, is_carried
+from rolecall.store.layout import LAUNCH, Layout
+
+__all__ = ["carried_writers", "delivered_rows", "logged_rows", "shorten_drain"]
+
+
+def logged_rows(monitor_dir: Path) -> list[Row]:
+    """All rows in the journals of a job."""
+    return list(read_rows(monitor_dir))
+
+
+def delivered_rows(monitor_dir: Path, writer: str) -> int:
+    """How many rows of a writer are acknowledged."""
+    return delivered(Layout(monitor_dir), "wandb", writer).rows
+
+
+def shorten_drain(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let couriers on threads try for this many seconds to deliver the last rows."""
+    monkeypatch.setattr(rolecall.delivery.group, "DRAIN", seconds)
+
+
+def carried_writers(monitor_dir: Path) -> list[str]:
+    """The writers, and the launcher, that still have a courier."""
+    layout = Layout(monitor_dir)
+    return [writer for writer in (*layout.writers(), LAUNCH) if is_carried(layout, "wandb", writer)]
