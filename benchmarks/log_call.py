@@ -194,7 +194,12 @@ def _promises(found: Found) -> Iterator[Mapping[str, Any]]:
             ("10 floats, p50 by the limit's", _ratios(found, ours[10], Case(LIMIT, 10, pace)), 1.8, True),
             ("10 floats, p99 by its own p50", tails, 10.0, True),
             ("100 floats, p50 by the limit's", _ratios(found, ours[100], Case(LIMIT, 100, pace)), 2.5, True),
-            ("faster than wandb's Run.log", _ratios(found, Case("wandb offline", 10, pace), ours[10]), 20.0, False),
+            (
+                "faster than wandb's Run.log",
+                _ratios(found, Case("wandb offline", 10, pace), ours[10]),
+                20.0,
+                False,
+            ),
             ("faster than trackio's log", _ratios(found, Case("trackio", 10, pace), ours[10]), 4.0, False),
         ):
             if ratios:
