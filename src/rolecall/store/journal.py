@@ -157,19 +157,28 @@ class JournalWriter:
                     row["commit"] = True
                 if seq % _STEPS_EVERY == 0:
                     row["steps"] = {**self._steps, DEFAULT_AXIS: at}
-                content: dict[str, Any] = {"data": data} if table is None else {"table": _table(table)}
-                text = to_json({**row, **content}, inf_nan_mode="strings")
+                if table is None:
+                    row["data"] = data
+                else:
+                    row["table"] = _table(table)
+                text = to_json(row, inf_nan_mode="strings")
                 if len(text) > _LONGEST_LINE:
-                    text = self._attach(row, content)
+                    text = self._attach(row)
                 payload = text[:-1]
                 line = b'%b%b,"sum":"%08x"}\n' % (self._torn, payload, crc32(payload, self._seed))
                 # A signal handler may have logged since. From here to the write there is no way in for one: CPython
-                # runs handlers after calls and at backward jumps.
+                # runs handlers after calls, at backward jumps, and where a Python function begins.
                 if self.seq == seq - 1:
                     self.seq = seq
                     self._steps[DEFAULT_AXIS] = at
                     break
-            self._write(line)
+            try:
+                # Not in a function of its own: a handler may also run when a Python function begins (RESUME, 3.11).
+                written = os.write(self._descriptor, line)
+            except OSError:
+                self.lost += 1
+                raise
+            self._note_written(written, len(line))
             self._recorded += 1
 
     def end(self, status: Status) -> None:
@@ -200,24 +209,21 @@ class JournalWriter:
         self._identity, self._end = (found.st_dev, found.st_ino), found.st_size
         self._seed = session.seed
 
-    def _write(self, line: bytes) -> None:
-        try:
-            written = os.write(self._descriptor, line)
-        except OSError:
-            self.lost += 1
-            raise
+    def _note_written(self, written: int, length: int) -> None:
         self._end += written
-        if written == len(line):
+        if written == length:
             self._torn = b""
         else:
             # The disk, a quota or the file size limit ended here. The next line closes this one first.
             self._torn = b"\n"
-            if written < len(line) - 1:
+            if written < length - 1:
                 self.lost += 1
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _attach(self, row: Mapping[str, Any], content: Mapping[str, Any]) -> bytes:
+    def _attach(self, row: dict[str, Any]) -> bytes:
+        """Store a row's content beside the journal; returns the row that refers to it."""
         name = f"{row['seq']}.json"
+        content = {key: row.pop(key) for key in ("data", "table") if key in row}
         body = to_json(content, inf_nan_mode="strings")
         return to_json({**row, "attached": put_attachment(attachments(self.session), name, body)})
 
