@@ -1,7 +1,7 @@
 """What a training loop can log with: rolecall, the limit, and what people use today. Each is opened in its own process.
 
-The limit is what no logger that keeps the same promise can do without: encode the line of the row once, with time, number
-and checksum, and write it once.
+The limit is what no logger that keeps the same promise can do without: encode the line of the row once, with time,
+number and checksum, and write it once.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@
 
 `writers`: so many writers, each with 1,000 keys, in one directory, each with its courier to a run in memory. Told are
 CPU of a courier's flush in which nobody has a new key, the exchange's part of it, and how many times a courier reads
-all bindings. `keys`: one writer with so many keys, rows of 10 of them in turn: the first
-call with each, and those after it; and a flush without a new key. `journal`: the cost of the last 1,000 rows of a journal so long; to
-open a monitor beside it, and to open the same job again. `latency`: `log`, the exchange with 128 writers, and opening,
-where each call on a file in `monitor_dir` takes so many ms longer; journals are spooled on the node.
+all bindings. `keys`: one writer with so many keys, rows of 10 of them in turn: first calls with each, and those after
+it; and a flush without a new key. `journal`: the cost of the last 1,000 rows of a journal so long; to open a
+monitor beside it, and to open the same job again. `latency`: `log`, the exchange with 128 writers, and opening, where
+each call on a file in `monitor_dir` takes so many ms longer; journals are spooled on the node.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ that all code that comes between two steps runs cold. Without torch both are pla
 
 In one process, blocks of so many steps take turns in random order: one that logs each step with the peer, one that
 encodes and writes the same line as the limit does, one that does neither. The difference to the last is what logging
-takes: of the process's own CPU (all its threads, its children not) and of the time on the clock. Reported are the median
-of the blocks with its 95 % interval, by ranks, as other work on the machine strikes a few blocks hard; and the mean with
-its own, as what a logger does once in a while strikes few blocks too. `x limit` is the peer's median by the limit's, with
-the middle 95 % of 1,000 resamples of the blocks. rolecall promises at most 1.5. `nothing` logs nothing: it shows the
-noise. `in memory` appends a copy of the row to a list.
+takes: of the process's own CPU (all its threads, its children not) and of the time on the clock. Reported are the
+median of the blocks with its 95 % interval, by ranks, as other work on the machine strikes a few blocks hard; and the
+mean with its own, as what a logger does once in a while strikes few blocks too. `x limit` is the peer's median by the
+limit's, with the middle 95 % of 1,000 resamples of the blocks; rolecall promises at most 1.5. `nothing` logs nothing:
+it shows the noise. `in memory` appends a copy of the row to a list.
 """
 
 from __future__ import annotations
@@ -178,10 +178,7 @@ def _mean(values: Sequence[float]) -> str:
 def _ratio(peer: Sequence[float], limit: Sequence[float]) -> str:
     """The medians' ratio, and the middle 95 % of what resampled blocks give."""
     pairs = list(zip(peer, limit, strict=True))
-    found = sorted(
-        _of_medians(random.choices(pairs, k=len(pairs)))
-        for _ in range(RESAMPLES)
-    )
+    found = sorted(_of_medians(random.choices(pairs, k=len(pairs))) for _ in range(RESAMPLES))
     low, high = found[RESAMPLES // 40], found[-RESAMPLES // 40]
     return f"{_of_medians(pairs):.2f} ({low:.2f} to {high:.2f})"
 

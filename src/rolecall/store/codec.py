@@ -72,7 +72,7 @@ def encode(value: Mapping[str, Any], seed: int = 0) -> bytes:
     Raises:
         ValueError: it holds something that is not.
     """
-    # "strings" needs pydantic 2.8. msgspec is a third faster, but writes NaN as null.
+    # "strings" needs pydantic 2.8. msgspec and orjson take half of the time, but write NaN as null.
     return seal(to_json(value, inf_nan_mode="strings"), seed)
 
 
