@@ -326,14 +326,14 @@ def test_counting_reads_the_end_alone(layout: Layout, monkeypatch: pytest.Monkey
     read = 0
     size = layout.journal("trainer").joinpath("1.jsonl").stat().st_size
 
-    def record(file: Any, offset: int, limit: int) -> bytes:
+    def record(path: Path, offset: int = 0, limit: int = 1 << 20) -> bytes:
         nonlocal read
-        data = lines_at(file, offset, limit)
+        data = whole_lines(path, offset, limit)
         read += len(data)
         return data
 
-    lines_at = codec._lines_at
-    monkeypatch.setattr(codec, "_lines_at", record)
+    whole_lines = codec.whole_lines
+    monkeypatch.setattr(codec, "whole_lines", record)
     assert left(layout) == 3000
     assert read < size / 5
 

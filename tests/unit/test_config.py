@@ -109,7 +109,7 @@ def test_the_defaults() -> None:
     assert config.monitor_dir == Path.cwd() / "rolecall" / "gsm8k" / "grpo-1"
     assert (config.shared_run, config.resume, config.courier) == (False, "auto", "process")
     assert config.on_backend_error == "ignore"
-    assert (config.group, config.run_id, config.spool_dir, config.plan, config.nonce) == (None,) * 5
+    assert (config.group, config.run_id, config.spool_dir, config.hand_over) == (None,) * 4
     assert config.secrets == ()
 
 

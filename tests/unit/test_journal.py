@@ -29,7 +29,7 @@ from rolecall.job.normalize import Normalizer
 from rolecall.rows import Row, TableData
 from rolecall.states import State
 from rolecall.store.codec import encode, lines_from_end
-from rolecall.store.journal import JournalWriter, attachments, last_steps
+from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, claim, sessions, succeed
 from rolecall.store.reader import End, read_rows
@@ -296,7 +296,7 @@ def test_large_row_is_attached(session: Session, journal: JournalWriter) -> None
     ]
     assert found[1].metrics == wide
     assert found[2].table == LARGE
-    assert sorted(os.listdir(attachments(session))) == ["2.json", "3.json"]
+    assert sorted(os.listdir(session)).attachments == ["2.json", "3.json"]
     assert session.path.stat().st_size < 5000
     assert not damages(session)
 
@@ -305,15 +305,15 @@ def test_large_line_is_not_attached(session: Session, journal: JournalWriter) ->
     """Up to 4 MiB."""
     journal.append({"note": "x" * ((4 << 20) - 1000)})
     journal.append({"note": "x" * (4 << 20)})
-    assert os.listdir(attachments(session)) == ["2.json"]
+    assert os.listdir(session).attachments == ["2.json"]
     assert [len(row.text["note"]) for row in rows(session)] == [(4 << 20) - 1000, 4 << 20]
 
 
 def test_attachment_replaces_a_symlink(session: Session, journal: JournalWriter, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("mine")
-    attachments(session).mkdir()
-    (attachments(session) / "1.json").symlink_to(precious)
+    session).mkdir(.attachments
+    (session.attachments / "1.json").symlink_to(precious)
     journal.append({}, 1, table=LARGE)
     assert precious.read_text() == "mine"
     assert [row.table for row in rows(session)] == [LARGE]
@@ -322,7 +322,7 @@ def test_attachment_replaces_a_symlink(session: Session, journal: JournalWriter,
 def test_unwritten_attachment_leaves_nothing(session: Session, journal: JournalWriter) -> None:
     with no_file_longer_than(10_000), pytest.raises(OSError, match="large"):
         journal.append({}, table=LARGE)
-    assert os.listdir(attachments(session)) == []
+    assert os.listdir(session).attachments == []
     assert journal.lost == 1
     journal.append({}, table=LARGE)
     assert [row.table for row in rows(session)] == [LARGE]

@@ -25,7 +25,7 @@ from rolecall.rows import Row, TableData
 from rolecall.states import State
 from rolecall.store.codec import Damage, encode
 from rolecall.store.files import put_attachment
-from rolecall.store.journal import JournalWriter, attachments
+from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, claim, end, succeed, this_process
 from rolecall.store.reader import End, JournalReader, last_seq, read_rows, read_to_end
@@ -429,13 +429,13 @@ REFERENCE = {"name": "2.json", "size": len(CONTENT), "sum": f"{crc32(CONTENT):08
 def plant_attached(tmp_path: Path, **settings: Any) -> Session:
     attached = {"seq": 2, "step": 2, "time": 1.0, "attached": {**REFERENCE, **settings}}
     session = plant(tmp_path / "w" / "1.jsonl", row(1), attached, row(3))
-    attachments(session).mkdir()
+    session).mkdir(.attachments
     return session
 
 
 def test_attached_row_is_read(tmp_path: Path) -> None:
     session = plant_attached(tmp_path)
-    assert put_attachment(attachments(session), "2.json", CONTENT) == REFERENCE
+    assert put_attachment(session.attachments, "2.json", CONTENT) == REFERENCE
     assert [each.metrics["loss"] for each in rows(session)] == [0.5, 0.25, 0.5]
     assert not damages(session)
 
@@ -448,7 +448,7 @@ def test_attached_row_is_read(tmp_path: Path) -> None:
 def test_unsound_attachment_costs_its_row(tmp_path: Path, content: bytes | None) -> None:
     session = plant_attached(tmp_path)
     if content is not None:
-        (attachments(session) / "2.json").write_bytes(content)
+        (session.attachments / "2.json").write_bytes(content)
     assert [each.seq for each in rows(session)] == [1, 3]
     (damage,) = damages(session)
     assert "its attachment 2.json is " in damage.reason
@@ -465,7 +465,7 @@ def test_attachment_names_lead_nowhere(tmp_path: Path, name: Any) -> None:
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "secret.json").write_bytes(CONTENT)
     session = plant_attached(tmp_path, name=name.format(root=tmp_path) if isinstance(name, str) else name)
-    (attachments(session) / "2.json").write_bytes(CONTENT)
+    (session.attachments / "2.json").write_bytes(CONTENT)
     assert [each.seq for each in rows(session)] == [1, 3]
     assert len(damages(session)) == 1
 
@@ -474,7 +474,7 @@ def test_attachment_names_lead_nowhere(tmp_path: Path, name: Any) -> None:
 def test_other_than_files_are_not_attached(tmp_path: Path, kind: str) -> None:
     (tmp_path / "2.json").write_bytes(CONTENT + b" ")
     session = plant_attached(tmp_path)
-    path = attachments(session) / "2.json"
+    path = session.attachments / "2.json"
     match kind:
         case "pipe":
             os.mkfifo(path)
@@ -493,7 +493,7 @@ def test_other_than_files_are_not_attached(tmp_path: Path, kind: str) -> None:
 )
 def test_crafted_attachment_is_damage(tmp_path: Path, content: bytes) -> None:
     session = plant_attached(tmp_path, size=len(content), sum=f"{crc32(content):08x}")
-    put_attachment(attachments(session), "2.json", content)
+    put_attachment(session.attachments, "2.json", content)
     assert [each.seq for each in rows(session)] == [1, 3]
     assert len(damages(session)) == 1
 

@@ -9,6 +9,7 @@ from made_site import MadeSite
 
 from rolecall import BackendError, MonitorConfig, Plan, Registry, resolve
 from rolecall.config.plan import BackendPlan, Downgrade
+from rolecall.config.spec import HandOver
 
 ENCRYPTED_ONLY = """
 @hookimpl
@@ -24,13 +25,13 @@ def plan(monitor_type: str | list[str], **settings: Any) -> Plan:
 
 
 def test_by_default_there_is_a_run_for_each_role_and_nothing_to_carry() -> None:
-    assert plan("local") == Plan(backends=(BackendPlan(backend="local", shared=False, carrier="none"),))
+    assert plan("local") == Plan(backends=(BackendPlan(backend="local", shared=False, courier="none"),))
 
 
 def test_a_shared_run_that_can_be_had(site: MadeSite) -> None:
     site.backend(supports_shared_run=ENCRYPTED_ONLY)
     found = plan("acme", shared_run=True, monitor_args={"url": "https://tracker"})
-    assert found == Plan(backends=(BackendPlan(backend="acme", shared=True, carrier="process"),))
+    assert found == Plan(backends=(BackendPlan(backend="acme", shared=True, courier="process"),))
     assert found.shared("acme")
     assert not found.shared("other")
 
@@ -38,7 +39,7 @@ def test_a_shared_run_that_can_be_had(site: MadeSite) -> None:
 def test_a_shared_run_that_cannot_be_had(site: MadeSite) -> None:
     site.backend(supports_shared_run=ENCRYPTED_ONLY)
     found = plan("acme", shared_run=True)
-    assert found.backends == (BackendPlan(backend="acme", shared=False, carrier="process"),)
+    assert found.backends == (BackendPlan(backend="acme", shared=False, courier="process"),)
     assert found.downgrades == (
         Downgrade(backend="acme", setting="shared_run", reason="url is not https; give one that is"),
     )
@@ -64,11 +65,11 @@ def test_nobody_is_asked_for_what_nobody_wants(site: MadeSite) -> None:
 def test_where_couriers_stand(site: MadeSite) -> None:
     site.backend("acme")
     found = plan(["local", "acme", "console"])
-    assert [one.backend for one in found.carried("none")] == ["local"]
-    assert [one.backend for one in found.carried("process")] == ["acme"]
-    assert [one.backend for one in found.carried("thread")] == ["console"]
+    assert [one.backend for one in found.with_courier("none")] == ["local"]
+    assert [one.backend for one in found.with_courier("process")] == ["acme"]
+    assert [one.backend for one in found.with_courier("thread")] == ["console"]
     assert found.downgrades == (), "console goes through the role's own logging: that is no lesser service"
-    assert [one.backend for one in plan("acme", courier="thread").carried("thread")] == ["acme"]
+    assert [one.backend for one in plan("acme", courier="thread").with_courier("thread")] == ["acme"]
 
 
 def test_a_backend_registered_in_code_is_carried_on_a_thread_and_that_is_said(site: MadeSite) -> None:
@@ -76,7 +77,7 @@ def test_a_backend_registered_in_code_is_carried_on_a_thread_and_that_is_said(si
     registry = Registry().register("mine", Registry().load("acme").manager.get_plugin("acme"))
     data = {"project": "p", "name": "n", "monitor_type": "mine"}
     found = resolve(MonitorConfig.load(data, registry=registry))
-    assert found.backends == (BackendPlan(backend="mine", shared=False, carrier="thread"),)
+    assert found.backends == (BackendPlan(backend="mine", shared=False, courier="thread"),)
     assert [(one.backend, one.setting) for one in found.downgrades] == [("mine", "courier")]
     assert "registered in code" in found.downgrades[0].reason
     silent = resolve(MonitorConfig.load({**data, "courier": "thread"}, registry=registry))
@@ -105,8 +106,10 @@ def test_an_answer_that_is_none(site: MadeSite, answer: str) -> None:
 def test_a_plan_survives_the_environment(site: MadeSite) -> None:
     site.backend(supports_shared_run=NEVER)
     config = MonitorConfig(project="p", name="n", monitor_type=("acme", "local"), shared_run=True)
-    settled = config.model_copy(update={"plan": resolve(config)})
-    assert MonitorConfig.from_env(settled.to_env()).plan == resolve(config)
+    settled = config.handed(HandOver(run_id="r", nonce="n", plan=resolve(config)))
+    handed = MonitorConfig.from_env(settled.to_env()).hand_over
+    assert handed is not None
+    assert handed.plan == resolve(config)
 
 
 def test_the_hook_gets_the_typed_arguments(site: MadeSite) -> None:

@@ -19,7 +19,7 @@ from rolecall.config.spec import HandOver, JobSpec
 from rolecall.rows import TableData
 from rolecall.store import spool
 from rolecall.store.codec import encode, whole_lines
-from rolecall.store.journal import JournalWriter, attachments
+from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, claim, sessions, succeed
 from rolecall.store.spool import Mirror, is_on_network, is_spooled, open_spool
@@ -190,7 +190,7 @@ def test_mirror_copies_rows_and_attachments(spooled: Spooled) -> None:
     journal.end("finished")
     mirror.copy()
     assert target.status() == "finished"
-    assert sorted(os.listdir(attachments(target))) == ["2.json", "4.json", "6.json"]
+    assert sorted(os.listdir(target)).attachments == ["2.json", "4.json", "6.json"]
     assert not damages(target)
 
 
@@ -220,15 +220,15 @@ def test_unfinished_line_is_not_copied(spooled: Spooled) -> None:
 
 def test_draft_attachment_is_not_copied(spooled: Spooled) -> None:
     journal, mirror, target = spooled
-    folder = attachments(journal.session)
+    folder = journal.session.attachments
     folder.mkdir()
     (folder / ".draft").write_text("x")
     journal.append({"loss": 0.5})
     mirror.copy()
-    assert not attachments(target).exists()
+    assert not target).exists(.attachments
     journal.append({}, table=LARGE)
     mirror.copy()
-    assert os.listdir(attachments(target)) == ["2.json"]
+    assert os.listdir(target).attachments == ["2.json"]
 
 
 def test_mirrors_write_the_same_bytes(spooled: Spooled, make_spec: MakeSpec, tmp_path: Path) -> None:

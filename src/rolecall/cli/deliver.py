@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
             lost = f"{each.writer}: {each.missing} rows are gone from the journal and may not be in {each.backend}"
             print(lost, file=sys.stderr)
     if not any(each.rows for each in left):
-        print("all rows that the journal still has are delivered")
+        print("what the journal still has is delivered")
         return 1
     # Without `--args`, which may hold a secret.
     again = command("deliver", options.directory, *(("--to", options.to) if options.to else ()))

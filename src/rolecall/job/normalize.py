@@ -141,7 +141,8 @@ class Normalizer:
             if hasattr(table, "columns") and hasattr(table, "itertuples"):  # pandas
                 columns, rows = list(table.columns), table.itertuples(index=False, name=None)
             elif isinstance(table, tuple):
-                columns, rows = list(table[0]), table[1]
+                columns, rows = table
+                columns = list(columns)
             else:
                 records = list(table)
                 if not all(isinstance(record, Mapping) for record in records):

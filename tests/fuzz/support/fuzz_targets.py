@@ -33,7 +33,7 @@ from rolecall.store.acks import (
 from rolecall.store.axes import AxisBook
 from rolecall.store.codec import Damage, Line, encode, end_of_lines, first_line, last_line, read_lines
 from rolecall.store.files import put_attachment
-from rolecall.store.journal import attachments, last_steps
+from rolecall.store.journal import last_steps
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session
 from rolecall.store.reader import End, read_to_end
@@ -122,7 +122,7 @@ def _attach(session: Session, line: bytes) -> bytes:
     with suppress(ValueError, RecursionError):
         value = json.loads(line)
         if isinstance(value, dict) and isinstance(content := value.get("attached"), str):
-            reference = put_attachment(attachments(session), "1.json", content.encode("utf-8", "replace"))
+            reference = put_attachment(session.attachments, "1.json", content.encode("utf-8", "replace"))
             return json.dumps({**value, "attached": reference}).encode()
     return line
 
