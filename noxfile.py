@@ -32,6 +32,8 @@ TORCH = ("torch==2.13.0",)
 """Not in a lock: its builds for CPU alone stand on an index of its own, and users have chosen one."""
 FRAMEWORKS = ("verl==0.9.1", "trinity-rft==0.6.0")
 """Without what they need, gigabytes of it: only the classes that log are measured."""
+SOURCES = {"PYTHONPATH": os.pathsep.join(str(Path(path, "src").resolve()) for path in ALL)}
+"""For what reads the packages and needs none of them installed."""
 # nothing here calls home
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "WANDB_ERROR_REPORTING": "false"}
 # What builds our distributions is locked too, and apart from what they are tested beside.
@@ -226,10 +228,12 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff, and whether the changelog's fragments can be put together."""
+    """Ruff, the layers of pyproject.toml, and whether the changelog's fragments can be put together."""
     install(session, "lint")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("lint-imports", "--no-cache", env=SOURCES)
+    session.run("pytest", "--noconftest", "tests/test_layers.py", *session.posargs)  # the contracts do bite
     session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
 
 
@@ -238,7 +242,7 @@ def types(session: nox.Session) -> None:
     """Mypy, strict, on sources, tests and the files beside them."""
     install(session, "dev", *ALL)
     session.run(
-        "mypy", "noxfile.py", "hatch_build.py", "conftest.py", "src", *[f"{path}/src" for path in PLUGINS]
+        "mypy", "noxfile.py", "conftest.py", "src", *[f"{path}/src" for path in PLUGINS]
     )
     # each directory by itself: tests are no package, and two distributions may have one file name
     session.run("mypy", "--explicit-package-bases", "tests")
