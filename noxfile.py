@@ -19,6 +19,7 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 LOCKS = Path("requirements")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 BESIDE = ("-n", "2")
 """Many tests wait for processes and servers, so two at a time take little more than half as long."""
 WAITING = ("-n", "6")
@@ -54,18 +55,16 @@ def matrix(kind: str) -> Callable[[Any], Any]:
 
 
 nox.options.sessions = [
+    # What takes at most 12 minutes on two cores. The rest is run by name: older versions and other Pythons,
+    # `mlflow_server`, wandb's long jobs, the fuzzers, and the faults in full.
     "lint",
     "types",
     "docs",
-    "tests",
-    "tensorboard",
-    # The rest takes minutes and is run by name: newer MLflow clients, `mlflow_server`, all of wandb's tests beside
-    # older versions, its long jobs, and the faults in full.
-    f"mlflow({versions('mlflow')[0]})",
-    "wandb_oldest",
+    "tests(newest)",
+    f"tensorboard({versions('tensorboard')[-1]})",
+    f"mlflow({versions('mlflow')[-1]})",
     f"wandb({versions('wandb')[-1]})",
     "faults_smoke",
-    "fuzz",
     "install",
     "demo",
 ]
@@ -90,6 +89,31 @@ def tests(session: nox.Session, version: str) -> None:
     install(session, f"core-{version}", ".")
     # what processes do to each other hangs on no version
     session.run("pytest", *BESIDE, "tests/unit" if version == "oldest" else "tests", *session.posargs)
+
+
+@nox.session
+def pythons(session: nox.Session) -> None:
+    """The core's unit tests on every Python that is here; names those that are not. By name only."""
+    install(session, "nox")
+    missing = [version for version in PYTHONS if not _on(session, version)]
+    for version in missing:
+        session.warn(f"Python {version}: not run, as it is not on this machine")
+
+
+def _on(session: nox.Session, version: str) -> bool:
+    """Run them on one Python, if it is here."""
+    find = ("uv", "python", "find", "--no-python-downloads", "--no-project", version)
+    found = session.run(*find, silent=True, success_codes=[0, 1, 2])
+    interpreter = Path(str(found).strip())
+    if not interpreter.is_file():
+        return False
+    python = Path(session.create_tmp()).resolve() / version / "bin" / "python"
+    session.run("uv", "venv", "--quiet", "--clear", "--python", str(interpreter), str(python.parents[1]))
+    pip = ("uv", "pip", "install", "--quiet", "--python", str(python))
+    session.run(*pip, "--require-hashes", "-r", f"{LOCKS}/core-newest.txt")
+    session.run(*pip, "--no-deps", "-e", ".", env=BUILD)
+    session.run(str(python), "-m", "pytest", *BESIDE, "tests/unit", *session.posargs, external=True)
+    return True
 
 
 @nox.session
@@ -239,16 +263,15 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Mypy, strict, on sources, tests and the files beside them."""
+    """Mypy, strict, on sources, tests and the files beside them; mypy and pyright on what README and docs show."""
     install(session, "dev", *ALL)
-    session.run(
-        "mypy", "noxfile.py", "conftest.py", "src", *[f"{path}/src" for path in PLUGINS]
-    )
+    session.run("mypy", "noxfile.py", "conftest.py", "src", *[f"{path}/src" for path in PLUGINS])
     # each directory by itself: tests are no package, and two distributions may have one file name
     session.run("mypy", "--explicit-package-bases", "tests")
     session.run("mypy", "benchmarks")
     for path in PLUGINS:
         session.run("mypy", f"{path}/tests")
+    session.run("pytest", *BESIDE, "-m", "types", "tests/docs", *session.posargs)
 
 
 @nox.session
