@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,18 +103,28 @@ def pythons(session: nox.Session) -> None:
 
 def _on(session: nox.Session, version: str) -> bool:
     """Run them on one Python, if it is here."""
-    find = ("uv", "python", "find", "--no-python-downloads", "--no-project", version)
-    found = session.run(*find, silent=True, success_codes=[0, 1, 2])
-    interpreter = Path(str(found).strip())
-    if not interpreter.is_file():
+    interpreter = _interpreter(version)
+    if interpreter is None:
         return False
     python = Path(session.create_tmp()).resolve() / version / "bin" / "python"
-    session.run("uv", "venv", "--quiet", "--clear", "--python", str(interpreter), str(python.parents[1]))
+    session.run("uv", "venv", "--quiet", "--clear", "--python", interpreter, str(python.parents[1]))
     pip = ("uv", "pip", "install", "--quiet", "--python", str(python))
     session.run(*pip, "--require-hashes", "-r", f"{LOCKS}/core-newest.txt")
     session.run(*pip, "--no-deps", "-e", ".", env=BUILD)
     session.run(str(python), "-m", "pytest", *BESIDE, "tests/unit", *session.posargs, external=True)
     return True
+
+
+def _interpreter(version: str) -> str | None:
+    """One that starts: on the PATH, or pyenv's, whose shims on the PATH start only what it was told to use."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    for candidate in (shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python"))):
+        if (
+            candidate
+            and not subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode
+        ):
+            return str(candidate)
+    return None
 
 
 @nox.session

@@ -25,7 +25,7 @@ def copy(tmp_path: Path) -> Path:
     """A copy of all packages, side by side, with the contracts."""
     for package in PACKAGES:
         shutil.copytree(
-            package, tmp_path / package.name, ignore=shutil.ignore_patterns("*.so", "__pycache__")
+            package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__")
         )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
