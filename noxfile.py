@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 LOCKS = Path("requirements")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 BESIDE = ("-n", "2")
 """Many tests wait for processes and servers, so two at a time take little more than half as long."""
 WAITING = ("-n", "6")
@@ -32,6 +34,8 @@ TORCH = ("torch==2.13.0",)
 """Not in a lock: its builds for CPU alone stand on an index of its own, and users have chosen one."""
 FRAMEWORKS = ("verl==0.9.1", "trinity-rft==0.6.0")
 """Without what they need, gigabytes of it: only the classes that log are measured."""
+SOURCES = {"PYTHONPATH": os.pathsep.join(str(Path(path, "src").resolve()) for path in ALL)}
+"""For what reads the packages and needs none of them installed."""
 # nothing here calls home
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "WANDB_ERROR_REPORTING": "false"}
 # What builds our distributions is locked too, and apart from what they are tested beside.
@@ -50,18 +54,16 @@ def matrix(kind: str) -> Callable[[Any], Any]:
 
 
 nox.options.sessions = [
+    # What takes at most 12 minutes on two cores. The rest is run by name: older versions and other Pythons,
+    # `mlflow_server`, wandb's long jobs, the fuzzers, and the faults in full.
     "lint",
     "types",
     "docs",
-    "tests",
-    "tensorboard",
-    # The rest takes minutes and is run by name: newer MLflow clients, `mlflow_server`, all of wandb's tests beside
-    # older versions, its long jobs, and the faults in full.
-    f"mlflow({versions('mlflow')[0]})",
-    "wandb_oldest",
+    "tests(newest)",
+    f"tensorboard({versions('tensorboard')[-1]})",
+    f"mlflow({versions('mlflow')[-1]})",
     f"wandb({versions('wandb')[-1]})",
     "faults_smoke",
-    "fuzz",
     "install",
     "demo",
 ]
@@ -86,6 +88,38 @@ def tests(session: nox.Session, version: str) -> None:
     install(session, f"core-{version}", ".")
     # what processes do to each other hangs on no version
     session.run("pytest", *BESIDE, "tests/unit" if version == "oldest" else "tests", *session.posargs)
+
+
+@nox.session
+def pythons(session: nox.Session) -> None:
+    """The core's unit tests on every Python that is here; names those that are not. By name only."""
+    install(session, "nox")
+    missing = [version for version in PYTHONS if not _on(session, version)]
+    for version in missing:
+        session.warn(f"Python {version}: not run, as it is not on this machine")
+
+
+def _on(session: nox.Session, version: str) -> bool:
+    """Run them on one Python, if it is here."""
+    interpreter = _interpreter(version)
+    if interpreter is None:
+        return False
+    python = Path(session.create_tmp()).resolve() / version / "bin" / "python"
+    session.run("uv", "venv", "--quiet", "--clear", "--python", interpreter, str(python.parents[1]))
+    pip = ("uv", "pip", "install", "--quiet", "--python", str(python))
+    session.run(*pip, "--require-hashes", "-r", f"{LOCKS}/core-newest.txt")
+    session.run(*pip, "--no-deps", "-e", ".", env=BUILD)
+    session.run(str(python), "-m", "pytest", *BESIDE, "tests/unit", *session.posargs, external=True)
+    return True
+
+
+def _interpreter(version: str) -> str | None:
+    """One that starts: on the PATH, or pyenv's, whose shims on the PATH start only what it was told to use."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    for candidate in (shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python"))):
+        if candidate and not subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode:
+            return str(candidate)
+    return None
 
 
 @nox.session
@@ -231,23 +265,26 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff, and whether the changelog's fragments can be put together."""
+    """Ruff, the layers of pyproject.toml, and whether the changelog's fragments can be put together."""
     install(session, "lint")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("lint-imports", "--no-cache", env=SOURCES)
+    session.run("pytest", "--noconftest", "tests/test_layers.py", *session.posargs)  # the contracts do bite
     session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Mypy, strict, on sources, tests and the files beside them."""
+    """Mypy, strict, on sources, tests and the files beside them; mypy and pyright on what README and docs show."""
     install(session, "dev", *ALL)
-    session.run("mypy", "noxfile.py", "hatch_build.py", "conftest.py", "src", *[f"{path}/src" for path in PLUGINS])
+    session.run("mypy", "noxfile.py", "conftest.py", "src", *[f"{path}/src" for path in PLUGINS])
     # each directory by itself: tests are no package, and two distributions may have one file name
     session.run("mypy", "--explicit-package-bases", "tests")
     session.run("mypy", "benchmarks")
     for path in PLUGINS:
         session.run("mypy", f"{path}/tests")
+    session.run("pytest", *BESIDE, "-m", "types", "tests/docs", *session.posargs)
 
 
 @nox.session

@@ -28,15 +28,11 @@ from typing import Any
 
 import pytest
 import yaml
-from sybil import Document, Sybil
-from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
-from sybil.region import Region
+from page_blocks import PAGES, ROOT, Block, blocks
 
 from rolecall import MonitorConfig
 
-ROOT = Path(__file__).parents[2]
 STAND_INS = Path(__file__).parent / "stand_ins"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]
 LANGUAGES = {"python", "shell", "yaml", "toml", "text"}
 
 NOT_EXECUTED = {
@@ -47,36 +43,6 @@ NOT_EXECUTED = {
     "mlflow ui": "a server that runs until it is stopped; `nox -s web` looks at it",
     "mlflow server": "a server that runs until it is stopped; `nox -s mlflow_server` logs to it",
 }
-
-INFO = re.compile(r"(?P<language>[^\s`]*)[ \t]*(?P<options>[^\n]*)\n")
-TITLE = re.compile(r'title="([^"]*)"')
-
-
-@dataclass(frozen=True)
-class Block:
-    """One fenced block, and the line that it begins behind."""
-
-    language: str
-    title: str
-    text: str
-    path: Path
-    line: int
-
-
-def blocks(path: Path) -> list[Block]:
-    """A page's fenced blocks, in order."""
-
-    def parse(document: Document) -> Iterator[Region]:
-        for region in RawFencedCodeBlockLexer(INFO)(document):
-            yield Region(region.start, region.end, region.lexemes, lambda _: None)
-
-    examples = Sybil(parsers=[parse]).parse(path).examples()
-    return [_block(path, example.line, example.parsed) for example in examples]
-
-
-def _block(path: Path, line: int, parsed: Mapping[str, str]) -> Block:
-    title = TITLE.search(parsed["options"])
-    return Block(parsed["language"], title[1] if title else "", str(parsed["source"]), path, line)
 
 
 def commands(script: str) -> Iterator[list[str]]:
