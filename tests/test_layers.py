@@ -72,12 +72,6 @@ def test_the_sources_keep_every_contract(copy: Path) -> None:
         ),
         pytest.param(
             "rolecall_mlflow/plugin.py",
-            "import rolecall.testing.contract",
-            "rolecall_mlflow.plugin -> rolecall.testing.contract",
-            id="a private module of the test kit in a plugin",
-        ),
-        pytest.param(
-            "rolecall_mlflow/plugin.py",
             "import rolecall_wandb.args",
             "rolecall_mlflow.plugin -> rolecall_wandb.args",
             id="another plugin",

@@ -237,8 +237,8 @@ def test_an_unknown_setting(check: Told) -> None:
     assert check("monitor:\n  project: gsm8k\n  name: grpo-1\n  shared_runs: true") == snapshot("""\
 rolecall: config.yaml cannot be used:
   monitor.shared_runs: unknown setting; did you mean 'shared_run'? allowed:
-courier, group, journal, monitor_args, monitor_dir, monitor_type, name,
-on_backend_error, project, resume, run_id, shared_run, spool_dir, sync_every\
+courier, group, monitor_args, monitor_dir, monitor_type, name, on_backend_error,
+project, resume, run_id, shared_run, spool_dir, sync_every\
 """)
 
 
@@ -395,8 +395,8 @@ with rolecall.launch(config) as job, rolecall.open_monitor(job.config, "trainer"
 
 def test_show_what_is_not_there(told: Told) -> None:
     assert told("show", "nowhere") == snapshot("""\
-rolecall: nowhere: no run.json is here, so it is no monitor_dir. Give the
-monitor_dir of a job that was launched\
+rolecall: nowhere: not a monitor_dir (no run.json); give the monitor_dir of a
+job that was launched\
 """)
 
 
@@ -411,8 +411,8 @@ monitor_dir of a job\
 def test_show_a_directory_with_a_damaged_record(computer: Computer, told: Told, job: str) -> None:
     (computer.home / job / "run.json").write_text("{")
     assert told("show", job, "--json") == snapshot("""\
-rolecall: job/run.json: is damaged, or no run's record that this version of
-rolecall reads; use another monitor_dir, or move it away\
+rolecall: job/run.json: is damaged; use another monitor_dir, or move this one
+away\
 """)
 
 
@@ -434,15 +434,15 @@ trainer/reward/mean\
 
 def test_deliver_what_is_not_there(told: Told) -> None:
     assert told("deliver", "nowhere") == snapshot("""\
-rolecall: nowhere: no run.json is here, so it is no monitor_dir; give one of a
+rolecall: nowhere: not a monitor_dir (no run.json); give the monitor_dir of a
 job\
 """)
 
 
 def test_deliver_a_local_job_to_nowhere(told: Told, job: str) -> None:
     assert told("deliver", job) == snapshot("""\
-rolecall: HOME/job: the job is local, so all of it is here; name a backend with
---to\
+rolecall: HOME/job: the job's only backend is local, so all of it is here; name
+a backend with --to\
 """)
 
 
@@ -546,7 +546,7 @@ def test_keyword_arguments(script: Told) -> None:
 config cannot be used:
   name: missing; every config needs it
   courier: must be 'process' or 'thread'; given 'pigeon'
-  nane: unknown setting; did you mean 'name'? allowed: courier, group, journal,
+  nane: unknown setting; did you mean 'name'? allowed: courier, group,
 monitor_args, monitor_dir, monitor_type, name, on_backend_error, project,
 resume, run_id, shared_run, spool_dir, sync_every\
 """)

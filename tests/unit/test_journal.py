@@ -296,7 +296,7 @@ def test_large_row_is_attached(session: Session, journal: JournalWriter) -> None
     ]
     assert found[1].metrics == wide
     assert found[2].table == LARGE
-    assert sorted(os.listdir(session)).attachments == ["2.json", "3.json"]
+    assert sorted(os.listdir(session.attachments)) == ["2.json", "3.json"]
     assert session.path.stat().st_size < 5000
     assert not damages(session)
 
@@ -305,14 +305,14 @@ def test_large_line_is_not_attached(session: Session, journal: JournalWriter) ->
     """Up to 4 MiB."""
     journal.append({"note": "x" * ((4 << 20) - 1000)})
     journal.append({"note": "x" * (4 << 20)})
-    assert os.listdir(session).attachments == ["2.json"]
+    assert os.listdir(session.attachments) == ["2.json"]
     assert [len(row.text["note"]) for row in rows(session)] == [(4 << 20) - 1000, 4 << 20]
 
 
 def test_attachment_replaces_a_symlink(session: Session, journal: JournalWriter, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("mine")
-    session).mkdir(.attachments
+    session.attachments.mkdir()
     (session.attachments / "1.json").symlink_to(precious)
     journal.append({}, 1, table=LARGE)
     assert precious.read_text() == "mine"
@@ -322,7 +322,7 @@ def test_attachment_replaces_a_symlink(session: Session, journal: JournalWriter,
 def test_unwritten_attachment_leaves_nothing(session: Session, journal: JournalWriter) -> None:
     with no_file_longer_than(10_000), pytest.raises(OSError, match="large"):
         journal.append({}, table=LARGE)
-    assert os.listdir(session).attachments == []
+    assert os.listdir(session.attachments) == []
     assert journal.lost == 1
     journal.append({}, table=LARGE)
     assert [row.table for row in rows(session)] == [LARGE]

@@ -429,7 +429,7 @@ REFERENCE = {"name": "2.json", "size": len(CONTENT), "sum": f"{crc32(CONTENT):08
 def plant_attached(tmp_path: Path, **settings: Any) -> Session:
     attached = {"seq": 2, "step": 2, "time": 1.0, "attached": {**REFERENCE, **settings}}
     session = plant(tmp_path / "w" / "1.jsonl", row(1), attached, row(3))
-    session).mkdir(.attachments
+    session.attachments.mkdir()
     return session
 
 

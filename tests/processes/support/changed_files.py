@@ -1,4 +1,4 @@
-"""A role that logs 100 rows a second while somebody changes its files: python changed_files.py FILESYSTEM CHANGE SERVER.
+"""A role that logs 100 rows a second while its files are changed: python changed_files.py FILESYSTEM CHANGE SERVER.
 
 Runs in a mount namespace of its own (`unshare --mount`), so that it may mount what it needs. Prints one line of JSON:
 what was logged, what the backend got, what the role said, and what `rolecall deliver` says afterwards.
