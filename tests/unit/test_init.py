@@ -146,3 +146,24 @@ def test_turned_off_it_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPa
     with rolecall.init() as monitor:
         monitor.log({"loss": 0.5})
     assert list(folder.iterdir()) == []
+
+
+def test_prints_where_to_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with rolecall.init(project="p", name="n"):
+        pass
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"rolecall: p/n -> \S*rolecall show rolecall/p/n\n", err)
+
+
+def test_prints_nothing_when_silenced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROLECALL_LOG", "error")
+    with rolecall.init(project="p", name="n"):
+        pass
+    assert capsys.readouterr() == ("", "")

@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import random
+import sys
 import time
 import uuid
 import warnings
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from rolecall.backends.builtin import LOCAL
+from rolecall.config.commands import command
 from rolecall.config.model import MonitorConfig, directory_name
 from rolecall.config.plan import BackendPlan, Plan
 from rolecall.config.redact import public_args
@@ -124,6 +126,8 @@ def init(
 ) -> Monitor:
     """Launch a job of one process, and open its only role, `main`. Close it with `finish`.
 
+    Prints one line on standard error that says where to look; `ROLECALL_LOG=error` silences it.
+
     Args:
         project: where backends file the run; by default the name of the working directory.
         config: the run's config, kept with it; secrets are scrubbed.
@@ -150,7 +154,15 @@ def init(
         settings["monitor_dir"] = os.fspath(monitor_dir)
     elif parent:
         settings["monitor_dir"] = Path(parent, directory_name(project), directory_name(name))
-    return open_monitor(settings, SINGLE, primary=True, run_config=config)
+    loaded = MonitorConfig.load(settings)
+    monitor = open_monitor(loaded, SINGLE, primary=True, run_config=config)
+    if not loaded.disabled and os.environ.get("ROLECALL_LOG") != "error":
+        root = loaded.monitor_dir
+        # A path that a person recognises, where the run is below the working directory.
+        shown = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
+        where = monitor.url or command("show", shown)
+        print(f"rolecall: {project}/{name} -> {where}", file=sys.stderr)  # noqa: T201 - a notebook shows it too
+    return monitor
 
 
 def launch(config: object, run_config: Mapping[str, Any] | None = None) -> Job:
