@@ -70,11 +70,13 @@ def _pydantic_core() -> Encode:
 
 
 def _msgspec() -> Encode:
-    return import_module("msgspec").json.Encoder().encode
+    encode: Encode = import_module("msgspec").json.Encoder().encode
+    return encode
 
 
 def _orjson() -> Encode:
-    return import_module("orjson").dumps
+    encode: Encode = import_module("orjson").dumps
+    return encode
 
 
 def _json() -> Encode:

@@ -23,12 +23,12 @@ from journal_files import HEADER, damages, plant, read_all, rows
 
 from rolecall.rows import Row, TableData
 from rolecall.states import State
-from rolecall.store.codec import Damage, encode
+from rolecall.store.codec import Damage, encode, last_seq
 from rolecall.store.files import put_attachment
 from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, claim, end, succeed, this_process
-from rolecall.store.reader import End, JournalReader, last_seq, read_rows, read_to_end
+from rolecall.store.reader import End, JournalReader, read_rows, read_to_end
 
 EXAMPLES = settings(deadline=None, max_examples=60)
 SMALL = TableData(name="samples", columns=("i", "text"), rows=((1, "a"), (None, "b")))
