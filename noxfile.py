@@ -176,6 +176,7 @@ def wandb_jobs(session: nox.Session, version: str) -> None:
 def faults(session: nox.Session) -> None:
     """Kills, outages, full disks and more in every backend, in full; prints what became of the rows. By name only."""
     install(session, "web", *ALL)
+    session.run("pytest", "-n", "4", "-m", "processes", "tests/processes/test_changed_files.py")
     session.run("python", "tests/faults/support/fault_suite.py", *session.posargs)
 
 

@@ -177,7 +177,7 @@ def test_a_killed_role_ends_it_with_that_roles_name(endless: subprocess.Popen[st
     _, err = endless.communicate(timeout=60)
     assert endless.returncode == 2
     told, last = err.splitlines()
-    assert "not each of its roles has closed: explorer/1 died (process " in told
+    assert "closing the job with roles that did not close: explorer/1 killed (process " in told
     assert last == "rolecall: explorer/1 was killed by SIGKILL; the other roles have been stopped"
     assert states(tmp_path / "demo") == {"failed", "killed"}
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
 from inline_snapshot import snapshot
 from made_site import Computer
-
-from rolecall.config.commands import command
 
 JOB = "project: gsm8k\nname: grpo-1\n"
 ACME = JOB + "monitor_type: acme\n"
@@ -514,7 +513,10 @@ def test_rows_that_are_left(computer: Computer, job: str) -> None:
     computer.site.backend(head="from pydantic import *\nfrom rolecall import *", open_run=away)
     ran = computer.rolecall("deliver", job, "--to", "acme", "--timeout", "1", "--args", "{password: not-to-be-printed}")
     assert ran.status == 1
-    assert ran.out == f"some rows are left; try again later: {command('deliver', job, '--to', 'acme')}\n"
+    # With the path of the program, or without it, as PATH has it.
+    again = re.fullmatch(r"some rows are left; try again later: \S*rolecall (.*)\n", ran.out)
+    assert again is not None
+    assert again[1] == f"deliver {job} --to acme"
     assert "trainer: 1 rows are not in acme" in ran.err
 
 

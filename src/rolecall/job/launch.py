@@ -101,7 +101,7 @@ class Job:
             return
         layout = Layout(self.config.monitor_dir)
         states = run_with_timeout(wait + DIRECTORY_TIMEOUT, lambda: wait_for_writers(layout, wait)) or []
-        open_roles = [str(each) for each in states if each.state in (State.RUNNING, State.KILLED)]
+        open_roles = [str(each) for each in states if not each.closed]
         if open_roles:
             logger.warning("closing the job with roles that did not close: %s", "; ".join(open_roles))
         self._session.close(status, timeout)

@@ -30,12 +30,14 @@ class WriterState:
             on another host it has been silent for 60 s.
         silence: seconds since it, or its courier, last gave a sign of life; the courier does that every 5 s.
         place: its process and host, for people.
+        closed: whether it ended its session itself.
     """
 
     writer: str
     state: State
     silence: float
     place: str
+    closed: bool = False
 
     def __str__(self) -> str:
         silent = f", silent for {self.silence:.0f} s" if self.state is State.RUNNING else ""
@@ -49,7 +51,8 @@ def read_writers(layout: Layout) -> list[WriterState]:
         session = newest(layout.journal(writer))
         if session is not None:
             place = str(session.owner() or "its process is not known")
-            found.append(WriterState(writer, session.state(), session.silence(), place))
+            state, is_closed = session.state(), session.status() is not None
+            found.append(WriterState(writer, state, session.silence(), place, is_closed))
     return found
 
 

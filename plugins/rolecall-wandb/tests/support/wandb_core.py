@@ -9,7 +9,7 @@ import pytest
 import rolecall.delivery.group
 from rolecall import Row
 from rolecall.job.history import read_rows
-from rolecall.store.acks import delivered, is_carried
+from rolecall.store.acks import acknowledged, is_carried
 from rolecall.store.layout import LAUNCH, Layout
 
 __all__ = ["carried_writers", "delivered_rows", "logged_rows", "shorten_drain"]
@@ -22,12 +22,12 @@ def logged_rows(monitor_dir: Path) -> list[Row]:
 
 def delivered_rows(monitor_dir: Path, writer: str) -> int:
     """How many rows of a writer are acknowledged."""
-    return delivered(Layout(monitor_dir), "wandb", writer).rows
+    return acknowledged(Layout(monitor_dir), "wandb", writer).rows
 
 
 def shorten_drain(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let couriers on threads try for this many seconds to deliver the last rows."""
-    monkeypatch.setattr(rolecall.delivery.group, "DRAIN", seconds)
+    monkeypatch.setattr(rolecall.delivery.group, "DRAIN_TIMEOUT", seconds)
 
 
 def carried_writers(monitor_dir: Path) -> list[str]:
