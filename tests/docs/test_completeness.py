@@ -30,7 +30,7 @@ from rolecall import (
 from rolecall.__main__ import _parser
 
 ROOT = Path(__file__).parents[2]
-MODULES = ("backend", "errors", "testing")
+MODULES = ("protocol", "errors", "testing")
 """Modules that the reference renders whole."""
 LOADED = re.compile(
     r'<(?:script|img|iframe|source)[^>]*\ssrc="(?:https?:)?//'
@@ -161,7 +161,8 @@ def documented() -> Iterator[str]:
     for path in re.findall(r"^::: (\S+)", page("reference"), re.MULTILINE):
         owner, _, name = path.rpartition(".")
         if owner == "rolecall" and name in MODULES:
-            yield from importlib.import_module(path).__all__
+            module = importlib.import_module(path)
+            yield from (name for name, value in vars(module).items() if getattr(value, "__module__", "") == path)
         else:
             assert hasattr(importlib.import_module(owner), name)
             yield name
