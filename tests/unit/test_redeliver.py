@@ -14,6 +14,10 @@ from rolecall import MonitorConfig, launch, open_monitor
 from rolecall.__main__ import main
 from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.redeliver import Held, Left, Listener, deliver
+from rolecall.store.acks import Acknowledgements, Position
+from rolecall.store.codec import end_of_lines
+from rolecall.store.layout import Layout
+from rolecall.store.lease import sessions
 
 MakeConfig = Callable[..., MonitorConfig]
 ROWS = 5
@@ -122,3 +126,34 @@ def test_backend_that_is_away(
     server.mend("down")
     wait_until(lambda: len(server.seqs("explorer/0")) == ROWS)
     wait_until(lambda: not [each for each in threading.enumerate() if each.name == "rolecall-deliver"])
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_waits_for_a_live_courier(
+    local: MonitorConfig,
+    server: LinesServer,
+    args: dict[str, dict[str, object]],
+    wait_until: Callable[..., None],
+    is_done: bool,
+) -> None:
+    """A role has ended, and its courier still drains, as on a busy machine: deliver takes over, or finds it all done."""
+    root = run_job(local)
+    layout = Layout(root)
+    held = Acknowledgements(layout, "lines", "explorer/0")
+    waiting = threading.Event()
+    left: list[list[Left]] = []
+
+    def hear(event: CourierEvent) -> None:
+        if event.kind == "warning":
+            waiting.set()
+
+    thread = threading.Thread(target=lambda: left.append(deliver(root, "lines", args, 30.0, Listener(hear))))
+    thread.start()
+    wait_until(waiting.is_set)
+    if is_done:
+        session = sessions(layout.journal("explorer/0"))[-1]
+        held.acknowledge(Position(session.number, end_of_lines(session.path), ROWS), ROWS)
+    held.release("finished" if is_done else None)
+    thread.join(30.0)
+    assert left == [[]]
+    assert len(server.seqs("explorer/0")) == (0 if is_done else ROWS)

@@ -25,7 +25,7 @@ from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.sync import Syncer
 from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict
 from rolecall.protocol import RunTicket
-from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, read_reference
+from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_left, read_reference
 from rolecall.store.axes import AxisBook
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
 from rolecall.store.lease import Session, newest
@@ -142,9 +142,11 @@ class CourierGroup:
 
     def _deliver(self, assignment: Assignment, backend: Backend) -> None:
         name, writer, shared = backend.name, assignment.writer, assignment.plan.shared
-        acks = self._claim(name, writer)
-        self._acks.append(acks)
         place = next(found for found in self._writers if found.name == writer)
+        acks = self._claim(name, place)
+        if acks is None:
+            return
+        self._acks.append(acks)
         courier = Courier(
             destination=Destination(
                 backend, self._spec.args[name], lambda: make_ticket(self._spec, writer, name, shared=shared)
@@ -157,14 +159,17 @@ class CourierGroup:
         self._couriers.append(courier)
         courier.run(self._wait_for_roles(place, name) if writer == LAUNCH else None)
 
-    def _claim(self, backend: str, writer: str) -> Acknowledgements:
+    def _claim(self, backend: str, writer: _Writer) -> Acknowledgements | None:
+        """The lease of the delivery; `None` if a predecessor's courier left nothing to do."""
         while True:
             try:
-                return Acknowledgements(self._layout, backend, writer)
-            except WriterConflict as error:  # a predecessor's courier may still drain
-                self._tell(CourierEvent(backend, "warning", f"waiting: {error}", writer))
-                while is_carried(self._layout, backend, writer):
+                return Acknowledgements(self._layout, backend, writer.name)
+            except WriterConflict as error:  # the predecessor's courier may still drain
+                self._tell(CourierEvent(backend, "warning", f"waiting: {error}", writer.name))
+                while is_carried(self._layout, backend, writer.name):
                     time.sleep(POLL_INTERVAL)
+                if not writer.is_live() and not is_left(self._layout, backend, writer.name):
+                    return None
 
     def _wait_for_roles(self, launcher: _Writer, backend: str) -> Callable[[Callable[[float], None]], bool]:
         def wait(stand_by: Callable[[float], None]) -> bool:

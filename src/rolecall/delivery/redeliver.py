@@ -177,10 +177,14 @@ def _assignments(layout: Layout, plans: Sequence[BackendPlan], writers: Sequence
     for plan in plans:
         lacking = [writer for writer in writers if _is_lacking(layout, writer, plan.backend)]
         is_wanted = bool(lacking) or _is_lacking(layout, LAUNCH, plan.backend)
-        if plan.shared and is_wanted and not is_live and not is_carried(layout, plan.backend, LAUNCH):
+        if plan.shared and is_wanted and not is_live:
             yield Assignment(LAUNCH, plan)
         yield from (Assignment(writer, plan) for writer in lacking)
 
 
 def _is_lacking(layout: Layout, writer: str, backend: str) -> bool:
-    return is_left(layout, backend, writer) and not is_carried(layout, backend, writer)
+    if not is_left(layout, backend, writer):
+        return False
+    # A live role has a courier of its own. One of a role that ended may still drain: the group waits for it.
+    session = newest(layout.journal(writer))
+    return session is None or not session.is_live() or not is_carried(layout, backend, writer)
