@@ -136,7 +136,7 @@ def test_waits_for_a_live_courier(
     wait_until: Callable[..., None],
     is_done: bool,
 ) -> None:
-    """A role has ended, and its courier still drains, as on a busy machine: deliver takes over, or finds it all done."""
+    """A role has ended and its courier still drains: deliver takes over, or finds all of it done."""
     root = run_job(local)
     layout = Layout(root)
     held = Acknowledgements(layout, "lines", "explorer/0")
