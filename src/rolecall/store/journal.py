@@ -139,7 +139,36 @@ class JournalWriter:
             if not self._looked <= now < self._look_at:
                 self._look(now)
             try:
-                self._append(data, step, now, commit=commit, table=table)
+                content: dict[str, Any] = {"data": data} if table is None else {"table": _table(table)}
+                while True:
+                    seq = self.seq + 1
+                    at = self._steps.get(DEFAULT_AXIS, 0) + 1 if step is None else step
+                    row = {"seq": seq, "step": at, "time": now, **content}
+                    if commit:
+                        row["commit"] = True
+                    if self._failed:
+                        row["lost"] = self._failed
+                    if seq % _STEPS_EVERY == 0:
+                        row["steps"] = {**self._steps, DEFAULT_AXIS: at}
+                    text = to_json(row, inf_nan_mode="strings")
+                    if len(text) > _LONGEST_LINE:
+                        text = self._attach(row, content)
+                    payload = text[:-1]
+                    line = b'%b%b,"sum":"%08x"}\n' % (self._torn, payload, crc32(payload, self._seed))
+                    # A signal handler may have logged since. From here on there is no way in for one until the line
+                    # is written: CPython runs handlers at the start of a Python function, after calls and at backward
+                    # jumps, so the write has to be a call of C in this very place.
+                    if self.seq == seq - 1:
+                        self.seq = seq
+                        self._steps[DEFAULT_AXIS] = at
+                        written = os.write(self._descriptor, line)
+                        self._end += written
+                        # The disk, a quota or the file size limit may end in the middle of a line. The next one
+                        # closes it first.
+                        self._torn = b"" if written == len(line) else b"\n"
+                        if written < len(line) - 1:
+                            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                        break
             except OSError:
                 self.lost += 1
                 self._failed += 1
@@ -175,40 +204,11 @@ class JournalWriter:
         self._identity, self._end = (found.st_dev, found.st_ino), found.st_size
         self._seed = session.seed
 
-    def _append(
-        self, data: Mapping[str, Any], step: int | None, now: float, *, commit: bool, table: TableData | None
-    ) -> None:
-        content: dict[str, Any] = {"data": data} if table is None else {"table": _table(table)}
-        while True:
-            seq = self.seq + 1
-            at = self._steps.get(DEFAULT_AXIS, 0) + 1 if step is None else step
-            row = {"seq": seq, "step": at, "time": now, **content}
-            if commit:
-                row["commit"] = True
-            if self._failed:
-                row["lost"] = self._failed
-            if seq % _STEPS_EVERY == 0:
-                row["steps"] = {**self._steps, DEFAULT_AXIS: at}
-            text = to_json(row, inf_nan_mode="strings")
-            if len(text) > _LONGEST_LINE:
-                body = to_json(content, inf_nan_mode="strings")
-                attached = put_attachment(self.session.attachments, f"{seq}.json", body)
-                text = to_json({name: row[name] for name in row if name not in content} | {"attached": attached})
-            payload = text[:-1]
-            line = b'%b%b,"sum":"%08x"}\n' % (self._torn, payload, crc32(payload, self._seed))
-            # A signal handler may have logged since. From here on there is no way in for one until the line is
-            # written: CPython runs handlers at the start of a Python function, after calls and at backward jumps, so
-            # the write has to be a call of C in this very place.
-            if self.seq == seq - 1:
-                self.seq = seq
-                self._steps[DEFAULT_AXIS] = at
-                written = os.write(self._descriptor, line)
-                self._end += written
-                # The disk, a quota or the file size limit may end in the middle. The next line closes this one first.
-                self._torn = b"" if written == len(line) else b"\n"
-                if written < len(line) - 1:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                return
+    def _attach(self, row: dict[str, Any], content: Mapping[str, Any]) -> bytes:
+        """The text of a row whose content is stored beside the journal."""
+        body = to_json(content, inf_nan_mode="strings")
+        attached = put_attachment(self.session.attachments, f"{row['seq']}.json", body)
+        return to_json({name: row[name] for name in row if name not in content} | {"attached": attached})
 
     def _look(self, now: float) -> None:
         """Whether the path still leads to the file that this writer appends to, as long as it left it.
