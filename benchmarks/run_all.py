@@ -1,4 +1,4 @@
-"""Runs every benchmark, keeps what was measured as JSON, and draws the plots of docs/performance.md.
+"""Runs every benchmark, keeps what was measured as JSON, and draws plots of it.
 
     python benchmarks/run_all.py [--only call stream ...] [--to FOLDER] [--plots FOLDER]
 

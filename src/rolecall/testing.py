@@ -262,6 +262,6 @@ def _ticket(config: MonitorConfig) -> RunTicket:
         writer="trainer",
         role="trainer",
         config={"lr": 0.1},
-        directory=config.monitor_dir,
+        directory=config.monitor_dir / "backends" / config.monitor_type[0],
         pid=1,
     )

@@ -99,30 +99,10 @@ def deliver(
     for writer in writers:
         # What is spooled on this node comes first: it may hold rows that nobody has seen yet.
         Mirror(spec, writer).copy()
-    plans = spec.plan.backends
-    totals = {
-        plan.backend: sum(
-            acknowledged(layout, plan.backend, writer).rows + undelivered(layout, plan.backend, writer)
-            for writer in writers
-        )
-        for plan in plans
-    }
-
-    def report() -> None:
-        rows = {name: sum(acknowledged(layout, name, writer).rows for writer in writers) for name in totals}
-        listener.held([Held(name, rows[name], total) for name, total in totals.items()])
-
-    assignments = list(_assignments(layout, plans, writers))
+    assignments = list(_assignments(layout, spec.plan.backends, writers))
     names = [name for name in (LAUNCH, *writers) if any(each.writer == name for each in assignments)]
     group = CourierGroup(spec, names, assignments, listener.event)
-    # On a thread: a backend that hangs must not keep this one from ending in time.
-    thread = threading.Thread(target=group.run, name="rolecall-deliver", daemon=True)
-    thread.start()
-    deadline = time.monotonic() + timeout
-    while thread.is_alive() and (left := deadline - time.monotonic()) > 0:
-        report()
-        thread.join(min(STATUS_INTERVAL, left))
-    report()
+    _run_and_report(group, layout, [plan.backend for plan in spec.plan.backends], timeout, listener.held)
     found = [
         Left(
             plan.backend,
@@ -130,10 +110,29 @@ def deliver(
             undelivered(layout, plan.backend, writer),
             acknowledged(layout, plan.backend, writer).missing,
         )
-        for plan in plans
+        for plan in spec.plan.backends
         for writer in layout.writers()
     ]
     return [each for each in found if each.rows or each.missing]
+
+
+def _run_and_report(
+    group: CourierGroup, layout: Layout, backends: Sequence[str], timeout: float, held: Callable[[Sequence[Held]], None]
+) -> None:
+    writers = layout.writers()
+
+    def rows(backend: str) -> int:
+        return sum(acknowledged(layout, backend, writer).rows for writer in writers)
+
+    totals = {name: rows(name) + sum(undelivered(layout, name, writer) for writer in writers) for name in backends}
+    # On a thread: a backend that hangs must not keep this one from ending in time.
+    thread = threading.Thread(target=group.run, name="rolecall-deliver", daemon=True)
+    thread.start()
+    deadline = time.monotonic() + timeout
+    while thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+        held([Held(name, rows(name), total) for name, total in totals.items()])
+        thread.join(min(STATUS_INTERVAL, left))
+    held([Held(name, rows(name), total) for name, total in totals.items()])
 
 
 def _spec(
