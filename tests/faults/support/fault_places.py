@@ -187,7 +187,7 @@ def serving(folder: Path, store: Path, port: int) -> Iterator[str]:
 
 
 def _await(url: str) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300  # a busy machine imports MLflow for minutes
     while True:
         try:
             with urllib.request.urlopen(url, timeout=5):
