@@ -2,7 +2,8 @@
 
 from rolecall.backends.registry import Registry
 from rolecall.config.model import MonitorConfig
-from rolecall.config.resolve import Downgrade, Plan, resolve
+from rolecall.config.plan import Downgrade, Plan
+from rolecall.config.resolve import resolve
 from rolecall.errors import (
     BackendError,
     BackendRefused,

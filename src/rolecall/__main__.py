@@ -15,8 +15,6 @@ from rolecall.backends.installed import version_of
 from rolecall.cli import backends, check, deliver, demo, export, show
 from rolecall.errors import RolecallError
 
-__all__ = ["main"]
-
 FOR_CLI = ("rich", "plotext", "numpy")
 """What the extra `cli` installs."""
 EXAMPLES = """\

@@ -11,8 +11,6 @@ from rolecall.errors import BackendError
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-__all__ = ["GROUP", "IN_CHECKOUT", "find_installed", "import_backend", "install_hint", "provider", "version_of"]
-
 GROUP = "rolecall.backends"
 """The entry-point group that a plugin registers its backend under."""
 IN_CHECKOUT = ("mlflow", "tensorboard", "wandb")

@@ -13,8 +13,6 @@ import pluggy
 from rolecall import hookspecs
 from rolecall.errors import BackendError
 
-__all__ = ["check_hooks", "describe"]
-
 
 def check_hooks(name: str, backend: object) -> pluggy.PluginManager:
     """Return a plugin manager of this backend alone.

@@ -15,8 +15,6 @@ from pydantic import ValidationError
 from rolecall.backends.registry import Registry
 from rolecall.errors import RolecallError
 
-__all__ = ["EXAMPLES", "HELP", "add_options", "run"]
-
 HELP = "list the backends that you can choose as monitor_type"
 EXAMPLES = """\
 examples:

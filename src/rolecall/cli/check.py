@@ -8,8 +8,6 @@ import json
 from rolecall.config.model import MonitorConfig
 from rolecall.config.resolve import resolve
 
-__all__ = ["EXAMPLES", "HELP", "add_options", "run"]
-
 HELP = "say what a config will do, and which settings a backend cannot fulfil"
 EXAMPLES = """\
 examples:

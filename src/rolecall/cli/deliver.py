@@ -16,8 +16,6 @@ from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.redeliver import Listener, deliver
 from rolecall.errors import BackendError, ConfigError
 
-__all__ = ["EXAMPLES", "HELP", "add_options", "run"]
-
 HELP = "send the rows that a job's backends do not hold yet"
 EXAMPLES = """\
 It is safe to run twice, and beside a job that still runs. The exit status is 1 if rows are left.

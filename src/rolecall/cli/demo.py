@@ -17,8 +17,6 @@ from rolecall.config.commands import command, with_path
 if TYPE_CHECKING:
     from rolecall.demo import DemoResult
 
-__all__ = ["EXAMPLES", "HELP", "add_options", "run"]
-
 HELP = "run a small reinforcement-learning job of several processes, and monitor it"
 EXAMPLES = """\
 examples:

@@ -19,8 +19,6 @@ from rolecall.cli.output import without_nan
 from rolecall.job.history import read_rows
 from rolecall.rows import Row
 
-__all__ = ["EXAMPLES", "HELP", "add_options", "run"]
-
 HELP = "print every readable row of a job as JSON lines"
 EXAMPLES = """\
 Leaves out what is damaged, so that the output of a damaged journal is clean. NaN and infinities are

@@ -11,8 +11,6 @@ from rolecall.errors import ConfigError, DirectoryError
 from rolecall.store.layout import Layout
 from rolecall.store.manifest import read_record
 
-__all__ = ["add_directory", "check_directory", "parse_mapping", "positive"]
-
 
 def add_directory(parser: argparse.ArgumentParser) -> None:
     """Add the argument `directory`."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["without_nan"]
-
 
 def without_nan(value: object) -> object:
     """A value as strict JSON can hold it: NaN and infinities are strings, as in a journal."""

@@ -16,8 +16,6 @@ from rolecall.job.history import read_history, read_rows
 from rolecall.job.status import read_deliveries
 from rolecall.store.layout import Layout
 
-__all__ = ["EXAMPLES", "HELP", "add_options", "run", "show_csv", "show_json"]
-
 HELP = "show what a job logged, as tables and charts"
 EXAMPLES = """\
 examples:

@@ -10,8 +10,6 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, to_jsonable_pyt
 
 from rolecall.config.redact import reveal
 
-__all__ = ["plain_args", "typed_args"]
-
 
 def typed_args(value: object, models: Mapping[str, type[BaseModel]]) -> dict[str, BaseModel]:
     """The arguments of every selected backend.

@@ -8,8 +8,6 @@ import shutil
 import sys
 from pathlib import Path
 
-__all__ = ["command", "with_path"]
-
 
 def command(*arguments: str | os.PathLike[str]) -> str:
     """A `rolecall` command, quoted for a shell, that works in the shell of whoever reads it.

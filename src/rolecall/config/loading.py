@@ -12,8 +12,6 @@ from pydantic import BaseModel
 
 from rolecall.errors import ConfigError
 
-__all__ = ["Settings", "parse_yaml", "read_settings"]
-
 BLOCK = "monitor"
 """The key of our settings in a training job's own config."""
 

@@ -13,8 +13,6 @@ from pydantic import BaseModel, ValidationError
 from rolecall.config.loading import Settings
 from rolecall.config.redact import is_secret_name, scrub
 
-__all__ = ["explain"]
-
 ARGS = "monitor_args"
 LONGEST = 100
 _NAME = "must be 1 to 200 characters, without control characters"

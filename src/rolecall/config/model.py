@@ -40,8 +40,6 @@ from rolecall.config.redact import public_args, scrub, secrets_of
 from rolecall.config.spec import HandOver, JobSpec
 from rolecall.errors import BackendError, ConfigError
 
-__all__ = ["DISABLED_VARIABLE", "VARIABLE", "MonitorConfig", "directory_name"]
-
 VARIABLE = "ROLECALL_CONFIG"
 DISABLED_VARIABLE = "ROLECALL_DISABLED"
 _HAND_OVER = "hand_over"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["BackendPlan", "CourierPlace", "Downgrade", "Plan"]
-
 CourierPlace = Literal["process", "thread", "none"]
 """Where a backend's courier runs: in a process beside the role, on a thread of it, or nowhere."""
 

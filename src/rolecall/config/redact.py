@@ -14,8 +14,6 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-__all__ = ["MASK", "is_secret_name", "public_args", "reveal", "scrub", "scrub_text", "scrub_trace", "secrets_of"]
-
 MASK = "**********"
 _TOKEN = re.compile(r"(^|[_.-])(auth_?)?token$", re.IGNORECASE)
 _SECRET_NAME = re.compile(

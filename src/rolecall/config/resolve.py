@@ -8,8 +8,6 @@ from rolecall.config.model import MonitorConfig
 from rolecall.config.plan import BackendPlan, CourierPlace, Downgrade, Plan
 from rolecall.protocol import SharedRunSupport
 
-__all__ = ["BackendPlan", "Downgrade", "Plan", "resolve"]
-
 _IN_CODE = "registered in code, so no other process can find it; a thread of the role delivers its rows instead"
 
 

@@ -12,8 +12,6 @@ from pydantic import BaseModel
 from rolecall.backends.registry import Registry
 from rolecall.config.plan import Plan
 
-__all__ = ["HandOver", "JobSpec"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandOver:

@@ -126,7 +126,10 @@ class Cursor:
 
     def acknowledge_confirmed(self, run: SupportsConfirmation) -> None:
         """Write down that the backend holds what it confirmed by now."""
-        while self._under_way and self._is_confirmed(run, self._under_way[0].last):
+        while self._under_way:
+            last = self._under_way[0].last
+            if last is not None and run.confirmed(self.writer, last.session) < last.seq:
+                return
             self._acknowledge_first()
 
     def lag(self) -> tuple[int, int]:
@@ -159,9 +162,6 @@ class Cursor:
     def _acknowledge_first(self) -> None:
         batch = self._under_way.popleft()
         self.acks.acknowledge(batch.position, batch.rows, batch.missing)
-
-    def _is_confirmed(self, run: SupportsConfirmation, last: Row | None) -> bool:
-        return last is None or run.confirmed(self.writer, last.session) >= last.seq
 
     def _entries(self, session: Session) -> list[Entry]:
         reader = self._reader

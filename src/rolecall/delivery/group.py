@@ -187,7 +187,9 @@ class CourierGroup:
                     )
                     if launcher.is_followed() or not (are_live or self._is_carried(backend, writers)):
                         break
-                    before, rows = rows, -1 if are_live else self._rows(backend, writers)
+                    # The rows of all roles that the backend holds: they grow as long as any courier gets anywhere.
+                    held = sum(acknowledged(self._layout, backend, writer).rows for writer in writers)
+                    before, rows = rows, -1 if are_live else held
                     if rows != before or are_live:
                         moved = time.monotonic()
                 stand_by(STATUS_INTERVAL)
@@ -203,10 +205,6 @@ class CourierGroup:
             if assignment.plan.backend == backend and assignment.writer != LAUNCH
         )
         return any(own) or any(is_carried(self._layout, backend, writer) for writer in writers)
-
-    def _rows(self, backend: str, writers: Sequence[str]) -> int:
-        """How many rows of all roles the backend holds: it grows as long as any courier gets anywhere."""
-        return sum(acknowledged(self._layout, backend, writer).rows for writer in writers)
 
     def _is_hung(self) -> bool:
         """Whether the writers have ended and no courier gave a sign of life for as long as it may drain."""

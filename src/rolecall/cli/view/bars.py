@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-__all__ = ["Held", "progress_bars"]
-
 
 class Held(Protocol):
     """How many rows a backend holds, and how many there were at the start."""

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["show"]
-
 CHARTS = 4
 """How many metrics are drawn if none is chosen."""
 HEIGHT = 14
