@@ -237,6 +237,8 @@ class Cursor:
             seq = self._position.seq if "continues" in later.header() else 0
             self._position = Position(later.number, 0, seq)
             self._rescanned = -1
+            if "continues" in later.header():
+                self._suspects.clear()  # the writer reported what the changed file lost
             return ()
         status = session.status()
         self.status = _status(State.of(status, is_live=False))

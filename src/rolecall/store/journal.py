@@ -187,7 +187,8 @@ class JournalWriter:
                 return
             try:
                 self._look(time.time())
-                end = {"end": status, "seq": self.seq, "steps": self._steps, "time": time.time()}
+                lost = {"lost": self._failed} if self._failed else {}
+                end = {"end": status, "seq": self.seq, "steps": self._steps, "time": time.time(), **lost}
                 write_whole(self._descriptor, self._torn + encode(end, self._seed))
             finally:
                 self.abandon()
@@ -248,9 +249,12 @@ class JournalWriter:
         session = succeed(before)
         target = open_own(session.path)
         try:
-            rescued = 0
+            rescued = last = 0
             for value in _sound_lines(old, before.seed):
                 if "seq" in value and "end" not in value:
+                    if value["seq"] > last + 1:
+                        value["lost"] = value["seq"] - last - 1  # readers need not warn of it again
+                    last = value["seq"]
                     write_whole(target, encode(value, session.seed))
                     rescued += 1
             if before.attachments.is_dir():

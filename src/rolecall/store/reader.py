@@ -59,7 +59,9 @@ class JournalReader:
     def read(self, offset: int = 0, limit: int = 1 << 20) -> Iterator[Entry]:
         """What there is from `offset` on, about `limit` bytes of it, but at least one entry if there is one."""
         damage: Damage | None = None
-        found, start = False, -1
+        found, start, behind = False, -1, offset
+        # Without the number of the row before, a first gap cannot be told from a start in the middle.
+        is_known = offset == 0 or self.seq > 0
         # Lines without a row yield nothing. If there are no others, read on: no entry means that nothing is left. The
         # row after a damage says which rows it cost.
         while offset > start and (damage is not None or not found):
@@ -75,10 +77,15 @@ class JournalReader:
                     continue
                 found = True
                 seq = last_seq(line.value)
+                last = seq if isinstance(entry, End) else seq - 1
                 if "lost" in line.value:
-                    damage = None  # the half of a row that could not be written: the role reported it
+                    damage = None  # rows that could not be written, or were cut off: the role reported them
+                elif damage is None and is_known and last > self.seq:
+                    # A sector that ends where lines end may hold newlines alone, and so nothing that is damaged.
+                    damage = Damage(self.session.path, behind, line.offset, "rows are missing")
+                # A line that is left out may not even say which row it was.
+                is_known, behind = seq > 0, line.end
                 if damage is not None:
-                    last = seq if isinstance(entry, End) else seq - 1
                     yield Entry(_with_rows(damage, self.seq, last), damage.end)
                     damage = None
                 # A row that is left out is here: what is damaged behind it does not cover it.
