@@ -1,4 +1,4 @@
-"""A smoke of the faults: five kills in each backend, and some others once. `fault_suite.py` runs them all, and often."""
+"""A smoke of the faults: five kills in each backend, and some others once. `fault_suite.py` runs all of them, often."""
 
 from __future__ import annotations
 
