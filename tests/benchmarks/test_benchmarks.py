@@ -50,7 +50,8 @@ def measured(script: str, options: str, tmp_path: Path) -> list[dict[str, Any]]:
 def test_it_measures(script: str, tmp_path: Path) -> None:
     column, lines = MEASURED[script]
     found = measured(script, SMALL[script], tmp_path)
-    assert len(found) == lines
+    # How many encoders there are depends on what else is installed.
+    assert len(found) == lines or (script == "alternatives.py" and len(found) > lines)
     assert all(row[column] for row in found)
 
 
