@@ -49,13 +49,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
-from zlib import crc32
 
 from pydantic_core import to_json
 
 from rolecall.rows import TableData
 from rolecall.states import State, Status
-from rolecall.store.codec import decode, encode, lines_from_end
+from rolecall.store.codec import decode, encode, lines_from_end, seal
 from rolecall.store.files import open_own, put_attachment, write_whole
 from rolecall.store.lease import Session
 from rolecall.timings import FILE_CHECK_INTERVAL
@@ -153,8 +152,7 @@ class JournalWriter:
                     text = to_json(row, inf_nan_mode="strings")
                     if len(text) > _LONGEST_LINE:
                         text = self._attach(row, content)
-                    payload = text[:-1]
-                    line = b'%b%b,"sum":"%08x"}\n' % (self._torn, payload, crc32(payload, self._seed))
+                    line = self._torn + seal(text, self._seed)
                     # A signal handler may have logged since. From here on there is no way in for one until the line
                     # is written: CPython runs handlers at the start of a Python function, after calls and at backward
                     # jumps, so the write has to be a call of C in this very place.
