@@ -503,8 +503,8 @@ def test_a_wrong_call(told: Told, arguments: tuple[str, ...]) -> None:
 def test_help_has_examples(computer: Computer, name: str) -> None:
     ran = computer.rolecall(name, "--help")
     assert ran.status == 0
-    assert "\nexamples:\n  rolecall " in ran.out
-    assert f"rolecall {name}" in ran.out.partition("examples:")[2]
+    assert "\nExamples:\n  rolecall " in ran.out
+    assert f"rolecall {name}" in ran.out.partition("Examples:")[2]
 
 
 def test_rows_that_are_left(computer: Computer, job: str) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,10 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from rolecall import ConfigError, MonitorConfig, launch, open_monitor
+from rolecall import MonitorConfig, launch, open_monitor
 from rolecall.__main__ import main
-from rolecall.cli.show import show_csv, show_json
-from rolecall.cli.view.screen import show
 from rolecall.config.commands import command
 
 
@@ -36,7 +35,7 @@ def directory(make_config: Callable[..., MonitorConfig]) -> Path:
 
 
 def test_it_draws_roles_rows_last_values_and_charts(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show(directory)
+    assert main(["show", str(directory)]) == 0
     drawn = capsys.readouterr().out
     lines = {line.split("│")[1].strip(): line for line in drawn.splitlines() if line.count("│") > 6}
     assert [cell.strip() for cell in lines["explorer/0"].split("│")[2:5]] == ["finished", "50", "50"]
@@ -49,12 +48,12 @@ def test_it_draws_roles_rows_last_values_and_charts(directory: Path, capsys: pyt
 
 
 def test_a_pattern_chooses_the_charts(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    show(directory, ["trainer/*"])
+    assert main(["show", str(directory), "--metric", "trainer/*"]) == 0
     drawn = capsys.readouterr().out
     assert "trainer/loss" in drawn
     assert "explorer/0/reward/mean" not in drawn
-    with pytest.raises(ConfigError, match=r"--metric nothing.*explorer/0/reward/mean"):
-        show(directory, ["nothing"])
+    assert main(["show", str(directory), "--metric", "nothing"]) == 2
+    assert re.search(r"--metric nothing.*explorer/0/reward/mean", capsys.readouterr().err)
 
 
 @pytest.fixture
@@ -89,27 +88,25 @@ def test_what_can_be_copied_is_in_one_line(
     odd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    monkeypatch.setattr("rolecall.cli.view.screen.CHARTS", 1)
+    monkeypatch.setattr("rolecall.cli.show.CHARTS", 1)
     assert main(["show", str(odd)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert str(odd) in lines
     assert f"2 more metrics: {command('show', odd, '--metric', '*')}" in lines
 
 
-def test_the_csv_has_every_value(directory: Path) -> None:
-    out = io.StringIO()
-    show_csv(directory, out)
-    rows = list(csv.DictReader(io.StringIO(out.getvalue())))
+def test_the_csv_has_every_value(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(directory), "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert len(rows) == 102
     rewards = [(int(row["step"]), float(row["value"])) for row in rows if row["key"] == "reward/mean"]
     assert rewards == [(step, step / 50) for step in range(1, 51)]
     assert [row["value"] for row in rows if row["key"] == "loss"] == ["nan", "0.25"]
 
 
-def test_the_json_is_json(directory: Path) -> None:
-    out = io.StringIO()
-    show_json(directory, out)
-    summary = json.loads(out.getvalue(), parse_constant=pytest.fail)
+def test_the_json_is_json(directory: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert main(["show", str(directory), "--json"]) == 0
+    summary = json.loads(capfdbinary.readouterr().out, parse_constant=pytest.fail)
     assert summary["state"] == "finished"
     writers = {writer["writer"]: writer for writer in summary["writers"]}
     assert writers["trainer"]["tables"] == 1

@@ -1,13 +1,14 @@
-"""`rolecall backends`: lists the backends."""
+"""List the backends that you can choose as monitor_type.
+
+Examples:
+  rolecall backends
+  rolecall backends --json
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
-import shutil
-import textwrap
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,16 +16,7 @@ from pydantic import ValidationError
 from rolecall.backends.registry import Registry
 from rolecall.errors import RolecallError
 
-HELP = "list the backends that you can choose as monitor_type"
-EXAMPLES = """\
-examples:
-  rolecall backends
-  rolecall backends --json
-"""
-WIDEST = 110
-_COMMAND = re.compile(r"`[^`]+`|pip (?:un)?install (?:'[^']*'|[^\s'])+")
-_SPACE = "\0"
-"""Stands for a space of a command while text is wrapped."""
+_SHARING = {True: "shared runs", False: "no shared runs", None: "shared runs: depends"}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -39,54 +31,27 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, indent=2))
         return 0
-    width = min(shutil.get_terminal_size().columns, WIDEST)
-    names = max(len(backend["name"]) for backend in found)
-    providers = max(len(backend["distribution"]) for backend in found)
+    names, providers = (max(len(backend[column]) for backend in found) for column in ("name", "distribution"))
     for backend in found:
-        verdict, words = _sharing(backend)
+        verdict = "broken" if "error" in backend else _SHARING[backend["shared_run"]]
         print(f"{backend['name']:<{names}}  {backend['distribution']:<{providers}}  {verdict}")
-        margin = " " * (names + 2)
-        # Commands, addresses and paths stay whole, so that they can be copied; they may be wider than the terminal.
-        whole = _COMMAND.sub(lambda found: found[0].replace(" ", _SPACE), words)
-        for line in textwrap.wrap(
-            whole,
-            max(width, names + 42),
-            initial_indent=margin,
-            subsequent_indent=margin,
-            break_long_words=False,
-            break_on_hyphens=False,
-        ):
-            print(line.replace(_SPACE, " "))
+        if words := backend.get("error") or backend["reason"]:
+            # One line, which the terminal wraps: a command or an address in it can then be copied.
+            print(f"{'':{names}}  {words}")
     return 0
 
 
 def _describe(registry: Registry, name: str) -> dict[str, Any]:
     """One backend with default arguments; a broken one has an `error`, and hides no other."""
-    providers = [listing for listing in registry.listings() if listing.name == name]
-    found: dict[str, Any] = {
-        "name": name,
-        "distribution": " and ".join(f"{listing.distribution} {listing.version}" for listing in providers),
-        "shared_run": None,
-        "reason": "",
-    }
+    providers = (f"{each.distribution} {each.version}" for each in registry.listings() if each.name == name)
+    found: dict[str, Any] = {"name": name, "distribution": " and ".join(providers), "shared_run": None, "reason": ""}
     try:
         # With default arguments: a backend may share runs on a server and not in files.
         backend = registry.load(name)
         support = backend.supports_shared_run(backend.args_model()())
     except ValidationError as error:
-        needed = [".".join(["monitor_args", *map(str, problem["loc"])]) for problem in error.errors(include_url=False)]
-        return {
-            **found,
-            "reason": f"depends on {', '.join(needed)}; set them in a config, and `rolecall check` says what it does",
-        }
+        needed = ", ".join(".".join(["monitor_args", *map(str, each["loc"])]) for each in error.errors())
+        return {**found, "reason": f"depends on {needed}; set them in a config, and `rolecall check` says what it does"}
     except RolecallError as error:
         return {**found, "error": str(error)}
     return {**found, "shared_run": support.supported, "reason": support.reason}
-
-
-def _sharing(backend: Mapping[str, Any]) -> tuple[str, str]:
-    if "error" in backend:
-        return "broken", backend["error"]
-    if backend["shared_run"] is None:
-        return "shared runs: depends", backend["reason"]
-    return ("shared runs" if backend["shared_run"] else "no shared runs"), backend["reason"]

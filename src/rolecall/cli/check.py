@@ -1,19 +1,19 @@
-"""`rolecall check`: says what a config will do."""
+"""Say what a config will do, and which settings a backend cannot fulfil.
+
+Examples:
+  rolecall check config.yaml
+  rolecall check config.yaml --json
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 
 from rolecall.config.model import MonitorConfig
 from rolecall.config.resolve import resolve
 
-HELP = "say what a config will do, and which settings a backend cannot fulfil"
-EXAMPLES = """\
-examples:
-  rolecall check config.yaml
-  rolecall check config.yaml --json
-"""
 _COURIERS = {
     "process": "delivered by a process beside each role",
     "thread": "delivered by a thread of each role",
@@ -33,14 +33,7 @@ def run(options: argparse.Namespace) -> int:
     config = MonitorConfig.load(options.config)
     plan = resolve(config)
     if options.json:
-        backends = [
-            {"backend": chosen.backend, "shared": chosen.shared, "courier": chosen.courier} for chosen in plan.backends
-        ]
-        downgrades = [
-            {"backend": downgrade.backend, "setting": downgrade.setting, "reason": downgrade.reason}
-            for downgrade in plan.downgrades
-        ]
-        print(json.dumps({"backends": backends, "downgrades": downgrades}, indent=2))
+        print(json.dumps(asdict(plan), indent=2))
         return 0
     print(f"{config.project} / {config.name} in {config.monitor_dir}")
     for chosen in plan.backends:

@@ -1,30 +1,31 @@
-"""`rolecall deliver`: sends what a job's backends do not hold yet."""
+"""Send the rows that a job's backends do not hold yet.
+
+It is safe to run twice, and beside a job that still runs. The exit status is 1 if rows are left.
+
+Examples:
+  rolecall deliver runs/grpo-1
+  rolecall deliver runs/grpo-1 --to tensorboard --args '{log_dir: copies}'
+  ROLECALL_ARGS='{api_key: ...}' rolecall deliver runs/grpo-1 --to wandb
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from rolecall.backends.builtin import LOCAL, NONE
 from rolecall.backends.registry import Registry
 from rolecall.cli.options import add_directory, parse_mapping
-from rolecall.cli.view.bars import progress_bars
 from rolecall.config.commands import command
 from rolecall.delivery.events import CourierEvent
-from rolecall.delivery.redeliver import Listener, deliver
+from rolecall.delivery.redeliver import Held, Listener, deliver
 from rolecall.errors import BackendError, ConfigError
 
-HELP = "send the rows that a job's backends do not hold yet"
-EXAMPLES = """\
-It is safe to run twice, and beside a job that still runs. The exit status is 1 if rows are left.
-
-examples:
-  rolecall deliver runs/grpo-1
-  rolecall deliver runs/grpo-1 --to tensorboard --args '{log_dir: copies}'
-  ROLECALL_ARGS='{api_key: ...}' rolecall deliver runs/grpo-1 --to wandb
-"""
 ARGS = "ROLECALL_ARGS"
 """The environment's `--args`, for secrets: every user of a machine can list the arguments of its processes."""
 
@@ -32,17 +33,11 @@ ARGS = "ROLECALL_ARGS"
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     add_directory(parser)
-    parser.add_argument(
-        "--to", metavar="BACKEND", help="copy the whole job to this backend (default: the job's own backends)"
-    )
-    parser.add_argument(
-        "--args",
-        default="{}",
-        help=f"arguments of the backend, as YAML or JSON, that the job did not keep; put secrets in {ARGS} instead",
-    )
-    parser.add_argument(
-        "--timeout", type=float, default=600.0, metavar="SECONDS", help="when to give up (default: 600)"
-    )
+    to = "copy the whole job to this backend (default: the job's own backends)"
+    args = f"arguments of the backend, as YAML or JSON, that the job did not keep; put secrets in {ARGS} instead"
+    parser.add_argument("--to", metavar="BACKEND", help=to)
+    parser.add_argument("--args", default="{}", help=args)
+    parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="when to give up (default: 600)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -51,24 +46,21 @@ def run(options: argparse.Namespace) -> int:
         # before the job is read, so that the message names the option and not a config that nobody wrote
         _check_backend(options.to)
     args = _collect_args(options)
-    with progress_bars() as draw:
+    with _progress_bars() as draw:
         left = deliver(options.directory, options.to, args, options.timeout, Listener(_report, draw))
-    if not left:
-        print("all rows are delivered")
-        return 0
     for each in left:
         if each.rows:
             print(f"{each.writer}: {each.rows} rows are not in {each.backend} yet", file=sys.stderr)
         if each.missing:
             lost = f"{each.writer}: {each.missing} rows are gone from the journal and may not be in {each.backend}"
             print(lost, file=sys.stderr)
-    if not any(each.rows for each in left):
-        print("what the journal still has is delivered")
-        return 1
-    # Without `--args`, which may hold a secret.
-    again = command("deliver", options.directory, *(("--to", options.to) if options.to else ()))
-    print(f"some rows are left; try again later: {again}")
-    return 1
+    if any(each.rows for each in left):
+        # Without `--args`, which may hold a secret.
+        again = command("deliver", options.directory, *(("--to", options.to) if options.to else ()))
+        print(f"some rows are left; try again later: {again}")
+    else:
+        print("what the journal still has is delivered" if left else "all rows are delivered")
+    return 1 if left else 0
 
 
 def _collect_args(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -97,3 +89,29 @@ def _report(event: CourierEvent) -> None:
     # That a run was opened, gets on or is done is what a user expects.
     if event.kind not in ("ended", "opened", "prepared", "progress"):
         print(f"{event.writer}: {event.backend}: {event.kind} {event.message}", file=sys.stderr)
+
+
+@contextmanager
+def _progress_bars() -> Iterator[Callable[[Sequence[Held]], None]]:
+    """A function that draws how much each backend holds, on standard error.
+
+    It draws nothing if that is not a terminal, or if rich is not installed: a delivery needs no drawing.
+    """
+    if not sys.stderr.isatty() or find_spec("rich") is None:
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def draw(backends: Sequence[Held]) -> None:
+            for held in backends:
+                if held.backend not in tasks:
+                    tasks[held.backend] = progress.add_task(held.backend, total=held.total)
+                # a job that still runs logs more than there was at the start
+                progress.update(tasks[held.backend], completed=min(held.rows, held.total))
+
+        yield draw

@@ -1,49 +1,41 @@
-"""`rolecall demo`: runs a small reinforcement-learning job and monitors it."""
+"""Run a small reinforcement-learning job of several processes, and monitor it.
+
+Examples:
+  rolecall demo
+  rolecall demo --steps 4 --monitor-dir runs/demo
+  rolecall demo --monitor-type mlflow --monitor-args '{uri: "sqlite:///mlflow.db"}'
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import shutil
+from argparse import BooleanOptionalAction
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rolecall.backends.installed import install_hint
 from rolecall.backends.registry import Registry
-from rolecall.cli.options import parse_mapping, positive
+from rolecall.cli.options import parse_mapping
 from rolecall.config.commands import command, with_path
 
 if TYPE_CHECKING:
     from rolecall.demo import DemoResult
 
-HELP = "run a small reinforcement-learning job of several processes, and monitor it"
-EXAMPLES = """\
-examples:
-  rolecall demo
-  rolecall demo --steps 4 --monitor-dir runs/demo
-  rolecall demo --monitor-type mlflow --monitor-args '{uri: "sqlite:///mlflow.db"}'
-"""
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument(
-        "--monitor-type",
-        help="the backends, separated by commas (default: local, and tensorboard if its plugin is installed)",
-    )
+    backends = "the backends, separated by commas (default: local, and tensorboard if its plugin is installed)"
+    shared = "all roles report into one run, where the backend can share one"
+    directory = "where the journals are written (default: a new one in ./rolecall-demo)"
+    parser.add_argument("--monitor-type", help=backends)
     parser.add_argument("--monitor-args", default="{}", help="their arguments, as YAML or JSON")
-    parser.add_argument(
-        "--shared-run",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="all roles report into one run, where the backend can share one",
-    )
-    parser.add_argument("--steps", type=positive, help="rounds of training (default: 30)")
+    parser.add_argument("--shared-run", action=BooleanOptionalAction, default=True, help=shared)
+    parser.add_argument("--steps", type=int, help="rounds of training (default: 30)")
     parser.add_argument("--seed", type=int, default=0, help="of the training (default: 0)")
-    parser.add_argument(
-        "--monitor-dir", type=Path, help="where the journals are written (default: a new one in ./rolecall-demo)"
-    )
+    parser.add_argument("--monitor-dir", type=Path, help=directory)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -65,8 +57,7 @@ def run(options: argparse.Namespace) -> int:
         if chosen.monitor_dir.exists():
             print(f"Stopped. To see what was logged: {_show_command(chosen.monitor_dir)}")
         raise
-    for line in _where_to_look(result):
-        print(line)
+    print(*_where_to_look(result), sep="\n")
     return 0
 
 

@@ -38,11 +38,3 @@ def parse_mapping(option: str, text: str) -> dict[str, Any]:
         # The value may be a secret, and the message may end in a log.
         raise ConfigError(f"{option}: must be a mapping such as '{{uri: sqlite:///runs.db}}'")
     return {str(key): item for key, item in value.items()}
-
-
-def positive(text: str) -> int:
-    """Parse a whole number from 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text}")
-    return value

@@ -1,29 +1,45 @@
-"""`rolecall show`: what a job logged, as tables and charts, JSON or CSV."""
+"""Show what a job logged, as tables and charts.
+
+Examples:
+  rolecall show runs/grpo-1
+  rolecall show runs/grpo-1 --metric 'explorer/*' --metric trainer/loss
+  rolecall show runs/grpo-1 --csv > values.csv
+"""
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
+import math
+import os
 import sys
+import time
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING
+
+from pydantic_core import to_json
 
 from rolecall.cli.options import add_directory, check_directory
-from rolecall.cli.output import without_nan
-from rolecall.cli.view.screen import show
-from rolecall.job.history import read_history, read_rows
-from rolecall.job.status import read_deliveries
+from rolecall.config.commands import command, with_path
+from rolecall.errors import ConfigError
+from rolecall.job.history import JobHistory, MetricHistory, read_history, read_rows
+from rolecall.job.status import DeliveryStatus, read_deliveries
+from rolecall.states import State
 from rolecall.store.layout import Layout
 
-HELP = "show what a job logged, as tables and charts"
-EXAMPLES = """\
-examples:
-  rolecall show runs/grpo-1
-  rolecall show runs/grpo-1 --metric 'explorer/*' --metric trainer/loss
-  rolecall show runs/grpo-1 --csv > values.csv
-"""
-CSV_COLUMNS = ("writer", "session", "seq", "step", "time", "key", "value")
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+CHARTS = 4
+"""How many metrics are drawn if none is chosen."""
+HEIGHT = 14
+WIDEST_CHART = 100
+UNBOUNDED = 10_000
+"""The width of a file or a pipe, in which nothing has to be folded."""
+_ASCII_FRAME = str.maketrans("─│┌┐└┘├┤┬┴┼", "-|+++++++++")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -43,29 +59,113 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show a job in the form that was chosen."""
+    root: Path = options.directory
+    if options.csv:
+        _print_csv(root)
+        return 0
+    job = read_history(root)
+    backends = read_deliveries(Layout(root), job.record.plan)
     if options.json:
-        show_json(options.directory)
-    elif options.csv:
-        show_csv(options.directory)
+        # Bytes: JSON is UTF-8 whatever the terminal's encoding is.
+        summary = {**job.summary(), "backends": backends}
+        sys.stdout.buffer.write(to_json(summary, indent=2, inf_nan_mode="strings") + b"\n")
+        sys.stdout.buffer.flush()
     else:
-        show(options.directory, options.metric)
+        _draw(job, backends, root, options.metric)
     return 0
 
 
-def show_json(root: Path, out: TextIO | None = None) -> None:
-    """Print the job's summary as JSON, with NaN and infinities as strings."""
-    job = read_history(root)
-    backends = [status.summary() for status in read_deliveries(Layout(root), job.record.plan)]
-    json.dump(without_nan({**job.summary(), "backends": backends}), out or sys.stdout, indent=2)
-    print(file=out or sys.stdout)
-
-
-def show_csv(root: Path, out: TextIO | None = None) -> None:
-    """Print every value of every row, one a line."""
+def _print_csv(root: Path) -> None:
     check_directory(root)
-    writer = csv.writer(out or sys.stdout)
-    writer.writerow(CSV_COLUMNS)
+    writer = csv.writer(sys.stdout)
+    writer.writerow(("writer", "session", "seq", "step", "time", "key", "value"))
     for row in read_rows(root):
         for key, value in row.metrics.items():
             # `repr`: `str` of a float subclass, or a later Python's, might not read back as the same number
             writer.writerow((row.writer, row.session, row.seq, row.step, repr(row.time), key, repr(value)))
+
+
+def _draw(job: JobHistory, backends: Sequence[DeliveryStatus], root: Path, patterns: Sequence[str]) -> None:
+    """Draw a job as tables, and charts of the metrics whose `{writer}/{key}` matches one of the patterns."""
+    metrics = {f"{each.writer}/{key}": each.metrics[key] for each in job.writers for key in sorted(each.metrics)}
+    chosen = [name for name in metrics if any(fnmatchcase(name, pattern) for pattern in patterns or ("*",))]
+    if patterns and not chosen:
+        known = ", ".join(metrics) or "none yet"
+        raise ConfigError(f"--metric {' '.join(patterns)}: no metric matches; the metrics are {known}")
+    from rich.console import Console
+
+    # Names, keys and paths are the user's: `[red]` in one is no markup and `:cat:` no picture.
+    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = Console(markup=False, highlight=False, emoji=False, width=None if has_width else UNBOUNDED)
+    _draw_writers(console, job, root)
+    if backends:
+        _draw_backends(console, backends, root)
+    for damage in (damage for writer in job.writers for damage in writer.damages):
+        _line(console, f"damaged: {damage}")
+    drawn = chosen if patterns else chosen[:CHARTS]
+    for name in drawn:
+        chart = _chart(name, metrics[name], min(console.width, WIDEST_CHART), console.options.ascii_only)
+        console.out(chart, highlight=False)
+    if rest := len(chosen) - len(drawn):
+        _line(console, f"{rest} more metrics: {command('show', root, '--metric', '*')}")
+
+
+def _line(console: Console, text: str) -> None:
+    """Print a line that may hold a path or a command: neither is cut or folded, so that it can be copied."""
+    console.print(text, soft_wrap=True)
+
+
+def _draw_writers(console: Console, job: JobHistory, root: Path) -> None:
+    # Not the table's title, which would be folded to the table's width.
+    _line(console, f"{job.record.project} / {job.record.name}  run {job.record.run_id}  {job.state}")
+    _line(console, str(root))
+    table = _table("writer", "state", "rows", "step", "last row", "metric", "last value")
+    for writer in job.writers:
+        when = time.strftime("%H:%M:%S", time.localtime(writer.last_time)) if writer.last_time else ""
+        values = [(key, str(each.steps[-1]), f"{each.values[-1]:.6g}") for key, each in sorted(writer.metrics.items())]
+        head = (writer.writer, str(writer.state), str(writer.rows), when)
+        for key, step, value in values or [("", "", "")]:
+            name, state, rows, last = head
+            table.add_row(name, state, rows, step, last, key, value)
+            head = ("", "", "", "")  # is said once for each writer
+        table.add_section()
+    console.print(table)
+
+
+def _draw_backends(console: Console, backends: Sequence[DeliveryStatus], root: Path) -> None:
+    table = _table("backend", "writer", "delivered", "waiting", "rejected", "courier")
+    for status in backends:
+        counts = (str(count) for count in (status.delivered, status.waiting, status.rejected))
+        table.add_row(status.backend, status.writer, *counts, status.courier)
+    console.print(table)
+    runs = [f"{each.backend}: {with_path(each.run.url or each.run.id)}" for each in backends if each.run]
+    reasons = [f"{each.backend}: rows of {each.writer} are waiting: {each.why}" for each in backends if each.why]
+    # One run is one line, though several writers share it.
+    for line in dict.fromkeys(runs + reasons):
+        _line(console, line)
+    # A live courier sends them by itself.
+    if any(status.waiting and status.courier is not State.RUNNING for status in backends):
+        _line(console, f"to send what is waiting: {command('deliver', root)}")
+
+
+def _table(*headers: str) -> Table:
+    from rich.table import Column, Table
+
+    # the default cuts a long word and puts an ellipsis in its place
+    return Table(*(Column(header, overflow="fold") for header in headers))
+
+
+def _chart(name: str, metric: MetricHistory, width: int, ascii_only: bool) -> str:
+    """A line over the writer's own step. Values that are not finite leave a gap."""
+    import plotext
+
+    points = [(step, value) for step, value in zip(metric.steps, metric.values, strict=True) if math.isfinite(value)]
+    plotext.clear_figure()  # plotext draws on one figure of the whole process
+    plotext.theme("clear")
+    plotext.plotsize(width, HEIGHT)
+    plotext.title(name)
+    plotext.xlabel("step")
+    marker = "*" if ascii_only else "braille"
+    plotext.plot([step for step, _ in points], [value for _, value in points], marker=marker)
+    chart = str(plotext.uncolorize(plotext.build()))
+    return chart.translate(_ASCII_FRAME) if ascii_only else chart

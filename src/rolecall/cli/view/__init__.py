@@ -1,1 +1,0 @@
-"""What the commands draw on a terminal."""
