@@ -34,7 +34,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import ValidationError
 
-from rolecall.backends.registry import GROUP, Backend, Registry
+from rolecall.backends.installed import GROUP
+from rolecall.backends.registry import Backend, Registry
 from rolecall.config.model import MonitorConfig
 from rolecall.config.resolve import resolve
 from rolecall.delivery.redeliver import deliver

@@ -62,7 +62,7 @@ def script(computer: Computer) -> Callable[..., str]:
 def test_a_known_backend_that_is_not_installed(check: Told) -> None:
     assert check(JOB + "monitor_type: wandb") == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'wandb' is not installed;
-installed: console, local, none. To use it, install it from a checkout of
+installed: console, local, none. To use wandb, install it from a checkout of
 rolecall: pip install ./plugins/rolecall-wandb\
 """)
 
@@ -95,17 +95,17 @@ def test_two_distributions_with_one_backend(check: Told, computer: Computer) -> 
     computer.site.backend("acme")
     computer.site.install("acme-tracker", "2.1", backends={"acme": "elsewhere"})
     assert check(ACME) == snapshot("""\
-rolecall: config.yaml: monitor_type: backend 'acme' is provided by both
-acme-tracker 2.1 and rolecall-acme 1.0; uninstall one: pip uninstall
-acme-tracker or pip uninstall rolecall-acme\
+rolecall: config.yaml: monitor_type: backend 'acme' is provided by acme-tracker
+2.1 and rolecall-acme 1.0; uninstall one: pip uninstall acme-tracker or pip
+uninstall rolecall-acme\
 """)
 
 
 def test_a_distribution_with_a_built_in_backend(check: Told, computer: Computer) -> None:
     computer.site.backend("local")
     assert check(JOB) == snapshot("""\
-rolecall: config.yaml: monitor_type: backend 'local' is provided by
-rolecall-local 1.0, but it is built in; run pip uninstall rolecall-local\
+rolecall: config.yaml: monitor_type: backend 'local' is provided by rolecall
+itself and rolecall-local 1.0; uninstall one: pip uninstall rolecall-local\
 """)
 
 
@@ -197,8 +197,8 @@ def test_a_hook_that_says_no_without_a_reason(check: Told, computer: Computer) -
     computer.site.backend(supports_shared_run=f"@hookimpl\ndef supports_shared_run(args): {no}")
     assert check(ACME + "shared_run: true") == snapshot("""\
 rolecall: backend 'acme' (SITE/acme_backend.py): hook supports_shared_run
-returned SharedRunSupport(supported=False, reason=''); it must return a reason
-if supported is False\
+returned SharedRunSupport(supported=False, reason=''); it must return a
+rolecall.SharedRunSupport, with a reason if supported is False\
 """)
 
 
@@ -448,7 +448,7 @@ a backend with --to\
 def test_deliver_to_a_backend_that_is_not_installed(told: Told, job: str) -> None:
     assert told("deliver", job, "--to", "mlflow") == snapshot("""\
 rolecall: --to: backend 'mlflow' is not installed; installed: console, local,
-none. To use it, install it from a checkout of rolecall: pip install
+none. To use mlflow, install it from a checkout of rolecall: pip install
 ./plugins/rolecall-mlflow\
 """)
 

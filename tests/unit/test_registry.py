@@ -26,7 +26,6 @@ from rolecall import (
     hookimpl,
     resolve,
 )
-from rolecall.backends import registry as registry_module
 from rolecall.backends.installed import GROUP, find_installed
 
 NO_ARGS = """
@@ -120,7 +119,7 @@ def test_installed_distributions_are_scanned_once(site: MadeSite, monkeypatch: p
 def test_a_config_scans_once(site: MadeSite, monkeypatch: pytest.MonkeyPatch) -> None:
     site.backend()
     scan = Mock(side_effect=find_installed)
-    monkeypatch.setattr(registry_module, "find_installed", scan)
+    monkeypatch.setattr("rolecall.backends.installed.find_installed", scan)
     resolve(MonitorConfig(project="p", name="n", monitor_type=["acme", "local"]))
     scan.assert_called_once()
 
@@ -133,7 +132,7 @@ def test_another_tracker_is_no_typo() -> None:
 
 @pytest.mark.parametrize("name", ["mlflow", "tensorboard", "wandb"])
 def test_a_hint_names_no_package_index(site: MadeSite, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(registry_module, "find_installed", dict)
+    monkeypatch.setattr("rolecall.backends.installed.find_installed", dict)
     with pytest.raises(UnknownBackend, match=f"checkout of rolecall: pip install ./plugins/rolecall-{name}$"):
         Registry().load(name)
     assert (Path(__file__).parents[2] / "plugins" / f"rolecall-{name}").is_dir()
@@ -388,7 +387,11 @@ def test_a_class_is_no_backend() -> None:
         ("backend_args", "Args()", "a pydantic model class"),
         ("supports_shared_run", "True", "a rolecall.SharedRunSupport"),
         ("supports_shared_run", "None", "a rolecall.SharedRunSupport"),
-        ("supports_shared_run", "SharedRunSupport(supported=False)", "a reason if supported is False"),
+        (
+            "supports_shared_run",
+            "SharedRunSupport(supported=False)",
+            "a rolecall.SharedRunSupport, with a reason if supported is False",
+        ),
         ("open_run", "None", "a rolecall.Run; missing: id, url, log, flush, close"),
         ("open_run", "Path()", "a rolecall.Run; missing: id, url, log, flush, close"),
     ],

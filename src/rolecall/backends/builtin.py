@@ -45,15 +45,13 @@ class LocalBackend:
         raise BackendError("local has no run to open: its journal is the run")
 
 
-class ConsoleArgs(BaseModel):
+class ConsoleArgs(NoArgs):
     """How rows are logged.
 
     Attributes:
         logger: the name of the logger.
         level: the level of each line.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     logger: str = "rolecall.console"
     level: int = logging.INFO
@@ -99,18 +97,14 @@ class ConsoleBackend:
 
     @hookimpl
     def open_run(self, ticket: RunTicket, args: ConsoleArgs) -> Run:
-        logger = _audible(logging.getLogger(args.logger), args.level)
+        logger = logging.getLogger(args.logger)
+        # Lines are visible in a program that set up no logging; one that did keeps its settings.
+        if logger.level == logging.NOTSET:
+            logger.setLevel(args.level)
+        # `hasHandlers` looks at the parents too: a handler of ours beside the root's would print each line twice
+        if not logger.hasHandlers():
+            logger.addHandler(logging.StreamHandler())
         return ConsoleRun(id=ticket.run_id, logger=logger, level=args.level)
-
-
-def _audible(logger: logging.Logger, level: int) -> logging.Logger:
-    """Make the lines visible in a program that set up no logging; one that did keeps its settings."""
-    # `hasHandlers` looks at the parents too: a handler of ours beside the root's would print each line twice
-    if logger.level == logging.NOTSET:
-        logger.setLevel(level)
-    if not logger.hasHandlers():
-        logger.addHandler(logging.StreamHandler())
-    return logger
 
 
 BUILTIN: Mapping[str, object] = {LOCAL: LocalBackend(), CONSOLE: ConsoleBackend()}

@@ -18,21 +18,12 @@ from typing import Any
 import pluggy
 from pydantic import BaseModel
 
+from rolecall.backends import installed
 from rolecall.backends.builtin import BUILTIN, NONE
-from rolecall.backends.installed import (
-    GROUP,
-    IN_CHECKOUT,
-    find_installed,
-    import_backend,
-    install_hint,
-    provider,
-    version_of,
-)
+from rolecall.backends.installed import IN_CHECKOUT, provider
 from rolecall.backends.validation import check_hooks, describe
 from rolecall.errors import BackendError, RolecallError, UnknownBackend
 from rolecall.protocol import Run, RunTicket, SharedRunSupport
-
-__all__ = ["GROUP", "Backend", "Listing", "Registry"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NAME_RULE = "a name is 1 to 64 letters, digits, '.', '_' and '-', and starts with a letter or a digit"
@@ -80,11 +71,10 @@ class Backend:
     def supports_shared_run(self, args: BaseModel) -> SharedRunSupport:
         """See `rolecall.hookspecs.supports_shared_run`."""
         support = self._ask("supports_shared_run", args=args)
-        if not isinstance(support, SharedRunSupport):
-            raise self._wrong("supports_shared_run", support, "a rolecall.SharedRunSupport")
-        if not support.supported and not support.reason:
-            # the reason is all that a user sees of a downgrade
-            raise self._wrong("supports_shared_run", support, "a reason if supported is False")
+        # the reason is all that a user sees of a downgrade
+        if not isinstance(support, SharedRunSupport) or not (support.supported or support.reason):
+            valid = "a rolecall.SharedRunSupport, with a reason if supported is False"
+            raise self._wrong("supports_shared_run", support, valid)
         return support
 
     def prepare(self, ticket: RunTicket, args: BaseModel) -> None:
@@ -111,15 +101,16 @@ class Backend:
         except RolecallError:
             raise
         except Exception as error:
-            raise BackendError(
-                f"{describe(self.name, self.manager.get_plugin(self.name))}: hook {hook} failed: "
-                f"{type(error).__name__}: {error}. This is a bug in the backend: report it to its authors, or choose "
-                f"another monitor_type"
+            raise self._error(
+                f"{hook} failed: {type(error).__name__}: {error}. This is a bug in the backend: report it to its "
+                f"authors, or choose another monitor_type"
             ) from error
 
     def _wrong(self, hook: str, given: object, valid: str) -> BackendError:
-        where = describe(self.name, self.manager.get_plugin(self.name))
-        return BackendError(f"{where}: hook {hook} returned {given!r}; it must return {valid}")
+        return self._error(f"{hook} returned {given!r}; it must return {valid}")
+
+    def _error(self, what: str) -> BackendError:
+        return BackendError(f"{describe(self.name, self.manager.get_plugin(self.name))}: hook {what}")
 
 
 class Registry:
@@ -147,7 +138,7 @@ class Registry:
 
     @cached_property
     def _installed(self) -> dict[str, list[EntryPoint]]:
-        return find_installed()
+        return installed.find_installed()
 
     def register(self, name: str, backend: object) -> Registry:
         """Add a backend of your own, for notebooks and tests. Returns the registry itself.
@@ -171,15 +162,14 @@ class Registry:
 
     def listings(self) -> Iterator[Listing]:
         """Every backend with the distribution that provides it; imports none of them."""
-        own_version = version_of("rolecall") or "(not installed)"
+        own_version = installed.version_of("rolecall") or "(not installed)"
         for name in self.names():
             if name in self._in_code:
                 yield Listing(name, "registered in code", "")
             elif name in BUILTIN:
                 yield Listing(name, "rolecall", own_version)
-            for point in self._installed.get(name, ()):
-                dist = provider(point)
-                yield Listing(name, dist.name, dist.version)
+            dists = map(provider, self._installed.get(name, ()))
+            yield from (Listing(name, dist.name, dist.version) for dist in dists)
 
     def load(self, name: str) -> Backend:
         """Import the backend of that name and check its hooks, once.
@@ -191,7 +181,7 @@ class Registry:
         """
         if name not in self._loaded:
             point = self._find(name)
-            backend = BUILTIN[name] if point is None else import_backend(point)
+            backend = BUILTIN[name] if point is None else installed.import_backend(point)
             self._loaded[name] = Backend(name, point is not None, check_hooks(name, backend))
         return self._loaded[name]
 
@@ -210,25 +200,22 @@ class Registry:
 
 def _ambiguous(name: str, found: list[EntryPoint]) -> str:
     dists = sorted((provider(point) for point in found), key=lambda dist: dist.name)
-    providers = [f"{dist.name} {dist.version}" for dist in dists]
+    providers = ["rolecall itself"] if name in BUILTIN else []
+    providers += [f"{dist.name} {dist.version}" for dist in dists]
     commands = " or ".join(f"pip uninstall {dist.name}" for dist in dists)
-    if name in BUILTIN:
-        return f"backend {name!r} is provided by {' and '.join(providers)}, but it is built in; run {commands}"
-    both = "both " if len(dists) == 2 else ""  # noqa: PLR2004 - the English word
-    return f"backend {name!r} is provided by {both}{' and '.join(providers)}; uninstall one: {commands}"
+    return f"backend {name!r} is provided by {' and '.join(providers)}; uninstall one: {commands}"
 
 
 def _unknown(name: str, names: list[str]) -> str:
     """What is installed, what was probably meant, and how to install it."""
-    installed = sorted({*names, NONE})
-    message = f"backend {name!r} is not installed; installed: {', '.join(installed)}."
-    near = get_close_matches(name.lower(), sorted({*installed, *IN_CHECKOUT}), n=1, cutoff=_CLOSE)
-    if near and near[0] != name:
-        message += f" Did you mean {near[0]!r}?"
+    known = sorted({*names, NONE})
+    message = f"backend {name!r} is not installed; installed: {', '.join(known)}."
+    near = get_close_matches(name.lower(), [*known, *IN_CHECKOUT], n=1, cutoff=_CLOSE)
     wanted = near[0] if near else name
+    if wanted != name:
+        message += f" Did you mean {wanted!r}?"
     if wanted in IN_CHECKOUT and wanted not in names:
-        subject = "To use it" if wanted == name else f"To use {wanted}"
-        message += f" {subject}, {install_hint(wanted)}"
+        message += f" To use {wanted}, {installed.install_hint(wanted)}"
     elif not near:
         message += " Choose one of these, or install the distribution that provides it"
     return message

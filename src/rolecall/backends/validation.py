@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any
 
 import pluggy
 
@@ -24,24 +22,18 @@ def check_hooks(name: str, backend: object) -> pluggy.PluginManager:
     where = describe(name, backend)
     if inspect.isclass(backend):
         raise BackendError(f"{where}: is the class {backend.__qualname__}; register an instance of it, or a module")
-    _check_parameters(where, backend)
     # A manager for each backend: a call of a hook must reach one backend, and pluggy stops a call at the first
     # exception of any plugin.
     manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
+    manager.register(backend, name)
+    found = {caller.name: caller.get_hookimpls()[0] for caller in manager.get_hookcallers(backend) or ()}
+    if wrong := _wrong_hook(backend, found):
+        raise BackendError(f"{where}: {wrong}")
     try:
-        manager.register(backend, name)
+        # Last, because pluggy checks parameters too, but its message is for people who know pluggy.
+        manager.add_hookspecs(hookspecs)
     except pluggy.PluginValidationError as error:
         raise BackendError(f"{where}: {' '.join(str(error).split())}") from error
-    try:
-        manager.check_pending()  # pluggy accepts an unknown hook until it is asked
-    except pluggy.PluginValidationError as error:
-        callers = manager.get_hookcallers(backend) or ()
-        unknown = next(caller.name for caller in callers if not caller.has_spec())
-        near = get_close_matches(unknown, _specs(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise BackendError(f"{where}: unknown hook {unknown!r}{hint} The hooks are {_signatures()}") from error
-    _check_complete(where, manager, backend)
     return manager
 
 
@@ -55,45 +47,33 @@ def describe(name: str, backend: object) -> str:
     return f"backend {name!r} ({file or module})"
 
 
-def _check_parameters(where: str, backend: object) -> None:
-    # pluggy checks the same, but its message is for people who know pluggy
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    for hook, spec in _specs().items():
-        found = getattr(backend, hook, None)
-        if not hasattr(found, f"{hookspecs.PROJECT}_impl") or not inspect.isroutine(found):
-            continue
-        allowed = inspect.signature(spec).parameters
-        # pluggy passes only what it knows, so a parameter with a default is the backend's own affair
-        unknown = [
-            repr(parameter.name)
-            for parameter in inspect.signature(found).parameters.values()
-            if parameter.kind in positional and parameter.default is parameter.empty and parameter.name not in allowed
-        ]
-        if unknown:
-            raise BackendError(
-                f"{where}: {hook}{inspect.signature(found)}: unknown parameter{'s' if len(unknown) > 1 else ''} "
-                f"{', '.join(unknown)}; allowed: {', '.join(allowed) or 'none'}{' (all optional)' if allowed else ''}"
-            )
-
-
-def _check_complete(where: str, manager: pluggy.PluginManager, backend: object) -> None:
-    implemented = {caller.name for caller in manager.get_hookcallers(backend) or ()}
-    undecorated = [hook for hook in _specs() if hook not in implemented and callable(getattr(backend, hook, None))]
-    if undecorated:
-        raise BackendError(f"{where}: decorate {', '.join(undecorated)} with @rolecall.hookimpl")
-    missing = [hook for hook in hookspecs.REQUIRED if hook not in implemented]
-    if missing:
-        raise BackendError(
-            f"{where}: missing {', '.join(missing)}; add it, decorated with @rolecall.hookimpl. "
-            f"Required are {', '.join(hookspecs.REQUIRED)}; the hooks are {_signatures()}"
+def _wrong_hook(backend: object, found: dict[str, pluggy.HookImpl]) -> str | None:
+    """What is wrong with the hooks of a backend, which are keyed by name."""
+    specs = {
+        name: tuple(inspect.signature(spec).parameters)
+        for name, spec in vars(hookspecs).items()
+        if hasattr(spec, f"{hookspecs.PROJECT}_spec")
+    }
+    signatures = ", ".join(f"{hook}({', '.join(parameters)})" for hook, parameters in specs.items())
+    for hook, implementation in found.items():
+        if hook not in specs and implementation.optionalhook:
+            continue  # as the author said: it is a hook of another version
+        if hook not in specs:
+            near = get_close_matches(hook, specs, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            return f"unknown hook {hook!r}{hint} The hooks are {signatures}"
+        # A parameter with a default is not among these: pluggy passes only what it knows.
+        if unknown := [repr(name) for name in implementation.argnames if name not in specs[hook]]:
+            given = f"{hook}{inspect.signature(implementation.function)}"
+            parameters = "parameters" if len(unknown) > 1 else "parameter"
+            allowed = f"{', '.join(specs[hook])} (all optional)" if specs[hook] else "none"
+            return f"{given}: unknown {parameters} {', '.join(unknown)}; allowed: {allowed}"
+    if undecorated := [hook for hook in specs if hook not in found and callable(getattr(backend, hook, None))]:
+        return f"decorate {', '.join(undecorated)} with @rolecall.hookimpl"
+    required = ", ".join(hookspecs.REQUIRED)
+    if missing := [hook for hook in hookspecs.REQUIRED if hook not in found]:
+        return (
+            f"missing {', '.join(missing)}; add it, decorated with @rolecall.hookimpl. Required are {required}; "
+            f"the hooks are {signatures}"
         )
-
-
-def _specs() -> dict[str, Callable[..., Any]]:
-    found = vars(hookspecs).items()
-    return {name: spec for name, spec in found if hasattr(spec, f"{hookspecs.PROJECT}_spec")}
-
-
-def _signatures() -> str:
-    """Every hook with all parameters that it may have."""
-    return ", ".join(f"{hook}({', '.join(inspect.signature(spec).parameters)})" for hook, spec in _specs().items())
+    return None
