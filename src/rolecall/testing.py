@@ -23,7 +23,7 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points, packages_distributions, requires
 from pathlib import Path
@@ -42,6 +42,7 @@ from rolecall.delivery.redeliver import deliver
 from rolecall.job.launch import Job, launch, open_monitor
 from rolecall.protocol import RunTicket, SharedRunSupport, SupportsTables
 from rolecall.rows import Row
+from rolecall.states import Status
 from rolecall.store.acks import read_reference, undelivered
 from rolecall.store.layout import LAUNCH, Layout
 
@@ -50,7 +51,7 @@ __all__ = ["BackendContract", "FinishedJob", "Points"]
 Points = list[tuple[int, float]]
 """A metric as a backend holds it: steps and values, in the order of steps."""
 
-ROWS = 50
+STEPS = range(1, 51)
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,21 @@ class BackendContract:
         self, request: pytest.FixtureRequest, tmp_path: Path, backend: Backend, monitor_args: Mapping[str, Any]
     ) -> MonitorConfig:
         """A config of the backend, with a shared run and without."""
-        return self._config(tmp_path, monitor_args, shared=request.param == "shared")
+        config = MonitorConfig(
+            project="contract",
+            name="run",
+            monitor_type=self.monitor_type,
+            monitor_args={self.monitor_type: dict(monitor_args)},
+            shared_run=request.param == "shared",
+            monitor_dir=tmp_path / "monitor",
+            courier="thread",
+        )
+        if config.shared_run and not resolve(config).shared(self.monitor_type):
+            pytest.skip("it does not share runs")
+        return config
 
     def test_is_listed_under_its_name(self) -> None:
-        assert self.monitor_type in [listing.name for listing in Registry().listings()]
+        assert self.monitor_type in Registry().names()
 
     def test_loads_without_its_sdk(self) -> None:
         """Listing, loading and checking a backend happen in processes that never log to it."""
@@ -134,7 +146,10 @@ class BackendContract:
     def test_holds_every_row_of_every_writer(self, config: MonitorConfig) -> None:
         job = self._run(config.model_copy(update={"courier": "process"}))
         for offset, writer in enumerate(("explorer/0", "explorer/1", "trainer")):
-            assert self._close(self.points(job, writer, "reward/mean"), _expected(offset)), writer
+            held = self.points(job, writer, "reward/mean")
+            assert [step for step, _ in held] == list(STEPS), writer
+            values = [_value(offset, step) for step in STEPS]
+            assert [value for _, value in held] == pytest.approx(values, rel=self.tolerance, abs=0), writer
 
     def test_opens_one_run_if_it_shares_and_several_if_not(self, config: MonitorConfig) -> None:
         job = self._run(config)
@@ -153,9 +168,9 @@ class BackendContract:
         """At least once: everything is there, and nothing that was not logged."""
         job = self._run(config)
         shutil.rmtree(job.monitor_dir / "delivery" / self.monitor_type / "trainer")
-        self._deliver(job)
-        held = self.points(job, "trainer", "reward/mean")
-        assert {step for step, _ in held} == {step for step, _ in _expected(2)}
+        args = {self.monitor_type: job.config.monitor_args[self.monitor_type].model_dump(exclude_unset=True)}
+        assert deliver(job.monitor_dir, None, args, timeout=60.0) == []
+        assert {step for step, _ in self.points(job, "trainer", "reward/mean")} == set(STEPS)
 
     def test_goes_on_in_the_same_run_after_a_failure(self, config: MonitorConfig) -> None:
         first = self._run(config, steps=range(1, 11), status="failed")
@@ -173,8 +188,22 @@ class BackendContract:
         assert undelivered(Layout(done.monitor_dir), self.monitor_type, "evaluator") == 0
 
     def test_opened_run_is_whole(self, backend: Backend, config: MonitorConfig) -> None:
-        args = config.monitor_args[self.monitor_type]
-        run = backend.open_run(_ticket(config), args)
+        config.monitor_dir.mkdir(parents=True, exist_ok=True)
+        ticket = RunTicket(
+            project=config.project,
+            name="run_trainer",
+            group="run",
+            run_id="contract-run",
+            backend_run_id=None,
+            shared=False,
+            primary=True,
+            writer="trainer",
+            role="trainer",
+            config={"lr": 0.1},
+            directory=config.monitor_dir / "backends" / self.monitor_type,
+            pid=1,
+        )
+        run = backend.open_run(ticket, config.monitor_args[self.monitor_type])
         row = Row(writer="trainer", session=1, seq=1, step=1, time=1_700_000_000.0, metrics={"loss": 0.5})
         run.log([row])
         run.flush(30.0)
@@ -183,26 +212,10 @@ class BackendContract:
         assert run.url is None or isinstance(run.url, str)
         assert not isinstance(run, SupportsTables) or callable(run.log_table)
 
-    def _config(self, tmp_path: Path, monitor_args: Mapping[str, Any], *, shared: bool) -> MonitorConfig:
-        config = MonitorConfig(
-            project="contract",
-            name="run",
-            monitor_type=(self.monitor_type,),
-            monitor_args={self.monitor_type: dict(monitor_args)},
-            shared_run=shared,
-            monitor_dir=tmp_path / "monitor",
-            courier="thread",
-        )
-        if shared and not resolve(config).shared(self.monitor_type):
-            pytest.skip("it does not share runs")
-        return config
-
-    def _run(self, config: MonitorConfig, steps: range = range(1, ROWS + 1), status: Any = "finished") -> FinishedJob:
+    def _run(self, config: MonitorConfig, steps: Iterable[int] = STEPS, status: Status = "finished") -> FinishedJob:
         job = launch(config, run_config={"seed": 1})
-        monitors = [
-            open_monitor(job.config, role, rank, run_config={"lr": 0.1})
-            for role, rank in (("explorer", 0), ("explorer", 1), ("trainer", None))
-        ]
+        roles = (("explorer", 0), ("explorer", 1), ("trainer", None))
+        monitors = [open_monitor(job.config, role, rank, run_config={"lr": 0.1}) for role, rank in roles]
         for step in steps:
             for offset, monitor in enumerate(monitors):
                 monitor.log({"reward/mean": _value(offset, step), "loss": 1 / step}, step=step)
@@ -212,25 +225,17 @@ class BackendContract:
         return self._finished(job)
 
     def _finished(self, job: Job) -> FinishedJob:
-        layout = Layout(job.config.monitor_dir)
-        writers = layout.writers()
-        shared = job.plan.shared(self.monitor_type)
-        found = {name: read_reference(layout, self.monitor_type, LAUNCH if shared else name) for name in writers}
-        for writer in writers:
+        layout, run_ids = Layout(job.config.monitor_dir), {}
+        for writer in layout.writers():
             assert undelivered(layout, self.monitor_type, writer) == 0, f"{writer} is not delivered"
-        run_ids = {name: reference.id for name, reference in found.items() if reference is not None}
+            owner = LAUNCH if job.plan.shared(self.monitor_type) else writer
+            if reference := read_reference(layout, self.monitor_type, owner):
+                run_ids[writer] = reference.id
         return FinishedJob(job.config, self.monitor_type, run_ids, job.urls)
 
-    def _deliver(self, job: FinishedJob) -> None:
-        args = {self.monitor_type: job.config.monitor_args[self.monitor_type].model_dump(exclude_unset=True)}
-        assert deliver(job.monitor_dir, None, args, timeout=60.0) == []
 
-    def _close(self, held: Points, expected: Points) -> bool:
-        pairs = zip(held, expected, strict=True)
-        return all(
-            step == wanted and math.isclose(value, number, rel_tol=self.tolerance)
-            for (step, value), (wanted, number) in pairs
-        )
+def _value(offset: int, step: int) -> float:
+    return offset + step / 10
 
 
 def _sdk_modules(monitor_type: str) -> set[str]:
@@ -240,29 +245,3 @@ def _sdk_modules(monitor_type: str) -> set[str]:
     ours = {canonicalize_name(Requirement(text).name) for text in requires("rolecall") or ()} | {"rolecall"}
     found = packages_distributions().items()
     return {top for top, names in found if {canonicalize_name(name) for name in names} & (required - ours)}
-
-
-def _value(offset: int, step: int) -> float:
-    return offset + step / 10
-
-
-def _expected(offset: int) -> Points:
-    return [(step, _value(offset, step)) for step in range(1, ROWS + 1)]
-
-
-def _ticket(config: MonitorConfig) -> RunTicket:
-    config.monitor_dir.mkdir(parents=True, exist_ok=True)
-    return RunTicket(
-        project=config.project,
-        name="run_trainer",
-        group="run",
-        run_id="contract-run",
-        backend_run_id=None,
-        shared=False,
-        primary=True,
-        writer="trainer",
-        role="trainer",
-        config={"lr": 0.1},
-        directory=config.monitor_dir / "backends" / config.monitor_type[0],
-        pid=1,
-    )
