@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,6 @@ from rolecall.states import State
 from rolecall.store.layout import Layout
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 CHARTS = 4
@@ -97,28 +96,25 @@ def _draw(job: JobHistory, backends: Sequence[DeliveryStatus], root: Path, patte
     # Names, keys and paths are the user's: `[red]` in one is no markup and `:cat:` no picture.
     has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
     console = Console(markup=False, highlight=False, emoji=False, width=None if has_width else UNBOUNDED)
-    _draw_writers(console, job, root)
-    if backends:
-        _draw_backends(console, backends, root)
-    for damage in (damage for writer in job.writers for damage in writer.damages):
-        _line(console, f"damaged: {damage}")
+    width, ascii_only = min(console.width, WIDEST_CHART), console.options.ascii_only
     drawn = chosen if patterns else chosen[:CHARTS]
-    for name in drawn:
-        chart = _chart(name, metrics[name], min(console.width, WIDEST_CHART), console.options.ascii_only)
-        console.out(chart, highlight=False)
+    parts: list[str | Table] = [
+        *_describe_writers(job, root),
+        *(_describe_backends(backends, root) if backends else ()),
+        *(f"damaged: {damage}" for writer in job.writers for damage in writer.damages),
+        *(_chart(name, metrics[name], width, ascii_only) for name in drawn),
+    ]
     if rest := len(chosen) - len(drawn):
-        _line(console, f"{rest} more metrics: {command('show', root, '--metric', '*')}")
+        parts.append(f"{rest} more metrics: {command('show', root, '--metric', '*')}")
+    for part in parts:
+        # A line that may hold a path or a command is neither cut nor folded, so that it can be copied.
+        console.print(part, soft_wrap=isinstance(part, str))
 
 
-def _line(console: Console, text: str) -> None:
-    """Print a line that may hold a path or a command: neither is cut or folded, so that it can be copied."""
-    console.print(text, soft_wrap=True)
-
-
-def _draw_writers(console: Console, job: JobHistory, root: Path) -> None:
+def _describe_writers(job: JobHistory, root: Path) -> Iterator[str | Table]:
     # Not the table's title, which would be folded to the table's width.
-    _line(console, f"{job.record.project} / {job.record.name}  run {job.record.run_id}  {job.state}")
-    _line(console, str(root))
+    yield f"{job.record.project} / {job.record.name}  run {job.record.run_id}  {job.state}"
+    yield str(root)
     table = _table("writer", "state", "rows", "step", "last row", "metric", "last value")
     for writer in job.writers:
         when = time.strftime("%H:%M:%S", time.localtime(writer.last_time)) if writer.last_time else ""
@@ -129,23 +125,22 @@ def _draw_writers(console: Console, job: JobHistory, root: Path) -> None:
             table.add_row(name, state, rows, step, last, key, value)
             head = ("", "", "", "")  # is said once for each writer
         table.add_section()
-    console.print(table)
+    yield table
 
 
-def _draw_backends(console: Console, backends: Sequence[DeliveryStatus], root: Path) -> None:
+def _describe_backends(backends: Sequence[DeliveryStatus], root: Path) -> Iterator[str | Table]:
     table = _table("backend", "writer", "delivered", "waiting", "rejected", "courier")
     for status in backends:
         counts = (str(count) for count in (status.delivered, status.waiting, status.rejected))
         table.add_row(status.backend, status.writer, *counts, status.courier)
-    console.print(table)
+    yield table
     runs = [f"{each.backend}: {with_path(each.run.url or each.run.id)}" for each in backends if each.run]
     reasons = [f"{each.backend}: rows of {each.writer} are waiting: {each.why}" for each in backends if each.why]
     # One run is one line, though several writers share it.
-    for line in dict.fromkeys(runs + reasons):
-        _line(console, line)
+    yield from dict.fromkeys(runs + reasons)
     # A live courier sends them by itself.
     if any(status.waiting and status.courier is not State.RUNNING for status in backends):
-        _line(console, f"to send what is waiting: {command('deliver', root)}")
+        yield f"to send what is waiting: {command('deliver', root)}"
 
 
 def _table(*headers: str) -> Table:
