@@ -13,7 +13,7 @@ from rolecall.cli.options import add_directory, parse_mapping
 from rolecall.cli.view.bars import progress_bars
 from rolecall.config.commands import command
 from rolecall.delivery.events import CourierEvent
-from rolecall.delivery.redeliver import Listener, deliver
+from rolecall.delivery.redeliver import deliver
 from rolecall.errors import BackendError, ConfigError
 
 HELP = "send the rows that a job's backends do not hold yet"
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         _check_backend(options.to)
     args = _collect_args(options)
     with progress_bars() as draw:
-        left = deliver(options.directory, options.to, args, options.timeout, Listener(_report, draw))
+        left = deliver(options.directory, options.to, args, options.timeout, on_event=_report, on_progress=draw)
     if not left:
         print("all rows are delivered")
         return 0

@@ -6,6 +6,7 @@ import argparse
 import csv
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 def show_json(root: Path, out: TextIO | None = None) -> None:
     """Print the job's summary as JSON, with NaN and infinities as strings."""
     job = read_history(root)
-    backends = [status.summary() for status in read_deliveries(Layout(root), job.record.plan)]
+    backends = [asdict(status) for status in read_deliveries(Layout(root), job.record.plan)]
     json.dump(without_nan({**job.summary(), "backends": backends}), out or sys.stdout, indent=2)
     print(file=out or sys.stdout)
 
