@@ -29,7 +29,7 @@ from report import tell
 
 from rolecall import Monitor, MonitorConfig, Row, Run, RunTicket, SharedRunSupport, hookimpl, launch, open_monitor
 from rolecall.backends.registry import Registry
-from rolecall.delivery.courier import Courier, Destination
+from rolecall.delivery.courier import Courier
 from rolecall.delivery.cursor import Cursor
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledgements, Position, undelivered
@@ -136,11 +136,12 @@ class _Role:
         self._step = 0
         backend = Registry().register("memory", _Backend()).load("memory")
         self._courier = Courier(
-            Destination(backend, _Args(), lambda: _ticket(layout, writer)),
-            [Cursor(layout, writer, Acknowledgements(layout, "memory", writer))],
-            self.book,
-            lambda _: None,
-            drain=1.0,
+            backend=backend,
+            args=_Args(),
+            ticket=lambda: _ticket(layout, writer),
+            cursors=[Cursor(layout, writer, Acknowledgements(layout, "memory", writer))],
+            book=self.book,
+            report=lambda _: None,
         )
         self._run = self._courier._open()
 

@@ -123,7 +123,7 @@ def _rows(count: int, floats: int) -> Iterator[Mapping[str, float]]:
 
 def _courier(backend: str, folder: Path, rows: int, floats: int) -> Mapping[str, float]:
     """A finished job's rows, brought by the couriers of `rolecall deliver`."""
-    from rolecall.delivery.redeliver import Listener, deliver
+    from rolecall.delivery.redeliver import deliver
 
     logged(folder / "monitor", rows, floats)
     monitor_type = backend.partition(" ")[0]
@@ -138,7 +138,7 @@ def _courier(backend: str, folder: Path, rows: int, floats: int) -> Mapping[str,
         monitor_type,
         {"mlflow": {"uri": _uri(backend, folder)}} if monitor_type == "mlflow" else {},
         timeout=3600.0,
-        listener=Listener(event=hear),
+        on_event=hear,
     )
     # before it opened, it may have waited for the launcher's courier to open the run
     if left or clock.get("unavailable", clock["opened"]) > clock["opened"]:

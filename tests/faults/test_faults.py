@@ -22,9 +22,10 @@ OVER = 50.0
 """ms that `log` may take longer than the longest pause of a loop that only reads the clock."""
 
 
-# The whole of it takes hours; a courier that imports MLflow takes 4 s for that alone.
+# The whole of it takes hours; a courier that imports MLflow takes 4 s for that alone, so of MLflow's stores the server is
+# enough here.
 SMOKE = [
-    *[(backend, "kills") for backend in PLACES],
+    *[(backend, "kills") for backend in PLACES if backend != "mlflow sqlite"],
     *[("local", fault) for fault in ("full disk", "frozen directory", "fork")],
     ("wandb", "lost answers"),
 ]
@@ -45,7 +46,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
 
 
 @pytest.mark.parametrize(
-    ("backend", "fault"), [pytest.param(*one, marks=pytest.mark.xdist_group(one[0])) for one in SMOKE]
+    ("backend", "fault"), [pytest.param(*case, marks=pytest.mark.xdist_group(case[0])) for case in SMOKE]
 )
 def test_no_row_is_lost(
     places: Callable[[str], Place], backend: str, fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

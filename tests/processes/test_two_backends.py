@@ -27,7 +27,7 @@ def test_hanging_backend_delays_no_other(
     wait_until: Callable[..., None],
 ) -> None:
     """The other has every row while the job runs, and the job ends on time."""
-    monkeypatch.setattr("rolecall.job.session.OPEN_TIMEOUT", 3.0)
+    monkeypatch.setattr("rolecall.timings.OPEN_TIMEOUT", 3.0)
     make, (good, bad) = two
     bad.fail("hang", call)
     job = launch(make(courier=courier))

@@ -150,7 +150,7 @@ def test_rows_under_way_are_bounded(
     """By their bytes in the journal, however few rows that is."""
     monitor.log({"a": 1}, step=1)
     wait_until(lambda: late.handed == [1])
-    monkeypatch.setattr("rolecall.delivery.courier.MAX_QUEUE_BYTES", 1000)
+    monkeypatch.setattr("rolecall.timings.MAX_QUEUE_BYTES", 1000)
     monitor.log({f"{at}/loss": 0.5 for at in range(100)}, step=2)
     wait_until(lambda: late.handed == [1, 2])
     monitor.log({"a": 3}, step=3)

@@ -598,7 +598,7 @@ def test_rewind_into_a_continuing_session(layout: Layout, open_cursor: OpenCurso
 
 def test_new_cursor_in_copied_rows(layout: Layout, open_cursor: OpenCursor, monkeypatch: pytest.MonkeyPatch) -> None:
     """A courier dies among the copies of rows that the backend holds; the next one delivers none of them."""
-    monkeypatch.setattr("rolecall.delivery.cursor.READ_BYTES", 200)
+    monkeypatch.setattr("rolecall.timings.READ_BYTES", 200)
     journal = open_journal(layout)
     log(journal, *range(1, 21))
     cursor = open_cursor()
@@ -674,18 +674,18 @@ def test_what_was_read_is_pending(layout: Layout, cursor: Cursor) -> None:
 
 def test_confirmed_rows_are_not_pending(layout: Layout, cursor: Cursor) -> None:
     seqs(cursor)
-    cursor.acknowledge_confirmed(Confirms(2, 1))
+    cursor.acknowledge(Confirms(2, 1))
     assert (cursor.pending, cursor.size) == (5, sum(sizes(layout)[1:]))
-    cursor.acknowledge_confirmed(Confirms(2, 2))
+    cursor.acknowledge(Confirms(2, 2))
     assert (cursor.pending, cursor.size) == (3, sizes(layout)[2])
-    cursor.acknowledge_confirmed(Confirms(3, 3))
+    cursor.acknowledge(Confirms(3, 3))
     assert (cursor.pending, cursor.size) == (0, 0)
     assert cursor.acks.done.position == Position(3, sizes(layout)[2], 3)
 
 
 def test_rows_read_again_count_once(layout: Layout, cursor: Cursor) -> None:
     seqs(cursor)
-    cursor.acknowledge_confirmed(Confirms(1, 1))
+    cursor.acknowledge(Confirms(1, 1))
     cursor.rewind()
     assert (cursor.pending, cursor.size) == (0, 0)
     seqs(cursor)

@@ -197,7 +197,7 @@ def test_close_with_a_silent_courier(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It never said anything: whether rows wait is not known, and that is told."""
-    monkeypatch.setattr("rolecall.job.session.OPEN_TIMEOUT", 0.1)
+    monkeypatch.setattr("rolecall.timings.OPEN_TIMEOUT", 0.1)
     monkeypatch.setattr("rolecall.delivery.group.CourierGroup.run", lambda _: True)
     with launch(make_config()) as job:
         with open_monitor(job.config, "evaluator"):
@@ -211,8 +211,8 @@ def test_close_with_a_silent_courier(
 def test_close_counts_earlier_sessions(
     make_config: MakeConfig, server: LinesServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("rolecall.delivery.group.DRAIN_TIMEOUT", 0.3)
-    monkeypatch.setattr("rolecall.job.session.OPEN_TIMEOUT", 5.0)
+    monkeypatch.setattr("rolecall.timings.DRAIN_TIMEOUT", 0.3)
+    monkeypatch.setattr("rolecall.timings.OPEN_TIMEOUT", 5.0)
     with launch(make_config()) as job:
         server.fail("down")
         for rows in (2, 3):

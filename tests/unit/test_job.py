@@ -25,7 +25,8 @@ from rolecall import (
     launch,
     open_monitor,
 )
-from rolecall.delivery.redeliver import Listener, deliver
+from rolecall.delivery.events import CourierEvent
+from rolecall.delivery.redeliver import deliver
 from rolecall.job.history import read_history, read_rows
 from rolecall.store.acks import undelivered
 from rolecall.store.codec import encode
@@ -174,7 +175,7 @@ def test_hanging_backend_delays_no_other(
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("rolecall.console").addHandler(handler)
     config = make_config(monitor_type=["lines", "console"], monitor_args={"lines": {"path": server.path}})
-    monkeypatch.setattr("rolecall.job.session.OPEN_TIMEOUT", 0.5)
+    monkeypatch.setattr("rolecall.timings.OPEN_TIMEOUT", 0.5)
     try:
         job = launch(config)
         monitor = open_monitor(job.config, "trainer")
@@ -321,7 +322,7 @@ def test_primary_role_needs_no_launcher(make_config: MakeConfig, server: LinesSe
 
 
 def test_role_without_a_launcher(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rolecall.job.launch.JOIN_TIMEOUT", 0.3)
+    monkeypatch.setattr("rolecall.timings.JOIN_TIMEOUT", 0.3)
     with pytest.raises(ConfigError, match="primary=True"):
         open_monitor(make_config(), "trainer")
 
@@ -508,11 +509,11 @@ def test_draining_courier_keeps_others_out(
     monitor.log({"a": 1}, step=1)
     monitor.close(timeout=0.1)
     job.close(timeout=0.1)
-    monkeypatch.setattr("rolecall.job.launch.QUIET_TIMEOUT", 0.2)
+    monkeypatch.setattr("rolecall.timings.QUIET_TIMEOUT", 0.2)
     with pytest.raises(WriterConflict, match="still at work"):
         launch(make_config(resume="never"))
     server.mend("down")
-    monkeypatch.setattr("rolecall.job.launch.QUIET_TIMEOUT", 30.0)
+    monkeypatch.setattr("rolecall.timings.QUIET_TIMEOUT", 30.0)
     with launch(make_config(resume="never")) as anew:
         log_some(anew.config, "trainer", steps=3)
     assert [step for step, _ in server.points(job.run_id or "", "trainer", "trainer/step")] == [1]
@@ -596,10 +597,13 @@ def test_deliver_opens_before_roles_join(
     shutil.rmtree(job.config.monitor_dir / "delivery")
     roles = {f"explorer/{rank}" for rank in range(8)}
     heard: list[tuple[str, str, str]] = []
-    listener = Listener(lambda event: heard.append((event.writer, event.backend, event.kind)))
+
+    def hear(event: CourierEvent) -> None:
+        heard.append((event.writer, event.backend, event.kind))
+
     server.fail("hang")
     try:
-        left = deliver(job.config.monitor_dir, None, args, timeout=1.0, listener=listener)
+        left = deliver(job.config.monitor_dir, None, args, timeout=1.0, on_event=hear)
     finally:
         server.mend("hang")
     assert {(each.backend, each.writer, each.rows) for each in left} == {("lines", role, 10) for role in roles}

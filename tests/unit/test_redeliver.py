@@ -13,7 +13,7 @@ from lines_server import LinesServer
 from rolecall import MonitorConfig, launch, open_monitor
 from rolecall.__main__ import main
 from rolecall.delivery.events import CourierEvent
-from rolecall.delivery.redeliver import Held, Left, Listener, deliver
+from rolecall.delivery.redeliver import Held, Left, deliver
 from rolecall.store.acks import Acknowledgements, Position
 from rolecall.store.codec import end_of_lines
 from rolecall.store.layout import Layout
@@ -88,7 +88,7 @@ def test_backend_has_a_thread_a_run(
     def look(_: object) -> None:
         most.update(set(threading.enumerate()) - before)
 
-    assert deliver(root, "lines", args, 30.0, Listener(look, look)) == []
+    assert deliver(root, "lines", args, 30.0, on_event=look, on_progress=look) == []
     opened = [line for line in server.lines() if "open" in line]
     assert len(opened) == 5
     assert len(most) == len(opened) + 1
@@ -108,8 +108,7 @@ def test_listener_hears_how_far(local: MonitorConfig, args: dict[str, dict[str, 
     root = run_job(local, writers=2)
     events: list[CourierEvent] = []
     held: list[Held] = []
-    listener = Listener(events.append, held.extend)
-    assert deliver(root, "lines", args, 30.0, listener) == []
+    assert deliver(root, "lines", args, 30.0, on_event=events.append, on_progress=held.extend) == []
     assert held[0] == Held("lines", 0, 2 * ROWS)
     assert held[-1] == Held("lines", 2 * ROWS, 2 * ROWS)
     ended = {event.writer: (event.acknowledged, event.earlier) for event in events if event.kind == "ended"}
@@ -147,7 +146,7 @@ def test_waits_for_a_live_courier(
         if event.kind == "warning":
             waiting.set()
 
-    thread = threading.Thread(target=lambda: left.append(deliver(root, "lines", args, 30.0, Listener(hear))))
+    thread = threading.Thread(target=lambda: left.append(deliver(root, "lines", args, 30.0, on_event=hear)))
     thread.start()
     wait_until(waiting.is_set)
     if is_done:

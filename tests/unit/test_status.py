@@ -38,7 +38,7 @@ def test_rows_that_wait_and_why(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("rolecall.delivery.group.DRAIN_TIMEOUT", 1.0)
+    monkeypatch.setattr("rolecall.timings.DRAIN_TIMEOUT", 1.0)
     config = make_config()
     with launch(config) as job:
         with open_monitor(job.config, "trainer") as monitor:
@@ -94,7 +94,7 @@ def test_missing_rows_are_counted_apart(make_config: MakeConfig, server: LinesSe
         monitor.log({"loss": 0.25}, 3)
     done = delivery(config.monitor_dir)
     assert (done.delivered, done.waiting, done.missing) == (2, 0, 1)
-    assert done.summary()["missing"] == 1
+    assert done.missing == 1
 
 
 def test_json_tells_it_too(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:

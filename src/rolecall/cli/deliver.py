@@ -23,7 +23,7 @@ from rolecall.backends.registry import Registry
 from rolecall.cli.options import add_directory, parse_mapping
 from rolecall.config.commands import command
 from rolecall.delivery.events import CourierEvent
-from rolecall.delivery.redeliver import Held, Listener, deliver
+from rolecall.delivery.redeliver import Held, deliver
 from rolecall.errors import BackendError, ConfigError
 
 ARGS = "ROLECALL_ARGS"
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         _check_backend(options.to)
     args = _collect_args(options)
     with _progress_bars() as draw:
-        left = deliver(options.directory, options.to, args, options.timeout, Listener(_report, draw))
+        left = deliver(options.directory, options.to, args, options.timeout, on_event=_report, on_progress=draw)
     for each in left:
         if each.rows:
             print(f"{each.writer}: {each.rows} rows are not in {each.backend} yet", file=sys.stderr)

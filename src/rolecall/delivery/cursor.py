@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rolecall import timings
 from rolecall.protocol import SupportsConfirmation
 from rolecall.rows import Row
 from rolecall.states import State, Status
@@ -14,7 +15,6 @@ from rolecall.store.codec import Damage, Line, last_line, last_seq, read_lines
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Owner, Session, newest, sessions
 from rolecall.store.reader import End, Entry, JournalReader
-from rolecall.timings import READ_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +119,15 @@ class Cursor:
         self._owners.clear()
         self._under_way.clear()
 
-    def acknowledge(self) -> None:
-        """Write down that the backend holds all that was handed over."""
+    def acknowledge(self, run: SupportsConfirmation | None = None) -> None:
+        """Write down that the backend holds all that was handed over; with a run, what that has confirmed by now."""
         while self._under_way:
-            self._acknowledge_first()
-
-    def acknowledge_confirmed(self, run: SupportsConfirmation) -> None:
-        """Write down that the backend holds what it confirmed by now."""
-        while self._under_way:
-            last = self._under_way[0].last
-            if last is not None and run.confirmed(self.writer, last.session) < last.seq:
+            batch = self._under_way[0]
+            last = batch.last
+            if run is not None and last is not None and run.confirmed(self.writer, last.session) < last.seq:
                 return
-            self._acknowledge_first()
+            self._under_way.popleft()
+            self.acks.acknowledge(batch.position, batch.rows, batch.missing)
 
     def lag(self) -> tuple[int, int]:
         """The number of the last acknowledged row of the writer's current session, and how many earlier rows wait."""
@@ -159,21 +156,17 @@ class Cursor:
         path = self._record if self.writer == LAUNCH else last.path
         return not path.exists() and not self._is_live(last)
 
-    def _acknowledge_first(self) -> None:
-        batch = self._under_way.popleft()
-        self.acks.acknowledge(batch.position, batch.rows, batch.missing)
-
     def _entries(self, session: Session) -> list[Entry]:
         reader = self._reader
         if reader is None or reader.session != session:
             reader = self._reader = JournalReader(self.writer, session, self._position.seq)
-        entries = list(reader.read(self._position.offset, READ_BYTES))
+        entries = list(reader.read(self._position.offset, timings.READ_BYTES))
         if self._is_cut(session, entries):
             # What is there now was written after the cut: read it from the start, without what was read before.
             self._rescanned = self._position.seq
             self._position = self._position._replace(offset=0)
             reader = self._reader = JournalReader(self.writer, session, 0)
-            entries = list(reader.read(0, READ_BYTES))
+            entries = list(reader.read(0, timings.READ_BYTES))
         return entries
 
     def _is_cut(self, session: Session, entries: Sequence[Entry]) -> bool:
@@ -190,7 +183,7 @@ class Cursor:
             except OSError:
                 return False
         # A gap or damage. If the row that was read last is still before this position, nothing was cut.
-        start = max(0, offset - READ_BYTES)
+        start = max(0, offset - timings.READ_BYTES)
         before = [line for line in read_lines(session.path, start, offset - start, session.seed) if line.end <= offset]
         return not (before and isinstance(line := before[-1], Line) and line.value.get("seq") == seq)
 

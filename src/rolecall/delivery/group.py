@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
+from rolecall import timings
 from rolecall.backends.registry import Backend
 from rolecall.config.plan import BackendPlan
 from rolecall.config.redact import scrub_text, scrub_trace
 from rolecall.config.spec import JobSpec
-from rolecall.delivery.courier import Courier, Destination
+from rolecall.delivery.courier import Courier
 from rolecall.delivery.cursor import Cursor
 from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.sync import Syncer
@@ -28,13 +29,12 @@ from rolecall.protocol import RunTicket
 from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_left, read_reference
 from rolecall.store.axes import AxisBook
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
-from rolecall.store.lease import Session, newest
+from rolecall.store.lease import Session, is_held, newest
 from rolecall.store.spool import Mirror
-from rolecall.timings import DRAIN_TIMEOUT, HEARTBEAT, OPEN_TIMEOUT, POLL_INTERVAL, STATUS_INTERVAL
 
 logger = logging.getLogger("rolecall.courier")
 
-Tell = Callable[[CourierEvent], None]
+Report = Callable[[CourierEvent], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,59 +52,53 @@ class CourierGroup:
         spec: the job.
         writers: whose rows; `LAUNCH` for the launcher, which must be the first if it is among others.
         assignments: what to deliver.
-        tell: gets every event, from any thread.
+        report: gets every event, from any thread.
     """
 
-    def __init__(self, spec: JobSpec, writers: Sequence[str], assignments: Iterable[Assignment], tell: Tell) -> None:
+    def __init__(
+        self, spec: JobSpec, writers: Iterable[str], assignments: Iterable[Assignment], report: Report
+    ) -> None:
         self._spec = spec
         self._layout = Layout(spec.monitor_dir)
-        self._listener = tell
-        self._writers = [_Writer(spec, writer, self._warn) for writer in writers]
-        self._assignments = list(assignments)
+        self._listener = report
+        self._writers = {name: _Writer(spec, name, self._warn) for name in writers}
         self._couriers: list[Courier] = []
         self._acks: list[Acknowledgements] = []
-        # Shared runs are opened by the launcher's courier; a role's joins it, and need not try before that.
-        self._heard = {
-            assignment.plan.backend: threading.Event()
-            for assignment in self._assignments
-            if assignment.writer == LAUNCH and assignment.plan.shared
-        }
         self._alive = time.monotonic()
         self._threads = {
             assignment: threading.Thread(target=self._serve, args=(assignment,), daemon=True)
-            for assignment in self._assignments
+            for assignment in assignments
         }
-
-    def start(self) -> None:
-        """Start the couriers. What a dead session left on the node is copied first."""
-        for writer in self._writers:
-            writer.start()
-        for thread in self._threads.values():
-            thread.start()
+        # Shared runs are opened by the launcher's courier; a role's joins it, and need not try before that.
+        self._heard = {
+            assignment.plan.backend: threading.Event()
+            for assignment in self._threads
+            if assignment.writer == LAUNCH and assignment.plan.shared
+        }
 
     def run(self) -> bool:
         """Deliver until all is done; `False` if a backend hung and was left behind."""
-        self.start()
+        writers = self._writers.values()
+        for writer in writers:
+            writer.start()
+        for thread in self._threads.values():
+            thread.start()
         beat = 0.0
-        while self.is_at_work() or any(writer.must_stay() for writer in self._writers):
-            for writer in self._writers:
+        while any(thread.is_alive() for thread in self._threads.values()) or any(each.must_stay() for each in writers):
+            for writer in writers:
                 writer.mirror()
-            if time.monotonic() - beat >= HEARTBEAT:
+            if time.monotonic() - beat >= timings.HEARTBEAT:
                 beat = time.monotonic()
-                for writer in self._writers:
+                for writer in writers:
                     writer.touch()
                 for acks in self._acks:
                     acks.touch()
                 if self._is_hung():
                     return False
-            time.sleep(POLL_INTERVAL)
-        for writer in self._writers:
+            time.sleep(timings.POLL_INTERVAL)
+        for writer in writers:
             writer.stop()
         return True
-
-    def is_at_work(self) -> bool:
-        """Whether a courier is still delivering."""
-        return any(thread.is_alive() for thread in self._threads.values())
 
     def hurry(self, seconds: float) -> None:
         """Leave every courier at most this much time."""
@@ -116,48 +110,46 @@ class CourierGroup:
     def _serve(self, assignment: Assignment) -> None:
         """One assignment, from opening the run to its end; nothing that it raises reaches another's thread."""
         writer, plan = assignment.writer, assignment.plan
+        event = partial(CourierEvent, plan.backend, writer=writer)
         try:
             backend = self._spec.registry.load(plan.backend)
             if writer == LAUNCH and not plan.shared:
-                self._prepare(backend)
+                ticket = make_ticket(self._spec, LAUNCH, plan.backend, shared=False)
+                backend.prepare(ticket, self._spec.args[plan.backend])
+                self._report(event("prepared"))
             else:
                 if writer != LAUNCH and (primary := self._heard.get(plan.backend)) is not None:
-                    primary.wait(OPEN_TIMEOUT)
+                    primary.wait(timings.OPEN_TIMEOUT)
                 self._deliver(assignment, backend)
+        except Unavailable as error:
+            self._report(event("unavailable", str(error)))
+        except (BackendRefused, BackendError) as error:
+            self._report(event("refused", str(error)))
         except Exception as error:  # noqa: BLE001 - it is reported, and only this backend is lost
             # Not logger.exception: the traceback may hold secrets.
             logger.error("%s: %s", plan.backend, scrub_trace(error, self._spec.secrets))  # noqa: TRY400
-            self._tell(CourierEvent(plan.backend, "refused", f"{type(error).__name__}: {error}", writer))
-
-    def _prepare(self, backend: Backend) -> None:
-        ticket = make_ticket(self._spec, LAUNCH, backend.name, shared=False)
-        try:
-            backend.prepare(ticket, self._spec.args[backend.name])
-        except Unavailable as error:
-            self._tell(CourierEvent(backend.name, "unavailable", str(error), LAUNCH))
-        except (BackendRefused, BackendError) as error:
-            self._tell(CourierEvent(backend.name, "refused", str(error), LAUNCH))
-        else:
-            self._tell(CourierEvent(backend.name, "prepared", writer=LAUNCH))
+            self._report(event("refused", f"{type(error).__name__}: {error}"))
 
     def _deliver(self, assignment: Assignment, backend: Backend) -> None:
         name, writer, shared = backend.name, assignment.writer, assignment.plan.shared
-        place = next(found for found in self._writers if found.name == writer)
+        place = self._writers[writer]
         acks = self._claim(name, place)
         if acks is None:
             return
         self._acks.append(acks)
         courier = Courier(
-            destination=Destination(
-                backend, self._spec.args[name], lambda: make_ticket(self._spec, writer, name, shared=shared)
-            ),
+            backend=backend,
+            args=self._spec.args[name],
+            ticket=lambda: make_ticket(self._spec, writer, name, shared=shared),
             cursors=[Cursor(self._layout, writer, acks, place.mirror)],
             book=place.book,
-            tell=self._tell,
-            drain=DRAIN_TIMEOUT,
+            report=self._report,
         )
         self._couriers.append(courier)
-        courier.run(self._wait_for_roles(place, name) if writer == LAUNCH else None)
+        if writer == LAUNCH:
+            courier.run(self._roles_at_work(place, name), lambda: not place.is_followed())
+        else:
+            courier.run()
 
     def _claim(self, backend: str, writer: _Writer) -> Acknowledgements | None:
         """The lease of the delivery; `None` if a predecessor's courier left nothing to do."""
@@ -165,37 +157,30 @@ class CourierGroup:
             try:
                 return Acknowledgements(self._layout, backend, writer.name)
             except WriterConflict as error:  # the predecessor's courier may still drain
-                self._tell(CourierEvent(backend, "warning", f"waiting: {error}", writer.name))
+                self._report(CourierEvent(backend, "warning", f"waiting: {error}", writer.name))
                 while is_carried(self._layout, backend, writer.name):
-                    time.sleep(POLL_INTERVAL)
+                    time.sleep(timings.POLL_INTERVAL)
                 if not writer.is_live() and not is_left(self._layout, backend, writer.name):
                     return None
 
-    def _wait_for_roles(self, launcher: _Writer, backend: str) -> Callable[[Callable[[float], None]], bool]:
-        def wait(stand_by: Callable[[float], None]) -> bool:
-            """Until every role has ended and its courier too; one that gets nowhere is not waited for.
+    def _roles_at_work(self, launcher: _Writer, backend: str) -> Iterator[None]:
+        """An item for each look that finds a role, or the courier of one, at work, unless it gets nowhere.
 
-            A launcher that came after this one has the run from then on, so this one leaves it open.
-            """
-            moved, rows = time.monotonic(), -1
-            while time.monotonic() - moved < DRAIN_TIMEOUT:
-                with suppress(OSError):  # a directory that does not answer says nothing about the roles
-                    writers = self._layout.writers()
-                    are_live = any(
-                        session is not None and session.is_live()
-                        for session in (newest(self._layout.journal(writer)) for writer in writers)
-                    )
-                    if launcher.is_followed() or not (are_live or self._is_carried(backend, writers)):
-                        break
-                    # The rows of all roles that the backend holds: they grow as long as any courier gets anywhere.
-                    held = sum(acknowledged(self._layout, backend, writer).rows for writer in writers)
-                    before, rows = rows, -1 if are_live else held
-                    if rows != before or are_live:
-                        moved = time.monotonic()
-                stand_by(STATUS_INTERVAL)
-            return not launcher.is_followed()
-
-        return wait
+        A launcher that came after this one has the run from then on, so this one waits no longer.
+        """
+        moved, rows = time.monotonic(), -1
+        while time.monotonic() - moved < timings.DRAIN_TIMEOUT:
+            with suppress(OSError):  # a directory that does not answer says nothing about the roles
+                writers = self._layout.writers()
+                are_live = any(is_held(self._layout.journal(writer)) for writer in writers)
+                if launcher.is_followed() or not (are_live or self._is_carried(backend, writers)):
+                    return
+                # The rows of all roles that the backend holds: they grow as long as any courier gets anywhere.
+                held = sum(acknowledged(self._layout, backend, writer).rows for writer in writers)
+                before, rows = rows, -1 if are_live else held
+                if rows != before or are_live:
+                    moved = time.monotonic()
+            yield
 
     def _is_carried(self, backend: str, writers: Sequence[str]) -> bool:
         """Whether a courier of a role is at work for this backend, here or in another process."""
@@ -208,15 +193,15 @@ class CourierGroup:
 
     def _is_hung(self) -> bool:
         """Whether the writers have ended and no courier gave a sign of life for as long as it may drain."""
-        if any(writer.is_live() for writer in self._writers):
+        if any(writer.is_live() for writer in self._writers.values()):
             self._alive = time.monotonic()
         signs = [self._alive, *(courier.last_sign for courier in self._couriers)]
-        return time.monotonic() - max(signs) > DRAIN_TIMEOUT
+        return time.monotonic() - max(signs) > timings.DRAIN_TIMEOUT
 
     def _warn(self, message: str) -> None:
-        self._tell(CourierEvent("journal", "warning", message))
+        self._report(CourierEvent("journal", "warning", message))
 
-    def _tell(self, event: CourierEvent) -> None:
+    def _report(self, event: CourierEvent) -> None:
         if event.writer == LAUNCH and event.kind not in ("warning", "progress") and event.backend in self._heard:
             self._heard[event.backend].set()
         self._listener(replace(event, message=scrub_text(event.message, self._spec.secrets)))
@@ -305,8 +290,8 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
     is_launcher = writer == LAUNCH
     is_own = not shared and not is_launcher
     reference = read_reference(layout, backend, LAUNCH if shared else writer)
-    job, own = _header(layout, LAUNCH), _header(layout, writer)
-    config = job.get("config") or {}
+    sessions = [newest(layout.journal(name)) for name in (LAUNCH, writer)]
+    job, own = (session.header() if session else {} for session in sessions)
     return RunTicket(
         project=spec.project,
         # The only role of `rolecall.init` needs no name beside the job's.
@@ -319,13 +304,8 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         writer=None if is_launcher else writer,
         role=None if is_launcher else writer.partition("/")[0],
         # A shared run gets the roles' configs through `SupportsConfig`.
-        config=config if shared else {**config, **(own.get("config") or {})},
+        config={**(job.get("config") or {}), **({} if shared else own.get("config") or {})},
         directory=layout.backend(backend),
         pid=int(own.get("owner", {}).get("pid", 0)),
         created=float(job.get("opened", 0.0)),
     )
-
-
-def _header(layout: Layout, writer: str) -> dict[str, Any]:
-    session = newest(layout.journal(writer))
-    return session.header() if session else {}

@@ -16,22 +16,22 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from rolecall import timings
 from rolecall.config.model import MonitorConfig
 from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.group import Assignment, CourierGroup
-from rolecall.timings import PREEMPTION_TIMEOUT
 
 
 def main() -> None:
     """Read what to do from standard input, deliver, end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     task = json.loads(sys.stdin.buffer.readline())
-    tell = _channel(Path(task["log"]))
+    report = _channel(Path(task["log"]))
     spec = MonitorConfig.from_env(task["env"]).spec()
     writer, backends = task["writer"], task["backends"]
     assignments = [Assignment(writer, plan) for plan in spec.plan.backends if plan.backend in backends]
-    group = CourierGroup(spec, [writer], assignments, tell)
-    signal.signal(signal.SIGTERM, lambda *_: group.hurry(PREEMPTION_TIMEOUT))
+    group = CourierGroup(spec, [writer], assignments, report)
+    signal.signal(signal.SIGTERM, lambda *_: group.hurry(timings.PREEMPTION_TIMEOUT))
     if not group.run():
         # A backend's call hangs on its thread, and an orderly end of the interpreter could wait for it forever.
         os._exit(1)
@@ -47,12 +47,12 @@ def _channel(log: Path) -> Callable[[CourierEvent], None]:
     os.dup2(file, 2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
 
-    def tell(event: CourierEvent) -> None:
+    def report(event: CourierEvent) -> None:
         # The role may be gone, or not reading: the courier goes on all the same.
         with suppress(OSError):
             os.write(channel, json.dumps(asdict(event)).encode() + b"\n")
 
-    return tell
+    return report
 
 
 if __name__ == "__main__":

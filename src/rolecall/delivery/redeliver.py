@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rolecall import timings
 from rolecall.backends.builtin import LOCAL
 from rolecall.backends.registry import Registry
 from rolecall.config.model import MonitorConfig
@@ -24,10 +25,9 @@ from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.errors import DirectoryError
 from rolecall.store.acks import acknowledged, is_carried, is_left, undelivered
 from rolecall.store.layout import LAUNCH, Layout
-from rolecall.store.lease import newest
+from rolecall.store.lease import is_held
 from rolecall.store.manifest import RunRecord, read_record
 from rolecall.store.spool import Mirror
-from rolecall.timings import STATUS_INTERVAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +54,14 @@ class Held:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Who wants to know how a delivery goes.
-
-    Attributes:
-        event: gets each event, from any thread.
-        held: gets how far each backend is, a few times a second.
-    """
-
-    event: Callable[[CourierEvent], None] = lambda _event: None
-    held: Callable[[Sequence[Held]], None] = lambda _held: None
-
-
-def deliver(
+def deliver(  # noqa: PLR0913 - the last three by name
     root: Path,
     to: str | None,
     args: Mapping[str, Any],
     timeout: float,
-    listener: Listener | None = None,
+    *,
+    on_event: Callable[[CourierEvent], None] = lambda _: None,
+    on_progress: Callable[[Sequence[Held]], None] = lambda _: None,
     registry: Registry | None = None,
 ) -> list[Left]:
     """Deliver the job in a `monitor_dir`; returns what could not be delivered within `timeout` seconds.
@@ -82,7 +71,8 @@ def deliver(
         to: a backend; by default those of the job.
         args: arguments that differ from the job's, or that it kept no copy of: secrets. Keyed by backend.
         timeout: seconds.
-        listener: gets to know how it goes.
+        on_event: gets each event, from any thread.
+        on_progress: gets how far each backend is, a few times a second.
         registry: where backends are found.
 
     Raises:
@@ -94,45 +84,36 @@ def deliver(
     if record is None:
         raise DirectoryError(f"{root}: not a monitor_dir (no run.json); give the monitor_dir of a job")
     spec = _spec(layout, record, to, args, registry)
-    listener = listener or Listener()
+    backends = [plan.backend for plan in spec.plan.backends]
     writers = layout.writers()
     for writer in writers:
         # What is spooled on this node comes first: it may hold rows that nobody has seen yet.
         Mirror(spec, writer).copy()
     assignments = list(_assignments(layout, spec.plan.backends, writers))
     names = [name for name in (LAUNCH, *writers) if any(each.writer == name for each in assignments)]
-    group = CourierGroup(spec, names, assignments, listener.event)
-    _run_and_report(group, layout, [plan.backend for plan in spec.plan.backends], timeout, listener.held)
+    waiting = {name: sum(undelivered(layout, name, writer) for writer in writers) for name in backends}
+    totals = {name: _rows_held(layout, name) + rows for name, rows in waiting.items()}
+    # On a thread: a backend that hangs must not keep this one from ending in time.
+    group = CourierGroup(spec, names, assignments, on_event)
+    thread = threading.Thread(target=group.run, name="rolecall-deliver", daemon=True)
+    thread.start()
+    deadline = time.monotonic() + timeout
+    while True:
+        is_alive, left = thread.is_alive(), deadline - time.monotonic()
+        on_progress([Held(name, _rows_held(layout, name), total) for name, total in totals.items()])
+        if not is_alive or left <= 0:
+            break
+        thread.join(min(timings.STATUS_INTERVAL, left))
     found = [
-        Left(
-            plan.backend,
-            writer,
-            undelivered(layout, plan.backend, writer),
-            acknowledged(layout, plan.backend, writer).missing,
-        )
-        for plan in spec.plan.backends
+        Left(name, writer, undelivered(layout, name, writer), acknowledged(layout, name, writer).missing)
+        for name in backends
         for writer in layout.writers()
     ]
     return [each for each in found if each.rows or each.missing]
 
 
-def _run_and_report(
-    group: CourierGroup, layout: Layout, backends: Sequence[str], timeout: float, held: Callable[[Sequence[Held]], None]
-) -> None:
-    writers = layout.writers()
-
-    def rows(backend: str) -> int:
-        return sum(acknowledged(layout, backend, writer).rows for writer in writers)
-
-    totals = {name: rows(name) + sum(undelivered(layout, name, writer) for writer in writers) for name in backends}
-    # On a thread: a backend that hangs must not keep this one from ending in time.
-    thread = threading.Thread(target=group.run, name="rolecall-deliver", daemon=True)
-    thread.start()
-    deadline = time.monotonic() + timeout
-    while thread.is_alive() and (left := deadline - time.monotonic()) > 0:
-        held([Held(name, rows(name), total) for name, total in totals.items()])
-        thread.join(min(STATUS_INTERVAL, left))
-    held([Held(name, rows(name), total) for name, total in totals.items()])
+def _rows_held(layout: Layout, backend: str) -> int:
+    return sum(acknowledged(layout, backend, writer).rows for writer in layout.writers())
 
 
 def _spec(
@@ -170,9 +151,7 @@ def _spec(
 
 def _assignments(layout: Layout, plans: Sequence[BackendPlan], writers: Sequence[str]) -> Iterator[Assignment]:
     """What backends lack and nobody delivers; the launcher's first, as it opens the runs that roles join."""
-    launcher = newest(layout.journal(LAUNCH))
-    # A live launcher has couriers of its own.
-    is_live = launcher is not None and launcher.is_live()
+    is_live = is_held(layout.journal(LAUNCH))  # a live launcher has couriers of its own
     for plan in plans:
         lacking = [writer for writer in writers if _is_lacking(layout, writer, plan.backend)]
         is_wanted = bool(lacking) or _is_lacking(layout, LAUNCH, plan.backend)
@@ -182,8 +161,6 @@ def _assignments(layout: Layout, plans: Sequence[BackendPlan], writers: Sequence
 
 
 def _is_lacking(layout: Layout, writer: str, backend: str) -> bool:
-    if not is_left(layout, backend, writer):
-        return False
     # A live role has a courier of its own. One of a role that ended may still drain: the group waits for it.
-    session = newest(layout.journal(writer))
-    return session is None or not session.is_live() or not is_carried(layout, backend, writer)
+    has_courier = is_held(layout.journal(writer)) and is_carried(layout, backend, writer)
+    return is_left(layout, backend, writer) and not has_courier

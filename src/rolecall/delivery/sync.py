@@ -14,9 +14,9 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from rolecall import timings
 from rolecall.store.codec import end_of_lines
 from rolecall.store.lease import Session
-from rolecall.timings import SYNC_TIMEOUT
 
 
 class Syncer:
@@ -25,13 +25,13 @@ class Syncer:
     Args:
         session: where its rows are written.
         every: seconds from the end of one sync to the next.
-        tell: gets each failure in words.
+        warn: gets each failure in words.
     """
 
-    def __init__(self, session: Session, every: float, tell: Callable[[str], None]) -> None:
+    def __init__(self, session: Session, every: float, warn: Callable[[str], None]) -> None:
         self._session = session
         self._every = every
-        self._tell = tell
+        self._warn = warn
         self._synced: set[str] = set()
         self._end = -1
         self._over = threading.Event()
@@ -44,7 +44,7 @@ class Syncer:
     def stop(self) -> None:
         """Sync what came last, and stop."""
         self._over.set()
-        self._thread.join(SYNC_TIMEOUT)
+        self._thread.join(timings.SYNC_TIMEOUT)
 
     def _run(self) -> None:
         # The directories above the journal first, or its name could be lost with the power.
@@ -60,7 +60,7 @@ class Syncer:
         except FileNotFoundError:  # the job was deleted, and its rows with it
             pass
         except OSError as error:
-            self._tell(f"{self._session.path} could not be synced: {error.strerror}")
+            self._warn(f"{self._session.path} could not be synced: {error.strerror}")
 
     def _sync(self) -> None:
         """Sync what came since the last time, attachments before the rows that refer to them."""

@@ -13,27 +13,23 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from rolecall.delivery.events import CourierEvent
 
 
-class RunningCouriers(Protocol):
-    """The couriers of one writer, wherever they run."""
-
-    def join(self, timeout: float) -> bool:
-        """Whether all is delivered, or given up, within `timeout` seconds."""
-
-
 class CourierThread:
-    """Couriers on threads of the role: for notebooks, for tests, and for backends registered in code."""
+    """Couriers on threads of the role: for notebooks, for tests, and for backends registered in code.
+
+    Args:
+        run: delivers, until all is done.
+    """
 
     def __init__(self, run: Callable[[], bool]) -> None:
         self._thread = threading.Thread(target=run, name="rolecall", daemon=True)
         self._thread.start()
 
     def join(self, timeout: float) -> bool:
-        """See `RunningCouriers`."""
+        """Whether all is delivered, or given up, within `timeout` seconds."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -46,7 +42,7 @@ class CourierProcess:
         writer: whose rows.
         backends: where they go.
         log: a file for what the process and its SDKs print.
-        tell: gets every event, on a thread of its own.
+        report: gets every event, on a thread of its own.
     """
 
     def __init__(
@@ -55,12 +51,12 @@ class CourierProcess:
         writer: str,
         backends: Sequence[str],
         log: Path,
-        tell: Callable[[CourierEvent], None],
+        report: Callable[[CourierEvent], None],
     ) -> None:
-        self._tell = tell
+        self._report = report
         self._log = log
         self._backends = backends
-        self._log.parent.mkdir(parents=True, exist_ok=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
                 # -P: the working directory is not where the role imports from, so it must not be for its courier.
@@ -80,7 +76,7 @@ class CourierProcess:
         self._reader.start()
 
     def join(self, timeout: float) -> bool:
-        """See `RunningCouriers`."""
+        """See `CourierThread.join`."""
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -93,8 +89,8 @@ class CourierProcess:
         with self._process.stdout as pipe:
             for line in pipe:
                 with suppress(ValueError, TypeError):
-                    self._tell(CourierEvent(**json.loads(line)))
+                    self._report(CourierEvent(**json.loads(line)))
         if self._process.wait():
             message = f"the courier's process ended with status {self._process.returncode}; see {self._log}"
             for backend in self._backends:
-                self._tell(CourierEvent(backend, "refused", message))
+                self._report(CourierEvent(backend, "refused", message))

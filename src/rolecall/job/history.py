@@ -25,6 +25,18 @@ class MetricHistory:
     steps: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
 
+    def summary(self) -> dict[str, Any]:
+        """The count, the range and the last value. Values that are not finite have no part in the range."""
+        finite = [value for value in self.values if math.isfinite(value)]
+        return {
+            "count": len(self.values),
+            "first_step": self.steps[0],
+            "last_step": self.steps[-1],
+            "last": self.values[-1],
+            "min": min(finite, default=None),
+            "max": max(finite, default=None),
+        }
+
 
 @dataclass(slots=True)
 class WriterHistory:
@@ -54,6 +66,15 @@ class WriterHistory:
             metric.steps.append(row.step)
             metric.values.append(value)
 
+    def summary(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        plain = ("writer", "state", "sessions", "rows", "tables", "first_time", "last_time")
+        return {
+            **{name: getattr(self, name) for name in plain},
+            "damaged": [str(damage) for damage in self.damages],
+            "metrics": {key: metric.summary() for key, metric in sorted(self.metrics.items())},
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class JobHistory:
@@ -70,7 +91,7 @@ class JobHistory:
             "project": self.record.project,
             "name": self.record.name,
             "state": str(self.state),
-            "writers": [_summary(writer) for writer in self.writers],
+            "writers": [writer.summary() for writer in self.writers],
         }
 
 
@@ -107,29 +128,3 @@ def _read_writer(layout: Layout, writer: str) -> WriterHistory:
 
 def _state(found: list[Session]) -> State:
     return found[-1].state() if found else State.NONE
-
-
-def _summary(writer: WriterHistory) -> dict[str, Any]:
-    return {
-        "writer": writer.writer,
-        "state": str(writer.state),
-        "sessions": writer.sessions,
-        "rows": writer.rows,
-        "tables": writer.tables,
-        "first_time": writer.first_time,
-        "last_time": writer.last_time,
-        "damaged": [str(damage) for damage in writer.damages],
-        "metrics": {key: _metric(metric) for key, metric in sorted(writer.metrics.items())},
-    }
-
-
-def _metric(metric: MetricHistory) -> dict[str, Any]:
-    finite = [value for value in metric.values if math.isfinite(value)]
-    return {
-        "count": len(metric.values),
-        "first_step": metric.steps[0],
-        "last_step": metric.steps[-1],
-        "last": metric.values[-1],
-        "min": min(finite, default=None),
-        "max": max(finite, default=None),
-    }

@@ -12,14 +12,16 @@ import uuid
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from rolecall import timings
 from rolecall.backends.builtin import LOCAL
 from rolecall.config.commands import command
 from rolecall.config.model import MonitorConfig, directory_name
-from rolecall.config.plan import BackendPlan, Plan
+from rolecall.config.plan import Plan
 from rolecall.config.redact import public_args
 from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver
@@ -30,16 +32,8 @@ from rolecall.job.status import WriterState, read_writers, run_with_timeout, wai
 from rolecall.states import State, Status, status_at_exit, status_of
 from rolecall.store.acks import is_carried
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, writer_name
-from rolecall.store.lease import claim, end, newest
+from rolecall.store.lease import claim, end, is_held, newest
 from rolecall.store.manifest import RunRecord, read_record, write_record
-from rolecall.timings import (
-    CLOSE_TIMEOUT,
-    DIRECTORY_TIMEOUT,
-    FORGOTTEN_TIMEOUT,
-    JOIN_TIMEOUT,
-    POLL_INTERVAL,
-    QUIET_TIMEOUT,
-)
 
 logger = logging.getLogger("rolecall")
 
@@ -83,7 +77,7 @@ class Job:
         """What became of every role that has opened by now, on any node."""
         return read_writers(Layout(self.config.monitor_dir)) if self._session else []
 
-    def close(self, status: Status = "finished", timeout: float = CLOSE_TIMEOUT, wait: float = 0.0) -> None:
+    def close(self, status: Status = "finished", timeout: float = timings.CLOSE_TIMEOUT, wait: float = 0.0) -> None:
         """End the job: wait for the roles and their couriers, then end the shared runs with this status.
 
         Roles that died, and roles that still run, are reported. A second call does nothing. Where roles are still
@@ -100,7 +94,7 @@ class Job:
         if not self._forgotten.detach() or self._session is None:
             return
         layout = Layout(self.config.monitor_dir)
-        states = run_with_timeout(wait + DIRECTORY_TIMEOUT, lambda: wait_for_writers(layout, wait)) or []
+        states = run_with_timeout(wait + timings.DIRECTORY_TIMEOUT, lambda: wait_for_writers(layout, wait)) or []
         open_roles = [str(each) for each in states if not each.closed]
         if open_roles:
             logger.warning("closing the job with roles that did not close: %s", "; ".join(open_roles))
@@ -142,19 +136,16 @@ def init(
     """
     name = name or _memorable_name()
     project = project or Path.cwd().name or "rolecall"
-    settings: dict[str, Any] = {
-        "project": project,
-        "name": name,
-        "monitor_type": monitor_type or _monitor_types() or LOCAL,
-        "monitor_args": dict(monitor_args or {}),
-        "resume": "never",
-    }
-    parent = os.environ.get("ROLECALL_DIR")
-    if monitor_dir is not None:
-        settings["monitor_dir"] = os.fspath(monitor_dir)
-    elif parent:
-        settings["monitor_dir"] = Path(parent, directory_name(project), directory_name(name))
-    loaded = MonitorConfig.load(settings)
+    if monitor_dir is None and (parent := os.environ.get("ROLECALL_DIR")):
+        monitor_dir = Path(parent, directory_name(project), directory_name(name))
+    loaded = MonitorConfig(
+        project=project,
+        name=name,
+        monitor_type=monitor_type or _monitor_types() or LOCAL,
+        monitor_args=monitor_args,
+        monitor_dir=monitor_dir,
+        resume="never",
+    )
     monitor = open_monitor(loaded, SINGLE, primary=True, run_config=config)
     if not loaded.disabled and os.environ.get("ROLECALL_LOG") != "error":
         root = loaded.monitor_dir
@@ -258,14 +249,13 @@ def _meet(config: MonitorConfig) -> RunRecord:
 
 def _await_primary(layout: Layout) -> RunRecord:
     """Under torchrun all ranks start at once: rank 0 launches, the others find its record."""
-    deadline = time.monotonic() + JOIN_TIMEOUT
+    deadline = time.monotonic() + timings.JOIN_TIMEOUT
     while time.monotonic() < deadline:
-        launcher = newest(layout.journal(LAUNCH))
-        if launcher is not None and launcher.is_live() and (record := read_record(layout)) is not None:
+        if is_held(layout.journal(LAUNCH)) and (record := read_record(layout)) is not None:
             return record
-        time.sleep(POLL_INTERVAL)
+        time.sleep(timings.POLL_INTERVAL)
     raise ConfigError(
-        f"no job is running in monitor_dir {layout.root} (waited {JOIN_TIMEOUT:.0f} s): start it with "
+        f"no job is running in monitor_dir {layout.root} (waited {timings.JOIN_TIMEOUT:.0f} s): start it with "
         f"rolecall.launch and pass on job.config, or open one role with primary=True"
     )
 
@@ -278,9 +268,7 @@ def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
             logger.warning("on this node: %s", downgrade)
     couriers = {each.backend: each.courier for each in here.backends}
     backends = tuple(
-        BackendPlan(
-            backend=each.backend, shared=each.shared and here.shared(each.backend), courier=couriers[each.backend]
-        )
+        replace(each, shared=each.shared and here.shared(each.backend), courier=couriers[each.backend])
         for each in plan.backends
         if each.backend in couriers
     )
@@ -364,14 +352,14 @@ def _goes_on(config: MonitorConfig, before: RunRecord | None, *, is_finished: bo
 def _set_aside(layout: Layout, before: RunRecord) -> None:
     """Move what is ours below `previous/`, where it stays a monitor_dir of its own."""
     # A courier that still drains would go on below the new job: give it a moment to end.
-    deadline = time.monotonic() + QUIET_TIMEOUT
+    deadline = time.monotonic() + timings.QUIET_TIMEOUT
     while (busy := next(_busy(layout, before), None)) is not None:
         if time.monotonic() >= deadline:
             raise WriterConflict(
                 f"monitor_dir {layout.root}: {busy} of the earlier job {before.run_id} is still at work. Wait for it "
                 f"to end, stop it, or use another monitor_dir"
             )
-        time.sleep(POLL_INTERVAL)
+        time.sleep(timings.POLL_INTERVAL)
     path = layout.previous(before.run_id)
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     target = next(free for free in itertools.chain((path,), numbered) if not free.exists())
@@ -384,8 +372,7 @@ def _set_aside(layout: Layout, before: RunRecord) -> None:
 def _busy(layout: Layout, before: RunRecord) -> Iterator[str]:
     """The live roles and couriers of an earlier job."""
     for writer in layout.writers():
-        session = newest(layout.journal(writer))
-        if session is not None and session.is_live():
+        if is_held(layout.journal(writer)):
             yield f"role {writer}"
     for writer, plan in itertools.product((*layout.writers(), LAUNCH), before.plan.backends):
         if is_carried(layout, plan.backend, writer):
@@ -396,4 +383,4 @@ def _close_forgotten(session: WriterSession | None) -> None:
     """Nobody closed it: the interpreter ends, or the job was dropped."""
     if session is not None:
         warnings.warn("the job of rolecall.launch was never closed", ResourceWarning, stacklevel=2)
-        session.close(status_at_exit(), FORGOTTEN_TIMEOUT)
+        session.close(status_at_exit(), timings.FORGOTTEN_TIMEOUT)

@@ -12,12 +12,12 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from rolecall import timings
 from rolecall.delivery.events import EventLog
 from rolecall.errors import BackendError, raise_together
 from rolecall.job.normalize import INT64, Normalizer
 from rolecall.states import Status, status_at_exit, status_of
 from rolecall.store.journal import JournalWriter
-from rolecall.timings import CLOSE_TIMEOUT, FORGOTTEN_TIMEOUT
 
 logger = logging.getLogger("rolecall")
 
@@ -142,7 +142,7 @@ class Monitor:
         except Exception as error:  # noqa: BLE001 - as in `log`
             self._normalizer.drop_row(error)
 
-    def close(self, status: Status = "finished", timeout: float = CLOSE_TIMEOUT) -> None:
+    def close(self, status: Status = "finished", timeout: float = timings.CLOSE_TIMEOUT) -> None:
         """End the session, wait for the couriers to drain, and report what is left and how to deliver it.
 
         A second call does nothing.
@@ -201,4 +201,4 @@ def _close_forgotten(writer: str, closing: Sequence[Closing]) -> None:
     if closing:
         warnings.warn(f"the monitor of {writer} was never closed", ResourceWarning, stacklevel=2)
     for part in closing:
-        part.close(status_at_exit(), FORGOTTEN_TIMEOUT)
+        part.close(status_at_exit(), timings.FORGOTTEN_TIMEOUT)

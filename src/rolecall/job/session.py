@@ -8,18 +8,18 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from rolecall import timings
 from rolecall.config.model import MonitorConfig
 from rolecall.config.redact import scrub
 from rolecall.delivery.events import EventLog
 from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.errors import BackendRefused, DirectoryError, Undelivered, raise_together
-from rolecall.job.couriers import CourierProcess, CourierThread, RunningCouriers
+from rolecall.job.couriers import CourierProcess, CourierThread
 from rolecall.states import Status
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Session, claim, end, sessions, succeed
 from rolecall.store.spool import is_spooled, open_spool
-from rolecall.timings import DRAIN_TIMEOUT, FORGOTTEN_TIMEOUT, OPEN_TIMEOUT
 
 logger = logging.getLogger("rolecall")
 
@@ -48,7 +48,7 @@ class WriterSession:
         self._writer = writer
         self._pid = os.getpid()
         self._layout = Layout(config.monitor_dir)
-        self._couriers: list[RunningCouriers] = []
+        self._couriers: list[CourierProcess | CourierThread] = []
         self._is_spooled = is_spooled(self._spec)
         steps = self._steps()
         self._header = {
@@ -78,13 +78,13 @@ class WriterSession:
             BackendRefused: one said no; the session is closed as failed.
         """
         try:
-            first = self.events.wait_opened(self.backends, OPEN_TIMEOUT)
+            first = self.events.wait_opened(self.backends, timings.OPEN_TIMEOUT)
         except BaseException:  # Ctrl-C, for one
             self.close("failed", 0.0, quiet=True)
             raise
         refused = [event for event in first if event.kind == "refused"]
         if refused:
-            self.close("failed", FORGOTTEN_TIMEOUT, quiet=True)
+            self.close("failed", timings.FORGOTTEN_TIMEOUT, quiet=True)
             raise BackendRefused("; ".join(f"{event.backend}: {event.message}" for event in refused))
 
     def close(self, status: Status, timeout: float, *, quiet: bool = False) -> None:
@@ -136,22 +136,22 @@ class WriterSession:
         return self._place(succeed(Session(folder / session.path.name, session.number), self._header))
 
     def _start(self) -> None:
-        plan, writer, tell = self._spec.plan, self._writer, self.events.add
+        plan, writer, report = self._spec.plan, self._writer, self.events.add
         log = self._layout.courier_log(writer)
         processes, threads = plan.with_courier("process"), plan.with_courier("thread")
         # Without a backend there is still a journal to mirror or to sync.
         is_tended = self._is_spooled or (self._spec.sync_every is not None and writer != LAUNCH)
         if processes or (is_tended and self._spec.courier == "process"):
             self._couriers.append(
-                CourierProcess(self._config.to_env(), writer, [each.backend for each in processes], log, tell)
+                CourierProcess(self._config.to_env(), writer, [each.backend for each in processes], log, report)
             )
         if threads or (is_tended and not processes and self._spec.courier == "thread"):
             assignments = [Assignment(writer, each) for each in threads]
-            self._couriers.append(CourierThread(CourierGroup(self._spec, [writer], assignments, tell).run))
+            self._couriers.append(CourierThread(CourierGroup(self._spec, [writer], assignments, report).run))
 
     def _left(self, *, goes_on: bool) -> list[str]:
         """What backends lack, by what their couriers said last. It looks at no file: that could block."""
-        later = f" The courier's process goes on trying for up to {DRAIN_TIMEOUT:.0f} s." if goes_on else ""
+        later = f" The courier's process goes on trying for up to {timings.DRAIN_TIMEOUT:.0f} s." if goes_on else ""
         command = f"send them with: rolecall deliver {self._layout.root}.{later}"
         messages = []
         for name in self.backends:

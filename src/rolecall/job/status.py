@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from rolecall import timings
 from rolecall.config.plan import Plan
 from rolecall.states import State
 from rolecall.store.acks import RunReference, acknowledged, read_reference, rejections, undelivered
 from rolecall.store.codec import last_line
 from rolecall.store.layout import Layout
 from rolecall.store.lease import newest
-from rolecall.timings import STATUS_INTERVAL
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ def wait_for_writers(layout: Layout, timeout: float) -> list[WriterState]:
         is_running = states is None or any(each.state is State.RUNNING for each in states)
         if not is_running or time.monotonic() >= deadline:
             return states or []
-        time.sleep(min(STATUS_INTERVAL, max(0.0, deadline - time.monotonic())))
+        time.sleep(min(timings.STATUS_INTERVAL, max(0.0, deadline - time.monotonic())))
 
 
 def run_with_timeout(seconds: float, call: Callable[[], T]) -> T | None:
@@ -120,20 +120,6 @@ class DeliveryStatus:
     why: str | None
     run: RunReference | None
 
-    def summary(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "backend": self.backend,
-            "writer": self.writer,
-            "delivered": self.delivered,
-            "waiting": self.waiting,
-            "rejected": self.rejected,
-            "missing": self.missing,
-            "courier": str(self.courier),
-            "why": self.why,
-            "run": {"id": self.run.id, "url": self.run.url} if self.run else None,
-        }
-
 
 def read_deliveries(layout: Layout, plan: Plan) -> list[DeliveryStatus]:
     """Of every writer in each backend of the job's plan, and in those that it was delivered to later."""
@@ -153,8 +139,7 @@ def _delivery(layout: Layout, backend: str, writer: str) -> DeliveryStatus:
     rejected = len(rejections(layout, backend, writer))
     waiting = undelivered(layout, backend, writer)
     done = acknowledged(layout, backend, writer)
-    last = last_line(session.path, session.seed) if session else None
-    why = (last or {}).get("why")
+    last = last_line(session.path, session.seed) if session and waiting else None
     return DeliveryStatus(
         backend=backend,
         writer=writer,
@@ -163,6 +148,6 @@ def _delivery(layout: Layout, backend: str, writer: str) -> DeliveryStatus:
         rejected=rejected,
         missing=done.missing,
         courier=session.state() if session else State.NONE,
-        why=str(why) if waiting and why is not None else None,
+        why=str(why) if (why := (last or {}).get("why")) is not None else None,
         run=read_reference(layout, backend, writer),
     )

@@ -30,7 +30,7 @@ from rolecall.states import State, Status
 from rolecall.store.codec import Line, append_line, end_of_lines, last_line, last_seq, lines_from_end, read_lines
 from rolecall.store.files import open_own, put_whole
 from rolecall.store.layout import Layout
-from rolecall.store.lease import claim, newest, sessions
+from rolecall.store.lease import claim, is_held, newest, sessions
 
 logger = logging.getLogger("rolecall.courier")
 
@@ -209,8 +209,7 @@ def is_left(layout: Layout, backend: str, writer: str) -> bool:
 
 def is_carried(layout: Layout, backend: str, writer: str) -> bool:
     """Whether a live courier delivers this writer's rows to this backend."""
-    session = newest(layout.delivery(backend, writer))
-    return session is not None and session.is_live()
+    return is_held(layout.delivery(backend, writer))
 
 
 def _line(done: Acknowledged) -> dict[str, Any]:

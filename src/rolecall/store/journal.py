@@ -138,11 +138,11 @@ class JournalWriter:
             if not self._looked <= now < self._look_at:
                 self._look(now)
             try:
-                content: dict[str, Any] = {"data": data} if table is None else {"table": _table(table)}
+                kind, content = ("data", data) if table is None else ("table", _table(table))
                 while True:
                     seq = self.seq + 1
                     at = self._steps.get(DEFAULT_AXIS, 0) + 1 if step is None else step
-                    row = {"seq": seq, "step": at, "time": now, **content}
+                    row = {"seq": seq, "step": at, "time": now, kind: content}
                     if commit:
                         row["commit"] = True
                     if self._failed:
@@ -151,7 +151,7 @@ class JournalWriter:
                         row["steps"] = {**self._steps, DEFAULT_AXIS: at}
                     text = to_json(row, inf_nan_mode="strings")
                     if len(text) > _LONGEST_LINE:
-                        text = self._attach(row, content)
+                        text = self._attach(row, kind)
                     line = self._torn + seal(text, self._seed)
                     # A signal handler may have logged since. From here on there is no way in for one until the line
                     # is written: CPython runs handlers at the start of a Python function, after calls and at backward
@@ -203,11 +203,10 @@ class JournalWriter:
         self._identity, self._end = (found.st_dev, found.st_ino), found.st_size
         self._seed = session.seed
 
-    def _attach(self, row: dict[str, Any], content: Mapping[str, Any]) -> bytes:
+    def _attach(self, row: dict[str, Any], kind: str) -> bytes:
         """The text of a row whose content is stored beside the journal."""
-        body = to_json(content, inf_nan_mode="strings")
-        attached = put_attachment(self.session.attachments, f"{row['seq']}.json", body)
-        return to_json({name: row[name] for name in row if name not in content} | {"attached": attached})
+        body = to_json({kind: row.pop(kind)}, inf_nan_mode="strings")
+        return to_json({**row, "attached": put_attachment(self.session.attachments, f"{row['seq']}.json", body)})
 
     def _look(self, now: float) -> None:
         """Whether the path still leads to the file that this writer appends to, as long as it left it.

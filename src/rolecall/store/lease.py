@@ -143,6 +143,12 @@ def newest(directory: Path) -> Session | None:
     return next(reversed(sessions(directory)), None)
 
 
+def is_held(directory: Path) -> bool:
+    """Whether a live process holds the lease."""
+    session = newest(directory)
+    return session is not None and session.is_live()
+
+
 def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
     """Become the owner, with the next session.
 

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -142,7 +143,7 @@ def _look(root: Path) -> None:
     with suppress(RolecallError):
         job = read_history(root)
         json.dumps(job.summary())
-        json.dumps([each.summary() for each in read_deliveries(layout, job.record.plan)])
+        json.dumps([asdict(each) for each in read_deliveries(layout, job.record.plan)])
     for state in read_writers(layout):
         str(state)
     writer = "explorer/0"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import rolecall.delivery.group
+import rolecall.timings
 from rolecall import Row
 from rolecall.job.history import read_rows
 from rolecall.store.acks import acknowledged, is_carried
@@ -27,7 +27,7 @@ def delivered_rows(monitor_dir: Path, writer: str) -> int:
 
 def shorten_drain(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let couriers on threads try for this many seconds to deliver the last rows."""
-    monkeypatch.setattr(rolecall.delivery.group, "DRAIN_TIMEOUT", seconds)
+    monkeypatch.setattr(rolecall.timings, "DRAIN_TIMEOUT", seconds)
 
 
 def carried_writers(monitor_dir: Path) -> list[str]:
