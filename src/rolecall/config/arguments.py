@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, to_jsonable_python
 
+from rolecall.config.messages import DESCRIBED, SCALARS, describe, kind_of
 from rolecall.config.redact import reveal
 
 
@@ -19,30 +20,27 @@ def typed_args(value: object, models: Mapping[str, type[BaseModel]]) -> dict[str
         models: the selected backends' models.
 
     Raises:
-        ValidationError, PydanticCustomError: pydantic adds the path, `rolecall.config.messages` writes the message.
+        ValidationError: each problem in words, under its path below `monitor_args`.
     """
     if value is None or not models:
         value = {}
     if not isinstance(value, Mapping):
-        raise PydanticCustomError("monitor_args", "must be a mapping of arguments")
-    if len(models) == 1 and not _is_keyed(value, models):
-        ((name, model),) = models.items()
-        return {name: _typed(model, value)}
+        raise _errors([_error((), f"must be a mapping of arguments; given {kind_of(value)}")])
+    is_keyed = len(models) != 1 or _is_keyed(value, *models.items())
+    given = value if is_keyed else dict.fromkeys(models, value)
     typed: dict[str, BaseModel] = {}
-    not_selected = PydanticCustomError(
-        "not_selected",
-        "not a backend of monitor_type; allowed: {allowed}, each with a mapping of its arguments",
-        {"allowed": ", ".join(models)},
-    )
-    # without the input: what is under an unknown name may be a secret
-    problems = [InitErrorDetails(type=not_selected, loc=(str(key),), input=None) for key in value if key not in models]
+    # The message has no value: what is under an unknown name may be a secret.
+    not_selected = f"not a backend of monitor_type; allowed: {', '.join(models)}, each with a mapping of its arguments"
+    problems = [_error((str(key),), not_selected) for key in given if key not in models]
     for name, model in models.items():
         try:
-            typed[name] = _typed(model, value.get(name))
+            typed[name] = _typed(model, given.get(name))
         except ValidationError as error:
-            problems += [_below(name, problem) for problem in error.errors(include_url=False)]
+            path = (name,) if is_keyed else ()
+            found = error.errors(include_url=False)
+            problems += [_error((*path, *problem["loc"]), _describe(problem, name, model)) for problem in found]
     if problems:
-        raise ValidationError.from_exception_data("monitor_args", problems, hide_input=True)
+        raise _errors(problems)
     return typed
 
 
@@ -52,9 +50,9 @@ def plain_args(args: Mapping[str, BaseModel]) -> Any:
     return to_jsonable_python(plain if len(plain) != 1 else next(iter(plain.values())))
 
 
-def _is_keyed(value: Mapping[Any, Any], models: Mapping[str, type[BaseModel]]) -> bool:
+def _is_keyed(value: Mapping[Any, Any], only: tuple[str, type[BaseModel]]) -> bool:
     """Whether the only backend's arguments are given under its name."""
-    ((name, model),) = models.items()
+    name, model = only
     if list(value) != [name]:
         return False
     # A backend `acme` may have an argument `acme`; a typed model under that name can only be the backend's.
@@ -69,8 +67,19 @@ def _typed(model: type[BaseModel], value: object) -> BaseModel:
     return model.model_validate(dict(value or {}) if value is None or isinstance(value, Mapping) else value)
 
 
-def _below(name: str, problem: Any) -> InitErrorDetails:
-    """The same problem, one step further down the path."""
+def _describe(problem: Any, backend: str, model: type[BaseModel]) -> str:
+    """What is wrong with an argument; its value is left out if it may be a secret."""
+    fields = model.model_fields if len(problem["loc"]) == 1 else {}
+    # An argument may be a password whatever it is called, until its model says otherwise.
+    field = fields.get(str(problem["loc"][0])) if fields else None
+    is_shown = field is not None and "Secret" not in repr(field.annotation) and isinstance(problem["input"], SCALARS)
+    return describe(problem, [info.alias or name for name, info in fields.items()], backend, is_shown=is_shown)
+
+
+def _error(path: tuple[int | str, ...], words: str) -> InitErrorDetails:
     # The message goes in as a value: it may hold braces, which a template would try to fill in.
-    kind = PydanticCustomError(problem["type"], "{words}", {"words": problem["msg"]})
-    return InitErrorDetails(type=kind, loc=(name, *problem["loc"]), input=problem["input"])
+    return InitErrorDetails(type=PydanticCustomError(DESCRIBED, "{words}", {"words": words}), loc=path, input=None)
+
+
+def _errors(problems: list[InitErrorDetails]) -> ValidationError:
+    return ValidationError.from_exception_data("monitor_args", problems, hide_input=True)

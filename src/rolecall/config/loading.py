@@ -42,14 +42,27 @@ def read_settings(source: object) -> Settings:
     Raises:
         ConfigError: there are none; the message says where, and what you can give instead.
     """
-    origin = ""
+    origin = block = ""
     if isinstance(source, (str, os.PathLike)):
-        path = Path(os.fsdecode(source))
-        source, origin = _read_yaml(path), str(path)
-    fields = _top_fields(source, origin)
-    if BLOCK in fields:
-        return Settings(_as_dict(fields[BLOCK], origin, BLOCK), origin, f"{BLOCK}.")
-    return Settings(_as_dict(source, origin, ""), origin)
+        origin = str(Path(os.fsdecode(source)))
+        source = _read_yaml(origin)
+    fields = _fields(source)
+    if fields is not None and BLOCK in fields:
+        block, source = BLOCK, fields[BLOCK]
+    where = ": ".join(filter(None, (origin, block))) or "config"
+    given = "nothing" if source is None else f"a value of type {type(source).__name__}"
+    # By the module's name: omegaconf is not a dependency, and must not be imported to find out.
+    if type(source).__module__.partition(".")[0] == "omegaconf":
+        source = _resolve_omegaconf(source, where)
+    elif dataclasses.is_dataclass(source) and not isinstance(source, type):
+        source = dataclasses.asdict(source)
+    fields = _fields(source)
+    if fields is not None:
+        return Settings({str(key): value for key, value in fields.items()}, origin, f"{block}." if block else "")
+    expected = "a mapping, a dataclass, an OmegaConf node or the path of a YAML file"
+    if origin or block:
+        expected = "a mapping of settings, with project and name" + ("" if block else ", or with a key monitor")
+    raise ConfigError(f"{where}: expected {expected}; given {given}")
 
 
 def parse_yaml(text: str, origin: str) -> Any:
@@ -66,66 +79,36 @@ def parse_yaml(text: str, origin: str) -> Any:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        told = (
-            " ".join(str(error).split())
-            if mark is None or problem is None
-            else f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
-        )
+        told = " ".join(str(error).split())
+        if mark is not None and problem is not None:
+            told = f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
         raise ConfigError(f"{origin}: not valid YAML: {told}") from None
 
 
-def _read_yaml(path: Path) -> object:
+def _read_yaml(path: str) -> object:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # ValueError: bytes that are not UTF-8, a null in the path
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{path}: cannot be read: {reason}; give the path of a YAML file") from None
-    return parse_yaml(text, str(path))
+    return parse_yaml(text, path)
 
 
-def _top_fields(source: object, origin: str) -> Mapping[Any, Any]:
-    """The source's top-level fields, their values as they are."""
+def _fields(source: object) -> Mapping[Any, Any] | None:
+    """The source's top-level fields, their values as they are; `None` if it has none."""
     if isinstance(source, BaseModel):
         return {name: getattr(source, name) for name in source.model_fields_set}
     # Not `asdict`: it would copy all of a training config, which may hold what cannot be copied.
     if dataclasses.is_dataclass(source) and not isinstance(source, type):
         return {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
-    if isinstance(source, Mapping):
-        return source
-    raise _not_settings(source, origin, "")
+    return source if isinstance(source, Mapping) else None
 
 
-def _as_dict(source: object, origin: str, block: str) -> dict[str, Any]:
-    """The source as a dictionary that holds nothing of another library."""
-    # By the module's name: omegaconf is not a dependency, and must not be imported to find out.
-    if type(source).__module__.partition(".")[0] == "omegaconf":
-        source = _resolve_omegaconf(source, origin, block)
-    elif dataclasses.is_dataclass(source) and not isinstance(source, type):
-        source = dataclasses.asdict(source)
-    elif isinstance(source, BaseModel):
-        source = _top_fields(source, origin)
-    if isinstance(source, Mapping):
-        return {str(key): item for key, item in source.items()}
-    raise _not_settings(source, origin, block)
-
-
-def _resolve_omegaconf(node: Any, origin: str, block: str) -> object:
+def _resolve_omegaconf(node: Any, where: str) -> object:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
         return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        where = ": ".join(filter(None, (origin, block or "config")))
         raise ConfigError(f"{where}: OmegaConf cannot resolve it: {' '.join(str(error).split())}") from None
-
-
-def _not_settings(source: object, origin: str, block: str) -> ConfigError:
-    where = ": ".join(filter(None, (origin, block))) or "config"
-    given = "nothing" if source is None else f"a value of type {type(source).__name__}"
-    expected = (
-        "a mapping of settings, with project and name" + ("" if block else ", or with a key monitor")
-        if origin or block
-        else "a mapping, a dataclass, an OmegaConf node or the path of a YAML file"
-    )
-    return ConfigError(f"{where}: expected {expected}; given {given}")

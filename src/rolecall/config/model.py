@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import functools
 import inspect
 import json
@@ -11,24 +10,10 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SerializeAsAny,
-    StringConstraints,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, SerializeAsAny, TypeAdapter, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from rolecall.backends.builtin import LOCAL, NONE
@@ -45,29 +30,12 @@ DISABLED_VARIABLE = "ROLECALL_DISABLED"
 _HAND_OVER = "hand_over"
 _NOT_OURS = "not a value that MonitorConfig.to_env writes; pass that value on unchanged"
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Slug = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Slug = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 _ALWAYS_SHOWN = frozenset(["project", "name", "monitor_type", "monitor_args", "monitor_dir"])
 _NO_PATH = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
-
-
-def _absolute(value: object) -> object:
-    """The path, absolute at once: a role may run in another working directory than the launcher."""
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if not isinstance(value, str):
-        return value
-    if _NO_PATH.search(str(value)):
-        raise PydanticCustomError("path", "must be the path of a directory, without control characters")
-    try:
-        return Path(os.path.abspath(Path(value).expanduser()))
-    except RuntimeError as error:
-        raise PydanticCustomError("path", "the home directory is unknown; write the path in full") from error
-
-
-Directory = Annotated[Path, BeforeValidator(_absolute)]
 Init = TypeVar("Init", bound=Callable[..., None])
 
 
@@ -76,13 +44,7 @@ def _checked(init: Init) -> Init:
 
     @functools.wraps(init)
     def checked(self: MonitorConfig, /, **settings: Any) -> None:
-        registry = Registry()  # one for all validators: each new registry scans the installed distributions
-        try:
-            self.__pydantic_validator__.validate_python(settings, self_instance=self, context=registry)
-        except ValidationError as error:
-            raise ConfigError(
-                explain(error, Settings(settings), type(self).model_fields, _selected_models(settings, registry))
-            ) from None
+        _validate(type(self), Settings(settings), Registry(), self)
 
     # pydantic's mark for "validation may bypass it"; otherwise `load` would lose its registry on the way here.
     checked.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -115,14 +77,14 @@ class MonitorConfig(BaseModel):
             next `Monitor.log` or `close`, for tests.
     """
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        validate_default=True,
-        defer_build=True,  # `import rolecall` does not wait for it
-        coerce_numbers_to_str=False,
-    )
+    # `defer_build`: `import rolecall` does not wait for it.
+    model_config = {
+        "extra": "forbid",
+        "frozen": True,
+        "hide_input_in_errors": True,
+        "validate_default": True,
+        "defer_build": True,
+    }
 
     project: Name
     name: Name
@@ -132,14 +94,14 @@ class MonitorConfig(BaseModel):
     shared_run: bool = False
     run_id: Slug | None = None
     resume: Literal["auto", "must", "never"] = "auto"
-    monitor_dir: Directory = Path()
-    spool_dir: Directory | None = None
+    monitor_dir: Path = None  # type: ignore[assignment]  # its validator makes one of project and name
+    spool_dir: Path | None = None
     sync_every: Annotated[float, Field(ge=0.1, le=86_400.0)] | None = None
     courier: Literal["process", "thread"] = "process"
     on_backend_error: Literal["ignore", "raise"] = "ignore"
 
-    _registry: Registry = PrivateAttr(default_factory=Registry)
-    _hand_over: HandOver | None = PrivateAttr(default=None)
+    _registry: Registry
+    _hand_over: HandOver | None = None
 
     @property
     def registry(self) -> Registry:
@@ -195,41 +157,44 @@ class MonitorConfig(BaseModel):
 
     def model_post_init(self, context: Any, /) -> None:
         """Keep the registry that `load` was given."""
-        if isinstance(context, Registry):
-            self._registry = context
+        self._registry = context if isinstance(context, Registry) else Registry()
 
     @field_validator("monitor_type", mode="before")
     @classmethod
-    def _several(cls, value: object) -> object:
-        value = (value,) if isinstance(value, str) else value
-        if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
+    def _known(cls, value: object, info: ValidationInfo) -> tuple[str, ...]:
+        names = (value,) if isinstance(value, str) else value
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
             raise PydanticCustomError("monitor_type", "must be the name of a backend, or a list of names")
-        return value
-
-    @field_validator("monitor_type")
-    @classmethod
-    def _known(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if not value or len(set(value)) < len(value) or (NONE in value and len(value) > 1):
+        if not names or len(set(names)) < len(names) or (NONE in names and len(names) > 1):
             raise PydanticCustomError(
                 "monitor_type", "must name one backend, or several different ones; 'none' cannot be combined"
             )
-        _models(value, _registry_of(info))
-        return value
+        _models(names, info)
+        return tuple(names)
 
     @field_validator("monitor_args", mode="plain")
     @classmethod
     def _typed(cls, value: object, info: ValidationInfo) -> dict[str, BaseModel]:
         if "monitor_type" not in info.data:
             return {}  # monitor_type failed, which is reported already: there is no model to check these with
-        return typed_args(value, _models(info.data["monitor_type"], _registry_of(info)))
+        return typed_args(value, _models(info.data["monitor_type"], info))
 
-    @model_validator(mode="before")
+    @field_validator("monitor_dir", "spool_dir", mode="before")
     @classmethod
-    def _default_directory(cls, data: object) -> object:
-        if isinstance(data, Mapping) and data.get("monitor_dir") is None:
-            parts = (directory_name(str(data.get(key, ""))) for key in ("project", "name"))
-            return {**data, "monitor_dir": Path("rolecall", *parts)}
-        return data
+    def _absolute(cls, value: object, info: ValidationInfo) -> object:
+        """The path, absolute at once: a role may run in another working directory than the launcher."""
+        if value is None and info.field_name == "monitor_dir":
+            value = Path("rolecall", *(directory_name(info.data.get(key, "")) for key in ("project", "name")))
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        if not isinstance(value, str):
+            return value
+        if _NO_PATH.search(value):
+            raise PydanticCustomError("path", "must be the path of a directory, without control characters")
+        try:
+            return Path(os.path.abspath(Path(value).expanduser()))
+        except RuntimeError as error:
+            raise PydanticCustomError("path", "the home directory is unknown; write the path in full") from error
 
     @classmethod
     def load(cls, source: object, *, registry: Registry | None = None) -> Self:
@@ -245,7 +210,7 @@ class MonitorConfig(BaseModel):
             ConfigError: each problem with its dotted path, what was given, what is valid, and what to do.
             BackendError: a backend that the settings name cannot be used.
         """
-        return cls._validated(read_settings(source), registry or Registry())
+        return _validate(cls, read_settings(source), registry or Registry())
 
     def handed(self, hand_over: HandOver) -> Self:
         """This config with what its launcher settled, for the roles."""
@@ -302,72 +267,47 @@ class MonitorConfig(BaseModel):
         value = (os.environ if environ is None else environ).get(VARIABLE)
         if value is None:
             raise ConfigError(f"{VARIABLE} is not set; start the role with env={{**os.environ, **job.config.to_env()}}")
-        data = _decode(value)
-        handed = data.pop(_HAND_OVER, None)
-        config = cls._validated(Settings(data, VARIABLE), Registry())
-        if handed is None:
-            return config
         try:
-            return config.handed(_hand_overs().validate_python(handed))
-        except ValidationError:
+            data = TypeAdapter(dict[str, Any]).validate_python(json.loads(base64.b64decode(value, validate=True)))
+            hand_over = TypeAdapter(HandOver | None).validate_python(data.pop(_HAND_OVER, None))
+        except (ValueError, RecursionError):  # not base64, not JSON, not a mapping, not ours
             raise ConfigError(f"{VARIABLE}: {_NOT_OURS}") from None
-
-    @classmethod
-    def _validated(cls, settings: Settings, registry: Registry) -> Self:
-        try:
-            return cls.model_validate(settings.data, context=registry)
-        except ValidationError as error:
-            # `from None`: pydantic's own error quotes the input, which may hold a secret
-            raise ConfigError(
-                explain(error, settings, cls.model_fields, _selected_models(settings.data, registry))
-            ) from None
-        except BackendError as error:
-            raise type(error)(f"{settings.location}{error}") from error.__cause__
+        config = _validate(cls, Settings(data, VARIABLE), Registry())
+        return config if hand_over is None else config.handed(hand_over)
 
 
-@cache
-def _hand_overs() -> TypeAdapter[HandOver]:
-    return TypeAdapter(HandOver)
+Config = TypeVar("Config", bound=MonitorConfig)
 
 
-def _decode(value: str) -> dict[str, Any]:
-    """What the variable holds."""
+def _validate(model: type[Config], settings: Settings, registry: Registry, instance: Config | None = None) -> Config:
+    """The checked config, made in `instance` if that is given."""
     try:
-        data = json.loads(base64.b64decode(value, validate=True))
-    except (binascii.Error, ValueError, RecursionError):
-        data = None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{VARIABLE}: {_NOT_OURS}")
-    return data
+        # One registry for all validators: each new one scans the installed distributions.
+        return cast(
+            "Config",
+            model.__pydantic_validator__.validate_python(settings.data, self_instance=instance, context=registry),
+        )
+    except ValidationError as error:
+        # `from None`: pydantic's own error quotes the input, which may hold a secret
+        raise ConfigError(explain(error, settings, model.model_fields)) from None
+    except BackendError as error:
+        raise type(error)(f"{settings.location}{error}") from error.__cause__
 
 
 def _is_switched_off() -> bool:
     return os.environ.get(DISABLED_VARIABLE, "0") not in {"", "0"}
 
 
-def _models(names: tuple[str, ...], registry: Registry) -> dict[str, type[BaseModel]]:
+def _models(names: Sequence[str], info: ValidationInfo) -> dict[str, type[BaseModel]]:
     """The model of each backend's arguments."""
     if _is_switched_off():
         return {}  # the config of a job must load where its backends are not installed, to debug it
+    # A config as a field of somebody's own pydantic model is validated without our context.
+    registry = info.context if isinstance(info.context, Registry) else Registry()
     try:
         return {name: registry.load(name).args_model() for name in names if name != NONE}
     except BackendError as error:
         raise type(error)(f"monitor_type: {error}") from error.__cause__
-
-
-def _selected_models(data: Mapping[str, Any], registry: Registry) -> dict[str, type[BaseModel]]:
-    """The model of each selected backend's arguments; a backend that does not exist is left out."""
-    names = data.get("monitor_type", LOCAL)
-    names = (names,) if isinstance(names, str) else names if isinstance(names, (list, tuple)) else ()
-    try:
-        return {name: registry.load(name).args_model() for name in names if name in registry.names()}
-    except BackendError:
-        return {}
-
-
-def _registry_of(info: ValidationInfo) -> Registry:
-    # A config as a field of somebody's own pydantic model is validated without our context.
-    return info.context if isinstance(info.context, Registry) else Registry()
 
 
 def directory_name(part: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -24,7 +24,6 @@ _URI_USER = re.compile(r"://[^/?#\s]*@")
 _SHORTEST = 4
 """Shorter secrets are not looked for: masking them would mask half of every text."""
 _DEEPEST = 50
-_COLLECTIONS = (list, tuple, set, frozenset)
 
 
 def is_secret_name(name: str) -> bool:
@@ -39,28 +38,30 @@ def scrub(value: Any, secrets: tuple[str, ...] = (), depth: int = _DEEPEST) -> A
     """
     if _is_secret(value):
         return MASK
-    if isinstance(value, (Mapping, BaseModel, *_COLLECTIONS)):
-        return _scrub_inside(value, secrets, depth - 1) if depth else "..."
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    return scrub_text(str(value), secrets)
+    value = _fields(value)
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case Mapping() | list() | tuple() | set() | frozenset() if not depth:
+            return "..."
+        case Mapping():
+            items = ((str(key), value[key]) for key in value)
+            return {
+                scrub_text(key, secrets): MASK if _hides(key, item) else scrub(item, secrets, depth - 1)
+                for key, item in items
+            }
+        case list() | tuple() | set() | frozenset():
+            return [scrub(item, secrets, depth - 1) for item in value]
+        case _:
+            return scrub_text(str(value), secrets)
 
 
-def _scrub_inside(value: Any, secrets: tuple[str, ...], depth: int) -> Any:
-    if isinstance(value, BaseModel):
-        value = {name: getattr(value, name) for name in type(value).model_fields}
-    if isinstance(value, Mapping):
-        items = ((str(key), value[key]) for key in value)
-        return {scrub_text(key, secrets): _scrub_item(key, item, secrets, depth) for key, item in items}
-    return [scrub(item, secrets, depth) for item in value]
-
-
-def _scrub_item(key: str, value: Any, secrets: tuple[str, ...], depth: int) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
+def _hides(name: str, value: object) -> bool:
+    """Whether a value is masked because of its name."""
     # A number under `pad_token` is an index; one under `password` is a password that YAML read as a number.
-    is_index = isinstance(value, (int, float)) and _SECRET_NAME.search(key) is None
-    return MASK if is_secret_name(key) and not is_index else scrub(value, secrets, depth)
+    if isinstance(value, (int, float)):
+        return not isinstance(value, bool) and _SECRET_NAME.search(name) is not None
+    return value is not None and is_secret_name(name)
 
 
 def scrub_text(text: str, secrets: tuple[str, ...] = ()) -> str:
@@ -88,23 +89,14 @@ def public_args(model: BaseModel) -> dict[str, Any]:
 
 def secrets_of(value: Any) -> tuple[str, ...]:
     """Every secret in a model's fields, longest first, but for very short ones."""
-    found = {secret for secret in _secrets(value) if len(secret) >= _SHORTEST}
-    return tuple(sorted(found, key=len, reverse=True))
+    found: set[str] = set()
 
+    def collect(secret: Any) -> None:
+        plain = secret.get_secret_value()
+        found.add(plain.decode(errors="replace") if isinstance(plain, bytes) else str(plain))
 
-def _secrets(value: Any) -> Iterator[str]:
-    if _is_secret(value):
-        secret = value.get_secret_value()
-        yield secret.decode(errors="replace") if isinstance(secret, bytes) else str(secret)
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from _secrets(getattr(value, name))
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _secrets(item)
-    elif isinstance(value, _COLLECTIONS):
-        for item in value:
-            yield from _secrets(item)
+    _replace(value, collect)
+    return tuple(sorted((secret for secret in found if len(secret) >= _SHORTEST), key=len, reverse=True))
 
 
 def reveal(value: Any) -> Any:
@@ -116,14 +108,20 @@ def _replace(value: Any, plain: Callable[[Any], Any]) -> Any:
     """The value with every secret replaced by something plain."""
     if _is_secret(value):
         return plain(value)
-    if isinstance(value, Mapping):
-        return {key: _replace(item, plain) for key, item in value.items()}
-    if isinstance(value, _COLLECTIONS):
-        return [_replace(item, plain) for item in value]
-    return value
+    match _fields(value):
+        case Mapping() as fields:
+            return {key: _replace(item, plain) for key, item in fields.items()}
+        case list() | tuple() | set() | frozenset() as items:
+            return [_replace(item, plain) for item in items]
+        case _:
+            return value
+
+
+def _fields(value: Any) -> Any:
+    """A model as a mapping, whose values are as they are; anything else as it is."""
+    return {name: getattr(value, name) for name in type(value).model_fields} if isinstance(value, BaseModel) else value
 
 
 def _is_secret(value: Any) -> bool:
-    """Whether it is pydantic's `SecretStr`, `SecretBytes` or `Secret`."""
-    # By its method: `Secret` came with pydantic 2.8, and 2.7 is supported.
+    # By its method: `SecretStr`, `SecretBytes` and `Secret` have no public class in common (pydantic 2.8 to 2.14).
     return callable(getattr(type(value), "get_secret_value", None))
