@@ -591,6 +591,5 @@ provides it\
 def test_a_monitor_dir_that_cannot_be_written(script: Told, computer: Computer) -> None:
     (computer.home / "file").write_text("")
     assert script('rolecall.launch({"project": "p", "name": "n", "monitor_dir": "file/job"})') == snapshot("""\
-monitor_dir HOME/file/job: cannot be written: Not a directory; choose one that
-can\
+monitor_dir HOME/file/job: cannot be written: Not a directory; use another\
 """)

@@ -92,7 +92,9 @@ class Courier:
             run = self._open()
             while not self._attempt(lambda: self._deliver_some(run)):
                 pass
-            status = self._status()
+            # The worst status of the writers.
+            failures = [cursor.status for cursor in self.cursors if cursor.status not in (None, "finished")]
+            status = (failures[0] if failures else None) or "finished"
             for _ in roles:
                 self._stand_by(run)
             if is_own():
@@ -320,11 +322,6 @@ class Courier:
     def _explain(self, why: str | None) -> None:
         for cursor in self.cursors:
             cursor.acks.explain(scrub_text(why, self._secrets) if why else None)
-
-    def _status(self) -> Status:
-        """The worst status of the writers."""
-        statuses = [cursor.status for cursor in self.cursors]
-        return next((status for status in statuses if status not in (None, "finished")), None) or "finished"
 
 
 def _log_tables(run: Run, rows: list[Row]) -> None:

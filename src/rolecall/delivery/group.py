@@ -61,7 +61,7 @@ class CourierGroup:
         self._spec = spec
         self._layout = Layout(spec.monitor_dir)
         self._listener = report
-        self._writers = {name: _Writer(spec, name, self._warn) for name in writers}
+        self._writers = {name: _Writer(spec, name, self._report) for name in writers}
         self._couriers: list[Courier] = []
         self._acks: list[Acknowledgements] = []
         self._alive = time.monotonic()
@@ -99,6 +99,13 @@ class CourierGroup:
         for writer in writers:
             writer.stop()
         return True
+
+    def _is_hung(self) -> bool:
+        """Whether the writers have ended and no courier gave a sign of life for as long as it may drain."""
+        if any(writer.is_live() for writer in self._writers.values()):
+            self._alive = time.monotonic()
+        signs = [self._alive, *(courier.last_sign for courier in self._couriers)]
+        return time.monotonic() - max(signs) > timings.DRAIN_TIMEOUT
 
     def hurry(self, seconds: float) -> None:
         """Leave every courier at most this much time."""
@@ -191,16 +198,6 @@ class CourierGroup:
         )
         return any(own) or any(is_carried(self._layout, backend, writer) for writer in writers)
 
-    def _is_hung(self) -> bool:
-        """Whether the writers have ended and no courier gave a sign of life for as long as it may drain."""
-        if any(writer.is_live() for writer in self._writers.values()):
-            self._alive = time.monotonic()
-        signs = [self._alive, *(courier.last_sign for courier in self._couriers)]
-        return time.monotonic() - max(signs) > timings.DRAIN_TIMEOUT
-
-    def _warn(self, message: str) -> None:
-        self._report(CourierEvent("journal", "warning", message))
-
     def _report(self, event: CourierEvent) -> None:
         if event.writer == LAUNCH and event.kind not in ("warning", "progress") and event.backend in self._heard:
             self._heard[event.backend].set()
@@ -210,7 +207,7 @@ class CourierGroup:
 class _Writer:
     """One writer of a group: its session, and what is done for it beside the couriers."""
 
-    def __init__(self, spec: JobSpec, name: str, warn: Callable[[str], None]) -> None:
+    def __init__(self, spec: JobSpec, name: str, report: Report) -> None:
         self.name = name
         layout = Layout(spec.monitor_dir)
         self.book = AxisBook(layout, name)
@@ -219,7 +216,14 @@ class _Writer:
         self._owner = self._session.owner() if self._session else None
         self._mirror = Mirror(spec, name)
         self._is_spooled = self._session is not None and self._mirror.spool_of(self._session) is not None
-        self._syncers = list(self._make_syncer(spec, warn))
+        self._syncer: Syncer | None = None
+        session = self._session
+        if spec.sync_every is not None and name != LAUNCH and session is not None and session.is_live():
+            # Where it is written, which may be on the node.
+            place = Session(self._mirror.spool_of(session) or session.path, session.number)
+            self._syncer = Syncer(
+                place, spec.sync_every, lambda message: report(CourierEvent("journal", "warning", message))
+            )
 
     def start(self) -> None:
         """What comes before the couriers."""
@@ -229,14 +233,14 @@ class _Writer:
         if config and self.name != LAUNCH:
             with suppress(OSError):
                 self.book.publish_config(config)
-        for syncer in self._syncers:
-            syncer.start()
+        if self._syncer is not None:
+            self._syncer.start()
 
     def stop(self) -> None:
         """What comes after them."""
         self.mirror()
-        for syncer in self._syncers:
-            syncer.stop()
+        if self._syncer is not None:
+            self._syncer.stop()
 
     def mirror(self) -> None:
         """Copy what is spooled, however the backends fare."""
@@ -266,15 +270,7 @@ class _Writer:
 
     def must_stay(self) -> bool:
         """With no backend, there is still the journal to mirror or sync, and its owner to vouch for."""
-        return (self._is_spooled or bool(self._syncers)) and self.is_live()
-
-    def _make_syncer(self, spec: JobSpec, warn: Callable[[str], None]) -> Iterator[Syncer]:
-        session = self._session
-        if spec.sync_every is None or self.name == LAUNCH or session is None or not session.is_live():
-            return
-        # Where it is written, which may be on the node.
-        place = Session(self._mirror.spool_of(session) or session.path, session.number)
-        yield Syncer(place, spec.sync_every, warn)
+        return (self._is_spooled or self._syncer is not None) and self.is_live()
 
 
 def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> RunTicket:

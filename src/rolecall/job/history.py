@@ -14,7 +14,7 @@ from rolecall.states import State
 from rolecall.store import reader
 from rolecall.store.codec import Damage
 from rolecall.store.layout import LAUNCH, Layout
-from rolecall.store.lease import Session, sessions
+from rolecall.store.lease import sessions
 from rolecall.store.manifest import RunRecord, read_record
 
 
@@ -107,8 +107,8 @@ def read_history(root: Path) -> JobHistory:
         raise DirectoryError(
             f"{root}: not a monitor_dir (no run.json); give the monitor_dir of a job that was launched"
         )
-    state = _state(sessions(layout.journal(LAUNCH)))
-    return JobHistory(record, state, [_read_writer(layout, writer) for writer in layout.writers()])
+    writers = [_read_writer(layout, writer) for writer in (LAUNCH, *layout.writers())]
+    return JobHistory(record, writers[0].state, writers[1:])
 
 
 def read_rows(root: Path) -> Iterator[Row]:
@@ -120,11 +120,7 @@ def read_rows(root: Path) -> Iterator[Row]:
 
 def _read_writer(layout: Layout, writer: str) -> WriterHistory:
     found = sessions(layout.journal(writer))
-    history = WriterHistory(writer, sessions=len(found), state=_state(found))
+    history = WriterHistory(writer, len(found), found[-1].state() if found else State.NONE)
     for row in reader.read_rows(layout, writer):
         history.take(row)
     return history
-
-
-def _state(found: list[Session]) -> State:
-    return found[-1].state() if found else State.NONE

@@ -9,12 +9,10 @@ import random
 import sys
 import time
 import uuid
-import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 from rolecall import timings
@@ -26,10 +24,10 @@ from rolecall.config.redact import public_args
 from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver
 from rolecall.errors import ConfigError, DirectoryError, WriterConflict
-from rolecall.job.monitor import Monitor
+from rolecall.job.monitor import Monitor, close_forgotten
 from rolecall.job.session import WriterSession
 from rolecall.job.status import WriterState, read_writers, run_with_timeout, wait_for_writers
-from rolecall.states import State, Status, status_at_exit, status_of
+from rolecall.states import State, Status, status_of
 from rolecall.store.acks import is_carried
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, writer_name
 from rolecall.store.lease import claim, end, is_held, newest
@@ -56,7 +54,7 @@ class Job:
         self.config = config
         self.plan = plan
         self._session = session
-        self._forgotten = weakref.finalize(self, _close_forgotten, session)
+        self._forgotten = weakref.finalize(self, close_forgotten, "the job of launch", [session] if session else [])
 
     def __repr__(self) -> str:
         names = ", ".join(each.backend for each in self.plan.backends) or "off"
@@ -103,9 +101,7 @@ class Job:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close(status_of(error))
 
 
@@ -134,14 +130,17 @@ def init(
     Raises:
         ConfigError, BackendError, DirectoryError, WriterConflict, BackendRefused: as `launch` does.
     """
-    name = name or _memorable_name()
+    # With a generator of its own: the job's random state is not touched.
+    chance = random.Random()
+    name = name or f"{chance.choice(_ADJECTIVES)}-{chance.choice(_NOUNS)}-{chance.randrange(1000):03}"
+    backends = [backend.strip() for backend in os.environ.get("ROLECALL_MONITOR_TYPE", "").split(",")]
     project = project or Path.cwd().name or "rolecall"
     if monitor_dir is None and (parent := os.environ.get("ROLECALL_DIR")):
         monitor_dir = Path(parent, directory_name(project), directory_name(name))
     loaded = MonitorConfig(
         project=project,
         name=name,
-        monitor_type=monitor_type or _monitor_types() or LOCAL,
+        monitor_type=monitor_type or [backend for backend in backends if backend] or LOCAL,
         monitor_args=monitor_args,
         monitor_dir=monitor_dir,
         resume="never",
@@ -240,10 +239,8 @@ def _meet(config: MonitorConfig) -> RunRecord:
         return _await_primary(layout)
     record = read_record(layout)
     if record is None or record.nonce != config.hand_over.nonce:
-        raise DirectoryError(
-            f"monitor_dir {layout.root}: the launcher's mark is not here, so this is not the directory that the "
-            f"launcher wrote to. Put monitor_dir on a filesystem that all roles share"
-        )
+        what = "this is not the directory that the launcher wrote to. Put it on a filesystem that all roles share"
+        raise DirectoryError(f"monitor_dir {layout.root}: {what}")
     return record
 
 
@@ -254,10 +251,8 @@ def _await_primary(layout: Layout) -> RunRecord:
         if is_held(layout.journal(LAUNCH)) and (record := read_record(layout)) is not None:
             return record
         time.sleep(timings.POLL_INTERVAL)
-    raise ConfigError(
-        f"no job is running in monitor_dir {layout.root} (waited {timings.JOIN_TIMEOUT:.0f} s): start it with "
-        f"rolecall.launch and pass on job.config, or open one role with primary=True"
-    )
+    advice = "start it with rolecall.launch and pass on job.config, or open one role with primary=True"
+    raise ConfigError(f"no job runs in monitor_dir {layout.root} (waited {timings.JOIN_TIMEOUT:.0f} s): {advice}")
 
 
 def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
@@ -275,18 +270,6 @@ def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
     return Plan(backends=backends, downgrades=here.downgrades)
 
 
-def _monitor_types() -> list[str]:
-    """The backends that the environment names."""
-    given = os.environ.get("ROLECALL_MONITOR_TYPE", "").split(",")
-    return [name.strip() for name in given if name.strip()]
-
-
-def _memorable_name() -> str:
-    # The job's own random state is not touched.
-    chance = random.Random()
-    return f"{chance.choice(_ADJECTIVES)}-{chance.choice(_NOUNS)}-{chance.randrange(1000):03}"
-
-
 def _begin(
     config: MonitorConfig, plan: Plan, run_config: Mapping[str, Any] | None
 ) -> tuple[MonitorConfig, WriterSession]:
@@ -295,16 +278,12 @@ def _begin(
     try:
         launching = claim(layout.launching, {}, "the launcher's place")
     except OSError as error:
-        raise DirectoryError(
-            f"monitor_dir {layout.root}: cannot be written: {error.strerror}; choose one that can"
-        ) from error
+        raise DirectoryError(f"monitor_dir {layout.root}: cannot be written: {error.strerror}; use another") from error
     try:
         launcher = newest(layout.journal(LAUNCH))
         if launcher is not None and launcher.is_live():
-            raise WriterConflict(
-                f"monitor_dir {layout.root}: a launcher is alive there ({launcher.owner() or 'another process'}). Stop "
-                f"it, or use another monitor_dir"
-            )
+            where = f"monitor_dir {layout.root}: a launcher is alive there ({launcher.owner() or 'another process'})"
+            raise WriterConflict(f"{where}. Stop it, or use another monitor_dir")
         before = read_record(layout)
         goes_on = _goes_on(config, before, is_finished=launcher is not None and launcher.status() == State.FINISHED)
         if before is not None and not goes_on:
@@ -331,21 +310,15 @@ def _goes_on(config: MonitorConfig, before: RunRecord | None, *, is_finished: bo
     """Whether the job that was in the directory before goes on."""
     if config.resume == "must" and (before is None or is_finished):
         what = "the job there is finished" if before else "no job is there"
-        raise DirectoryError(
-            f"resume: must: {what} (monitor_dir {config.monitor_dir}); use resume: auto to start a new one"
-        )
+        raise DirectoryError(f"resume: must: {what} ({config.monitor_dir}); use resume: auto to start a new one")
     if before is None or config.resume == "never" or (config.resume == "auto" and is_finished):
         return False
-    for setting, value, there in (
-        ("project", config.project, before.project),
-        ("run_id", config.run_id or before.run_id, before.run_id),
-    ):
-        if value != there:
-            raise ConfigError(
-                f"{setting}: monitor_dir {config.monitor_dir} holds an unfinished job with {setting} {there!r}, not "
-                f"{value!r}. Use {setting} {there!r} to go on with it, or another monitor_dir (or resume: never) to "
-                f"start a new one"
-            )
+    for setting in ("project", "run_id"):
+        value, there = getattr(config, setting), getattr(before, setting)
+        if value not in (None, there):
+            what = f"monitor_dir {config.monitor_dir} holds an unfinished job with {setting} {there!r}, not {value!r}"
+            advice = "to go on with it, or another monitor_dir (or resume: never) to start a new one"
+            raise ConfigError(f"{setting}: {what}. Use {setting} {there!r} {advice}")
     return True
 
 
@@ -355,10 +328,8 @@ def _set_aside(layout: Layout, before: RunRecord) -> None:
     deadline = time.monotonic() + timings.QUIET_TIMEOUT
     while (busy := next(_busy(layout, before), None)) is not None:
         if time.monotonic() >= deadline:
-            raise WriterConflict(
-                f"monitor_dir {layout.root}: {busy} of the earlier job {before.run_id} is still at work. Wait for it "
-                f"to end, stop it, or use another monitor_dir"
-            )
+            what = f"monitor_dir {layout.root}: {busy} of the earlier job {before.run_id} is still at work"
+            raise WriterConflict(f"{what}. Wait for it to end, stop it, or use another monitor_dir")
         time.sleep(timings.POLL_INTERVAL)
     path = layout.previous(before.run_id)
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
@@ -377,10 +348,3 @@ def _busy(layout: Layout, before: RunRecord) -> Iterator[str]:
     for writer, plan in itertools.product((*layout.writers(), LAUNCH), before.plan.backends):
         if is_carried(layout, plan.backend, writer):
             yield f"the courier of {writer} to {plan.backend}"
-
-
-def _close_forgotten(session: WriterSession | None) -> None:
-    """Nobody closed it: the interpreter ends, or the job was dropped."""
-    if session is not None:
-        warnings.warn("the job of rolecall.launch was never closed", ResourceWarning, stacklevel=2)
-        session.close(status_at_exit(), timings.FORGOTTEN_TIMEOUT)

@@ -9,7 +9,6 @@ import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from rolecall import timings
@@ -58,7 +57,7 @@ class Monitor:
         self._raises = raises
         self._normalizer = Normalizer(writer)
         self._failing = False
-        self._forgotten = weakref.finalize(self, _close_forgotten, writer, closing)
+        self._forgotten = weakref.finalize(self, close_forgotten, f"the monitor of {writer}", closing)
         os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(self)))
 
     def __repr__(self) -> str:
@@ -172,9 +171,7 @@ class Monitor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close(status_of(error))
 
     def _raise_failure(self) -> None:
@@ -196,9 +193,9 @@ def _leave_to_parent(reference: weakref.ref[Monitor]) -> None:
         monitor._journal = None  # noqa: SLF001
 
 
-def _close_forgotten(writer: str, closing: Sequence[Closing]) -> None:
-    """Nobody closed it: the interpreter ends, or the monitor was dropped."""
+def close_forgotten(what: str, closing: Sequence[Closing]) -> None:
+    """Nobody closed it: the interpreter ends, or the monitor or job was dropped."""
     if closing:
-        warnings.warn(f"the monitor of {writer} was never closed", ResourceWarning, stacklevel=2)
+        warnings.warn(f"{what} was never closed", ResourceWarning, stacklevel=2)
     for part in closing:
         part.close(status_at_exit(), timings.FORGOTTEN_TIMEOUT)

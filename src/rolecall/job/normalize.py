@@ -47,17 +47,15 @@ class Normalizer:
 
     def step(self, value: object) -> int | None:
         """The step as an int; `None` if it is not a whole number of 64 bits."""
-        if type(value) is int and -INT64 <= value < INT64:
-            return value
+        fault = "fit in 64 bits"
         try:
             # An index may be a bool, which JSON writes as `true`, or any other kind of int.
             step = int.__int__(operator.index(value))  # type: ignore[arg-type]
+            if -INT64 <= step < INT64:
+                return step
         except Exception:  # noqa: BLE001 - anyone's object raises anything, and training must go on
-            self._drop("step", f"a step must be a whole number, not {type(value).__name__}; the row is left out")
-            return None
-        if -INT64 <= step < INT64:
-            return step
-        self._drop("step", "a step must fit in 64 bits; the row is left out")
+            fault = f"be a whole number, not {type(value).__name__}"
+        self._drop("step", f"a step must {fault}; the row is left out")
         return None
 
     def row(self, data: object) -> Mapping[str, Any]:
@@ -81,7 +79,11 @@ class Normalizer:
         dropped = self.dropped
         plain = self._mapping(data, "", _DEEPEST)
         if self.dropped == dropped and type(data) is dict:
-            self._remember(_joined(data), len(data))
+            if self._known_size + len(data) > _MOST_KEYS:
+                self._known.clear()
+                self._known_size = 0
+            self._known[_joined(data)] = len(data)
+            self._known_size += len(data)
         return plain
 
     def drop_row(self, error: Exception) -> None:
@@ -102,35 +104,14 @@ class Normalizer:
                     else:
                         self._drop(path, f"mappings are nested deeper than {_DEEPEST}")
                 elif value is not None:
-                    self._take(plain, name, path, value)
+                    try:
+                        plain[name] = _scalar(value)
+                    except Exception:  # noqa: BLE001 - anyone's object raises anything
+                        given = type(value).__name__
+                        self._drop(path, f"a value must be a number of 64 bits or a string, not {given}")
         except Exception as error:  # noqa: BLE001 - anyone's mapping raises anything
             self._drop(prefix or "data", f"the mapping could not be read to its end ({_words(error)})")
         return plain
-
-    def _take(self, plain: dict[str, Any], name: str, path: str, value: Any) -> None:
-        """Keep a value under its name, if it is a number or a string."""
-        given = type(value).__name__
-        try:
-            # `.item()` makes numpy's and torch's scalars plain. On a GPU it waits: nothing else can read it.
-            scalar = value.item() if hasattr(value, "item") else value
-            if isinstance(scalar, _BYTES):  # float() would take what they spell
-                raise TypeError
-            if isinstance(scalar, str):
-                # A lone surrogate, as of a token that was cut in two, has no UTF-8.
-                plain[name] = _utf8(str.__str__(scalar))
-            elif isinstance(scalar, int) and -INT64 <= (whole := int.__int__(scalar)) < INT64:
-                plain[name] = whole
-            else:
-                plain[name] = float.__float__(scalar) if isinstance(scalar, float) else float(scalar)
-        except Exception:  # noqa: BLE001 - anyone's object raises anything
-            self._drop(path, f"a value must be a number of 64 bits or a string, not {given}")
-
-    def _remember(self, keys: str, number: int) -> None:
-        if self._known_size + number > _MOST_KEYS:
-            self._known.clear()
-            self._known_size = 0
-        self._known[keys] = number
-        self._known_size += number
 
     def table(self, name: object, table: Any) -> TableData | None:
         """A table from columns and rows, a list of mappings, or a pandas frame."""
@@ -211,9 +192,25 @@ def _cell(value: Any) -> Cell:
         return plain
     if isinstance(plain, int) and -INT64 <= plain < INT64:
         return int.__int__(plain)
-    if isinstance(plain, float) and math.isfinite(plain):
-        return float(plain)
-    return _utf8(str(plain))
+    return float(plain) if isinstance(plain, float) and math.isfinite(plain) else _utf8(str(plain))
+
+
+def _scalar(value: Any) -> str | int | float:
+    """A plain string or number.
+
+    Raises:
+        Exception: it is neither; what it raises is anyone's.
+    """
+    # `.item()` makes numpy's and torch's scalars plain. On a GPU it waits: nothing else can read it.
+    scalar = value.item() if hasattr(value, "item") else value
+    if isinstance(scalar, str):
+        # A lone surrogate, as of a token that was cut in two, has no UTF-8.
+        return _utf8(str.__str__(scalar))
+    if isinstance(scalar, int) and -INT64 <= (whole := int.__int__(scalar)) < INT64:
+        return whole
+    if isinstance(scalar, _BYTES):  # float() would take what they spell
+        raise TypeError
+    return float.__float__(scalar) if isinstance(scalar, float) else float(scalar)
 
 
 def _utf8(value: str) -> str:

@@ -50,7 +50,9 @@ class WriterSession:
         self._layout = Layout(config.monitor_dir)
         self._couriers: list[CourierProcess | CourierThread] = []
         self._is_spooled = is_spooled(self._spec)
-        steps = self._steps()
+        # The last step on each axis of an earlier session, by the newest that has rows.
+        earlier = map(last_steps, reversed(sessions(self._layout.journal(writer))))
+        steps = next(filter(None, earlier), {})
         self._header = {
             "writer": writer,
             "opened": time.time(),
@@ -58,7 +60,13 @@ class WriterSession:
             **({"steps": steps} if steps else {}),
             "config": scrub(run_config or {}, config.secrets),
         }
-        session = self._claim()
+        holder = "the launcher's place" if writer == LAUNCH else f"writer {writer!r}"
+        try:
+            session = claim(self._layout.journal(writer), self._header, holder)
+        except OSError as error:
+            raise DirectoryError(
+                f"monitor_dir {self._layout.root}: cannot be written: {error.strerror}; use another"
+            ) from error
         try:
             self.journal = JournalWriter(self._place(session), steps, self._succeed)
             self._start()
@@ -112,20 +120,6 @@ class WriterSession:
             raise_together(f"{self._writer}: rows are not delivered", [Undelivered(message) for message in messages])
         for message in messages:
             logger.warning("%s", message)
-
-    def _steps(self) -> dict[str, int]:
-        """The last step on each axis of the writer's earlier session, by the newest that has rows."""
-        for session in reversed(sessions(self._layout.journal(self._writer))):
-            if steps := last_steps(session):
-                return steps
-        return {}
-
-    def _claim(self) -> Session:
-        holder = "the launcher's place" if self._writer == LAUNCH else f"writer {self._writer!r}"
-        try:
-            return claim(self._layout.journal(self._writer), self._header, holder)
-        except OSError as error:
-            raise DirectoryError(f"monitor_dir {self._layout.root}: cannot be written: {error.strerror}") from error
 
     def _place(self, session: Session) -> Session:
         return open_spool(self._spec, self._writer, session) if self._is_spooled else session

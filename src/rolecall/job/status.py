@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -123,15 +123,11 @@ class DeliveryStatus:
 
 def read_deliveries(layout: Layout, plan: Plan) -> list[DeliveryStatus]:
     """Of every writer in each backend of the job's plan, and in those that it was delivered to later."""
-    return [_delivery(layout, name, writer) for name in _backends(layout, plan) for writer in layout.writers()]
-
-
-def _backends(layout: Layout, plan: Plan) -> Iterator[str]:
     planned = [each.backend for each in plan.backends if each.courier != "none"]
-    yield from planned
     folder = layout.root / "delivery"
-    if folder.is_dir():
-        yield from sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in planned)
+    found = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    backends = dict.fromkeys([*planned, *found])
+    return [_delivery(layout, backend, writer) for backend in backends for writer in layout.writers()]
 
 
 def _delivery(layout: Layout, backend: str, writer: str) -> DeliveryStatus:
