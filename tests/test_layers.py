@@ -52,12 +52,12 @@ def test_the_sources_keep_every_contract(copy: Path) -> None:
     ("module", "line", "found"),
     [
         pytest.param(
-            "rolecall/store/files.py",
+            "rolecall/store/codec.py",
             "import rolecall.job.launch",
-            "rolecall.store.files -> rolecall.job.launch",
+            "rolecall.store.codec -> rolecall.job.launch",
             id="against the layers",
         ),
-        pytest.param("rolecall/store/files.py", "import rolecall", "rolecall.store.files -> rolecall", id="the facade"),
+        pytest.param("rolecall/store/codec.py", "import rolecall", "rolecall.store.codec -> rolecall", id="the facade"),
         pytest.param(
             "rolecall/backends/builtin.py",
             "import wandb",

@@ -26,11 +26,12 @@ from rolecall.store.codec import (
     first_line,
     last_line,
     lines_from_end,
+    open_own,
+    put_whole,
     read_lines,
     seal,
     whole_lines,
 )
-from rolecall.store.files import open_own, put_whole
 
 JSON = st.recursive(
     st.none()

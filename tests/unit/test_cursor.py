@@ -61,7 +61,7 @@ def open_journal(layout: Layout, owner: Owner | None = None) -> JournalWriter:
         session = Session(folder / f"{number}.jsonl", number)
         header = {"rolecall": FORMAT, "owner": asdict(owner), "session": number, **HEADER}
         session.path.write_bytes(encode(header, session.seed))
-    return JournalWriter(session, succeed=lambda before: succeed(before, HEADER))
+    return JournalWriter(session, succeed=lambda before, fill: succeed(before, HEADER, fill))
 
 
 def a_dead_process() -> Owner:

@@ -95,7 +95,7 @@ def test_sessions_make_a_single_history(layout: Layout) -> None:
 def test_rows_of_a_changed_file(layout: Layout) -> None:
     """Its writer went on in a session that continues: each row counts once."""
     session = claim(layout.journal("trainer"), {"writer": "trainer"}, "it")
-    journal = JournalWriter(session, succeed=lambda before: succeed(before, {"writer": "trainer"}))
+    journal = JournalWriter(session, succeed=lambda before, fill: succeed(before, {"writer": "trainer"}, fill))
     for step in (1, 2, 3):
         journal.append({"loss": 0.5}, step)
     session.path.rename(session.path.with_name("rotated"))

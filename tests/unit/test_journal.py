@@ -31,7 +31,7 @@ from rolecall.states import State
 from rolecall.store.codec import encode, lines_from_end
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import Layout
-from rolecall.store.lease import Session, claim, sessions, succeed
+from rolecall.store.lease import Fill, Session, claim, sessions, succeed
 from rolecall.store.reader import End, read_rows
 
 EXAMPLES = settings(deadline=None, max_examples=60)
@@ -625,8 +625,8 @@ WHOLE = [rename, remove, replace, replace_with_other, back_up_and_remove, remove
 CUT = [truncate_all, truncate_half, copy_and_truncate]
 
 
-def go_on(session: Session) -> Session:
-    return succeed(session, {"writer": "explorer", "config": {"lr": 0.1}})
+def go_on(session: Session, fill: Fill) -> Session:
+    return succeed(session, {"writer": "explorer", "config": {"lr": 0.1}}, fill)
 
 
 @pytest.mark.usefixtures("looking")
@@ -737,10 +737,10 @@ def test_full_disk_is_tried_again(session: Session, caplog: pytest.LogCaptureFix
     """The old file is written on until there is room for a new one."""
     room = False
 
-    def make(before: Session) -> Session:
+    def make(before: Session, fill: Fill) -> Session:
         if not room:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return go_on(before)
+        return go_on(before, fill)
 
     journal = JournalWriter(session, succeed=make)
     journal.append({"loss": 0.5})

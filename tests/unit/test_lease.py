@@ -21,8 +21,7 @@ import pytest
 from rolecall.errors import WriterConflict
 from rolecall.states import State
 from rolecall.store import lease
-from rolecall.store.codec import append_line, encode
-from rolecall.store.files import open_own
+from rolecall.store.codec import append_line, encode, open_own
 from rolecall.store.lease import Owner, Session, claim, end, newest, sessions, succeed, this_process
 from rolecall.timings import STALE
 

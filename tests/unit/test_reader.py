@@ -24,8 +24,7 @@ from journal_files import HEADER, damages, plant, read_all, rows
 from rolecall.rows import Row, TableData
 from rolecall.states import State
 from rolecall.store.codec import Damage, encode, last_seq
-from rolecall.store.files import put_attachment
-from rolecall.store.journal import JournalWriter
+from rolecall.store.journal import JournalWriter, put_attachment
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, claim, end, succeed, this_process
 from rolecall.store.reader import End, JournalReader, read_rows, read_to_end

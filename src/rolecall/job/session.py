@@ -18,7 +18,7 @@ from rolecall.job.couriers import CourierProcess, CourierThread
 from rolecall.states import Status
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import LAUNCH, Layout
-from rolecall.store.lease import Session, claim, end, sessions, succeed
+from rolecall.store.lease import Fill, Session, claim, end, sessions, succeed
 from rolecall.store.spool import is_spooled, open_spool
 
 logger = logging.getLogger("rolecall")
@@ -64,11 +64,11 @@ class WriterSession:
         try:
             session = claim(self._layout.journal(writer), self._header, holder)
         except OSError as error:
-            raise DirectoryError(
-                f"monitor_dir {self._layout.root}: cannot be written: {error.strerror}; use another"
-            ) from error
+            what = f"monitor_dir {self._layout.root}: cannot be written: {error.strerror}; use another"
+            raise DirectoryError(what) from error
         try:
-            self.journal = JournalWriter(self._place(session), steps, self._succeed)
+            place = open_spool(self._spec, writer, session) if self._is_spooled else session
+            self.journal = JournalWriter(place, steps, self._succeed)
             self._start()
         except BaseException:
             end(session, "failed")  # or the name would be held for as long as this process lives
@@ -121,13 +121,12 @@ class WriterSession:
         for message in messages:
             logger.warning("%s", message)
 
-    def _place(self, session: Session) -> Session:
-        return open_spool(self._spec, self._writer, session) if self._is_spooled else session
-
-    def _succeed(self, session: Session) -> Session:
+    def _succeed(self, session: Session, fill: Fill) -> Session:
         """The session to go on in when the journal's file was changed from outside."""
-        folder = self._layout.journal(self._writer)
-        return self._place(succeed(Session(folder / session.path.name, session.number), self._header))
+        if not self._is_spooled:
+            return succeed(session, self._header, fill)
+        before = Session(self._layout.journal(self._writer) / session.path.name, session.number)
+        return open_spool(self._spec, self._writer, succeed(before, self._header), fill)
 
     def _start(self) -> None:
         plan, writer, report = self._spec.plan, self._writer, self.events.add

@@ -27,8 +27,7 @@ from typing import Any, Final, NamedTuple
 
 from rolecall.rows import Row
 from rolecall.states import State, Status
-from rolecall.store.codec import Line, append_line, end_of_lines, last_line, last_seq, lines_from_end, read_lines
-from rolecall.store.files import open_own, put_whole
+from rolecall.store.codec import append_line, end_of_lines, last_line, last_seq, lines_from_end, open_own, put_whole
 from rolecall.store.layout import Layout
 from rolecall.store.lease import claim, is_held, newest, sessions
 
@@ -90,7 +89,7 @@ class Acknowledgements:
         self._session = claim(directory, _line(acknowledged(layout, backend, writer)), holder)
         self._reference = layout.run(backend, writer)
         self._descriptor = open_own(self._session.path)
-        self._why: str | None = None
+        self._why: dict[str, str] = {}
         # A predecessor may have acknowledged more between our look and its death.
         self.done = acknowledged(layout, backend, writer, before=self._session.number)
 
@@ -99,19 +98,18 @@ class Acknowledgements:
         if missing or position != self.done.position:
             # First in memory: the backend holds them, whether or not the disk takes the line.
             self.done = Acknowledged(position, self.done.rows + rows, self.done.missing + missing)
-            self._append(_line(self.done))
+            self._append()
 
     def set_aside(self, rows: Sequence[Row], reason: str) -> None:
         """The backend will never take these rows."""
         for row in rows:
-            rejected = {"session": row.session, "seq": row.seq, "step": row.step, "reason": reason}
-            self._append({**_line(self.done), "rejected": rejected})
+            self._append(rejected={"session": row.session, "seq": row.seq, "step": row.step, "reason": reason})
 
     def explain(self, why: str | None) -> None:
         """Why rows wait, for people who look; `None` when they wait no more. A full disk keeps nothing of it."""
-        self._why = why
+        self._why = {"why": why} if why else {}
         with suppress(OSError):
-            self._append(self._last())
+            self._append(**self._why)
 
     def refer(self, reference: RunReference) -> None:
         """Keep what the backend calls the run, for later sessions and for roles that join it."""
@@ -120,26 +118,23 @@ class Acknowledgements:
 
     def release(self, closed: Status | None) -> None:
         """Give the lease up, with the status that the run was closed with, if it was closed."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor < 0:
+        if self._descriptor < 0:
             return
         try:
-            append_line(descriptor, {**self._last(), "end": closed or State.UNFINISHED}, self._session.seed)
+            self._append(**self._why, end=closed or State.UNFINISHED)
         except OSError as error:  # a full disk: the lease is then free once this process has ended
             logger.warning("%s: its end could not be written: %s", self._session.path, error)
         finally:
-            os.close(descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def touch(self) -> None:
         """Show other hosts that this courier is alive."""
         with suppress(OSError):
             os.utime(self._session.path)
 
-    def _append(self, value: Mapping[str, Any]) -> None:
-        append_line(self._descriptor, value, self._session.seed)
-
-    def _last(self) -> dict[str, Any]:
-        return {**_line(self.done), **({"why": self._why} if self._why else {})}
+    def _append(self, **more: Any) -> None:
+        append_line(self._descriptor, {**_line(self.done), **more}, self._session.seed)
 
 
 def acknowledged(layout: Layout, backend: str, writer: str, before: int | None = None) -> Acknowledged:
@@ -188,15 +183,12 @@ def rejections(layout: Layout, backend: str, writer: str) -> set[tuple[int, int]
     """The session and number of each row that a backend will never take."""
     found = set()
     for session in sessions(layout.delivery(backend, writer)):
-        offset = 0
-        while lines := list(read_lines(session.path, offset, seed=session.seed)):
-            for line in lines:
-                match line.value.get("rejected") if isinstance(line, Line) else None:
-                    case {"session": int(number), "seq": int(seq)}:
-                        found.add((number, seq))
-                    case _:
-                        pass
-            offset = lines[-1].end
+        for value in lines_from_end(session.path, session.seed):
+            match value.get("rejected"):
+                case {"session": int(number), "seq": int(seq)}:
+                    found.add((number, seq))
+                case _:
+                    pass
     return found
 
 

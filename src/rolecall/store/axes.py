@@ -19,8 +19,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rolecall.store.codec import Line, append_line, read_lines
-from rolecall.store.files import open_own
+from rolecall.store.codec import Line, append_line, open_own, read_lines
 from rolecall.store.layout import Layout, writer_of
 
 
@@ -38,7 +37,6 @@ class AxisBook:
         self._lock = threading.Lock()
         self._offsets: dict[str, int] = {}
         self._known: dict[str, str] = {}
-        self._order: list[str] = []
         self._configs: dict[str, Mapping[str, Any]] = {}
         self.refresh()
 
@@ -49,7 +47,7 @@ class AxisBook:
 
     def bindings(self, since: int = 0) -> dict[str, str]:
         """The bindings of all writers, in the order in which they came to be known, from the `since`th on."""
-        return {key: self._known[key] for key in self._order[since:]}
+        return dict(list(self._known.items())[since:])
 
     def publish(self, writer: str, keys: Iterable[str]) -> None:
         """Bind these keys to the writer's axis, for every writer to see; known ones cost a look-up each."""
@@ -58,7 +56,7 @@ class AxisBook:
             new = {key: axis for key in keys if key not in self._known and key != axis}
             if new:
                 self._append({"axes": new})
-                self._learn(new)
+                self._known.update(new)
 
     def publish_config(self, config: Mapping[str, Any]) -> None:
         """Make the writer's config known to all, if it is not yet."""
@@ -82,24 +80,16 @@ class AxisBook:
                     for line in lines:
                         value = line.value if isinstance(line, Line) else {}
                         if isinstance(axes := value.get("axes"), dict):
-                            self._learn({str(key): str(axis) for key, axis in axes.items()})
+                            for key, axis in axes.items():
+                                self._known.setdefault(str(key), str(axis))
                         if isinstance(config := value.get("config"), dict):
                             self._configs[writer_of(path.stem)] = config
                     self._offsets[name] = offset = lines[-1].end
-
-    def _learn(self, bindings: Mapping[str, str]) -> None:
-        for key, axis in bindings.items():
-            if key not in self._known:
-                self._known[key] = axis
-                self._order.append(key)
 
     def _append(self, value: Mapping[str, Any]) -> None:
         """One synced write to this writer's file; a line that a dead process left torn is closed first."""
         path = self._layout.bindings(self._writer)
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = open_own(path, create=True)
-        try:
-            append_line(descriptor, value)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with os.fdopen(open_own(path, create=True), "ab", buffering=0) as file:
+            append_line(file.fileno(), value)
+            os.fsync(file)

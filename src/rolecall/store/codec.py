@@ -11,23 +11,29 @@ line of another journal does not pass for one of this. Non-finite numbers are th
 Only the owner of a file appends to it, and a reader never writes: one that cut off a torn line would corrupt a live
 writer's file. A reader stops before a last line without a newline, because the owner may be writing it. Any other line
 whose checksum does not match is damage: it is reported with file and offset, and costs no other line.
+
+Other processes, and perhaps other people, change the directory at the same time, so this module opens, writes and
+replaces its files, too.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
+import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 from zlib import crc32
 
 from pydantic_core import from_json, to_json
 
-from rolecall.store.files import open_regular, write_whole
-
+_NO_FILE: Final = frozenset([errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO])
 _SUM: Final = len(b',"sum":"00000000"}')
 _NEAR_END: Final = 1 << 13
 # What lines begin with. JSON escapes the quotes inside a string, so this never matches within one.
@@ -64,6 +70,60 @@ class Damage:
     def __str__(self) -> str:
         rows = f"; {self.lost}" if self.lost else ""
         return f"{self.path}: {self.end - self.offset} bytes at offset {self.offset} are damaged ({self.reason}{rows})"
+
+
+def open_own(path: Path, create: bool = False) -> int:
+    """A descriptor that appends to a file of this process's own; a symlink in its place is not followed."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.open(path, flags | os.O_CREAT if create else flags, 0o666)
+
+
+def open_regular(path: Path) -> BinaryIO | None:
+    """A file to read; `None` if there is none, or if the path is a directory, a pipe or a device."""
+    try:
+        # Without O_NONBLOCK, opening a pipe that somebody put there would wait for a writer.
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - the caller closes it
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    return None
+
+
+def write_whole(descriptor: int, data: bytes) -> None:
+    """Write `data` with one system call.
+
+    Raises:
+        OSError: only a part of it or nothing was written.
+    """
+    if os.write(descriptor, data) < len(data):
+        # The kernel writes less than it was given where the disk, the quota or the file size limit ends.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextmanager
+def draft_of(path: Path) -> Iterator[Path]:
+    """A name beside `path` for what will be renamed or linked to it whole; nothing is left over."""
+    # The draft's name is unique: with a fixed one, two writers remove each other's drafts.
+    draft = path.with_name(f".{uuid.uuid4().hex}")
+    try:
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def put_whole(path: Path, data: bytes) -> None:
+    """Replace a file so that readers see the old content or the new, never a part of it.
+
+    Raises:
+        OSError: it was not written.
+    """
+    with draft_of(path) as draft:
+        draft.write_bytes(data)
+        os.replace(draft, path)
 
 
 def encode(value: Mapping[str, Any], seed: int = 0) -> bytes:
@@ -185,18 +245,18 @@ def _back_from_end(path: Path) -> Iterator[tuple[int, int]]:
 
 def _decode_at(path: Path, raw: bytes, start: int, seed: int) -> Iterator[Line | Damage]:
     end = start + len(raw) + 1
-    try:
-        yield Line(decode(raw, seed), start, end)
-    except (ValueError, RecursionError) as error:
-        # A damaged newline must not cost the next line, so look for one that begins inside of this one. A crafted
-        # line may hold any number of starts: few are tried.
-        for match in islice(_START.finditer(raw, 1), _MOST_STARTS):
-            cut = match.start()
-            try:
-                inner = decode(raw[cut:], seed)
-            except (ValueError, RecursionError):
-                continue
-            yield Damage(path, start, start + cut, str(error))
-            yield Line(inner, start + cut, end)
-            return
-        yield Damage(path, start, end, str(error))
+    reason = ""
+    # A damaged newline must not cost the next line, so look for one that begins inside of this one. A crafted line may
+    # hold any number of starts: few are tried.
+    inside = (match.start() for match in islice(_START.finditer(raw, 1), _MOST_STARTS))
+    for cut in chain([0], inside):
+        try:
+            value = decode(raw[cut:], seed)
+        except (ValueError, RecursionError) as error:
+            reason = reason or str(error)
+            continue
+        if cut:
+            yield Damage(path, start, start + cut, reason)
+        yield Line(value, start + cut, end)
+        return
+    yield Damage(path, start, end, reason)

@@ -48,15 +48,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
+from zlib import crc32
 
 from pydantic_core import to_json
 
 from rolecall.rows import TableData
 from rolecall.states import State, Status
-from rolecall.store.codec import decode, encode, lines_from_end, seal
-from rolecall.store.files import open_own, put_attachment, write_whole
-from rolecall.store.lease import Session
+from rolecall.store.codec import decode, encode, lines_from_end, open_own, put_whole, seal, write_whole
+from rolecall.store.lease import Fill, Session
 from rolecall.timings import FILE_CHECK_INTERVAL
 
 logger = logging.getLogger("rolecall")
@@ -88,7 +89,8 @@ class JournalWriter:
     Args:
         session: where to append.
         steps: the last step on each axis of an earlier session.
-        succeed: makes the session to go on in when this one's file was changed from outside.
+        succeed: makes the session to go on in when this one's file was changed from outside, with the rows that are
+            filled in.
 
     Attributes:
         session: where rows are appended now.
@@ -100,7 +102,7 @@ class JournalWriter:
         self,
         session: Session,
         steps: Mapping[str, int] | None = None,
-        succeed: Callable[[Session], Session] | None = None,
+        succeed: Callable[[Session, Fill], Session] | None = None,
     ) -> None:
         self.session = session
         self.seq = 0
@@ -240,30 +242,28 @@ class JournalWriter:
             finally:
                 self._looking = False
 
-    def _go_on(self, what: str, succeed: Callable[[Session], Session]) -> None:
+    def _go_on(self, what: str, succeed: Callable[[Session, Fill], Session]) -> None:
         """Go on in a new session, with all rows that the changed file still holds."""
-        before, old = self.session, self._descriptor
-        session = succeed(before)
-        target = open_own(session.path)
-        try:
+        before, old, rescued = self.session, self._descriptor, 0
+
+        def rescue(path: Path, session: Session) -> None:
+            nonlocal rescued
             rescued = last = 0
-            for value in _sound_lines(old, before.seed):
-                if "seq" in value and "end" not in value:
-                    if value["seq"] > last + 1:
-                        value["lost"] = value["seq"] - last - 1  # readers need not warn of it again
-                    last = value["seq"]
-                    write_whole(target, encode(value, session.seed))
-                    rescued += 1
+            with path.open("ab", buffering=0) as file:
+                for value in _sound_lines(old, before.seed):
+                    if "seq" in value and "end" not in value:
+                        if value["seq"] > last + 1:
+                            value["lost"] = value["seq"] - last - 1  # readers need not warn of it again
+                        last = value["seq"]
+                        write_whole(file.fileno(), encode(value, session.seed))
+                        rescued += 1
             if before.attachments.is_dir():
                 before.attachments.rename(session.attachments)
-        except OSError:
-            os.close(target)
-            with suppress(OSError):
-                session.path.unlink()
-            raise
-        os.close(target)
-        self.session = session
+
+        # Readers see the new session once it holds the rows: a courier that moved on to it would wait for them.
+        session = succeed(before, rescue)
         self._open(session)
+        self.session = session
         # Ctrl-C may have come between a write and its count.
         gone, self._recorded = max(0, self._recorded - rescued), rescued
         self.lost += gone
@@ -278,6 +278,17 @@ class JournalWriter:
             end = {"end": State.CONTINUED, "seq": self.seq, "time": time.time()}
             write_whole(old, b"\n" + encode(end, before.seed))
         os.close(old)
+
+
+def put_attachment(folder: Path, name: str, data: bytes) -> dict[str, Any]:
+    """Store bytes beside a journal, before the row that refers to them; returns the reference.
+
+    Raises:
+        OSError: they were not written.
+    """
+    folder.mkdir(exist_ok=True)
+    put_whole(folder / name, data)
+    return {"name": name, "size": len(data), "sum": f"{crc32(data):08x}"}
 
 
 def _sound_lines(descriptor: int, seed: int) -> Iterator[dict[str, Any]]:

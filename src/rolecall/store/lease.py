@@ -16,8 +16,7 @@ import os
 import re
 import socket
 import time
-import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +24,7 @@ from zlib import crc32
 
 from rolecall.errors import WriterConflict
 from rolecall.states import State
-from rolecall.store.codec import append_line, encode, first_line, last_line
-from rolecall.store.files import open_own, put_whole
+from rolecall.store.codec import append_line, draft_of, encode, first_line, last_line, open_own, put_whole
 from rolecall.timings import STALE
 
 FORMAT: Final = 2
@@ -82,12 +80,17 @@ class Session:
         """The folder of what is stored beside the file."""
         return self.path.with_suffix(".files")
 
+    @property
+    def header_copy(self) -> Path:
+        """Where its first line is once more, if that holds a config."""
+        return self.path.with_suffix(".header.json")
+
     def header(self) -> dict[str, Any]:
         """Its first line, or the copy beside it if that is damaged; empty if there is neither."""
         found = first_line(self.path, self.seed)
         if found is not None and "rolecall" in found:
             return found
-        return first_line(_copy_of(self.path)) or {}
+        return first_line(self.header_copy) or {}
 
     def status(self) -> str | None:
         """How its owner ended it; `None` if it has not."""
@@ -111,7 +114,7 @@ class Session:
 
     def state(self) -> State:
         """What a reader can tell of it."""
-        is_live = self.is_live()
+        is_live = self.is_live()  # first: see `State.of`
         return State.of(self.status(), is_live=is_live)
 
     def silence(self) -> float:
@@ -120,6 +123,10 @@ class Session:
             return max(0.0, time.time() - self.path.stat().st_mtime)
         except FileNotFoundError:
             return float("inf")
+
+
+Fill = Callable[[Path, Session], None]
+"""Appends to the file at a path what belongs into that of a session."""
 
 
 def this_process() -> Owner:
@@ -170,48 +177,49 @@ def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
                 f"{holder} is held by {owner or 'another process'} ({last.path}). Stop that process, or use another "
                 f"monitor_dir (or another role or rank) for this one.{dead}"
             )
-        session = _create(directory, (last.number if last else 0) + 1, header)
-        if session is not None:
+        if session := _create(directory, (last.number if last else 0) + 1, header):
             return session
 
 
-def succeed(session: Session, header: Mapping[str, Any]) -> Session:
-    """Go on in a new session of this process's own, behind one whose file is not what it wrote any more."""
+def succeed(session: Session, header: Mapping[str, Any], fill: Fill | None = None) -> Session:
+    """Go on in a new session of this process's own, behind one whose file is not what it wrote any more.
+
+    Args:
+        session: the one to go on from.
+        header: what the first line says beside the owner.
+        fill: appends to the file of the new session before anyone can see it.
+    """
     directory = session.path.parent
     directory.mkdir(parents=True, exist_ok=True)
     while True:
-        last = newest(directory)
-        number = max(session.number, last.number if last else 0) + 1
-        successor = _create(directory, number, {**header, "continues": session.number})
-        if successor is not None:
+        number = max(each.number for each in (session, *sessions(directory))) + 1
+        if successor := _create(directory, number, {**header, "continues": session.number}, fill):
             return successor
 
 
 def end(session: Session, status: str) -> None:
     """End a session that holds nothing else; only its owner may."""
-    descriptor = open_own(session.path)
-    try:
-        append_line(descriptor, {"end": status}, session.seed)
-    finally:
-        os.close(descriptor)
+    with os.fdopen(open_own(session.path), "ab", buffering=0) as file:
+        append_line(file.fileno(), {"end": status}, session.seed)
 
 
-def _create(directory: Path, number: int, header: Mapping[str, Any]) -> Session | None:
+def _create(directory: Path, number: int, header: Mapping[str, Any], fill: Fill | None = None) -> Session | None:
     """The new session; `None` if another process took the number first."""
     session = Session(directory / f"{number}.jsonl", number)
-    draft = directory / f".{uuid.uuid4().hex}"
     whole = {"rolecall": FORMAT, "owner": asdict(this_process()), "session": number, **_readable(header)}
-    try:
+    with draft_of(session.path) as draft:
         draft.write_bytes(encode(whole, session.seed))
-        os.link(draft, session.path)
-    except FileExistsError:
-        # Over NFS a link can succeed although its answer gets lost; the repetition then finds the file there.
-        return session if draft.samefile(session.path) else None
-    finally:
-        draft.unlink(missing_ok=True)
+        if fill is not None:
+            fill(draft, session)
+        try:
+            os.link(draft, session.path)
+        except FileExistsError:
+            # Over NFS a link can succeed although its answer gets lost; the repetition then finds the file there.
+            if not draft.samefile(session.path):
+                return None
     if "config" in header:
         # One bad sector at the start of a journal must not cost the owner and the config.
-        put_whole(_copy_of(session.path), encode(whole))
+        put_whole(session.header_copy, encode(whole))
     return session
 
 
@@ -230,10 +238,6 @@ def _readable(value: Any) -> Any:
             return str(value) if value.bit_length() < _LONGEST_DECIMAL else hex(value)
         case _:
             return value
-
-
-def _copy_of(path: Path) -> Path:
-    return path.with_suffix(".header.json")
 
 
 def _space() -> str:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rolecall.config.plan import Plan
 from rolecall.errors import DirectoryError
-from rolecall.store.files import put_whole
+from rolecall.store.codec import put_whole
 from rolecall.store.layout import Layout
 
 VERSION: Final = 2

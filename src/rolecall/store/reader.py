@@ -8,16 +8,18 @@ none of these is left out.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, NamedTuple
+from zlib import crc32
 
 from pydantic_core import from_json
 
 from rolecall.rows import Row, TableData
 from rolecall.states import State
-from rolecall.store.codec import Damage, Line, last_seq, read_lines
-from rolecall.store.files import read_attachment
+from rolecall.store.codec import Damage, Line, last_seq, open_regular, read_lines
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, sessions
 
@@ -159,6 +161,27 @@ def read_rows(layout: Layout, writer: str) -> Iterator[Row | Damage]:
             elif isinstance(value, Damage):
                 yield value
         seq = max(seq, skip)
+
+
+def read_attachment(folder: Path, reference: Mapping[str, Any]) -> bytes:
+    """The bytes that a reference names.
+
+    Raises:
+        ValueError: the reference leads out of the folder, or the file is missing, short or damaged.
+    """
+    match reference:
+        case {"name": str(name), "size": int(size), "sum": str(checksum)} if name == os.path.basename(name):
+            file = open_regular(folder / name)
+        case _:
+            raise ValueError("it does not name an attachment")
+    if file is None:
+        raise ValueError(f"its attachment {name} is missing")
+    with file:
+        # One byte more than there should be: the file may have grown to any size.
+        data = file.read(size + 1)
+    if len(data) != size or f"{crc32(data):08x}" != checksum:
+        raise ValueError(f"its attachment {name} is damaged")
+    return data
 
 
 def _with_rows(damage: Damage, before: int, last: int) -> Damage:

@@ -13,13 +13,12 @@ import stat
 import tempfile
 import threading
 from pathlib import Path
-from typing import Protocol
 
+from rolecall.config.spec import JobSpec
 from rolecall.errors import DirectoryError
-from rolecall.store.codec import whole_lines
-from rolecall.store.files import put_whole
+from rolecall.store.codec import draft_of, put_whole, whole_lines
 from rolecall.store.layout import Layout, slug_of
-from rolecall.store.lease import Session, sessions
+from rolecall.store.lease import Fill, Session, sessions
 
 # fmt: off
 NETWORK_FILESYSTEMS = frozenset([
@@ -31,45 +30,31 @@ NETWORK_FILESYSTEMS = frozenset([
 _MOUNTS = Path("/proc/mounts")
 
 
-class Spooled(Protocol):
-    """What of a job's settings says where its journals are; see `rolecall.config.spec.JobSpec`."""
-
-    @property
-    def monitor_dir(self) -> Path:
-        """Where every process reads them."""
-
-    @property
-    def spool_dir(self) -> Path | None:
-        """A directory on the node, if the user chose one."""
-
-    @property
-    def nonce(self) -> str:
-        """New with each launch, so that two never share a file."""
-
-
-def is_spooled(spec: Spooled) -> bool:
+def is_spooled(spec: JobSpec) -> bool:
     """Whether journals are written on the node first."""
     return spec.spool_dir is not None or is_on_network(spec.monitor_dir)
 
 
-def open_spool(spec: Spooled, writer: str, session: Session) -> Session:
+def open_spool(spec: JobSpec, writer: str, session: Session, fill: Fill | None = None) -> Session:
     """The session's journal on the node, which begins like the session's own file.
 
     Raises:
         DirectoryError: it cannot be written.
     """
-    root = _root(spec)
-    path = _spool_file(spec, writer, spec.nonce, session)
+    spool = Session(_spool_file(spec, writer, spec.nonce, session), session.number)
     try:
         if spec.spool_dir is None:
-            _make_private(root)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Not written over: a courier of an earlier launch may still read what is there.
-        path.unlink(missing_ok=True)
-        shutil.copyfile(session.path, path)
+            _make_private(_root(spec))
+        spool.path.parent.mkdir(parents=True, exist_ok=True)
+        with draft_of(spool.path) as draft:
+            shutil.copyfile(session.path, draft)
+            if fill is not None:
+                fill(draft, spool)
+            # Not written over: a courier of an earlier launch may still read what is there.
+            os.replace(draft, spool.path)
     except OSError as error:
-        raise DirectoryError(f"spool_dir {root}: cannot be written: {error.strerror}") from error
-    return Session(path, session.number)
+        raise DirectoryError(f"spool_dir {_root(spec)}: cannot be written: {error.strerror}") from error
+    return spool
 
 
 class Mirror:
@@ -79,7 +64,7 @@ class Mirror:
     at once: they write the same bytes to the same places.
     """
 
-    def __init__(self, spec: Spooled, writer: str) -> None:
+    def __init__(self, spec: JobSpec, writer: str) -> None:
         self._spec = spec
         self._writer = writer
         self._journal = Layout(spec.monitor_dir).journal(writer)
@@ -121,18 +106,15 @@ def _copy(spool: Session, target: Session) -> None:
             if not name.startswith(".") and not (target.attachments / name).exists():
                 target.attachments.mkdir(exist_ok=True)
                 put_whole(target.attachments / name, (spool.attachments / name).read_bytes())
-        descriptor = os.open(target.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            offset += os.pwrite(descriptor, chunk, offset)
-        finally:
-            os.close(descriptor)
+        with os.fdopen(os.open(target.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "wb", buffering=0) as file:
+            offset += os.pwrite(file.fileno(), chunk, offset)
 
 
-def _root(spec: Spooled) -> Path:
+def _root(spec: JobSpec) -> Path:
     return spec.spool_dir or Path(tempfile.gettempdir(), f"rolecall-{os.getuid()}")
 
 
-def _spool_file(spec: Spooled, writer: str, nonce: str, session: Session) -> Path:
+def _spool_file(spec: JobSpec, writer: str, nonce: str, session: Session) -> Path:
     return _root(spec) / nonce / slug_of(writer) / session.path.name
 
 
