@@ -149,6 +149,9 @@ def test_the_export_of_a_damaged_journal_is_clean(directory: Path, capfdbinary: 
     assert 50 <= len([json.loads(line) for line in lines]) < 53
 
 
-def test_an_export_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"rolecall: {tmp_path}: not a monitor_dir (no run.json)\n"
+@pytest.mark.parametrize("arguments", [["export"], ["show", "--csv"], ["show", "--json"], ["show"]])
+def test_a_directory_without_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert main([*arguments, str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"rolecall: {tmp_path}: not a monitor_dir (no run.json); give")
+    assert printed.out == ""

@@ -180,22 +180,17 @@ class Registry:
                 is missing, misspelled, undecorated or has an unknown parameter.
         """
         if name not in self._loaded:
-            point = self._find(name)
-            backend = BUILTIN[name] if point is None else installed.import_backend(point)
-            self._loaded[name] = Backend(name, point is not None, check_hooks(name, backend))
+            found = self._installed.get(name, [])
+            if not found and name not in BUILTIN:
+                raise UnknownBackend(_unknown(name, self.names()))
+            # importlib would pick one of the two silently, whichever is first on sys.path
+            if len(found) + (name in BUILTIN) > 1:
+                raise BackendError(_ambiguous(name, found))
+            if _NAME.fullmatch(name) is None:
+                raise BackendError(f"backend {name!r}: {_NAME_RULE}")
+            backend = installed.import_backend(found[0]) if found else BUILTIN[name]
+            self._loaded[name] = Backend(name, bool(found), check_hooks(name, backend))
         return self._loaded[name]
-
-    def _find(self, name: str) -> EntryPoint | None:
-        """The entry point of a backend; `None` for a built-in one."""
-        found = self._installed.get(name, [])
-        if not found and name not in BUILTIN:
-            raise UnknownBackend(_unknown(name, self.names()))
-        # importlib would pick one of the two silently, whichever is first on sys.path
-        if len(found) + (name in BUILTIN) > 1:
-            raise BackendError(_ambiguous(name, found))
-        if _NAME.fullmatch(name) is None:
-            raise BackendError(f"backend {name!r}: {_NAME_RULE}")
-        return found[0] if found else None
 
 
 def _ambiguous(name: str, found: list[EntryPoint]) -> str:

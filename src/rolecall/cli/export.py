@@ -17,7 +17,7 @@ import sys
 
 from pydantic_core import to_json
 
-from rolecall.cli.options import add_directory, check_directory
+from rolecall.cli.options import add_directory
 from rolecall.job.history import read_rows
 
 
@@ -28,7 +28,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the rows, writer by writer, in the order in which they were logged."""
-    check_directory(options.directory)
     for row in read_rows(options.directory):
         always = {name: getattr(row, name) for name in ("writer", "session", "seq", "step", "time")}
         rare = {"axis": row.axis, "commit": row.commit, "table": row.table, "media": row.media}

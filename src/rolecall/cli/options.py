@@ -7,24 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rolecall.config.loading import parse_yaml
-from rolecall.errors import ConfigError, DirectoryError
-from rolecall.store.layout import Layout
-from rolecall.store.manifest import read_record
+from rolecall.errors import ConfigError
 
 
 def add_directory(parser: argparse.ArgumentParser) -> None:
     """Add the argument `directory`."""
     parser.add_argument("directory", type=Path, help="the monitor_dir of a job")
-
-
-def check_directory(root: Path) -> None:
-    """Refuse a directory that is not a job's.
-
-    Raises:
-        DirectoryError: no job was launched there.
-    """
-    if read_record(Layout(root)) is None:
-        raise DirectoryError(f"{root}: not a monitor_dir (no run.json)")
 
 
 def parse_mapping(option: str, text: str) -> dict[str, Any]:

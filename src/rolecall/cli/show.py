@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
-from rolecall.cli.options import add_directory, check_directory
+from rolecall.cli.options import add_directory
 from rolecall.config.commands import command, with_path
 from rolecall.errors import ConfigError
 from rolecall.job.history import JobHistory, MetricHistory, read_history, read_rows
@@ -75,10 +75,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print_csv(root: Path) -> None:
-    check_directory(root)
+    rows = read_rows(root)
     writer = csv.writer(sys.stdout)
     writer.writerow(("writer", "session", "seq", "step", "time", "key", "value"))
-    for row in read_rows(root):
+    for row in rows:
         for key, value in row.metrics.items():
             # `repr`: `str` of a float subclass, or a later Python's, might not read back as the same number
             writer.writerow((row.writer, row.session, row.seq, row.step, repr(row.time), key, repr(value)))

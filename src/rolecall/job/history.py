@@ -102,20 +102,30 @@ def read_history(root: Path) -> JobHistory:
         DirectoryError: no job was launched there.
     """
     layout = Layout(root)
-    record = read_record(layout)
-    if record is None:
-        raise DirectoryError(
-            f"{root}: not a monitor_dir (no run.json); give the monitor_dir of a job that was launched"
-        )
+    record = _job_record(layout)
     writers = [_read_writer(layout, writer) for writer in (LAUNCH, *layout.writers())]
     return JobHistory(record, writers[0].state, writers[1:])
 
 
 def read_rows(root: Path) -> Iterator[Row]:
-    """Every row, writer by writer, in the order in which it was logged."""
+    """Every row, writer by writer, in the order in which it was logged.
+
+    Raises:
+        DirectoryError: no job was launched there.
+    """
     layout = Layout(root)
-    for writer in layout.writers():
-        yield from (row for row in reader.read_rows(layout, writer) if isinstance(row, Row))
+    _job_record(layout)
+    found = (row for writer in layout.writers() for row in reader.read_rows(layout, writer))
+    return (row for row in found if isinstance(row, Row))
+
+
+def _job_record(layout: Layout) -> RunRecord:
+    record = read_record(layout)
+    if record is None:
+        raise DirectoryError(
+            f"{layout.root}: not a monitor_dir (no run.json); give the monitor_dir of a job that was launched"
+        )
+    return record
 
 
 def _read_writer(layout: Layout, writer: str) -> WriterHistory:
