@@ -22,7 +22,7 @@ OVER = 50.0
 """ms that `log` may take longer than the longest pause of a loop that only reads the clock."""
 
 
-# The whole of it takes hours; a courier that imports MLflow takes 4 s for that alone, so one of MLflow's stores is enough.
+# The whole of it takes hours. A courier that imports MLflow takes 4 s for that alone: one of its stores is enough here.
 SMOKE = [
     *[(backend, "kills") for backend in PLACES if backend != "mlflow sqlite"],
     *[("local", fault) for fault in ("full disk", "frozen directory", "fork")],

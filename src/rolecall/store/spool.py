@@ -13,8 +13,8 @@ import stat
 import tempfile
 import threading
 from pathlib import Path
+from typing import Protocol
 
-from rolecall.config.spec import JobSpec
 from rolecall.errors import DirectoryError
 from rolecall.store.codec import draft_of, put_whole, whole_lines
 from rolecall.store.layout import Layout, slug_of
@@ -30,12 +30,28 @@ NETWORK_FILESYSTEMS = frozenset([
 _MOUNTS = Path("/proc/mounts")
 
 
-def is_spooled(spec: JobSpec) -> bool:
+class Spooled(Protocol):
+    """What of a job's settings says where its journals are; see `rolecall.config.spec.JobSpec`."""
+
+    @property
+    def monitor_dir(self) -> Path:
+        """Where every process reads them."""
+
+    @property
+    def spool_dir(self) -> Path | None:
+        """A directory on the node, if the user chose one."""
+
+    @property
+    def nonce(self) -> str:
+        """New with each launch, so that two never share a file."""
+
+
+def is_spooled(spec: Spooled) -> bool:
     """Whether journals are written on the node first."""
     return spec.spool_dir is not None or is_on_network(spec.monitor_dir)
 
 
-def open_spool(spec: JobSpec, writer: str, session: Session, fill: Fill | None = None) -> Session:
+def open_spool(spec: Spooled, writer: str, session: Session, fill: Fill | None = None) -> Session:
     """The session's journal on the node, which begins like the session's own file.
 
     Raises:
@@ -64,7 +80,7 @@ class Mirror:
     at once: they write the same bytes to the same places.
     """
 
-    def __init__(self, spec: JobSpec, writer: str) -> None:
+    def __init__(self, spec: Spooled, writer: str) -> None:
         self._spec = spec
         self._writer = writer
         self._journal = Layout(spec.monitor_dir).journal(writer)
@@ -110,11 +126,11 @@ def _copy(spool: Session, target: Session) -> None:
             offset += os.pwrite(file.fileno(), chunk, offset)
 
 
-def _root(spec: JobSpec) -> Path:
+def _root(spec: Spooled) -> Path:
     return spec.spool_dir or Path(tempfile.gettempdir(), f"rolecall-{os.getuid()}")
 
 
-def _spool_file(spec: JobSpec, writer: str, nonce: str, session: Session) -> Path:
+def _spool_file(spec: Spooled, writer: str, nonce: str, session: Session) -> Path:
     return _root(spec) / nonce / slug_of(writer) / session.path.name
 
 
