@@ -21,9 +21,9 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 LOCKS = Path("requirements")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-BESIDE = ("-n", "2")
-"""Many tests wait for processes and servers, so two at a time take little more than half as long."""
-WAITING = ("-n", "6")
+BESIDE = ("-n", "4")
+"""Many tests wait for processes and servers: with two at a time, two cores are idle for half of the time."""
+WAITING = ("-n", "10")
 """wandb's SDK waits for most of the time: 5 s or 30 s for each upload."""
 MLFLOW = "plugins/rolecall-mlflow"
 TENSORBOARD = "plugins/rolecall-tensorboard"
@@ -212,7 +212,7 @@ def install_(session: nox.Session) -> None:
         session.run("python", "-m", "build", "--wheel", "--no-isolation", "-o", wheels, path, silent=True)
     session.install("--no-deps", "--force-reinstall", *map(str, sorted(wheels.glob("*.whl"))))
     env = {"ROLECALL_WHEELS": str(wheels.resolve())}
-    session.run("pytest", "-m", "install", *session.posargs, env=env)
+    session.run("pytest", *BESIDE, "-m", "install", *session.posargs, env=env)
 
 
 @nox.session
@@ -221,7 +221,7 @@ def demo(session: nox.Session) -> None:
     install(session, "dev", *ALL)
     with session.chdir(session.create_tmp()):
         session.run("rolecall", "demo")
-    session.run("pytest", "-m", "demo or benchmarks", *session.posargs)
+    session.run("pytest", *BESIDE, "-m", "demo or benchmarks", *session.posargs)
 
 
 @nox.session(venv_backend="virtualenv")
