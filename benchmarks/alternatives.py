@@ -19,31 +19,31 @@ from pathlib import Path
 from typing import Any
 
 from peers import plain_row
-from report import tell
+from report import show_and_keep
 
 Encode = Callable[[Mapping[str, Any]], bytes]
 
 
 def main() -> None:
     """Measure each encoder that is installed, and print them."""
-    told = _options()
+    args = _options()
     encoders = {name: encode for name, make in ENCODERS.items() if (encode := _made(name, make))}
     rounds: dict[tuple[str, int], list[float]] = {}
-    for _ in range(told.rounds):
-        for floats in told.floats:
+    for _ in range(args.rounds):
+        for floats in args.floats:
             for name, encode in encoders.items():
-                rounds.setdefault((name, floats), []).append(_median(encode, floats, told.calls))
-    tell(
+                rounds.setdefault((name, floats), []).append(_median(encode, floats, args.calls))
+    show_and_keep(
         [
             {
                 "encoder": name,
                 "NaN": _of(encode, float("nan")),
                 "1e16": _of(encode, 1e16),
-                **{f"{floats} floats, µs": round(statistics.median(rounds[name, floats]), 2) for floats in told.floats},
+                **{f"{floats} floats, µs": round(statistics.median(rounds[name, floats]), 2) for floats in args.floats},
             }
             for name, encode in encoders.items()
         ],
-        told.json,
+        args.json,
     )
 
 

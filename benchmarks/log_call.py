@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from peers import PEERS, Log, opened, plain_row
-from report import run_worker, table, tell
+from report import run_worker, show_and_keep, table
 
 SLOW = 50
 """Calls of a peer that takes milliseconds for each."""
@@ -66,17 +66,17 @@ Found = Mapping[Case, list[Measured]]
 
 def main() -> None:
     """Measure every case in turns, and print them."""
-    told = _options()
-    cases = list(_cases(told))
-    if told.worker:
-        print(json.dumps(asdict(_worker(cases[0], told.calls))))
+    args = _options()
+    cases = list(_cases(args))
+    if args.worker:
+        print(json.dumps(asdict(_worker(cases[0], args.calls))))
         return
     found: dict[Case, list[Measured]] = {case: [] for case in cases}
-    for _ in range(told.rounds):
+    for _ in range(args.rounds):
         for case in cases:
-            if (measured := _run(case, told.calls)) is not None:
+            if (measured := _run(case, args.calls)) is not None:
                 found[case].append(measured)
-    tell([_row(case, found) for case in cases if found[case]], told.json)
+    show_and_keep([_row(case, found) for case in cases if found[case]], args.json)
     if promises := list(_promises(found)):
         print(f"\n{table(promises)}")
 
@@ -95,13 +95,13 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _cases(told: argparse.Namespace) -> Iterator[Case]:
+def _cases(args: argparse.Namespace) -> Iterator[Case]:
     """Each combination; the limit is that of plain floats in one thread."""
-    for pace, floats, peer in product(told.pace, told.floats, told.peer):
+    for pace, floats, peer in product(args.pace, args.floats, args.peer):
         if peer == LIMIT:
             yield Case(peer, floats, pace)
         else:
-            for scalars, threads in product(told.scalars, told.threads):
+            for scalars, threads in product(args.scalars, args.threads):
                 yield Case(peer, floats, pace, scalars, threads)
 
 

@@ -217,7 +217,7 @@ def verl(backend: str) -> Callable[[Path], AbstractContextManager[Log]]:
 
 
 def trinity(kind: str) -> Callable[[Path], AbstractContextManager[Log]]:
-    """Trinity-RFT's Monitor.log, as its roles call it; each row is also told through `logging`, here to a file."""
+    """Trinity-RFT's Monitor.log, as its roles call it; it also logs each row through `logging`, here to a file."""
 
     @contextmanager
     def peer(folder: Path) -> Iterator[Log]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Found", "run_worker", "table", "tell"]
+__all__ = ["Found", "run_worker", "show_and_keep", "table"]
 
 Found = Sequence[Mapping[str, Any]]
 MEASURED = ("rolecall", "pydantic", "wandb", "mlflow", "tensorboardX", "torch", "trackio", "swanlab")
@@ -29,7 +30,7 @@ def table(found: Found) -> str:
     )
 
 
-def tell(found: Found, path: Path | None) -> None:
+def show_and_keep(found: Found, path: Path | None) -> None:
     """Print the table, and keep the rows with what they were measured on."""
     print(table(found), flush=True)
     if path is not None:
@@ -37,7 +38,7 @@ def tell(found: Found, path: Path | None) -> None:
 
 
 def run_worker(script: str, options: Sequence[str], name: str) -> Any:
-    """What a process of its own measured, the last line that it printed; `None`, told, if it could not."""
+    """What a process of its own measured, the last line that it printed; `None` and a message if it could not."""
     done = subprocess.run([sys.executable, script, *options], capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return json.loads(done.stdout.splitlines()[-1])
@@ -50,6 +51,8 @@ def _machine() -> Mapping[str, Any]:
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[1], 1),  # of the last five minutes, this benchmark included
         **{name: found for name in MEASURED if (found := _version(name))},
     }
 

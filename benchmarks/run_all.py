@@ -1,9 +1,9 @@
-"""Runs every benchmark, keeps what was measured as JSON, and draws plots of it.
+"""Runs every benchmark, keeps what was measured as JSON, and draws the plots and the table of docs/performance.md.
 
     python benchmarks/run_all.py [--only call stream ...] [--to FOLDER] [--plots FOLDER]
 
 `nox -s benchmarks` does so with every peer installed. It takes the better part of an hour; nothing else should run
-meanwhile. A peer that is not installed is left out, and told.
+meanwhile. A peer that is not installed is left out, and a message says so.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ BENCHMARKS: Mapping[str, Sequence[str]] = {
 
 
 def main() -> int:
-    """Run them in turn; a failure of one is told, and the others still run."""
-    told = _options()
-    told.to.mkdir(parents=True, exist_ok=True)
-    failed = [name for name in told.only if not _run(name, told.to)]
-    subprocess.run([sys.executable, str(HERE / "plots.py"), str(told.to), str(told.plots)], check=True)
+    """Run them in turn. If one fails, the others still run, and the exit status says so."""
+    args = _options()
+    args.to.mkdir(parents=True, exist_ok=True)
+    failed = [name for name in args.only if not _run(name, args.to)]
+    plots = ("--results", str(args.to), "--plots", str(args.plots))
+    subprocess.run([sys.executable, str(HERE / "plots.py"), *plots], check=True)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return len(failed)

@@ -25,7 +25,7 @@ from typing import Any
 from latency import late
 from peers import plain_row
 from pydantic import BaseModel
-from report import tell
+from report import show_and_keep
 
 from rolecall import Monitor, MonitorConfig, Row, Run, RunTicket, SharedRunSupport, hookimpl, launch, open_monitor
 from rolecall.backends.registry import Registry
@@ -46,21 +46,21 @@ METRICS = plain_row(10)
 
 def main() -> None:
     """Measure what is asked for, and print a table for each."""
-    told = _options()
+    args = _options()
     measured: Mapping[str, tuple[Callable[[Any, Path], Mapping[str, Any]], Sequence[Any]]] = {
-        "writers": (_writers, told.writers),
-        "keys": (_keys, told.keys),
-        "journal": (_journal, told.rows),
-        "latency": (_latency, told.delay),
+        "writers": (_writers, args.writers),
+        "keys": (_keys, args.keys),
+        "journal": (_journal, args.rows),
+        "latency": (_latency, args.delay),
     }
     found: list[Mapping[str, Any]] = []
-    for what in told.what:
+    for what in args.what:
         rows = list(_each(*measured[what]))
         print(f"\n{what}")
-        tell(rows, None)
+        show_and_keep(rows, None)
         found += [{"what": what, **row} for row in rows]
-    if told.json:
-        tell(found, told.json)
+    if args.json:
+        show_and_keep(found, args.json)
 
 
 def _options() -> argparse.Namespace:

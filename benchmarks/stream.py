@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from report import run_worker, tell
+from report import run_worker, show_and_keep
 from servers import mlflow_server, wandb_server
 from usage import children_cpu
 
@@ -38,15 +38,15 @@ WRITER = "trainer"
 
 def main() -> None:
     """Measure each backend, and print how near the courier comes."""
-    told = _options()
-    if told.worker:
-        measure = _courier if told.worker == "courier" else _bulk
+    args = _options()
+    if args.worker:
+        measure = _courier if args.worker == "courier" else _bulk
         with tempfile.TemporaryDirectory(prefix="rolecall-bench-", ignore_cleanup_errors=True) as folder:
             os.chdir(folder)
-            print(json.dumps(measure(told.backend[0], Path(folder), told.rows, told.floats)))
+            print(json.dumps(measure(args.backend[0], Path(folder), args.rows, args.floats)))
             os.chdir("/")
         return
-    tell([row for backend in told.backend for row in _measured(backend, told)], told.json)
+    show_and_keep([row for backend in args.backend for row in _measured(backend, args)], args.json)
 
 
 def _options() -> argparse.Namespace:
@@ -61,12 +61,12 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measured(backend: str, told: argparse.Namespace) -> Iterator[Mapping[str, Any]]:
+def _measured(backend: str, args: argparse.Namespace) -> Iterator[Mapping[str, Any]]:
     """Both sides, in turns; the first of a round is the last of the next, as noise comes and goes."""
-    rows, floats = (1_000_000, 1) if told.backlog else (told.rows, told.floats)
-    sides = ("courier",) if told.backlog else ("bulk", "courier")
+    rows, floats = (1_000_000, 1) if args.backlog else (args.rows, args.floats)
+    sides = ("courier",) if args.backlog else ("bulk", "courier")
     rounds: dict[str, list[Any]] = {side: [] for side in sides}
-    for at in range(1 if told.backlog else told.rounds):
+    for at in range(1 if args.backlog else args.rounds):
         for side in sides if at % 2 == 0 else reversed(sides):
             options = ["--worker", side, "--backend", backend, "--rows", str(rows)]
             with _served(backend):  # a new one, as one that holds many rows is slower

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from peers import PEERS, Log, opened, plain_row
-from report import run_worker, tell
+from report import run_worker, show_and_keep
 
 METRICS = plain_row(10)
 DEFAULT = (
@@ -51,13 +51,13 @@ class Block:
 
 def main() -> None:
     """Measure every peer, and print them."""
-    told = _options()
-    if told.worker:
-        train = WORK[told.work[0]](told.step[0])
-        print(json.dumps(_worker(told.peer[0], train, told.rows, told.blocks)))
+    args = _options()
+    if args.worker:
+        train = WORK[args.work[0]](args.step[0])
+        print(json.dumps(_worker(args.peer[0], train, args.rows, args.blocks)))
         return
-    cases = product(told.work, told.step, told.peer)
-    tell([row for work, step, peer in cases if (row := _run(peer, work, step, told))], told.json)
+    cases = product(args.work, args.step, args.peer)
+    show_and_keep([row for work, step, peer in cases if (row := _run(peer, work, step, args))], args.json)
 
 
 def _options() -> argparse.Namespace:
@@ -72,10 +72,10 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(peer: str, work: str, step: float, told: argparse.Namespace) -> Mapping[str, Any] | None:
-    blocks = max(2, round(told.blocks / max(1.0, step) ** 0.5))
+def _run(peer: str, work: str, step: float, args: argparse.Namespace) -> Mapping[str, Any] | None:
+    blocks = max(2, round(args.blocks / max(1.0, step) ** 0.5))
     options = ["--worker", "--peer", peer, "--work", work, "--step", str(step)]
-    measured = run_worker(__file__, [*options, "--rows", str(told.rows), "--blocks", str(blocks)], peer)
+    measured = run_worker(__file__, [*options, "--rows", str(args.rows), "--blocks", str(blocks)], peer)
     return measured and {"peer": peer, "work": work, "step, ms": step, **measured}
 
 

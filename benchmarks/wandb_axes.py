@@ -24,7 +24,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from report import tell
+from report import show_and_keep
 from servers import EMULATOR, wandb_server
 from usage import children_cpu
 
@@ -82,17 +82,17 @@ def role(writer: str, how: str, keys: int, flushes: int, limit: int, directory: 
             ]
         )
         time.sleep(max(0.0, began + flush + 1 - time.monotonic()))
-    told = {"python_cpu": time.process_time() - python}
+    measured = {"python_cpu": time.process_time() - python}
     run.tend()
     time.sleep(6.0)  # the SDK holds uploads back for 5 s
-    told["core_cpu"] = children_cpu() - cpu
+    measured["core_cpu"] = children_cpu() - cpu
     began = time.monotonic()
     run.flush(60.0)
     close(run)
-    told["close"] = time.monotonic() - began
+    measured["close"] = time.monotonic() - began
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    told["core_cpu_with_close"] = used.ru_utime + used.ru_stime
-    return told
+    measured["core_cpu_with_close"] = used.ru_utime + used.ru_stime
+    return measured
 
 
 def close(run: Any) -> None:
@@ -127,7 +127,7 @@ def measure(how: str, keys: int, flushes: int, limit: int) -> dict[str, Any]:
         url = address["WANDB_BASE_URL"]
         environment = {**os.environ, **address, "PYTHONPATH": str(EMULATOR), "WANDB_SILENT": "true"}
         environment["HOME"] = directory
-        told = [
+        measured = [
             json.loads(process.communicate()[0].splitlines()[-1])
             for process in [
                 start([writer, how, str(keys), str(flushes), str(limit), directory], environment) for writer in WRITERS
@@ -139,11 +139,11 @@ def measure(how: str, keys: int, flushes: int, limit: int) -> dict[str, Any]:
     return {
         "how": how,
         "keys": keys,
-        "core CPU, s": round(sum(one["core_cpu"] for one in told), 2),
-        "Python CPU, s": round(sum(one["python_cpu"] for one in told), 2),
+        "core CPU, s": round(sum(one["core_cpu"] for one in measured), 2),
+        "Python CPU, s": round(sum(one["python_cpu"] for one in measured), 2),
         "uploads": len(uploads),
         "MB": round(sum(uploads) / 1e6, 2),
-        "close, s": round(max(one["close"] for one in told), 2),
+        "close, s": round(max(one["close"] for one in measured), 2),
         "bound": run["bindings"],
     }
 
@@ -165,13 +165,13 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=2_000, help="of keys bound one by one")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--role", nargs=6, help=argparse.SUPPRESS)
-    told = parser.parse_args()
-    if told.role:
-        writer, how, keys, flushes, limit, directory = told.role
+    args = parser.parse_args()
+    if args.role:
+        writer, how, keys, flushes, limit, directory = args.role
         print(json.dumps(role(writer, how, int(keys), int(flushes), int(limit), directory)))
         return
-    lines = [measure(how, keys, told.flushes, told.limit) for keys in told.keys for how in told.how]
-    tell(lines, told.json)
+    lines = [measure(how, keys, args.flushes, args.limit) for keys in args.keys for how in args.how]
+    show_and_keep(lines, args.json)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from report import tell
+from report import show_and_keep
 from servers import EMULATOR
 from stream import WRITER, logged
 from usage import descendants
@@ -31,12 +31,12 @@ def main() -> None:
     """Log, have it delivered, and look at who holds how much."""
     from wandb_emulator import Fault, WandbServer, environment
 
-    told = _options()
+    args = _options()
     with WandbServer() as server, tempfile.TemporaryDirectory(prefix="rolecall-bench-") as folder:
         server.faults.add(Fault("stream", answer=503))
-        logged(Path(folder), told.rows, told.floats)
+        logged(Path(folder), args.rows, args.floats)
         os.environ.update(environment(server, Path(folder)))
-        tell([_measured(Path(folder), told)], told.json)
+        show_and_keep([_measured(Path(folder), args)], args.json)
 
 
 def _options() -> argparse.Namespace:
@@ -48,18 +48,18 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measured(directory: Path, told: argparse.Namespace) -> Mapping[str, Any]:
+def _measured(directory: Path, args: argparse.Namespace) -> Mapping[str, Any]:
     import wandb
 
     from rolecall.timings import MAX_QUEUE_BYTES
 
     size = sum(path.stat().st_size for path in directory.glob(f"journal/{WRITER}/*.jsonl"))
-    courier, service = _peaks(directory, told.seconds)
+    courier, service = _peaks(directory, args.seconds)
     return {
         "wandb": wandb.__version__,
-        "rows": told.rows,
-        "floats": told.floats,
-        "rows in a window": min(told.rows, told.rows * MAX_QUEUE_BYTES // size),
+        "rows": args.rows,
+        "floats": args.floats,
+        "rows in a window": min(args.rows, args.rows * MAX_QUEUE_BYTES // size),
         "courier, MB": courier,
         "SDK, MB": service,
     }

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
-from report import run_worker, tell
+from report import run_worker, show_and_keep
 from usage import descendants
 
 IMPORTED: Mapping[str, tuple[str, str]] = {
@@ -42,15 +42,15 @@ IMPORTED: Mapping[str, tuple[str, str]] = {
 
 def main() -> None:
     """Weigh each peer, and print them."""
-    told = _options()
-    if told.worker:
-        print(json.dumps(_worker(told.peer[0])))
+    args = _options()
+    if args.worker:
+        print(json.dumps(_worker(args.peer[0])))
         return
-    found: dict[str, list[Any]] = {peer: [] for peer in told.peer}
-    for _ in range(told.runs):
-        for peer in told.peer:
+    found: dict[str, list[Any]] = {peer: [] for peer in args.peer}
+    for _ in range(args.runs):
+        for peer in args.peer:
             found[peer].append(run_worker(__file__, ["--worker", "--peer", peer], peer))
-    tell([_row(peer, runs) for peer, runs in found.items() if all(runs)], told.json)
+    show_and_keep([_row(peer, runs) for peer, runs in found.items() if all(runs)], args.json)
 
 
 def _options() -> argparse.Namespace:

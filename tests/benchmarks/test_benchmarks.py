@@ -1,4 +1,4 @@
-"""The benchmarks run and measure something; what they measure is told in docs/performance.md, not here."""
+"""The benchmarks run and measure something. What they measure is in docs/performance.md."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_scale_measures_and_every_binding_is_read_once(tmp_path: Path) -> None:
     assert found[-1]["exchange of 128 writers, ms"] >= 129.0
 
 
-def test_what_is_not_installed_is_left_out_and_told(tmp_path: Path) -> None:
+def test_a_missing_peer_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "swanlab.py").write_text("raise ModuleNotFoundError(\"No module named 'swanlab'\")")
     command = [sys.executable, str(BENCHMARKS / "weight.py"), "--peer", "swanlab offline", "--runs", "1"]
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}

@@ -59,7 +59,7 @@ def rows(text: str) -> dict[str, list[str]]:
 def default(model: type[BaseModel], name: str) -> str:
     """A field's default as a user writes it."""
     value = model.model_fields[name].get_default(call_default_factory=True)
-    return f"`{value if value != () else ''}`"
+    return f"`{value if value != () else []}`"
 
 
 def signature(function: Any) -> str:

@@ -1,0 +1,40 @@
+"""docs/performance.md shows what was measured: its plots and its table are those of benchmarks/results."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PHONE = 390 - 2 * 16
+"""Pixels between the margins of a page."""
+SVG = "{http://www.w3.org/2000/svg}"
+PLOTS = ["call", "training", "stream"]
+
+
+def test_plots_and_table_are_of_the_results(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text((DOCS / "performance.md").read_text())
+    subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks/plots.py"), "--page", str(page), "--plots", str(tmp_path)], check=True
+    )
+    drawn = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    kept = [DOCS / "performance.md", *(DOCS / "plots").iterdir()]
+    assert drawn == {path.name: path.read_text() for path in kept}
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_plot_fits_a_phone(name: str) -> None:
+    """At most eight bars, and text of 12 pixels or more."""
+    plot = ET.parse(DOCS / "plots" / f"{name}.svg").getroot()
+    assert 1 < len(plot.findall(f"{SVG}rect")) <= 8
+    style = plot.findtext(f"{SVG}style", "")
+    smallest = min(map(int, re.findall(r"(\d+)px", style)))
+    assert smallest * PHONE / float(plot.attrib["width"]) >= 12
+    assert f"](plots/{name}.svg)" in (DOCS / "performance.md").read_text()
