@@ -8,8 +8,7 @@ from typing import Any
 
 from rolecall.config.loading import parse_yaml
 from rolecall.errors import ConfigError, DirectoryError
-from rolecall.store.layout import Layout
-from rolecall.store.manifest import read_record
+from rolecall.store.layout import Layout, read_record
 
 
 def add_directory(parser: argparse.ArgumentParser) -> None:
