@@ -173,6 +173,7 @@ def read_record(layout: Layout) -> RunRecord | None:
     try:
         return _adapter().validate_json(data)
     except ValidationError as error:
+        # A record that names no version has no problem there, and counts as damaged.
         versions = [problem["input"] for problem in error.errors() if problem["loc"] == ("version",)]
         fault = "is damaged; use another monitor_dir, or move this one away"
         if versions:

@@ -199,6 +199,7 @@ def _create(directory: Path, number: int, header: Mapping[str, Any], fill: Fill 
     """The new session; `None` if another process took the number first."""
     session = Session(directory / f"{number}.jsonl", number)
     whole = {"rolecall": FORMAT, "owner": asdict(this_process()), "session": number, **header}
+    # A session has its name once it is whole, so nobody reads half of a header.
     with draft_of(session.path) as draft:
         draft.write_bytes(encode(whole, session.seed))
         if fill is not None:
