@@ -143,12 +143,12 @@ def test_what_a_type_checker_accepts(tmp_path: Path) -> None:
 
 def test_its_repr_is_short(acme: MadeSite) -> None:
     assert repr(MonitorConfig(**MINIMAL, monitor_dir="/data")) == (
-        "MonitorConfig(project='gsm8k', name='grpo-1', monitor_type=('local',), monitor_dir='/data')"
+        "MonitorConfig(project='gsm8k', name='grpo-1', monitor_dir='/data')"
     )
     assert repr(MonitorConfig(**ASKED)) == (
-        "MonitorConfig(project='gsm8k', name='grpo-1', monitor_type=('acme',), "
-        "monitor_args={'acme': {'url': 'https://tracker', 'retries': 5}}, monitor_dir='/data/gsm8k', group='grpo', "
-        "shared_run=True, run_id='abc-1', resume='never', spool_dir='/scratch', courier='thread', "
+        "MonitorConfig(project='gsm8k', name='grpo-1', group='grpo', monitor_type=['acme'], "
+        "monitor_args={'acme': {'url': 'https://tracker', 'retries': 5}}, shared_run=True, run_id='abc-1', "
+        "resume='never', monitor_dir='/data/gsm8k', spool_dir='/scratch', courier='thread', "
         "on_backend_error='raise')"
     )
 

@@ -17,9 +17,8 @@ from rolecall.job.history import JobHistory, WriterHistory, read_history, read_r
 from rolecall.rows import TableData
 from rolecall.store.codec import encode
 from rolecall.store.journal import JournalWriter
-from rolecall.store.layout import LAUNCH, Layout
+from rolecall.store.layout import LAUNCH, Layout, RunRecord, write_record
 from rolecall.store.lease import FORMAT, Session, claim, end, succeed, this_process
-from rolecall.store.manifest import RunRecord, write_record
 
 TABLE = TableData(name="samples", columns=("a",), rows=((1,),))
 

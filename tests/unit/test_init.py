@@ -10,8 +10,7 @@ from lines_server import LinesServer
 
 import rolecall
 from rolecall.job.history import read_history, read_rows
-from rolecall.store.layout import Layout
-from rolecall.store.manifest import RunRecord, read_record
+from rolecall.store.layout import Layout, RunRecord, read_record
 
 
 @pytest.fixture(autouse=True)

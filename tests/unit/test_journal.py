@@ -25,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journal_files import damages, no_file_longer_than, read_all, rows
 
+from rolecall.errors import DirectoryError
 from rolecall.job.normalize import Normalizer
 from rolecall.rows import Row, TableData
 from rolecall.states import State
@@ -733,13 +734,34 @@ def test_a_look_at_the_end(session: Session) -> None:
 
 
 @pytest.mark.usefixtures("looking")
-def test_full_disk_is_tried_again(session: Session, caplog: pytest.LogCaptureFixture) -> None:
+def test_successor_is_seen_with_its_rows(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A courier that moves on to it need not wait for them."""
+    journal = JournalWriter(session, succeed=go_on)
+    for _ in range(5):
+        journal.append({"loss": 0.5})
+    session.path.rename(session.path.with_name("rotated"))
+    link, seen = os.link, []
+
+    def look(source: Path, target: Path) -> None:
+        seen.append([row.seq for found in sessions(session.path.parent) for row in rows(found)])
+        link(source, target)
+        seen.append([row.seq for found in sessions(session.path.parent) for row in rows(found)])
+
+    monkeypatch.setattr(os, "link", look)
+    journal.append({"loss": 0.5})
+    journal.abandon()
+    assert seen == [[], [1, 2, 3, 4, 5]]
+
+
+@pytest.mark.usefixtures("looking")
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space"), DirectoryError("spool_dir: No space")])
+def test_full_disk_is_tried_again(session: Session, caplog: pytest.LogCaptureFixture, error: Exception) -> None:
     """The old file is written on until there is room for a new one."""
     room = False
 
     def make(before: Session, fill: Fill) -> Session:
         if not room:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise error
         return go_on(before, fill)
 
     journal = JournalWriter(session, succeed=make)

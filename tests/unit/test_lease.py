@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from rolecall.config.redact import scrub
 from rolecall.errors import WriterConflict
 from rolecall.states import State
 from rolecall.store import lease
@@ -364,7 +365,7 @@ def test_lease_without_config_has_no_copy(folder: Path) -> None:
 )
 def test_any_config_can_be_read(folder: Path, config: dict[str, Any]) -> None:
     """Or nobody could see whose the session is."""
-    session = claim(folder, {"config": config}, "it")
+    session = claim(folder, {"config": scrub(config)}, "it")
     assert session.owner() == this_process()
     header = json.loads(session.path.read_bytes())
     assert len(header["config"]) == 1
@@ -372,7 +373,7 @@ def test_any_config_can_be_read(folder: Path, config: dict[str, Any]) -> None:
 
 
 def test_large_seed_stays_exact(folder: Path) -> None:
-    session = claim(folder, {"config": {"seed": 2**127 + 1, "small": -(2**63), "flag": True}}, "it")
+    session = claim(folder, {"config": scrub({"seed": 2**127 + 1, "small": -(2**63), "flag": True})}, "it")
     assert session.header()["config"] == {"seed": str(2**127 + 1), "small": -(2**63), "flag": True}
 
 

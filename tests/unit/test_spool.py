@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import threading
@@ -156,6 +157,16 @@ def test_unwritable_spool_is_reported(make_spec: MakeSpec, session: Session, tmp
     (tmp_path / "file").touch()
     with pytest.raises(DirectoryError, match=r"spool_dir .*file: cannot be written: Not a directory"):
         open_spool(make_spec(spool_dir=tmp_path / "file"), "explorer/0", session)
+
+
+def test_unfilled_spool_leaves_nothing(make_spec: MakeSpec, session: Session, tmp_path: Path) -> None:
+    def fill(path: Path, made: Session) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(DirectoryError, match="cannot be written: No space"):
+        open_spool(make_spec(spool_dir=tmp_path / "node"), "explorer/0", session, fill)
+    assert os.listdir(tmp_path / "node" / "n1" / "explorer@0") == []
 
 
 # ------------------------------------------------------------------ the mirror

@@ -16,8 +16,7 @@ from rolecall import MonitorConfig, WriterState, launch, open_monitor
 from rolecall.__main__ import main
 from rolecall.job.status import DeliveryStatus, read_deliveries, run_with_timeout
 from rolecall.states import State
-from rolecall.store.layout import Layout
-from rolecall.store.manifest import read_record
+from rolecall.store.layout import Layout, read_record
 
 MakeConfig = Callable[..., MonitorConfig]
 Wait = Callable[..., None]

@@ -18,9 +18,8 @@ from pydantic_core import PydanticCustomError
 
 from rolecall.backends.builtin import LOCAL, NONE
 from rolecall.backends.registry import Registry
-from rolecall.config.arguments import plain_args, typed_args
+from rolecall.config.arguments import explain, plain_args, typed_args
 from rolecall.config.loading import Settings, read_settings
-from rolecall.config.messages import explain
 from rolecall.config.redact import public_args, scrub, secrets_of
 from rolecall.config.spec import HandOver, JobSpec
 from rolecall.errors import BackendError, ConfigError
@@ -34,7 +33,6 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f
 Slug = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-_ALWAYS_SHOWN = frozenset(["project", "name", "monitor_type", "monitor_args", "monitor_dir"])
 _NO_PATH = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 Init = TypeVar("Init", bound=Callable[..., None])
 
@@ -146,13 +144,11 @@ class MonitorConfig(BaseModel):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """What `repr` shows: what differs from the defaults, without secrets."""
-        yield from (("project", self.project), ("name", self.name), ("monitor_type", self.monitor_type))
-        if args := {name: shown for name, model in self.monitor_args.items() if (shown := public_args(model))}:
-            yield "monitor_args", args
-        yield "monitor_dir", str(self.monitor_dir)
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if name not in _ALWAYS_SHOWN and value != field.default:
+            if name == "monitor_args":
+                value = {backend: shown for backend, model in value.items() if (shown := public_args(model))}
+            if value != field.get_default(call_default_factory=True):
                 yield name, scrub(value, self.secrets)
 
     def model_post_init(self, context: Any, /) -> None:

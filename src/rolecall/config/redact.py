@@ -24,6 +24,8 @@ _URI_USER = re.compile(r"://[^/?#\s]*@")
 _SHORTEST = 4
 """Shorter secrets are not looked for: masking them would mask half of every text."""
 _DEEPEST = 50
+_INT64 = 1 << 63
+_LONGEST_DECIMAL = 4096
 
 
 def is_secret_name(name: str) -> bool:
@@ -32,7 +34,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def scrub(value: Any, secrets: tuple[str, ...] = (), depth: int = _DEEPEST) -> Any:
-    """Copy a config without its secrets, ready for JSON; values that JSON lacks become strings.
+    """Copy a config without its secrets, ready for JSON; what some reader of JSON does not take becomes a string.
 
     Values nested deeper than `depth` are left out: a mapping may contain itself.
     """
@@ -40,18 +42,20 @@ def scrub(value: Any, secrets: tuple[str, ...] = (), depth: int = _DEEPEST) -> A
         return MASK
     value = _fields(value)
     match value:
+        case int() if not -_INT64 <= value < _INT64:
+            # pandas takes 64 bits, and Python's json 4,300 digits.
+            return str(value) if value.bit_length() < _LONGEST_DECIMAL else hex(value)
         case None | bool() | int() | float():
             return value
-        case Mapping() | list() | tuple() | set() | frozenset() if not depth:
-            return "..."
         case Mapping():
-            items = ((str(key), value[key]) for key in value)
-            return {
+            items = ((str(key), value[key]) for key in value) if depth else ()
+            inside = {
                 scrub_text(key, secrets): MASK if _hides(key, item) else scrub(item, secrets, depth - 1)
                 for key, item in items
             }
+            return inside if depth else "..."
         case list() | tuple() | set() | frozenset():
-            return [scrub(item, secrets, depth - 1) for item in value]
+            return [scrub(item, secrets, depth - 1) for item in value] if depth else "..."
         case _:
             return scrub_text(str(value), secrets)
 
@@ -65,11 +69,11 @@ def _hides(name: str, value: object) -> bool:
 
 
 def scrub_text(text: str, secrets: tuple[str, ...] = ()) -> str:
-    """The text without known secrets and without the user part of any URI."""
+    """The text without known secrets, without the user part of any URI, and as UTF-8 can hold it."""
     # longest first (see `secrets_of`): one secret may be the beginning of another
     for secret in secrets:
         text = text.replace(secret, MASK)
-    return _URI_USER.sub(f"://{MASK}@", text)
+    return _URI_USER.sub(f"://{MASK}@", text).encode("utf-8", "replace").decode()
 
 
 def scrub_trace(error: BaseException, secrets: tuple[str, ...] = ()) -> str:
@@ -82,9 +86,7 @@ def public_args(model: BaseModel) -> dict[str, Any]:
     # Left out, not masked: `rolecall deliver` reads them back, and would take a mask for the password.
     given = model.model_dump(exclude_unset=True, by_alias=True, round_trip=True)
     dump = to_jsonable_python(_replace(given, lambda _: MASK))
-    return {
-        name: value for name, value in dump.items() if scrub({name: value}) == {name: value} and MASK not in str(value)
-    }
+    return {name: value for name, value in dump.items() if MASK not in str(scrub({name: value}))}
 
 
 def secrets_of(value: Any) -> tuple[str, ...]:

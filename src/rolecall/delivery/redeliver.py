@@ -24,9 +24,8 @@ from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.errors import DirectoryError
 from rolecall.store.acks import acknowledged, is_carried, is_left, undelivered
-from rolecall.store.layout import LAUNCH, Layout
+from rolecall.store.layout import LAUNCH, Layout, RunRecord, read_record
 from rolecall.store.lease import is_held
-from rolecall.store.manifest import RunRecord, read_record
 from rolecall.store.spool import Mirror
 
 

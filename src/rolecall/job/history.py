@@ -13,9 +13,8 @@ from rolecall.rows import Row
 from rolecall.states import State
 from rolecall.store import reader
 from rolecall.store.codec import Damage
-from rolecall.store.layout import LAUNCH, Layout
+from rolecall.store.layout import LAUNCH, Layout, RunRecord, read_record
 from rolecall.store.lease import sessions
-from rolecall.store.manifest import RunRecord, read_record
 
 
 @dataclass(slots=True)

@@ -29,9 +29,8 @@ from rolecall.job.session import WriterSession
 from rolecall.job.status import WriterState, read_writers, run_with_timeout, wait_for_writers
 from rolecall.states import State, Status, status_of
 from rolecall.store.acks import is_carried
-from rolecall.store.layout import LAUNCH, SINGLE, Layout, writer_name
+from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, read_record, write_record, writer_name
 from rolecall.store.lease import claim, end, is_held, newest
-from rolecall.store.manifest import RunRecord, read_record, write_record
 
 logger = logging.getLogger("rolecall")
 

@@ -142,8 +142,7 @@ def acknowledged(layout: Layout, backend: str, writer: str, before: int | None =
     for session in reversed(sessions(layout.delivery(backend, writer))):
         if before is None or session.number < before:
             for value in lines_from_end(session.path, session.seed):
-                done = _done(value)
-                if done is not None:
+                if done := _done(value):
                     return done
     return Acknowledged(START, 0)
 

@@ -47,6 +47,7 @@ class AxisBook:
 
     def bindings(self, since: int = 0) -> dict[str, str]:
         """The bindings of all writers, in the order in which they came to be known, from the `since`th on."""
+        # The list is made in one step, so another courier's thread may learn keys meanwhile.
         return dict(list(self._known.items())[since:])
 
     def publish(self, writer: str, keys: Iterable[str]) -> None:

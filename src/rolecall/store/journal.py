@@ -54,6 +54,7 @@ from zlib import crc32
 
 from pydantic_core import to_json
 
+from rolecall.errors import DirectoryError
 from rolecall.rows import TableData
 from rolecall.states import State, Status
 from rolecall.store.codec import decode, encode, lines_from_end, open_own, put_whole, seal, write_whole
@@ -237,7 +238,7 @@ class JournalWriter:
             self._looking = True
             try:
                 self._go_on(what, self._succeed)
-            except OSError as error:  # the disk is full, for one: the next look tries again
+            except (OSError, DirectoryError) as error:  # the disk is full, for one: the next look tries again
                 logger.debug("%s %s; no new session: %s", self.session.path, what, error)
             finally:
                 self._looking = False

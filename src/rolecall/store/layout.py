@@ -1,4 +1,4 @@
-"""Where things stand in `monitor_dir`: the one place that knows.
+"""Where things stand in `monitor_dir`: the one place that knows; and its manifest, `run.json`.
 
 ::
 
@@ -18,14 +18,22 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
-from rolecall.errors import ConfigError
+from pydantic import TypeAdapter, ValidationError
 
+from rolecall.config.plan import Plan
+from rolecall.errors import ConfigError, DirectoryError
+from rolecall.store.codec import put_whole
+
+VERSION: Final = 2
+"""Of everything in the directory."""
 LAUNCH = "@launch"
 """The launcher's name among writers; no role can have it."""
 SINGLE = "main"
@@ -35,7 +43,7 @@ _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SLUG = re.compile(rf"{_ROLE.pattern}(@[0-9]+)?")
 
 
-def writer_name(role: object, rank: object) -> str:
+def writer_name(role: object, rank: Any) -> str:
     """`"explorer"`, or `"explorer/0"` with a rank.
 
     Raises:
@@ -48,19 +56,14 @@ def writer_name(role: object, rank: object) -> str:
         )
     if rank is None:
         return role
-    return f"{role}/{_whole(rank, role)}"
-
-
-def _whole(rank: Any, role: str) -> int:
-    """The rank as Python's own int: numpy's are written otherwise."""
     try:
-        whole = -1 if isinstance(rank, bool) else operator.index(rank)
+        number = -1 if isinstance(rank, bool) else operator.index(rank)  # numpy's ints are written otherwise
     except TypeError:
-        whole = -1
-    if whole < 0:
+        number = -1
+    if number < 0:
         hint = f"; pass int({rank!r})" if isinstance(rank, str) and rank.isdecimal() else ""
         raise ConfigError(f"rank {rank!r} of role {role!r}: must be None or a whole number from 0{hint}")
-    return whole
+    return f"{role}/{number}"
 
 
 def slug_of(writer: str) -> str:
@@ -73,26 +76,21 @@ def writer_of(slug: str) -> str:
     return slug if slug == LAUNCH else slug.replace("@", "/")
 
 
-@dataclass(frozen=True, slots=True)
 class Layout:
-    """The paths below one `monitor_dir`."""
+    """The paths below one `monitor_dir`.
 
-    root: Path
+    Attributes:
+        root: the `monitor_dir`.
+        record: the run's record.
+        launching: the claim of a launcher that is deciding what to go on with.
+        axes: the folder of all writers' bindings.
+    """
 
-    @property
-    def record(self) -> Path:
-        """The run's record."""
-        return self.root / "run.json"
-
-    @property
-    def launching(self) -> Path:
-        """The claim of a launcher that is deciding what to go on with."""
-        return self.root / "launching"
-
-    @property
-    def axes(self) -> Path:
-        """The folder of all writers' bindings."""
-        return self.root / "axes"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.record = root / "run.json"
+        self.launching = root / "launching"
+        self.axes = root / "axes"
 
     def journal(self, writer: str) -> Path:
         """The folder of a writer's sessions."""
@@ -127,3 +125,64 @@ class Layout:
         folder = self.root / "journal"
         slugs = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
         return [writer_of(slug) for slug in slugs if _SLUG.fullmatch(slug)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One job in one `monitor_dir`.
+
+    Attributes:
+        version: of everything in the directory.
+        nonce: new with each launch. A role whose config has another one is in another directory than its launcher.
+        created: when the job was launched, in seconds since the epoch.
+        args: the backends' arguments, without secrets.
+    """
+
+    version: Literal[2] = 2
+    run_id: str
+    nonce: str
+    project: str
+    name: str
+    group: str | None
+    created: float
+    spool_dir: str | None = None
+    plan: Plan
+    args: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@cache
+def _adapter() -> TypeAdapter[RunRecord]:
+    # Made when the first record is read: it takes a while, and `import rolecall` should not.
+    return TypeAdapter(RunRecord)
+
+
+def read_record(layout: Layout) -> RunRecord | None:
+    """The record, `None` if no launcher has been here.
+
+    Raises:
+        DirectoryError: it cannot be read, is damaged, or is of another version.
+    """
+    try:
+        data = layout.record.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DirectoryError(
+            f"{layout.record}: cannot be read: {error.strerror}; give the monitor_dir of a job"
+        ) from error
+    try:
+        return _adapter().validate_json(data)
+    except ValidationError as error:
+        # A record that names no version has no problem there, and counts as damaged.
+        versions = [problem["input"] for problem in error.errors() if problem["loc"] == ("version",)]
+        fault = "is damaged; use another monitor_dir, or move this one away"
+        if versions:
+            fault = f"is of version {versions[0]!r}, and this rolecall reads version {VERSION}. Use another "
+            fault += "monitor_dir, or read it with the rolecall that wrote it"
+        raise DirectoryError(f"{layout.record}: {fault}") from error
+
+
+def write_record(layout: Layout, record: RunRecord) -> None:
+    """Leave the record; readers see the old one or the new."""
+    layout.record.parent.mkdir(parents=True, exist_ok=True)
+    put_whole(layout.record, json.dumps(asdict(record), indent=1).encode() + b"\n")

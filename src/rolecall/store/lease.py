@@ -29,8 +29,6 @@ from rolecall.timings import STALE
 
 FORMAT: Final = 2
 """The version of every file of lines. It is in the first line of each session."""
-_INT64: Final = 1 << 63
-_LONGEST_DECIMAL: Final = 4096
 _SESSION: Final = re.compile(r"([1-9][0-9]{0,17})\.jsonl", re.ASCII)
 
 
@@ -161,7 +159,7 @@ def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
 
     Args:
         directory: the lease.
-        header: what the first line says beside the owner.
+        header: what the first line says beside the owner, ready for JSON: see `rolecall.config.redact.scrub`.
         holder: what is held, in words, for the error.
 
     Raises:
@@ -206,7 +204,8 @@ def end(session: Session, status: str) -> None:
 def _create(directory: Path, number: int, header: Mapping[str, Any], fill: Fill | None = None) -> Session | None:
     """The new session; `None` if another process took the number first."""
     session = Session(directory / f"{number}.jsonl", number)
-    whole = {"rolecall": FORMAT, "owner": asdict(this_process()), "session": number, **_readable(header)}
+    whole = {"rolecall": FORMAT, "owner": asdict(this_process()), "session": number, **header}
+    # A session has its name once it is whole, so nobody reads half of a header.
     with draft_of(session.path) as draft:
         draft.write_bytes(encode(whole, session.seed))
         if fill is not None:
@@ -221,23 +220,6 @@ def _create(directory: Path, number: int, header: Mapping[str, Any], fill: Fill 
         # One bad sector at the start of a journal must not cost the owner and the config.
         put_whole(session.header_copy, encode(whole))
     return session
-
-
-def _readable(value: Any) -> Any:
-    """A config, or a part of it, that UTF-8 can hold and every reader of JSON takes."""
-    match value:
-        case str():
-            return value.encode("utf-8", "replace").decode()
-        case Mapping():
-            return {_readable(str(key)): _readable(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_readable(item) for item in value]
-        case int() if not -_INT64 <= value < _INT64:
-            # A header that cannot be read would cost the owner his lease: pandas takes 64 bits, Python's json 4,300
-            # digits.
-            return str(value) if value.bit_length() < _LONGEST_DECIMAL else hex(value)
-        case _:
-            return value
 
 
 def _space() -> str:

@@ -17,7 +17,7 @@ from zlib import crc32
 
 from pydantic_core import from_json
 
-from rolecall.rows import Row, TableData
+from rolecall.rows import Cell, Row, TableData
 from rolecall.states import State
 from rolecall.store.codec import Damage, Line, last_seq, open_regular, read_lines
 from rolecall.store.layout import Layout
@@ -218,17 +218,15 @@ def _flatten(
 
 
 def _table(value: Any) -> TableData:
-    columns = tuple(str(column) for column in value["columns"])
-    rows = tuple(tuple(map(_cell, row)) for row in value["rows"])
-    if any(len(row) != len(columns) for row in rows):
-        raise ValueError("its table has rows of another width than its columns")
+    columns = tuple(map(str, value["columns"]))
+    rows = tuple(map(tuple, value["rows"]))
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError("its table has rows of another width than its columns")
+        for cell in row:
+            if not isinstance(cell, Cell):
+                raise ValueError(f"a cell of its table is a {type(cell).__name__}")  # noqa: TRY004 - as above
     return TableData(name=str(value["name"]), columns=columns, rows=rows, append=value.get("append") is True)
-
-
-def _cell(value: Any) -> str | int | float | bool | None:
-    if value is not None and not isinstance(value, (str, int, float)):
-        raise ValueError(f"a cell of its table is a {type(value).__name__}")
-    return value
 
 
 def _time(value: Any) -> float:

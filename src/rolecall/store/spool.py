@@ -91,14 +91,11 @@ class Mirror:
         """Where the rows of a session are written, if that is on this node."""
         if session.number not in self._spools:
             nonce = session.header().get("spool")
-            path = None
             # The nonce comes from a file that others may have written: it must not lead anywhere else.
-            if isinstance(nonce, str) and nonce.isalnum():
-                path = _spool_file(self._spec, self._writer, nonce, session)
-            if path is not None and (not path.is_file() or path.is_symlink()):
-                return None
-            self._spools[session.number] = path
-        return self._spools[session.number]
+            known = nonce if isinstance(nonce, str) and nonce.isalnum() else ""
+            self._spools[session.number] = _spool_file(self._spec, self._writer, known, session) if known else None
+        path = self._spools[session.number]
+        return path if path is not None and path.is_file() and not path.is_symlink() else None
 
     def copy(self, *, newest_only: bool = False) -> None:
         """Append the lines that are not there yet; attachments first, because rows refer to them.
