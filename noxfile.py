@@ -177,14 +177,14 @@ def faults(session: nox.Session) -> None:
     """Kills, outages, full disks and more in every backend, in full; prints what became of the rows. By name only."""
     install(session, "web", *ALL)
     session.run("pytest", "-n", "4", "-m", "processes", "tests/processes/test_changed_files.py")
-    session.run("python", "tests/faults/support/fault_suite.py", *session.posargs)
+    session.run("python", "tests/support/fault_suite.py", *session.posargs)
 
 
 @nox.session
 def long_outage(session: nox.Session) -> None:
     """An MLflow server that is down for the whole of a job of 1,000,000 rows. By name only."""
     install(session, "web", *ALL)
-    session.run("python", "tests/faults/support/long_outage.py", *session.posargs)
+    session.run("python", "tests/support/long_outage.py", *session.posargs)
 
 
 @nox.session
@@ -199,7 +199,7 @@ def fuzz(session: nox.Session) -> None:
     """All fuzzers side by side, for 30 s each; `nox -s fuzz -- 600` for longer."""
     install(session, f"fuzz-{versions('fuzz')[-1]}", ".")
     seconds = session.posargs[0] if session.posargs else "30"
-    session.run("python", "tests/fuzz/run_all.py", seconds)
+    session.run("python", "tests/support/fuzz_all.py", seconds)
 
 
 @nox.session(name="install")

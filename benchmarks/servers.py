@@ -13,7 +13,7 @@ __all__ = ["EMULATOR", "mlflow_server", "wandb_server"]
 
 ROOT = Path(__file__).parents[1]
 EMULATOR = ROOT / "plugins" / "rolecall-wandb" / "tests" / "support"
-FAULTS = ROOT / "tests" / "faults" / "support"
+FAULTS = ROOT / "tests" / "support"
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lines_server import LinesServer
 
 from rolecall import MonitorConfig
 
-# Installs the `lines` backend, for this process and for those that it starts.
-SITE = str(Path(__file__).parent / "support" / "site")
-sys.path.insert(0, SITE)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SITE, os.environ.get("PYTHONPATH"))))
-
-from lines_server import LinesServer  # noqa: E402 - it is there from here on
+# `tests/support` holds the metadata of the `lines` backend. pytest's `pythonpath` has it for this process; the processes
+# that tests start get it here.
+SUPPORT = str(Path(__file__).parent / "support")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SUPPORT, os.environ.get("PYTHONPATH"))))
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ Any other language fails, and so does a Python file that no command of its page 
 from __future__ import annotations
 
 import doctest
-import importlib
 import os
 import re
 import subprocess
@@ -29,6 +28,7 @@ from typing import Any
 import pytest
 import yaml
 from page_blocks import PAGES, ROOT, Block, blocks
+from wandb_emulator import WandbServer, environment
 
 from rolecall import MonitorConfig
 
@@ -152,10 +152,8 @@ class Page:
 @pytest.fixture
 def _wandb(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a page logs to wandb goes to the emulator of its server, by the settings that a user's machine has."""
-    monkeypatch.syspath_prepend(ROOT / "plugins/rolecall-wandb/tests/support")
-    emulator = importlib.import_module("wandb_emulator")
-    with emulator.WandbServer() as server:
-        for name, value in emulator.environment(server, tmp_path_factory.mktemp("wandb")).items():
+    with WandbServer() as server:
+        for name, value in environment(server, tmp_path_factory.mktemp("wandb")).items():
             monkeypatch.setenv(name, value)
         yield
 

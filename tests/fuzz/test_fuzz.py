@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from fuzz_targets import PLACES, TARGETS, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE / "support"))
-
-from fuzz_targets import PLACES, TARGETS, rows  # noqa: E402 - it is there from here on
 
 CORPUS = sorted(path for target in TARGETS for path in (HERE / "corpus" / target).iterdir())
 JSON = st.recursive(

@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.processes
 
-SCRIPT = Path(__file__).parent / "support" / "changed_files.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "changed_files.py"
 CHANGES = (
     "truncate_to_0",
     "truncate_to_half",

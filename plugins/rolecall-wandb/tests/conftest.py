@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wandb_emulator import Policy, WandbServer, environment
+from wandb_scene import RUN, Scene
 
 from rolecall import MonitorConfig
 
 SUPPORT = str(Path(__file__).parent / "support")
-sys.path.insert(0, SUPPORT)
-
-from wandb_emulator import Policy, WandbServer, environment  # noqa: E402 - it is there from here on
-from wandb_scene import RUN, Scene  # noqa: E402
-
 ROLE = Path(SUPPORT) / "wandb_role.py"
 
 

@@ -26,7 +26,7 @@ from rolecall.store.layout import Layout
 
 __all__ = ["PLACES", "Place", "free_port", "make_store", "serving"]
 
-EMULATOR = Path(__file__).parents[3] / "plugins" / "rolecall-wandb" / "tests" / "support"
+EMULATOR = Path(__file__).parents[2] / "plugins" / "rolecall-wandb" / "tests" / "support"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Runs every fuzzer at once, each in a process of its own, for some seconds; fails if one of them finds anything.
 
-python tests/fuzz/run_all.py 30
+python tests/support/fuzz_all.py 30
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE / "support"))
+from fuzz_targets import TARGETS
 
-from fuzz_targets import TARGETS  # noqa: E402 - it is there from here on
+FUZZER = Path(__file__).parent / "fuzz_one.py"
 
 
 def main() -> int:
@@ -25,7 +24,7 @@ def main() -> int:
 
 def _start(target: str, seconds: str, folder: Path) -> subprocess.Popen[str]:
     """In the working directory, where it leaves an input that it ends with."""
-    command = [sys.executable, str(HERE / "run_fuzz.py"), target, "--seconds", seconds, "--keep", str(folder / target)]
+    command = [sys.executable, str(FUZZER), target, "--seconds", seconds, "--keep", str(folder / target)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -11,7 +11,7 @@ from sybil import Document, Sybil
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 from sybil.region import Region
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]
 
 INFO = re.compile(r"(?P<language>[^\s`]*)[ \t]*(?P<options>[^\n]*)\n")

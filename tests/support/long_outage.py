@@ -1,6 +1,6 @@
 """An MLflow server that is down for the whole of a job of many rows: memory, the time of `close`, and the delivery.
 
-    python tests/faults/support/long_outage.py [--rows 1000000] [--json FILE]
+    python tests/support/long_outage.py [--rows 1000000] [--json FILE]
 
 Memory is the peak of the resident set (VmHWM), of the role and of its courier, beside those of a job that logs one row.
 """

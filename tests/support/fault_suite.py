@@ -1,6 +1,6 @@
 """Puts faults into jobs of real processes, and counts what became of the rows.
 
-    python tests/faults/support/fault_suite.py [--kills 200] [--backend local ...] [--fault kills ...] [--seed 0]
+    python tests/support/fault_suite.py [--kills 200] [--backend local ...] [--fault kills ...] [--seed 0]
                                                [--json FILE]
 
 For each fault and backend: how often it came, the rows for which `log` returned, how many of them the backend lacks and
