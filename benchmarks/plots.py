@@ -54,12 +54,13 @@ Length = Callable[[float], float]
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar: what it shows, how long it is, and up to where a thin line goes on."""
+    """One bar: what it shows, how long it is, up to where a thin line continues, and whether it is rolecall's."""
 
     label: str
     value: float
     shown: str
     upto: float | None = None
+    ours: bool = False
 
 
 def main() -> None:
@@ -105,7 +106,7 @@ def _table(found: Rows) -> str:
         "|---|--:|--:|--:|--:|",
     ]
     for peer, row in ten.items():
-        name = f"**{NAMES[peer]}**" if peer.startswith("rolecall") else NAMES[peer]
+        name = f"**{NAMES[peer]}**" if _ours(peer) else NAMES[peer]
         cells = [name, _time(row["p50"]), _time(row["p99"]), _ratio(row["x limit"]), _time(hundred[peer]["p50"])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -121,7 +122,7 @@ def _machine(on: Mapping[str, Any]) -> str:
 
 def _call(found: Rows) -> str:
     rows = _calls(found, 10)
-    bars = [Bar(NAMES[peer], row["p50"], _time(row["p50"]), row["p99"]) for peer, row in rows.items()]
+    bars = [Bar(NAMES[peer], row["p50"], _time(row["p50"]), row["p99"], _ours(peer)) for peer, row in rows.items()]
     notes = ("bar: median; line: to the 99th percentile", "logarithmic scale")
     return _svg("Time of one call of log with 10 floats", bars, _logarithmic(bars), notes)
 
@@ -132,7 +133,7 @@ def _training(found: Rows) -> str:
     for row in found:
         if row["peer"] in NAMES and (row["step, ms"], row["work"]) == (step, "matrices"):
             median, _, high = (float(number) for number in _NUMBER.findall(row["CPU a row, µs"]))
-            bars.append(Bar(NAMES[row["peer"]], median, _time(median), high))
+            bars.append(Bar(NAMES[row["peer"]], median, _time(median), high, _ours(row["peer"])))
     bars.sort(key=lambda bar: bar.value)
     notes = ("bar: median; line: to the end of its 95 % interval", "logarithmic scale")
     return _svg("CPU time that logging a row takes from a training loop", bars, _logarithmic(bars), notes)
@@ -141,12 +142,15 @@ def _training(found: Rows) -> str:
 def _stream(found: Rows) -> str:
     rows = [row for row in found if row["by"] == "courier"]
     bars = [
-        Bar(f"rolecall, {row['backend']}", row["of bulk, %"], f"{row['of bulk, %']} %, {row['rows/s']:,}/s")
-        for row in rows
+        Bar(row["backend"], row["of bulk, %"], f"{row['of bulk, %']} %, {row['rows/s']:,}/s", ours=True) for row in rows
     ]
     scale = BARS * 0.66 / 100  # the numbers beside these bars are long
     notes = ("dashed line: the tracker's own bulk interface", "right: rows a second")
     return _svg("Rows a second of a courier", bars, lambda value: scale * value, notes, mark=100)
+
+
+def _ours(peer: str) -> bool:
+    return peer.startswith("rolecall")
 
 
 def _logarithmic(bars: Sequence[Bar]) -> Length:
@@ -163,26 +167,26 @@ def _svg(title: str, bars: Sequence[Bar], length: Length, notes: Sequence[str], 
         f"<title>{escape(title)}</title>",
         f"<style>{STYLE}\n</style>",
     ]
+    x = LABELS + length(mark) if mark is not None else 0
     for at, bar in enumerate(bars):
-        lines += _drawn(bar, TOP + ROW * at, length)
+        lines += _drawn(bar, TOP + ROW * at, length, x)
     if mark is not None:
-        x = LABELS + length(mark)
         lines.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>')
     for at, note in enumerate(notes):
         lines.append(f'<text class="note" x="0" y="{bottom + 20 * at + 18}">{escape(note)}</text>')
     return "\n".join([*lines, "</svg>\n"])
 
 
-def _drawn(bar: Bar, top: float, length: Length) -> Iterator[str]:
-    """Its label, the bar, the thin line, and the number beside it."""
-    kind = "ours" if bar.label.startswith("rolecall") else "theirs"
+def _drawn(bar: Bar, top: float, length: Length, mark: float) -> Iterator[str]:
+    """Its label, the bar, the thin line, and the number, which is right of the mark too."""
+    kind = "ours" if bar.ours else "theirs"
     end = LABELS + length(bar.value)
     yield f'<text x="{LABELS - 8}" y="{top + 19}" text-anchor="end">{escape(bar.label)}</text>'
     yield f'<rect class="{kind}" x="{LABELS}" y="{top + 5}" width="{end - LABELS:.1f}" height="18" stroke="none"/>'
     if bar.upto is not None and (far := LABELS + length(bar.upto)) > end:
         yield f'<line class="{kind}" x1="{end:.1f}" x2="{far:.1f}" y1="{top + 14}" y2="{top + 14}" stroke-width="2"/>'
         end = far
-    yield f'<text x="{end + 7:.1f}" y="{top + 19}">{escape(bar.shown)}</text>'
+    yield f'<text x="{max(end, mark) + 7:.1f}" y="{top + 19}">{escape(bar.shown)}</text>'
 
 
 def _ratio(number: float) -> str:

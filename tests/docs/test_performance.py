@@ -31,10 +31,12 @@ def test_plots_and_table_are_of_the_results(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_plot_fits_a_phone(name: str) -> None:
-    """At most eight bars, and text of 12 pixels or more."""
+    """At most eight bars, text of 12 pixels or more, and labels that are not cut off."""
     plot = ET.parse(DOCS / "plots" / f"{name}.svg").getroot()
     assert 1 < len(plot.findall(f"{SVG}rect")) <= 8
     style = plot.findtext(f"{SVG}style", "")
     smallest = min(map(int, re.findall(r"(\d+)px", style)))
     assert smallest * PHONE / float(plot.attrib["width"]) >= 12
+    labels = [text.text or "" for text in plot.findall(f"{SVG}text") if text.get("text-anchor") == "end"]
+    assert max(map(len, labels)) <= 20
     assert f"](plots/{name}.svg)" in (DOCS / "performance.md").read_text()
