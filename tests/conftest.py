@@ -15,8 +15,8 @@ from lines_server import LinesServer
 
 from rolecall import MonitorConfig
 
-# `tests/support` holds the metadata of the `lines` backend. pytest's `pythonpath` has it for this process; the processes
-# that tests start get it here.
+# `tests/support` holds the metadata of the `lines` backend. pytest's `pythonpath` is for this process, this
+# is for those that a test starts.
 SUPPORT = str(Path(__file__).parent / "support")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (SUPPORT, os.environ.get("PYTHONPATH"))))
 
