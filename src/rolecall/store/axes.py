@@ -93,4 +93,4 @@ class AxisBook:
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(open_own(path, create=True), "ab", buffering=0) as file:
             append_line(file.fileno(), value)
-            os.fsync(file)
+            os.fsync(file.fileno())
