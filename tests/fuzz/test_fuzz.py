@@ -18,6 +18,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )
+# Each takes a third of a second; `nox -s fuzz` looks for longer.
+FEW = settings(max_examples=30)
 ROW = st.fixed_dictionaries(
     {},
     optional={
@@ -50,12 +52,13 @@ def test_any_bytes(target: str, data: bytes) -> None:
     TARGETS[target](data)
 
 
+@FEW
 @given(values=st.lists(ROW, max_size=4))
 def test_any_row(values: list[object]) -> None:
     rows(b"\n".join(map(dumps, values)))
 
 
-@settings(max_examples=50)
+@FEW
 @given(values=st.lists(st.lists(JSON, max_size=3), max_size=len(PLACES)))
 def test_any_directory(values: list[list[object]]) -> None:
     TARGETS["directory"](b"\0".join(b"\n".join(map(dumps, lines)) for lines in values))
