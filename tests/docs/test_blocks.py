@@ -163,13 +163,13 @@ def _name(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=_name)
-def test_every_block_is_in_a_language_that_is_tested(path: Path) -> None:
+def test_every_blocks_language_is_tested(path: Path) -> None:
     found = blocks(path)
     assert {block.language for block in found} <= LANGUAGES
     assert len(found) * 2 == len(re.findall(r"^ *(?:```|~~~)", path.read_text(), re.MULTILINE))
 
 
-def test_what_is_not_executed_stands_in_a_page() -> None:
+def test_blocks_not_executed_are_in_pages() -> None:
     scripts = [block.text for path in PAGES for block in blocks(path) if block.language == "shell"]
     said = {excuse(part) for script in scripts for line in commands(script) for part in line}
     assert said - {None} == set(NOT_EXECUTED)

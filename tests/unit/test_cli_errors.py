@@ -59,7 +59,7 @@ def script(computer: Computer) -> Callable[..., str]:
 # ------------------------------------------------------------------------------ backends
 
 
-def test_a_known_backend_that_is_not_installed(check: Told) -> None:
+def test_known_backend_that_is_not_installed(check: Told) -> None:
     assert check(JOB + "monitor_type: wandb") == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'wandb' is not installed;
 installed: console, local, none. To use wandb, install it from a checkout of
@@ -67,7 +67,7 @@ rolecall: pip install ./plugins/rolecall-wandb\
 """)
 
 
-def test_a_known_backend_misspelled_and_not_installed(check: Told) -> None:
+def test_known_backend_misspelled_and_not_installed(check: Told) -> None:
     assert check(JOB + "monitor_type: tensorbord") == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'tensorbord' is not installed;
 installed: console, local, none. Did you mean 'tensorboard'? To use tensorboard,
@@ -101,7 +101,7 @@ uninstall rolecall-acme\
 """)
 
 
-def test_a_distribution_with_a_built_in_backend(check: Told, computer: Computer) -> None:
+def test_distribution_with_built_in_backend(check: Told, computer: Computer) -> None:
     computer.site.backend("local")
     assert check(JOB) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'local' is provided by rolecall
@@ -118,7 +118,7 @@ To fix it, reinstall rolecall-acme; or choose another monitor_type\
 """)
 
 
-def test_a_plugin_that_ends_the_process_on_import(check: Told, computer: Computer) -> None:
+def test_plugin_that_ends_process_on_import(check: Told, computer: Computer) -> None:
     computer.site.backend(head="raise SystemExit('no licence')")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 cannot be
@@ -166,7 +166,7 @@ decorate open_run with @rolecall.hookimpl\
 """)
 
 
-def test_a_hook_with_an_argument_that_does_not_exist(check: Told, computer: Computer) -> None:
+def test_hook_with_unknown_argument(check: Told, computer: Computer) -> None:
     computer.site.backend(open_run="@hookimpl\ndef open_run(ticket, arguments): ...")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
@@ -175,7 +175,7 @@ args (all optional)\
 """)
 
 
-def test_a_class_in_place_of_an_instance(check: Told, computer: Computer) -> None:
+def test_class_in_place_of_instance(check: Told, computer: Computer) -> None:
     computer.site.install("rolecall-acme", backends={"acme": "acme_backend:Acme"}, acme_backend="class Acme: ...")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py): is
@@ -192,7 +192,7 @@ class\
 """)
 
 
-def test_a_hook_that_says_no_without_a_reason(check: Told, computer: Computer) -> None:
+def test_hook_that_says_no_without_reason(check: Told, computer: Computer) -> None:
     no = "return SharedRunSupport(supported=False)"
     computer.site.backend(supports_shared_run=f"@hookimpl\ndef supports_shared_run(args): {no}")
     assert check(ACME + "shared_run: true") == snapshot("""\
@@ -293,7 +293,7 @@ password, retries, url\
 """)
 
 
-def test_wrong_arguments_of_one_of_several_backends(check: Told, computer: Computer) -> None:
+def test_wrong_arguments_of_one_of_several(check: Told, computer: Computer) -> None:
     computer.site.backend()
     config = JOB + "monitor_type: [acme, console]\nmonitor_args: {acme: {retries: many}, consle: {level: 10}}"
     assert check(config) == snapshot("""\
@@ -323,7 +323,7 @@ rolecall: config.yaml cannot be used:
 
 @pytest.mark.holds_keys("config.yaml")
 @pytest.mark.parametrize("password", ["12345678", "[hunter2]", "{a: hunter2}"])
-def test_a_secret_of_a_wrong_type_is_not_shown(check: Told, computer: Computer, password: str) -> None:
+def test_secret_of_wrong_type_stays_hidden(check: Told, computer: Computer, password: str) -> None:
     computer.site.backend()
     assert password.strip("[]{a: }") not in check(ACME + f"monitor_args: {{password: {password}}}")
 
@@ -338,7 +338,7 @@ but got '<stream end>'\
 """)
 
 
-def test_a_value_that_looks_like_a_date_and_is_none(check: Told) -> None:
+def test_value_that_only_resembles_a_date(check: Told) -> None:
     assert check(JOB + "group: 2024-13-45") == snapshot("rolecall: config.yaml: not valid YAML: month must be in 1..12")
 
 
@@ -371,7 +371,7 @@ of a YAML file\
 """)
 
 
-def test_a_directory_in_place_of_a_file(told: Told) -> None:
+def test_directory_in_place_of_file(told: Told) -> None:
     assert told("check", ".") == snapshot("rolecall: .: cannot be read: Is a directory; give the path of a YAML file")
 
 
@@ -407,7 +407,7 @@ monitor_dir of a job\
 """)
 
 
-def test_show_a_directory_with_a_damaged_record(computer: Computer, told: Told, job: str) -> None:
+def test_show_directory_with_damaged_record(computer: Computer, told: Told, job: str) -> None:
     (computer.home / job / "run.json").write_text("{")
     assert told("show", job, "--json") == snapshot("""\
 rolecall: job/run.json: is damaged; use another monitor_dir, or move this one
@@ -415,7 +415,7 @@ away\
 """)
 
 
-def test_show_a_directory_that_cannot_be_read(computer: Computer, told: Told) -> None:
+def test_show_directory_that_cannot_be_read(computer: Computer, told: Told) -> None:
     # A loop of links cannot be read by anybody; permissions do not stop root, whom containers run tests as.
     (computer.home / "job").symlink_to("job")
     assert told("show", "job", "--csv") == snapshot("""\
@@ -445,7 +445,7 @@ a backend with --to\
 """)
 
 
-def test_deliver_to_a_backend_that_is_not_installed(told: Told, job: str) -> None:
+def test_deliver_to_a_backend_not_installed(told: Told, job: str) -> None:
     assert told("deliver", job, "--to", "mlflow") == snapshot("""\
 rolecall: --to: backend 'mlflow' is not installed; installed: console, local,
 none. To use mlflow, install it from a checkout of rolecall: pip install
@@ -475,20 +475,20 @@ got '<stream end>'\
 """)
 
 
-def test_arguments_on_the_command_line_that_are_no_mapping(told: Told, job: str) -> None:
+def test_command_line_arguments_without_mapping(told: Told, job: str) -> None:
     assert told("deliver", job, "--to", "console", "--args", "level=10") == snapshot(
         "rolecall: --args: must be a mapping such as '{uri: sqlite:///runs.db}'"
     )
 
 
-def test_demo_with_arguments_that_are_not_yaml(told: Told) -> None:
+def test_demo_with_arguments_not_in_yaml(told: Told) -> None:
     assert told("demo", "--monitor-args", "uri: [") == snapshot("""\
 rolecall: --monitor-args: not valid YAML: line 1, column 7: expected the node
 content, but found '<stream end>'\
 """)
 
 
-def test_demo_with_arguments_that_are_no_mapping(told: Told) -> None:
+def test_demo_with_arguments_without_mapping(told: Told) -> None:
     assert told("demo", "--monitor-args", "sqlite:///runs.db") == snapshot(
         "rolecall: --monitor-args: must be a mapping such as '{uri: sqlite:///runs.db}'"
     )
@@ -523,7 +523,7 @@ def test_rows_that_are_left(computer: Computer, job: str) -> None:
 # ------------------------------------------------------------------------- from a program
 
 
-def test_a_role_that_cannot_be_a_name(script: Told) -> None:
+def test_role_that_cannot_be_name(script: Told) -> None:
     assert script('rolecall.open_monitor({"project": "p", "name": "n"}, "explorer/0")') == snapshot("""\
 role 'explorer/0': must start with a letter or digit and consist of at most 64
 letters, digits, '.', '_' and '-'; pass a number as rank\
@@ -577,7 +577,7 @@ on unchanged\
     )
 
 
-def test_a_backend_that_is_not_installed_where_a_role_stands(script: Told, computer: Computer) -> None:
+def test_backend_missing_beside_a_role(script: Told, computer: Computer) -> None:
     data = json.dumps({"project": "p", "name": "n", "monitor_type": "acme"})
     value = f"base64.b64encode({data.encode()!r}).decode()"
     lines = ("import base64", f'rolecall.MonitorConfig.from_env({{"ROLECALL_CONFIG": {value}}})')
@@ -588,7 +588,7 @@ provides it\
 """)
 
 
-def test_a_monitor_dir_that_cannot_be_written(script: Told, computer: Computer) -> None:
+def test_monitor_dir_that_cannot_be_written(script: Told, computer: Computer) -> None:
     (computer.home / "file").write_text("")
     assert script('rolecall.launch({"project": "p", "name": "n", "monitor_dir": "file/job"})') == snapshot("""\
 monitor_dir HOME/file/job: cannot be written: Not a directory; use another\

@@ -120,7 +120,7 @@ def test_what_was_asked_for(asked: MonitorConfig) -> None:
     assert (asked.group, asked.run_id, asked.resume, asked.courier) == ("grpo", "abc-1", "never", "thread")
 
 
-def test_the_signature_is_that_of_the_settings() -> None:
+def test_signature_is_that_of_settings() -> None:
     parameters = inspect.signature(MonitorConfig).parameters
     filled_in = {"plan", "nonce", "journal"}
     assert list(parameters) == [name for name in MonitorConfig.model_fields if name not in filled_in]
@@ -177,7 +177,7 @@ def test_a_directory_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     ("project", "name", "parts"),
     [("gsm8k", "a/b", ["gsm8k", "a_b"]), ("..", "../../etc", ["_", "_.._etc"]), ("数学", "a b", ["数学", "a_b"])],
 )
-def test_the_default_directory_stays_below_the_working_directory(project: str, name: str, parts: list[str]) -> None:
+def test_default_directory_stays_below_working_directory(project: str, name: str, parts: list[str]) -> None:
     config = MonitorConfig(project=project, name=name)
     assert config.monitor_dir == Path.cwd().joinpath("rolecall", *parts)
 
@@ -233,13 +233,13 @@ def test_all_faults_are_told_at_once() -> None:
     }
 
 
-def test_what_launch_fills_in_is_not_recommended() -> None:
+def test_error_omits_settings_launch_fills_in() -> None:
     with pytest.raises(ConfigError) as raised:
         MonitorConfig.load({**MINIMAL, "once": 1})
     assert "nonce" not in str(raised.value).replace("once: is not", "")
 
 
-def test_the_error_is_also_a_value_error() -> None:
+def test_error_is_also_value_error() -> None:
     with pytest.raises(ValueError, match="cannot be used"):
         MonitorConfig(project="p", name="")
 
@@ -369,7 +369,7 @@ def test_defaults_are_the_backends_own(acme: MadeSite, given_args: Any) -> None:
 
 @pytest.mark.parametrize("monitor_type", ["acme", ["acme"]])
 @pytest.mark.parametrize("given_args", [{"retries": "5"}, {"acme": {"retries": "5"}}])
-def test_of_the_only_backend_with_or_without_its_name(acme: MadeSite, monitor_type: Any, given_args: Any) -> None:
+def test_only_backends_name_may_be_omitted(acme: MadeSite, monitor_type: Any, given_args: Any) -> None:
     assert args_of(monitor_type, given_args).retries == 5
 
 
@@ -380,7 +380,7 @@ def test_of_several_backends(acme: MadeSite) -> None:
     assert args_of(["acme", "console"], {}, "acme").retries == 3
 
 
-def test_an_argument_with_the_backends_own_name(site: MadeSite) -> None:
+def test_argument_with_backends_own_name(site: MadeSite) -> None:
     site.backend(args="class Args(BaseModel):\n    acme: str = 'a'")
     assert args_of("acme", {"acme": "b"}).acme == "b"
     config = MonitorConfig(**MINIMAL, monitor_type="acme", monitor_args={"acme": "b"})
@@ -388,7 +388,7 @@ def test_an_argument_with_the_backends_own_name(site: MadeSite) -> None:
     assert MonitorConfig.from_env(config.to_env()) == config
 
 
-def test_with_none_there_is_nobody_to_check_them() -> None:
+def test_without_backend_arguments_are_not_checked() -> None:
     # To turn it off, one word has to be enough.
     config = MonitorConfig(**MINIMAL, monitor_type="none", monitor_args={"url": "https://tracker"})
     assert config.monitor_args == {}
@@ -434,13 +434,13 @@ def test_a_models_own_words_come_through(site: MadeSite, monitor_type: Any) -> N
         args_of(monitor_type, {"acme": {"url": "u"}})
 
 
-def test_who_is_not_known_has_no_arguments_to_blame() -> None:
+def test_wrong_backends_hide_arguments_errors() -> None:
     with pytest.raises(ConfigError) as raised:
         args_of(["console", "console"], {"level": 10})
     assert "monitor_args" not in str(raised.value)
 
 
-def test_a_backend_that_cannot_be_used_is_told_by_its_place(acme: MadeSite) -> None:
+def test_unusable_backend_is_reported_by_place(acme: MadeSite) -> None:
     with pytest.raises(UnknownBackend, match=r"^monitor_type: backend 'acne'.*Did you mean 'acme'"):
         MonitorConfig(**MINIMAL, monitor_type="acne")
     acme.backend("broken", head="raise ValueError('half')")
@@ -512,9 +512,7 @@ def test_a_subprocess_gets_it_whole(asked: MonitorConfig, acme: MadeSite, tmp_pa
     ],
 )
 @pytest.mark.parametrize("monitor_type", ["acme", ["acme", "console"]])
-def test_whatever_a_backends_model_is_made_of_comes_through(
-    site: MadeSite, args: str, given_args: Any, monitor_type: Any
-) -> None:
+def test_backends_model_comes_through_whole(site: MadeSite, args: str, given_args: Any, monitor_type: Any) -> None:
     head = "from datetime import date\nfrom pathlib import Path\nfrom pydantic import *\n"
     head += "from rolecall import SharedRunSupport, hookimpl"
     fields, _, after = args.partition("\nclass ")
@@ -544,7 +542,7 @@ def test_another_value(value: str) -> None:
         MonitorConfig.from_env({VARIABLE: value})
 
 
-def test_a_fault_in_the_variable_is_told_by_its_path() -> None:
+def test_variables_error_has_its_path() -> None:
     with pytest.raises(ConfigError, match=r"^ROLECALL_CONFIG cannot be used:\n  resume: must be 'auto'"):
         MonitorConfig.from_env({VARIABLE: encoded({**MINIMAL, "resume": "x"})})
 
@@ -591,6 +589,6 @@ def test_any_project_and_name(project: str, name: str) -> None:
     assert pickle.loads(pickle.dumps(config)) == MonitorConfig.from_env(config.to_env()) == config
 
 
-def test_the_models_are_compared_by_their_values(asked: MonitorConfig) -> None:
+def test_models_are_compared_by_their_values(asked: MonitorConfig) -> None:
     other = MonitorConfig(**{**ASKED, "monitor_args": {"password": SecretStr("other-password")}})
     assert other != asked
