@@ -176,8 +176,8 @@ def test_killed_role_ends_it_by_name(endless: subprocess.Popen[str], tmp_path: P
     os.kill(owner(tmp_path / "demo", "explorer/1").pid, signal.SIGKILL)
     _, err = endless.communicate(timeout=60)
     assert endless.returncode == 2
-    told, last = err.splitlines()
-    assert "closing the job with roles that did not close: explorer/1 killed (process " in told
+    warning, last = err.splitlines()
+    assert "closing the job with roles that did not close: explorer/1 killed (process " in warning
     assert last == "rolecall: explorer/1 was killed by SIGKILL; the other roles have been stopped"
     assert states(tmp_path / "demo") == {"failed", "killed"}
 

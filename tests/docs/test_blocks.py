@@ -86,12 +86,12 @@ class Page:
 
     def unused(self) -> list[str]:
         """Python files of the page that no command and no other file names."""
-        told = {name: (self.directory / name).read_text() for name in self.files}
+        texts = {name: (self.directory / name).read_text() for name in self.files}
         scripts = [name for name in self.files if name.endswith(".py")]
-        return [name for name in scripts if not self._is_named(name, told)]
+        return [name for name in scripts if not self._is_named(name, texts)]
 
-    def _is_named(self, script: str, told: Mapping[str, str]) -> bool:
-        texts = [*self.commands, *(text for name, text in told.items() if name != script)]
+    def _is_named(self, script: str, files: Mapping[str, str]) -> bool:
+        texts = [*self.commands, *(text for name, text in files.items() if name != script)]
         path = Path(script)
         names = (path.stem, path.parent.name) if path.stem.startswith(("test_", "__")) else (path.stem,)
         return any(re.search(rf"\b{name}\b", text) for text in texts for name in names)

@@ -1,4 +1,4 @@
-"""Whatever a user can write, call or type stands in the docs, with its exact arguments and defaults."""
+"""Everything a user can write, call or type is in the docs, with its exact arguments and defaults."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def page(name: str) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """What stands under a second-level heading."""
+    """The text below a second-level heading."""
     found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     assert found, f"there is no section {heading!r}"
     return found[1]

@@ -1,4 +1,4 @@
-"""Our wheels: Python alone, so that one of each serves every platform and every Python."""
+"""Our wheels hold only Python, so one of each fits every platform and every Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that a user may write, from wherever it comes, and what is said of the rest."""
+"""Everything that a user may write, from wherever it comes, and the error for everything else."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_default_directory_stays_below_working_directory(project: str, name: str
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"project": ""}, "project: must be 1 to 200 characters"),
         ({"project": "a\nb"}, "project: must be 1 to 200 characters"),
@@ -211,12 +211,12 @@ def test_default_directory_stays_below_working_directory(project: str, name: str
         ({"zzz": 1}, "zzz: unknown setting; remove it; allowed: courier, group,"),
     ],
 )
-def test_a_wrong_setting(settings: Mapping[str, Any], told: str) -> None:
+def test_a_wrong_setting(settings: Mapping[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         MonitorConfig(**{**MINIMAL, **settings})
     with pytest.raises(ConfigError) as loaded:
         MonitorConfig.load({**MINIMAL, **settings})
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert str(loaded.value) == str(raised.value)
 
 
@@ -297,7 +297,7 @@ def test_omegaconf_that_cannot_be_resolved(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         (None, "config: expected a mapping, a dataclass, an OmegaConf node or the path of a YAML file; given nothing"),
         (42, "given a value of type int"),
@@ -309,15 +309,15 @@ def test_omegaconf_that_cannot_be_resolved(name: str) -> None:
         (Training("qwen", [1]), "given a value of type list"),
     ],
 )
-def test_a_source_that_is_none(source: object, told: str) -> None:
+def test_a_source_that_is_none(source: object, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         MonitorConfig.load(source)
     assert str(raised.value).startswith(("config: expected", "monitor: expected"))
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "expected a mapping of settings, with project and name, or with a key monitor; given nothing"),
         ("- a", "given a value of type list"),
@@ -340,12 +340,12 @@ def test_a_source_that_is_none(source: object, told: str) -> None:
         ("monitor: {project: p, name: n, monitor_type: x}", "monitor.monitor_type: backend 'x' is not installed"),
     ],
 )
-def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, told: str) -> None:
+def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
     path = from_yaml(text, tmp_path)
     with pytest.raises(RolecallError) as raised:
         MonitorConfig.load(path)
     assert str(raised.value).startswith(str(path))
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["nowhere.yaml", "", "no\0where"])
@@ -396,7 +396,7 @@ def test_without_backend_arguments_are_not_checked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("monitor_type", "given_args", "told"),
+    ("monitor_type", "given_args", "message"),
     [
         ("acme", {"ulr": 1}, "monitor_args.ulr: unknown argument of acme; did you mean 'url'? allowed: password"),
         ("acme", {"zzz": 1}, "monitor_args.zzz: unknown argument of acme; remove it; allowed: password, retries"),
@@ -411,10 +411,10 @@ def test_without_backend_arguments_are_not_checked() -> None:
         (["acme", "local"], {"local": {"level": 1}}, "monitor_args.local.level: unknown argument of local"),
     ],
 )
-def test_wrong_arguments(acme: MadeSite, monitor_type: Any, given_args: Any, told: str) -> None:
+def test_wrong_arguments(acme: MadeSite, monitor_type: Any, given_args: Any, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         args_of(monitor_type, given_args)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("monitor_type", ["acme", ["acme", "local"]])
@@ -570,7 +570,7 @@ def test_no_text_breaks_it(value: str) -> None:
 @example({"monitor_args": {"console": {"level": "{x}"}}, "monitor_type": ["console", "local"]})
 @example({"monitor": {"project": "p"}})
 def test_hostile_values_are_refused_or_held(value: dict[str, Any]) -> None:
-    # What stands in the environment is another's word: it makes a config that survives the same way, or our error.
+    # Anyone may have written the environment: it makes a config that survives the same way, or raises our error.
     try:
         config = MonitorConfig.from_env({VARIABLE: encoded({**MINIMAL, **value})})
     except RolecallError as error:

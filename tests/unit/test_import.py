@@ -1,4 +1,4 @@
-"""What `import rolecall` imports; how long it takes is told by benchmarks/weight.py."""
+"""What `import rolecall` imports; benchmarks/weight.py measures how long it takes."""
 
 from __future__ import annotations
 

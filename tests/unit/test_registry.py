@@ -255,7 +255,7 @@ def test_built_in_backend_cannot_be_replaced(site: MadeSite, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "told"),
+    ("head", "message"),
     [
         ("import acme_sdk_of_old", "ModuleNotFoundError: No module named 'acme_sdk_of_old'"),
         ("def broken(:", "SyntaxError"),
@@ -263,14 +263,14 @@ def test_built_in_backend_cannot_be_replaced(site: MadeSite, name: str) -> None:
         ("raise SystemExit(3)", "SystemExit: 3"),
     ],
 )
-def test_failed_import_leaves_other_plugins(site: MadeSite, head: str, told: str) -> None:
+def test_failed_import_leaves_other_plugins(site: MadeSite, head: str, message: str) -> None:
     site.backend("broken", head=head)
     site.backend("acme")
     registry = Registry()
     with pytest.raises(BackendError) as raised:
         registry.load("broken")
     assert "rolecall-broken 1.0" in str(raised.value)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert raised.value.__cause__ is not None
     assert registry.load("acme").name == "acme"
     assert {"acme", "broken"} <= set(registry.names())
@@ -286,7 +286,7 @@ def test_fixed_plugin_is_loaded(site: MadeSite) -> None:
 
 
 @pytest.mark.parametrize(
-    ("requires", "told", "fix"),
+    ("requires", "message", "fix"),
     [
         ("acme-sdk>=2", "acme-sdk>=2, but 1.9.3 is installed", "acme-sdk>=2"),
         ("acme-sdk[fast]<1.5", "acme-sdk<1.5, but 1.9.3 is installed", "acme-sdk[fast]<1.5"),
@@ -294,12 +294,12 @@ def test_fixed_plugin_is_loaded(site: MadeSite) -> None:
         ("acme-store", "acme-store, which is not installed", "acme-store"),
     ],
 )
-def test_sdk_missing_or_too_old(site: MadeSite, requires: str, told: str, fix: str) -> None:
+def test_sdk_missing_or_too_old(site: MadeSite, requires: str, message: str, fix: str) -> None:
     site.backend(requires=["acme-sdk>=1", requires])
     site.install("acme-sdk", "1.9.3")
     with pytest.raises(BackendError) as raised:
         Registry().load("acme")
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert f"pip install '{fix}'" in str(raised.value)
     assert "acme_backend" not in sys.modules
 
@@ -335,7 +335,7 @@ def test_a_missing_hook(site: MadeSite, hook: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         ("@hookimpl\ndef opn_run(ticket, args): ...", "unknown hook 'opn_run'; did you mean 'open_run'?"),
         ("@hookimpl\ndef zzz(ticket): ...", "unknown hook 'zzz'. The hooks are"),
@@ -347,11 +347,11 @@ def test_a_missing_hook(site: MadeSite, hook: str) -> None:
         ("@hookimpl\ndef open_run(a, b, args): ...", "unknown parameters 'a', 'b'; allowed: ticket"),
     ],
 )
-def test_hook_misspelled_undecorated_or_wrongly_signed(site: MadeSite, source: str, told: str) -> None:
+def test_hook_misspelled_undecorated_or_wrongly_signed(site: MadeSite, source: str, message: str) -> None:
     site.backend(open_run=source)
     with pytest.raises(BackendError) as raised:
         Registry().load("acme")
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_optional_hook_is_checked_as_well(site: MadeSite) -> None:
@@ -427,10 +427,10 @@ def test_optional_hooks_are_optional(site: MadeSite, ticket: RunTicket) -> None:
     assert not Registry().load("acme").declares_axes
     Registry().load("acme").prepare(ticket, Args())
     full = Registry().load("full")
-    told: Any = []
-    full.declare_axes(told, {"trainer/loss": "trainer/step"})
+    declared: Any = []
+    full.declare_axes(declared, {"trainer/loss": "trainer/step"})
     assert full.declares_axes
-    assert told == [{"trainer/loss": "trainer/step"}]
+    assert declared == [{"trainer/loss": "trainer/step"}]
 
 
 def test_each_backend_is_called_alone(site: MadeSite, tmp_path: Path, ticket: RunTicket) -> None:

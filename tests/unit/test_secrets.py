@@ -58,7 +58,7 @@ class Args(BaseModel):
 
 @pytest.fixture
 def config(site: MadeSite, tmp_path: Path) -> MonitorConfig:
-    """Of a backend that tells its secret to whoever uses it."""
+    """The hooks of a backend that gives its secret to its caller."""
     site.backend(open_run=SPOKEN)
     return MonitorConfig(
         project="p",

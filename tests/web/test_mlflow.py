@@ -22,7 +22,7 @@ WRITERS = ["explorer/0", "explorer/1", "trainer", "evaluator"]
 
 @dataclass(frozen=True)
 class Job:
-    """The demo's run in MLflow, as its own server tells it."""
+    """The demo's run in MLflow, as its own server shows it."""
 
     url: str
     name: str

@@ -87,7 +87,7 @@ def test_deliver_sends_a_dead_couriers_rows(scene: Scene) -> None:
 @pytest.mark.servers
 @pytest.mark.timeout(300)
 def test_deliver_ends_though_server_takes_nothing(scene: Scene) -> None:
-    """The SDK by itself would have its process wait until it gives up, for hours; nor does it bring a row later."""
+    """The SDK by itself would have its process wait until it gives up, for hours; nor does it send a row later."""
     left_by_a_dead_courier(scene)
     refusal = scene.server.faults.add(Fault("stream", answer=503))
     command = [sys.executable, "-m", "rolecall", "deliver", str(scene.config.monitor_dir), "--timeout", "10"]

@@ -32,7 +32,7 @@ AnyRun = TypeVar("AnyRun", SharedRun, SeparateRun)
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An SDK that cannot bring its rows is given two seconds, and the server little longer to show them."""
+    """An SDK that cannot send its rows is given two seconds, and the server little longer to show them."""
     monkeypatch.setattr(rolecall_wandb.sdk, "FINISH_TIMEOUT", 1.0)
     monkeypatch.setattr(rolecall_wandb.sdk, "GRACE", 1.0)
     monkeypatch.setattr(rolecall_wandb.service, "END_TIMEOUT", 1.0)
@@ -86,13 +86,13 @@ def hand_over(run: AnyRun, given: list[Row]) -> None:
 
 
 def flush_as_the_server_goes(
-    server: WandbServer, run: SharedRun, monkeypatch: pytest.MonkeyPatch, *, brings: bool
+    server: WandbServer, run: SharedRun, monkeypatch: pytest.MonkeyPatch, *, delivers: bool
 ) -> None:
     """It goes before the SDK's run has ended, or right after that; then it is there again, and refuses nothing."""
     finish = run._finish
 
     def end(status: Status) -> None:
-        if brings:
+        if delivers:
             finish(status)
         server.faults.add(Fault("query", answer=500))
         finish(status)
@@ -114,7 +114,7 @@ def test_later_rows_confirm_no_lost_ones(
     """The server goes while the last rows are pressed out, and is not back when it is asked for them."""
     server.faults.add(Fault("stream", answer=503))
     shared.log(rows(1, 5))
-    flush_as_the_server_goes(server, shared, monkeypatch, brings=False)
+    flush_as_the_server_goes(server, shared, monkeypatch, delivers=False)
     hand_over(shared, rows(1, 6))
     shared.flush(60.0)
     assert shared.confirmed("trainer", 1) == 6
@@ -152,7 +152,7 @@ def test_ended_sdks_rows_are_not_resent(
 ) -> None:
     """The server could not say so when the run ended."""
     shared.log(rows(1, 5))
-    flush_as_the_server_goes(server, shared, monkeypatch, brings=True)
+    flush_as_the_server_goes(server, shared, monkeypatch, delivers=True)
     hand_over(shared, rows(1, 6))
     shared.flush(60.0)
     assert stored(server) == Counter(range(1, 7))
@@ -302,7 +302,7 @@ def test_open_line_of_dead_sdk_returns(server: WandbServer, separate: SeparateRu
 
 
 def test_rows_are_confirmed_after_all_arrived(server: WandbServer, shared: SharedRun) -> None:
-    """36 MB, in requests of 10 MiB at most. Before 0.22.1 the first of them would tell of the last row."""
+    """36 MB, in requests of 10 MiB at most. Before 0.22.1 the first of them would report the last row."""
     server.faults.add(Fault("stream", delay=0.3))
     wide = {f"{at}/{'奖励' * 35}": 0.5 for at in range(100)}
     ahead = []

@@ -160,7 +160,7 @@ def holds_key(content: bytes) -> bool:
 
 def all_of(run: StoredRun) -> bytes:
     """All that a server got of a run."""
-    told = [(upsert.variables, upsert.config) for upsert in run.upserts]
+    upserts = [(upsert.variables, upsert.config) for upsert in run.upserts]
     lines = [entry.line for entry in run.history]
-    whole = [told, lines, run.summary, run.events, run.console, [post for _, _, post in run.posts]]
+    whole = [upserts, lines, run.summary, run.events, run.console, [post for _, _, post in run.posts]]
     return json.dumps(whole).encode() + b"".join(run.files.values())

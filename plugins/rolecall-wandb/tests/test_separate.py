@@ -1,4 +1,4 @@
-"""A run of a role's own: what reaches the server through rolecall, beside what plain calls of the SDK bring there."""
+"""A run of a role's own: what reaches the server through rolecall, beside what plain calls of the SDK send there."""
 
 import gc
 import json

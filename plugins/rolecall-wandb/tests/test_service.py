@@ -28,7 +28,7 @@ def opened(tmp_path: Path) -> Iterator[tuple[wandb.Run, Service]]:
 
 
 def test_its_process_is_known(opened: tuple[wandb.Run, Service]) -> None:
-    """By a private name: whatever version of the SDK stands here must have one of those that are looked for."""
+    """By a private name: the installed version of the SDK must have one of those that are looked for."""
     _, service = opened
     assert service.process is not None
     assert "wandb-core" in Path(f"/proc/{service.process.pid}/cmdline").read_text()

@@ -107,8 +107,8 @@ def test_the_run_shows_the_roles_program(
 ) -> None:
     commit = make_repository(tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
-    for told in (run_plain(*command), run_through_rolecall(make_config(shared_run=False), *command)):
-        assert told.returncode == 0, told.stderr
+    for ran in (run_plain(*command), run_through_rolecall(make_config(shared_run=False), *command)):
+        assert ran.returncode == 0, ran.stderr
     theirs, ours = (metadata(run) for run in own_runs(server))
     shown = ("upserted", "program", "codePath", "codePathLocal", "args", "executable", "git", "host")
     assert {key: ours.get(key) for key in shown} == {key: theirs.get(key) for key in shown}

@@ -35,8 +35,8 @@ def trainer_of(scene: Scene, **settings: Any) -> Iterator[LogTimes]:
         print(f"{len(times.calls)} rows, longest log {max(times.calls, default=0.0) * 1000:.1f} ms")
 
 
-def told(caplog: pytest.LogCaptureFixture, writer: str) -> list[str]:
-    """`not` for each time that it told that the server is away, `again` for each that it is back."""
+def outages(caplog: pytest.LogCaptureFixture, writer: str) -> list[str]:
+    """`not` for each report that the server is away, `again` for each that it is back."""
     news = [record.getMessage() for record in caplog.records if record.name == "rolecall"]
     own = [line.removeprefix(f"{writer}: wandb: ") for line in news if line.startswith(f"{writer}: wandb: ")]
     return [line.split()[0 if line.startswith("not") else 1] for line in own if "available" in line[:16]]
@@ -55,12 +55,12 @@ def test_server_away_for_twenty_seconds(scene: Scene, caplog: pytest.LogCaptureF
         trainer.log_for(20.0)
         scene.server.restart()
         trainer.log(after=1.0)
-        trainer.log_until(lambda: "again" in told(caplog, "trainer"), 90.0)
+        trainer.log_until(lambda: "again" in outages(caplog, "trainer"), 90.0)
         assert other.wait() == 0
     scene.wait_for_end()
     scene.check()
-    assert told(caplog, "trainer") == ["not", "again"]
-    assert told(caplog, "@launch") == ["not", "again"]
+    assert outages(caplog, "trainer") == ["not", "again"]
+    assert outages(caplog, "@launch") == ["not", "again"]
     assert max(trainer.calls) < LONGEST_LOG
 
 
@@ -105,7 +105,7 @@ def test_refused_rows_are_resent_while_running(scene: Scene, monkeypatch: pytest
 def test_stream_ends_despite_a_slow_server(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """33 MB, of which a run that ends brings 10 to 20: what is lost goes in pieces that it can bring.
+    """33 MB, of which a run that ends sends 10 to 20: lost rows go in pieces that it can send.
 
     Before 0.22.1 all rows do.
     """
@@ -122,7 +122,7 @@ def test_stream_ends_despite_a_slow_server(
     scene.wait_for_end()
     assert len(slow.hits) > 5
     scene.check(may_double=True)
-    assert told(caplog, "trainer") == ([] if sends_summary_early() else ["not", "again"])
+    assert outages(caplog, "trainer") == ([] if sends_summary_early() else ["not", "again"])
 
 
 @pytest.mark.servers
@@ -179,10 +179,10 @@ TABLE = [{"prompt": "1+1", "score": 0.5}, {"prompt": "2+2", "score": 1.0}]
 
 def check_table(run: StoredRun, step: int) -> None:
     (line,) = run.rows("trainer/samples")
-    told = line["trainer/samples"]
-    assert (line["trainer/step"], told["_type"]) == (step, "table-file")
-    assert told["path"].startswith("media/table/")
-    content = json.loads(run.files[told["path"]])
+    table = line["trainer/samples"]
+    assert (line["trainer/step"], table["_type"]) == (step, "table-file")
+    assert table["path"].startswith("media/table/")
+    content = json.loads(run.files[table["path"]])
     assert (content["columns"], content["data"]) == (["prompt", "score"], [["1+1", 0.5], ["2+2", 1.0]])
 
 
