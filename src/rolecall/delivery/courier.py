@@ -146,9 +146,9 @@ class Courier:
                 run.flush(timings.EXPORT_TIMEOUT)
             for cursor in self.cursors:
                 cursor.acknowledge(confirming)
+            self._report_progress()
             self._exchange(run)
             self._flushed = time.monotonic()
-            self._report_progress()
         if is_idle and not has_ended:
             self._wait(timings.POLL_INTERVAL)
         return is_idle and not is_behind and has_ended

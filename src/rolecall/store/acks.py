@@ -159,7 +159,7 @@ def undelivered(layout: Layout, backend: str, writer: str) -> int:
 
 
 def rows_behind(journal: Path, position: Position, last: int = _INT64) -> tuple[int, int]:
-    """How many rows of a journal are behind a position, up to its `last` session, and the number of the last of them."""
+    """How many rows of a journal are behind a position, up to the `last` session, and the number of the last one."""
     total, seq = 0, position.seq
     for session in sessions(journal):
         if position.session <= session.number <= last:
