@@ -23,7 +23,7 @@ from rolecall.config.spec import JobSpec
 from rolecall.delivery.courier import Courier
 from rolecall.delivery.cursor import Cursor
 from rolecall.delivery.events import CourierEvent
-from rolecall.delivery.sync import Syncer
+from rolecall.delivery.sync import keep_synced
 from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict
 from rolecall.protocol import RunTicket
 from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_left, read_reference
@@ -61,7 +61,8 @@ class CourierGroup:
         self._spec = spec
         self._layout = Layout(spec.monitor_dir)
         self._listener = report
-        self._writers = {name: _Writer(spec, name, self._report) for name in writers}
+        self._names = writers
+        self._writers: dict[str, _Writer] = {}
         self._couriers: list[Courier] = []
         self._acks: list[Acknowledgements] = []
         self._alive = time.monotonic()
@@ -78,13 +79,15 @@ class CourierGroup:
 
     def run(self) -> bool:
         """Deliver until all is done; `False` if a backend hung and was left behind."""
+        # Here and not when it is made: a directory may not answer, and the role must not wait for it.
+        self._writers = {name: _Writer(self._spec, name, self._report) for name in self._names}
         writers = self._writers.values()
-        for writer in writers:
-            writer.start()
         for thread in self._threads.values():
             thread.start()
         beat = 0.0
-        while any(thread.is_alive() for thread in self._threads.values()) or any(each.must_stay() for each in writers):
+        while any(thread.is_alive() for thread in self._threads.values()) or any(
+            writer.must_stay and writer.live() for writer in writers
+        ):
             for writer in writers:
                 writer.mirror()
             if time.monotonic() - beat >= timings.HEARTBEAT:
@@ -102,7 +105,7 @@ class CourierGroup:
 
     def _is_hung(self) -> bool:
         """Whether the writers have ended and no courier gave a sign of life for as long as it may drain."""
-        if any(writer.is_live() for writer in self._writers.values()):
+        if any(writer.live() for writer in self._writers.values()):
             self._alive = time.monotonic()
         signs = [self._alive, *(courier.last_sign for courier in self._couriers)]
         return time.monotonic() - max(signs) > timings.DRAIN_TIMEOUT
@@ -167,7 +170,7 @@ class CourierGroup:
                 self._report(CourierEvent(backend, "warning", f"waiting: {error}", writer.name))
                 while is_carried(self._layout, backend, writer.name):
                     time.sleep(timings.POLL_INTERVAL)
-                if not writer.is_live() and not is_left(self._layout, backend, writer.name):
+                if not writer.live() and not is_left(self._layout, backend, writer.name):
                     return None
 
     def _roles_at_work(self, launcher: _Writer, backend: str) -> Iterator[None]:
@@ -205,60 +208,58 @@ class CourierGroup:
 
 
 class _Writer:
-    """One writer of a group: its session, and what is done for it beside the couriers."""
+    """One writer of a group: its session, and what is done for it beside the couriers.
+
+    Attributes:
+        must_stay: whether there is a journal to mirror or sync as long as the writer lives, even without a backend.
+    """
 
     def __init__(self, spec: JobSpec, name: str, report: Report) -> None:
         self.name = name
         layout = Layout(spec.monitor_dir)
         self.book = AxisBook(layout, name)
         self._journal = layout.journal(name)
-        self._session = newest(self._journal)
-        self._owner = self._session.owner() if self._session else None
+        self._session = session = newest(self._journal)
+        self._owner = session.owner() if session else None
         self._mirror = Mirror(spec, name)
-        self._is_spooled = self._session is not None and self._mirror.spool_of(self._session) is not None
-        self._syncer: Syncer | None = None
-        session = self._session
-        if spec.sync_every is not None and name != LAUNCH and session is not None and session.is_live():
-            # Where it is written, which may be on the node.
-            place = Session(self._mirror.spool_of(session) or session.path, session.number)
-            self._syncer = Syncer(
-                place, spec.sync_every, lambda message: report(CourierEvent("journal", "warning", message))
-            )
-
-    def start(self) -> None:
-        """What comes before the couriers."""
-        with suppress(OSError):
+        self._is_spooled = session is not None and self._mirror.spool_of(session) is not None
+        with suppress(OSError):  # a directory that does not answer is tried again
             self._mirror.copy()
-        config = self._session.header().get("config") if self._session else None
-        if config and self.name != LAUNCH:
-            with suppress(OSError):
+            config = session.header().get("config") if session else None
+            if config and name != LAUNCH:
                 self.book.publish_config(config)
-        if self._syncer is not None:
-            self._syncer.start()
+        self._over = threading.Event()
+        self._syncing: threading.Thread | None = None
+        if spec.sync_every is not None and name != LAUNCH and self.live():
+            warn = lambda message: report(CourierEvent("journal", "warning", message))  # noqa: E731
+            arguments = (self._place, spec.sync_every, self._over, warn)
+            self._syncing = threading.Thread(target=keep_synced, args=arguments, daemon=True)
+            self._syncing.start()
+        self.must_stay = self._is_spooled or self._syncing is not None
 
     def stop(self) -> None:
-        """What comes after them."""
+        """What comes after the couriers."""
         self.mirror()
-        if self._syncer is not None:
-            self._syncer.stop()
+        self._over.set()
+        if self._syncing is not None:
+            self._syncing.join(timings.SYNC_TIMEOUT)
 
     def mirror(self) -> None:
         """Copy what is spooled, however the backends fare."""
         if self._is_spooled:
-            with suppress(OSError):  # a directory that does not answer is tried again
+            with suppress(OSError):  # as above
                 self._mirror.copy(newest_only=True)
 
     def touch(self) -> None:
         """Show other hosts that the writer is alive."""
-        session = newest(self._journal)
-        if session is not None and self.is_live():
-            with suppress(OSError):
+        with suppress(OSError):
+            if session := self.live():
                 os.utime(session.path)
 
-    def is_live(self) -> bool:
-        """Whether the session that this group delivers is its owner's still."""
+    def live(self) -> Session | None:
+        """The newest session, while its owner lives and this group delivers it."""
         session = newest(self._journal)
-        return session is not None and not self.is_followed() and session.is_live()
+        return session if session is not None and session.is_live() and not self.is_followed() else None
 
     def is_followed(self) -> bool:
         """Whether a restarted process has taken over the writer's name."""
@@ -268,9 +269,10 @@ class _Writer:
         # A session that continues ours is ours too: its file was changed from outside.
         return "continues" not in session.header() or session.owner() != self._owner
 
-    def must_stay(self) -> bool:
-        """With no backend, there is still the journal to mirror or sync, and its owner to vouch for."""
-        return (self._is_spooled or self._syncer is not None) and self.is_live()
+    def _place(self) -> Session | None:
+        """Where rows are written now, which may be on the node."""
+        session = newest(self._journal)
+        return session and Session(self._mirror.spool_of(session) or session.path, session.number)
 
 
 def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> RunTicket:

@@ -11,76 +11,47 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
-from rolecall import timings
 from rolecall.store.codec import end_of_lines
 from rolecall.store.lease import Session
 
 
-class Syncer:
-    """Syncs one session's journal on a thread of its own, since a busy disk may take seconds.
+def keep_synced(
+    place: Callable[[], Session | None], every: float, over: threading.Event, warn: Callable[[str], None]
+) -> None:
+    """Sync a writer's journal until it is over, and once more. On a thread of its own: a busy disk may take seconds.
 
     Args:
-        session: where its rows are written.
+        place: where rows are written now; `None` if the journal was deleted.
         every: seconds from the end of one sync to the next.
+        over: set when nothing more comes.
         warn: gets each failure in words.
     """
-
-    def __init__(self, session: Session, every: float, warn: Callable[[str], None]) -> None:
-        self._session = session
-        self._every = every
-        self._warn = warn
-        self._synced: set[str] = set()
-        self._end = -1
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="rolecall-sync", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Sync what came last, and stop."""
-        self._over.set()
-        self._thread.join(timings.SYNC_TIMEOUT)
-
-    def _run(self) -> None:
-        # The directories above the journal first, or its name could be lost with the power.
-        for folder in list(self._session.path.parents)[:4]:
-            self._attempt(partial(_sync, folder))
-        while not self._over.wait(self._every):
-            self._attempt(self._sync)
-        self._attempt(self._sync)
-
-    def _attempt(self, action: Callable[[], object]) -> None:
-        try:
-            action()
-        except FileNotFoundError:  # the job was deleted, and its rows with it
-            pass
-        except OSError as error:
-            self._warn(f"{self._session.path} could not be synced: {error.strerror}")
-
-    def _sync(self) -> None:
-        """Sync what came since the last time, attachments before the rows that refer to them."""
-        end = end_of_lines(self._session.path)
-        if end == self._end:
-            return
-        folder = self._session.attachments
-        for path in folder.glob("[!.]*"):
-            if path.name not in self._synced:
-                _sync(path)
-                self._synced.add(path.name)
-        with suppress(FileNotFoundError):
-            _sync(folder)
-        _sync(self._session.path)
-        self._end = end
+    synced: dict[Path, int] = {}
+    is_over = False
+    while not is_over:
+        is_over = over.wait(every)
+        with suppress(OSError):  # a directory that does not answer is looked at again
+            session = place()
+            if session is None or synced.get(session.path) == (end := end_of_lines(session.path)):
+                continue
+            # The directories above the journal first, or its name could be lost with the power; then attachments,
+            # before the rows that refer to them.
+            once = [*list(session.path.parents)[:4], *session.attachments.glob("[!.]*")]
+            for path in (*(each for each in once if each not in synced), session.attachments, session.path):
+                synced[path] = end  # also if it fails: Linux reports a failure once
+                _sync(path, warn)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+def _sync(path: Path, warn: Callable[[str], None]) -> None:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:  # there are no attachments, or the job was deleted, and its rows with it
+        pass
+    except OSError as error:
+        warn(f"{path} could not be synced: {error.strerror}")
