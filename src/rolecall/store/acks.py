@@ -15,8 +15,6 @@ Rows that the backend will never take are listed under `rejected`; they stay in 
 What comes after `ack` is undelivered, so an acknowledgement that is lost costs a repetition and no row.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os
