@@ -51,7 +51,7 @@ class CourierGroup:
 
     Args:
         spec: the job.
-        writers: whose rows; `LAUNCH` for the launcher, which must be the first if it is among others.
+        writers: whose rows; `LAUNCH` for the launcher.
         assignments: what to deliver.
         report: gets every event, from any thread.
     """
@@ -65,8 +65,6 @@ class CourierGroup:
         self._names = writers
         self._writers: dict[str, _Writer] = {}
         self._couriers: list[Courier] = []
-        self._acks: list[Acknowledgements] = []
-        self._alive = time.monotonic()
         self._threads = {
             assignment: threading.Thread(target=self._serve, args=(assignment,), daemon=True)
             for assignment in assignments
@@ -85,31 +83,25 @@ class CourierGroup:
         writers = self._writers.values()
         for thread in self._threads.values():
             thread.start()
-        beat = 0.0
-        while any(thread.is_alive() for thread in self._threads.values()) or any(
-            writer.must_stay and writer.live() for writer in writers
-        ):
+        threads = self._threads.values()
+        beat, alive = 0.0, time.monotonic()
+        while any(thread.is_alive() for thread in threads) or any(each.must_stay and each.live() for each in writers):
             for writer in writers:
                 writer.mirror()
-            if time.monotonic() - beat >= timings.HEARTBEAT:
-                beat = time.monotonic()
-                for writer in writers:
-                    writer.touch()
-                for acks in self._acks:
-                    acks.touch()
-                if self._is_hung():
+            if (now := time.monotonic()) - beat >= timings.HEARTBEAT:
+                beat = now
+                if sum(writer.touch() for writer in writers):  # `any` would stop at the first
+                    alive = now
+                for courier in self._couriers:
+                    for cursor in courier.cursors:
+                        cursor.acks.touch()
+                # The writers have ended, and no courier gave a sign of life for as long as it may drain.
+                if now - max([alive, *(courier.last_sign for courier in self._couriers)]) > timings.DRAIN_TIMEOUT:
                     return False
             time.sleep(timings.POLL_INTERVAL)
         for writer in writers:
             writer.stop()
         return True
-
-    def _is_hung(self) -> bool:
-        """Whether the writers have ended and no courier gave a sign of life for as long as it may drain."""
-        if any(writer.live() for writer in self._writers.values()):
-            self._alive = time.monotonic()
-        signs = [self._alive, *(courier.last_sign for courier in self._couriers)]
-        return time.monotonic() - max(signs) > timings.DRAIN_TIMEOUT
 
     def hurry(self, seconds: float) -> None:
         """Leave every courier at most this much time."""
@@ -147,7 +139,6 @@ class CourierGroup:
         acks = self._claim(name, place)
         if acks is None:
             return
-        self._acks.append(acks)
         courier = Courier(
             backend=backend,
             args=self._spec.args[name],
@@ -251,11 +242,13 @@ class _Writer:
             with suppress(OSError):  # as above
                 self._mirror.copy(newest_only=True)
 
-    def touch(self) -> None:
-        """Show other hosts that the writer is alive."""
+    def touch(self) -> bool:
+        """Show other hosts that the writer is alive, if it is."""
+        if (session := self.live()) is None:
+            return False
         with suppress(OSError):
-            if session := self.live():
-                os.utime(session.path)
+            os.utime(session.path)
+        return True
 
     def live(self) -> Session | None:
         """The newest session, while its owner lives and this group delivers it."""

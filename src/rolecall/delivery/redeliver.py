@@ -127,11 +127,8 @@ def _spec(
         )
     planned = {plan.backend: plan.shared for plan in record.plan.backends}
     data = {
-        "project": record.project,
-        "name": record.name,
-        "group": record.group,
+        **{setting: getattr(record, setting) for setting in ("project", "name", "group", "spool_dir")},
         "monitor_dir": layout.root,
-        "spool_dir": record.spool_dir,
         "monitor_type": names,
         "monitor_args": {name: {**record.args.get(name, {}), **args.get(name, {})} for name in names},
         "shared_run": any(planned.values()),

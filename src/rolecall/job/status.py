@@ -47,18 +47,13 @@ class WriterState:
 
 def read_writers(layout: Layout) -> list[WriterState]:
     """The state of every writer that has opened in the job's directory."""
-    found = ((writer, newest(layout.journal(writer))) for writer in layout.writers())
-    return [
-        WriterState(
-            writer=writer,
-            state=session.state(),
-            silence=session.silence(),
-            place=str(session.owner() or "its process is not known"),
-            closed=session.status() is not None,
-        )
-        for writer, session in found
-        if session is not None
-    ]
+    found = []
+    for writer in layout.writers():
+        if session := newest(layout.journal(writer)):
+            place = str(session.owner() or "its process is not known")
+            state, is_closed = session.state(), session.status() is not None
+            found.append(WriterState(writer, state, session.silence(), place, is_closed))
+    return found
 
 
 def wait_for_writers(layout: Layout, timeout: float) -> list[WriterState]:
