@@ -25,7 +25,7 @@ from rolecall.backends.registry import Backend
 from rolecall.config.redact import scrub_text, scrub_trace, secrets_of
 from rolecall.delivery.cursor import Cursor
 from rolecall.delivery.events import CourierEvent, Kind
-from rolecall.delivery.keys import UNCHANGED, KeyMapping
+from rolecall.delivery.keys import shared_row
 from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
 from rolecall.protocol import Run, RunTicket, SupportsConfig, SupportsConfirmation, SupportsProgress, SupportsTables
 from rolecall.rows import Row
@@ -164,10 +164,10 @@ class Courier:
         batch = cursor.read()
         for damage in batch.damages:
             self._report_once("damaged", damage, damage)
-        mapping = KeyMapping.shared(cursor.writer, self.backend.declares_axes) if self._shared else UNCHANGED
         taken: list[Row] = []
         for has_table, group in groupby(batch.rows, key=lambda row: row.table is not None):
-            taken += self._hand_over(run, cursor, [mapping.apply(row) for row in group], has_table)
+            rows = [shared_row(row, self.backend.declares_axes) if self._shared else row for row in group]
+            taken += self._hand_over(run, cursor, rows, has_table)
         cursor.mark(batch, taken[-1] if taken else None)
         return bool(batch.rows or batch.damages)
 

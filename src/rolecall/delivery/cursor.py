@@ -215,12 +215,12 @@ class Cursor:
             return ()
         # A session that continues this one may have come since.
         later = next((found for found in sessions(self._journal) if found.number > session.number), None)
-        if later is not None and (later.number <= self._last or "continues" in later.header()):
+        goes_on = later is not None and "continues" in later.header()
+        if later is not None and (goes_on or later.number <= self._last):
             self._last = max(self._last, later.number)
-            seq = self._position.seq if "continues" in later.header() else 0
-            self._position = Position(later.number, 0, seq)
+            self._position = Position(later.number, 0, self._position.seq if goes_on else 0)
             self._rescanned = -1
-            if "continues" in later.header():
+            if goes_on:
                 self._suspects.clear()  # the writer reported what the changed file lost
             return ()
         status = session.status()

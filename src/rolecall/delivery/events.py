@@ -46,12 +46,12 @@ class CourierEvent:
 _WORDS: Final = {
     "opened": "opened",
     "prepared": "prepared",
-    "refused": "refused: %s",
-    "unavailable": "not available, rows wait in the journal: %s",
+    "refused": "refused: {}",
+    "unavailable": "not available, rows wait in the journal: {}",
     "recovered": "available again",
-    "rejected": "does not take some rows; they stay in the journal: %s",
-    "damaged": "a part of the journal was left out: %s",
-    "warning": "%s",
+    "rejected": "does not take some rows; they stay in the journal: {}",
+    "damaged": "a part of the journal was left out: {}",
+    "warning": "{}",
     "ended": "ended",
 }
 _LEVELS: Final = {"opened": logging.DEBUG, "prepared": logging.DEBUG, "ended": logging.DEBUG, "recovered": logging.INFO}
@@ -81,8 +81,7 @@ class EventLog:
                 self._failure = f"{event.backend}: {event.message}"
             self._change.notify_all()
         if event.kind != "progress":
-            words = _WORDS[event.kind]
-            text = words % event.message if "%s" in words else words
+            text = _WORDS[event.kind].format(event.message)
             logger.log(_LEVELS.get(event.kind, logging.WARNING), "%s: %s: %s", self._writer, event.backend, text)
 
     def take_failure(self) -> str | None:

@@ -49,8 +49,7 @@ def read_writers(layout: Layout) -> list[WriterState]:
     """The state of every writer that has opened in the job's directory."""
     found = []
     for writer in layout.writers():
-        session = newest(layout.journal(writer))
-        if session is not None:
+        if session := newest(layout.journal(writer)):
             place = str(session.owner() or "its process is not known")
             state, is_closed = session.state(), session.status() is not None
             found.append(WriterState(writer, state, session.silence(), place, is_closed))
