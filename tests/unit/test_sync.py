@@ -91,9 +91,9 @@ def test_role_that_ended_is_synced(make_config: MakeConfig, monkeypatch: pytest.
 
     monkeypatch.setattr(JournalWriter, "end", end_and_say)
     monkeypatch.setattr(CourierGroup, "run", run_afterwards)
-    with launch(make_config(monitor_type="local", monitor_args={}, sync_every=60.0)) as job:
-        with open_monitor(job.config, "trainer") as monitor:
-            monitor.log({"loss": 1.0}, 1)
+    config = make_config(monitor_type="local", monitor_args={}, sync_every=60.0)
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0}, 1)
     path = Layout(job.config.monitor_dir).journal("trainer") / "1.jsonl"
     assert ("1.jsonl", path.stat().st_size) in synced
 
