@@ -13,8 +13,6 @@ Examples:
   rolecall COMMAND --help
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import logging

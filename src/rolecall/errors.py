@@ -4,13 +4,9 @@ Two of them are spoken by backends and have a meaning to the courier: `Unavailab
 `Rejected` (never again). The others are raised by rolecall itself, at launch, for what a person can mend.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rolecall.rows import Row
+from rolecall.rows import Row
 
 
 class RolecallError(Exception):

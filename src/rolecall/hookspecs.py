@@ -5,16 +5,12 @@ point's name is its `monitor_type`. Importing it must not import its SDK: listin
 happens in processes that never log to them. Each function below is called for one backend alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import pluggy
 from pydantic import BaseModel
 
-if TYPE_CHECKING:
-    from rolecall.protocol import Run, RunTicket, SharedRunSupport
+from rolecall.protocol import Run, RunTicket, SharedRunSupport
 
 PROJECT = "rolecall"
 hookspec = pluggy.HookspecMarker(PROJECT)

@@ -5,8 +5,6 @@ Only `Run` is required. What not every backend can do is a Protocol of its own (
 `SupportsConfig`, `SupportsProgress`, `SupportsConfirmation`), which the courier tests with `isinstance`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

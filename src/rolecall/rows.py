@@ -1,7 +1,5 @@
 """Rows, tables and media: what a role logged, in the form that reaches a backend."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

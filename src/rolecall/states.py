@@ -4,8 +4,6 @@ This module is the only place that turns "is it alive, and what did it say at it
 `rolecall show` and the status of a delivery all use `State.of`.
 """
 
-from __future__ import annotations
-
 import signal
 import sys
 from enum import StrEnum
@@ -34,7 +32,7 @@ class State(StrEnum):
     """The session goes on in the next file, because this one was changed from outside."""
 
     @classmethod
-    def of(cls, status: str | None, *, is_live: bool) -> State:
+    def of(cls, status: str | None, *, is_live: bool) -> "State":
         """The state of a session with this status.
 
         Args:

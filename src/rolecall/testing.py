@@ -17,8 +17,6 @@ counted, and elsewhere on threads, which is quicker. What a backend cannot do (a
 failed. Needs pytest.
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 import subprocess

@@ -4,8 +4,6 @@ Times are in seconds. Where OpenTelemetry's SDK has a name for the same thing, i
 (`SCHEDULE_DELAY`, `EXPORT_TIMEOUT`, `MAX_QUEUE_SIZE`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 

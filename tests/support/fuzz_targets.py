@@ -160,7 +160,7 @@ def _look(root: Path) -> None:
             batch = cursor.read()
             cursor.mark(batch, batch.rows[-1] if batch.rows else None)
             cursor.acknowledge()
-            cursor.lag()
+            cursor.acknowledged()
             if cursor.status is not None or not (batch.rows or batch.damages or cursor.is_over()):
                 break
         acks.release(cursor.status)

@@ -549,7 +549,7 @@ def test_writer_goes_on_elsewhere(layout: Layout, open_cursor: OpenCursor, chang
     assert cursor.status == "finished"
     cursor.acknowledge()
     assert (cursor.acks.done.rows, cursor.acks.done.missing) == (8, 0)
-    assert late.lag() == (0, 0)
+    assert late.acknowledged() == 0
     read = seqs(late)
     late.acknowledge()
     # What the writer could not rescue is counted.
@@ -572,9 +572,9 @@ def test_session_goes_on_twice(layout: Layout, open_cursor: OpenCursor) -> None:
     found += steps(cursor, looks=3)
     assert [step for _, step in found] == list(range(1, 11))
     assert cursor.status == "finished"
-    assert cursor.lag() == (0, 0)
+    assert cursor.acknowledged() == 0
     cursor.acknowledge()
-    assert cursor.lag() == (10, 0)
+    assert cursor.acknowledged() == 10
 
 
 def test_rewind_into_a_continuing_session(layout: Layout, open_cursor: OpenCursor) -> None:
@@ -692,15 +692,14 @@ def test_rows_read_again_count_once(layout: Layout, cursor: Cursor) -> None:
     assert (cursor.pending, cursor.size) == (5, sum(sizes(layout)[1:]))
 
 
-def test_lag_tells_sessions_apart(layout: Layout, cursor: Cursor) -> None:
-    """The last row of the current session that is acknowledged, and how many earlier rows wait."""
-    assert cursor.lag() == (0, 3)
-    lags = []
+def test_rows_of_earlier_sessions_wait(layout: Layout, cursor: Cursor) -> None:
+    """They are subtracted from the number of the last acknowledged row."""
+    held = [cursor.acknowledged()]
     while status_of(cursor) is None:
         take(cursor)
         cursor.acknowledge()
-        lags.append(cursor.lag())
-    assert lags[0] == (0, 2)
-    assert (0, 0) in lags
-    assert lags[-1] == (3, 0)
+        held.append(cursor.acknowledged())
+    assert held[:2] == [-3, -2]
+    assert 0 in held
+    assert held[-1] == 3
     assert undelivered(layout, "backend-0", WRITER) == 0

@@ -159,8 +159,7 @@ def test_close_tells_what_waits(
     with launch(make_config()) as job:
         monitor = open_monitor(job.config, "trainer")
         monitor.log({"loss": 1.0})
-        layout = Layout(job.config.monitor_dir)
-        wait_until(lambda: acks.acknowledged(layout, "lines", "trainer").rows == 1)
+        wait_until(lambda: monitor._events.waiting("lines", 1) == 0)
         server.fail(fault, "log" if fault == "hang" else "")
         for _ in range(3):
             monitor.log({"loss": 0.5})
@@ -178,9 +177,8 @@ def test_close_with_a_dead_courier(
     with launch(make_config(courier="process")) as job:
         monitor = open_monitor(job.config, "trainer")
         monitor.log({"loss": 1.0})
-        layout = Layout(job.config.monitor_dir)
-        wait_until(lambda: acks.acknowledged(layout, "lines", "trainer").rows == 1)
-        session = newest(layout.delivery("lines", "trainer"))
+        wait_until(lambda: monitor._events.waiting("lines", 1) == 0)
+        session = newest(Layout(job.config.monitor_dir).delivery("lines", "trainer"))
         assert session is not None
         owner = session.owner()
         assert owner is not None

@@ -194,8 +194,9 @@ def test_strings_are_kept(normalizer: Normalizer, value: Any, plain: str) -> Non
 
 
 def test_none_is_skipped(normalizer: Normalizer, caplog: pytest.LogCaptureFixture) -> None:
-    assert normalizer.row({"x": None, "loss": 0.5}) == {"loss": 0.5}
-    assert normalizer.row({"x": None}) == {}
+    for _ in range(2):
+        assert normalizer.row({"x": None, "loss": 0.5}) == {"loss": 0.5}
+        assert normalizer.row({"x": None}) == {}, "a row without a value is none, under known keys too"
     assert normalizer.row({"x": {"y": None}}) == {"x": {}}
     assert normalizer.dropped == 0
     assert not caplog.messages
@@ -263,7 +264,7 @@ def test_long_integers_become_floats(normalizer: Normalizer, value: int, plain: 
 
 def test_known_rows_are_not_copied(normalizer: Normalizer) -> None:
     """Almost every row is recognised by its keys and types, and encoded as it is."""
-    data = {"loss": 0.5, "epoch": 3, "done": True, "note": "x", "none": None}
+    data = {"loss": 0.5, "epoch": 3, "done": True, "note": "x"}
     assert normalizer.row(data) is not data
     assert normalizer.row(data) is data
     assert normalizer.row({**data, "loss": np.float64(0.5)})["loss"] == 0.5

@@ -111,8 +111,9 @@ def test_listener_hears_how_far(local: MonitorConfig, args: dict[str, dict[str, 
     assert deliver(root, "lines", args, 30.0, on_event=events.append, on_progress=held.extend) == []
     assert held[0] == Held("lines", 0, 2 * ROWS)
     assert held[-1] == Held("lines", 2 * ROWS, 2 * ROWS)
-    ended = {event.writer: (event.acknowledged, event.earlier) for event in events if event.kind == "ended"}
-    assert ended == {"@launch": (0, 0), "explorer/0": (ROWS, 0), "explorer/1": (ROWS, 0)}
+    assert {event.writer for event in events if event.kind == "ended"} == {"@launch", "explorer/0", "explorer/1"}
+    told = {event.writer: event.acknowledged for event in events if event.kind == "progress"}
+    assert told == {"@launch": 0, "explorer/0": ROWS, "explorer/1": ROWS}
 
 
 def test_backend_that_is_away(

@@ -4,8 +4,6 @@
 row through `logging`. (`none` is not a backend: it turns everything off.)
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Backends among the installed distributions: found in their metadata, imported only when one is selected."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, version
 

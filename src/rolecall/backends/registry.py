@@ -4,8 +4,6 @@ A `Registry` is an object that its caller owns. Listing reads the metadata of in
 `load` imports a plugin, and a plugin does not import its SDK before `open_run`.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import Any, Self
 
 import pluggy
 from pydantic import BaseModel
@@ -130,7 +128,7 @@ class Registry:
 
     __hash__ = object.__hash__
 
-    def __reduce__(self) -> tuple[type[Registry], tuple[()]]:
+    def __reduce__(self) -> tuple[type["Registry"], tuple[()]]:
         return (Registry, ())
 
     def __repr__(self) -> str:
@@ -140,7 +138,7 @@ class Registry:
     def _installed(self) -> dict[str, list[EntryPoint]]:
         return installed.find_installed()
 
-    def register(self, name: str, backend: object) -> Registry:
+    def register(self, name: str, backend: object) -> Self:
         """Add a backend of your own, for notebooks and tests. Returns the registry itself.
 
         A thread of the role delivers its rows, because no other process can find it.

@@ -1,7 +1,5 @@
 """Checks that a backend implements the hooks of `rolecall.hookspecs`, and says what is wrong if it does not."""
 
-from __future__ import annotations
-
 import inspect
 import sys
 from difflib import get_close_matches

@@ -5,8 +5,6 @@ Examples:
   rolecall backends --json
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from typing import Any

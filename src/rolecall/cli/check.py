@@ -5,8 +5,6 @@ Examples:
   rolecall check config.yaml --json
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from dataclasses import asdict

@@ -8,8 +8,6 @@ Examples:
   ROLECALL_ARGS='{api_key: ...}' rolecall deliver runs/grpo-1 --to wandb
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

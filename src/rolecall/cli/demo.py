@@ -6,23 +6,18 @@ Examples:
   rolecall demo --monitor-type mlflow --monitor-args '{uri: "sqlite:///mlflow.db"}'
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil
 from argparse import BooleanOptionalAction
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rolecall.backends.installed import install_hint
 from rolecall.backends.registry import Registry
 from rolecall.cli.options import parse_mapping
 from rolecall.config.commands import command, with_path
-
-if TYPE_CHECKING:
-    from rolecall.demo import DemoResult
+from rolecall.demo import DemoResult, RoleFailed, options_of, run_demo
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -40,9 +35,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the demo, and print where to look."""
-    # The demo imports no numpy and no rich before `run_demo`, so that its options are checked without them.
-    from rolecall.demo import RoleFailed, options_of, run_demo
-
     chosen = options_of(
         monitor_type=options.monitor_type.split(",") if options.monitor_type else None,
         monitor_args=parse_mapping("--monitor-args", options.monitor_args),

@@ -10,8 +10,6 @@ Examples:
   rolecall export runs/grpo-1 | jq -c 'select(.writer == "trainer") | [.step, .data.loss]'
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 

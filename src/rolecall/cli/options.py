@@ -1,7 +1,5 @@
 """Values of options that several commands take."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

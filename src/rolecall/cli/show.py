@@ -6,7 +6,7 @@ Examples:
   rolecall show runs/grpo-1 --csv > values.csv
 """
 
-from __future__ import annotations
+from __future__ import annotations  # rich is imported when it draws, and not for its types
 
 import argparse
 import csv

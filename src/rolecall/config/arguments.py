@@ -1,7 +1,5 @@
 """Types the arguments of backends, and says what is wrong with a config: where, what was given, what is valid."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from datetime import date
 from difflib import get_close_matches

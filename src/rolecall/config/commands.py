@@ -1,7 +1,5 @@
 """The commands that messages tell a user to run."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

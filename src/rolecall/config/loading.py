@@ -1,7 +1,5 @@
 """Where a config is read from: a mapping, a dataclass, an OmegaConf node, a YAML file, an environment variable."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """MonitorConfig: what a user writes."""
 
-from __future__ import annotations
-
 import base64
 import functools
 import inspect
@@ -41,7 +39,7 @@ def _checked(init: Init) -> Init:
     """Run pydantic's `__init__` under the signature of `init`; errors become ours, unknown names included."""
 
     @functools.wraps(init)
-    def checked(self: MonitorConfig, /, **settings: Any) -> None:
+    def checked(self: "MonitorConfig", /, **settings: Any) -> None:
         _validate(type(self), Settings(settings), Registry(), self)
 
     # pydantic's mark for "validation may bypass it"; otherwise `load` would lose its registry on the way here.

@@ -1,7 +1,5 @@
 """What will happen: the result of `resolve`, which a launcher hands to its roles."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -4,8 +4,6 @@ A backend's arguments hold secrets as `pydantic.SecretStr`, which masks itself. 
 so rolecall masks values under keys that sound secret, the known secrets of the job, and the user part of URIs.
 """
 
-from __future__ import annotations
-
 import re
 import traceback
 from collections.abc import Callable, Mapping

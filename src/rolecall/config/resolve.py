@@ -1,7 +1,5 @@
 """The validator: turns a config into what will happen, and says why the two differ."""
 
-from __future__ import annotations
-
 from rolecall.backends.builtin import BUILTIN, LOCAL, NONE
 from rolecall.backends.registry import Backend
 from rolecall.config.model import MonitorConfig

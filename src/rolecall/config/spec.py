@@ -1,7 +1,5 @@
 """A launched job, as every process of it needs it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -25,7 +25,7 @@ from rolecall.backends.registry import Backend
 from rolecall.config.redact import scrub_text, scrub_trace, secrets_of
 from rolecall.delivery.cursor import Cursor
 from rolecall.delivery.events import CourierEvent, Kind
-from rolecall.delivery.keys import UNCHANGED, KeyMapping
+from rolecall.delivery.keys import shared_row
 from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
 from rolecall.protocol import Run, RunTicket, SupportsConfig, SupportsConfirmation, SupportsProgress, SupportsTables
 from rolecall.rows import Row
@@ -71,12 +71,11 @@ class Courier:
     _flushed: float = field(default_factory=time.monotonic, init=False)
     _away: bool = field(default=False, init=False)
     _reported: set[tuple[str, str]] = field(default_factory=set, init=False)
-    _lags: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
+    _held: dict[str, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self._writer = self.cursors[0].writer if self.cursors else ""
+        self._writer = self.cursors[0].writer
         self._secrets = secrets_of(self.args)
-        self._chance = random.Random()  # the global generator is the job's
 
     def run(self, roles: Iterable[None] = (), is_own: Callable[[], bool] = lambda: True) -> None:
         """Deliver until every writer has ended and all is acknowledged, or there is no time left; then end the run.
@@ -104,12 +103,12 @@ class Courier:
         except _GivenUp:
             logger.warning("%s: gave up with rows undelivered", self.backend.name)
         except (BackendRefused, BackendError) as error:
-            self._explain(str(error))
-            self._event("refused", str(error))
+            self._explain("refused", str(error))
         finally:
             for cursor in self.cursors:
                 cursor.acks.release(closed)
-                self._report_lag("ended", cursor)
+            self._report_progress()
+            self._event("ended")
 
     def hurry(self, seconds: float) -> None:
         """Leave at most this much time from now on."""
@@ -147,9 +146,9 @@ class Courier:
                 run.flush(timings.EXPORT_TIMEOUT)
             for cursor in self.cursors:
                 cursor.acknowledge(confirming)
+            self._report_progress()
             self._exchange(run)
             self._flushed = time.monotonic()
-            self._report_progress()
         if is_idle and not has_ended:
             self._wait(timings.POLL_INTERVAL)
         return is_idle and not is_behind and has_ended
@@ -165,10 +164,10 @@ class Courier:
         batch = cursor.read()
         for damage in batch.damages:
             self._report_once("damaged", damage, damage)
-        mapping = KeyMapping.shared(cursor.writer, self.backend.declares_axes) if self._shared else UNCHANGED
         taken: list[Row] = []
         for has_table, group in groupby(batch.rows, key=lambda row: row.table is not None):
-            taken += self._hand_over(run, cursor, [mapping.apply(row) for row in group], has_table)
+            rows = [shared_row(row, self.backend.declares_axes) if self._shared else row for row in group]
+            taken += self._hand_over(run, cursor, rows, has_table)
         cursor.mark(batch, taken[-1] if taken else None)
         return bool(batch.rows or batch.damages)
 
@@ -242,8 +241,8 @@ class Courier:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a plugin lets through, its rows are sent again
                 self._note_trouble(error)
-                # Jitter, so that many roles do not come back at once.
-                self._pause(wait * self._chance.uniform(0.5, 1.0))
+                # Jitter, so that many roles do not come back at once; the global generator is the job's.
+                self._pause(wait * random.Random().uniform(0.5, 1.0))
                 wait = min(wait * 2, timings.RETRY.maximum)
             else:
                 self._note_recovery()
@@ -256,15 +255,12 @@ class Courier:
         for cursor in self.cursors:
             cursor.rewind()
         if not self._away:
-            message = str(error) if is_expected else f"{type(error).__name__}: {error}"
-            self._explain(message)
-            self._event("unavailable", message)
+            self._explain("unavailable", str(error) if is_expected else f"{type(error).__name__}: {error}")
         self._away = True
 
     def _note_recovery(self) -> None:
         if self._away:
-            self._explain(None)
-            self._event("recovered")
+            self._explain("recovered")
         self._away = False
         self._until = self._limit
 
@@ -306,22 +302,17 @@ class Courier:
 
     def _report_progress(self) -> None:
         for cursor in self.cursors:
-            before = self._lags.get(cursor.writer)
-            if self._lag(cursor) != before:
-                self._report_lag("progress", cursor)
+            with suppress(OSError):  # a directory that does not answer: what was said before still holds
+                held, writer = cursor.acknowledged(), cursor.writer
+                if self._held.get(writer) != held:
+                    self._held[writer] = held
+                    self.report(CourierEvent(self.backend.name, "progress", writer=writer, acknowledged=held))
 
-    def _report_lag(self, kind: Kind, cursor: Cursor) -> None:
-        held, earlier = self._lag(cursor)
-        self.report(CourierEvent(self.backend.name, kind, writer=cursor.writer, acknowledged=held, earlier=earlier))
-
-    def _lag(self, cursor: Cursor) -> tuple[int, int]:
-        with suppress(OSError):  # a directory that does not answer: what was known before
-            self._lags[cursor.writer] = cursor.lag()
-        return self._lags.get(cursor.writer, (0, 0))
-
-    def _explain(self, why: str | None) -> None:
+    def _explain(self, kind: Kind, why: str = "") -> None:
+        """Report what became of the backend, and leave for people who look why rows wait."""
         for cursor in self.cursors:
             cursor.acks.explain(scrub_text(why, self._secrets) if why else None)
+        self._event(kind, why)
 
 
 def _log_tables(run: Run, rows: list[Row]) -> None:

@@ -10,8 +10,8 @@ from rolecall import timings
 from rolecall.protocol import SupportsConfirmation
 from rolecall.rows import Row
 from rolecall.states import State, Status
-from rolecall.store.acks import Acknowledgements, Position
-from rolecall.store.codec import Damage, Line, last_line, last_seq, read_lines
+from rolecall.store.acks import Acknowledgements, Position, rows_behind
+from rolecall.store.codec import Damage, Line, read_lines
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Owner, Session, newest, sessions
 from rolecall.store.reader import End, Entry, JournalReader
@@ -129,20 +129,10 @@ class Cursor:
             self._under_way.popleft()
             self.acks.acknowledge(batch.position, batch.rows, batch.missing)
 
-    def lag(self) -> tuple[int, int]:
-        """The number of the last acknowledged row of the writer's current session, and how many earlier rows wait."""
-        position = self.acks.done.position
-        earlier = [found for found in sessions(self._journal) if found.number <= self._last]
-        # A session that continues another counts its rows on from there.
-        first = next((found for found in reversed(earlier) if "continues" not in found.header()), None)
-        if first is None or position.session >= first.number:
-            return position.seq, 0
-        waiting = 0
-        for session in earlier:
-            if position.session <= session.number < first.number:
-                last = last_seq(last_line(session.path, session.seed))
-                waiting += max(0, last - (position.seq if session.number == position.session else 0))
-        return 0, waiting
+    def acknowledged(self) -> int:
+        """The number of the last row, less the rows that wait: below zero if many of earlier sessions do."""
+        waiting, last = rows_behind(self._journal, self.acks.done.position, self._last)
+        return last - waiting
 
     def is_over(self) -> bool:
         """Whether the writer's last session has ended or its owner is gone, read or not."""
@@ -225,12 +215,12 @@ class Cursor:
             return ()
         # A session that continues this one may have come since.
         later = next((found for found in sessions(self._journal) if found.number > session.number), None)
-        if later is not None and (later.number <= self._last or "continues" in later.header()):
+        goes_on = later is not None and "continues" in later.header()
+        if later is not None and (goes_on or later.number <= self._last):
             self._last = max(self._last, later.number)
-            seq = self._position.seq if "continues" in later.header() else 0
-            self._position = Position(later.number, 0, seq)
+            self._position = Position(later.number, 0, self._position.seq if goes_on else 0)
             self._rescanned = -1
-            if "continues" in later.header():
+            if goes_on:
                 self._suspects.clear()  # the writer reported what the changed file lost
             return ()
         status = session.status()

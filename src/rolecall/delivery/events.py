@@ -30,9 +30,8 @@ class CourierEvent:
         message: in words.
         id: what the backend calls the run, with `opened`.
         url: where a person looks at it, with `opened`.
-        acknowledged: the number of the last row of the writer's current session that the backend holds, with
-            `progress` and `ended`.
-        earlier: how many rows of earlier sessions it lacks.
+        acknowledged: with `progress`, the number of the writer's last row that the backend holds; less the rows of
+            earlier sessions that it lacks.
     """
 
     backend: str
@@ -42,18 +41,17 @@ class CourierEvent:
     id: str | None = None
     url: str | None = None
     acknowledged: int = 0
-    earlier: int = 0
 
 
 _WORDS: Final = {
     "opened": "opened",
     "prepared": "prepared",
-    "refused": "refused: %s",
-    "unavailable": "not available, rows wait in the journal: %s",
+    "refused": "refused: {}",
+    "unavailable": "not available, rows wait in the journal: {}",
     "recovered": "available again",
-    "rejected": "does not take some rows; they stay in the journal: %s",
-    "damaged": "a part of the journal was left out: %s",
-    "warning": "%s",
+    "rejected": "does not take some rows; they stay in the journal: {}",
+    "damaged": "a part of the journal was left out: {}",
+    "warning": "{}",
     "ended": "ended",
 }
 _LEVELS: Final = {"opened": logging.DEBUG, "prepared": logging.DEBUG, "ended": logging.DEBUG, "recovered": logging.INFO}
@@ -67,7 +65,7 @@ class EventLog:
         self._writer = writer
         self._failure: str | None = None
         self._first: dict[str, CourierEvent] = {}
-        self._progress: dict[str, CourierEvent] = {}
+        self._held: dict[str, int] = {}
         self._change = threading.Condition()
 
     def add(self, event: CourierEvent) -> None:
@@ -77,14 +75,13 @@ class EventLog:
                 self._first.setdefault(event.backend, event)
             if event.kind == "opened":
                 self.urls[event.backend] = event.url
-            if event.kind in ("progress", "ended"):
-                self._progress[event.backend] = event
+            if event.kind == "progress":
+                self._held[event.backend] = event.acknowledged
             if event.kind in ("refused", "unavailable", "rejected"):
                 self._failure = f"{event.backend}: {event.message}"
             self._change.notify_all()
         if event.kind != "progress":
-            words = _WORDS[event.kind]
-            text = words % event.message if "%s" in words else words
+            text = _WORDS[event.kind].format(event.message)
             logger.log(_LEVELS.get(event.kind, logging.WARNING), "%s: %s: %s", self._writer, event.backend, text)
 
     def take_failure(self) -> str | None:
@@ -100,5 +97,5 @@ class EventLog:
 
     def waiting(self, backend: str, seq: int) -> int | None:
         """How many rows a backend lacks, of which `seq` is the last; `None` if its courier never said."""
-        event = self._progress.get(backend)
-        return None if event is None else max(0, seq - event.acknowledged) + event.earlier
+        held = self._held.get(backend)
+        return None if held is None else max(0, seq - held)

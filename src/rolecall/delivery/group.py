@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from rolecall import timings
 from rolecall.backends.registry import Backend
@@ -23,11 +24,11 @@ from rolecall.config.spec import JobSpec
 from rolecall.delivery.courier import Courier
 from rolecall.delivery.cursor import Cursor
 from rolecall.delivery.events import CourierEvent
-from rolecall.delivery.sync import Syncer
 from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict
 from rolecall.protocol import RunTicket
 from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_left, read_reference
 from rolecall.store.axes import AxisBook
+from rolecall.store.codec import end_of_lines
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
 from rolecall.store.lease import Session, is_held, newest
 from rolecall.store.spool import Mirror
@@ -50,7 +51,7 @@ class CourierGroup:
 
     Args:
         spec: the job.
-        writers: whose rows; `LAUNCH` for the launcher, which must be the first if it is among others.
+        writers: whose rows; `LAUNCH` for the launcher.
         assignments: what to deliver.
         report: gets every event, from any thread.
     """
@@ -61,10 +62,9 @@ class CourierGroup:
         self._spec = spec
         self._layout = Layout(spec.monitor_dir)
         self._listener = report
-        self._writers = {name: _Writer(spec, name, self._report) for name in writers}
+        self._names = writers
+        self._writers: dict[str, _Writer] = {}
         self._couriers: list[Courier] = []
-        self._acks: list[Acknowledgements] = []
-        self._alive = time.monotonic()
         self._threads = {
             assignment: threading.Thread(target=self._serve, args=(assignment,), daemon=True)
             for assignment in assignments
@@ -78,34 +78,30 @@ class CourierGroup:
 
     def run(self) -> bool:
         """Deliver until all is done; `False` if a backend hung and was left behind."""
+        # Here and not when it is made: a directory may not answer, and the role must not wait for it.
+        self._writers = {name: _Writer(self._spec, name, self._report) for name in self._names}
         writers = self._writers.values()
-        for writer in writers:
-            writer.start()
         for thread in self._threads.values():
             thread.start()
-        beat = 0.0
-        while any(thread.is_alive() for thread in self._threads.values()) or any(each.must_stay() for each in writers):
+        threads = self._threads.values()
+        beat, alive = 0.0, time.monotonic()
+        while any(thread.is_alive() for thread in threads) or any(each.must_stay and each.live() for each in writers):
             for writer in writers:
                 writer.mirror()
-            if time.monotonic() - beat >= timings.HEARTBEAT:
-                beat = time.monotonic()
-                for writer in writers:
-                    writer.touch()
-                for acks in self._acks:
-                    acks.touch()
-                if self._is_hung():
+            if (now := time.monotonic()) - beat >= timings.HEARTBEAT:
+                beat = now
+                if sum(writer.touch() for writer in writers):  # `any` would stop at the first
+                    alive = now
+                for courier in self._couriers:
+                    for cursor in courier.cursors:
+                        cursor.acks.touch()
+                # The writers have ended, and no courier gave a sign of life for as long as it may drain.
+                if now - max([alive, *(courier.last_sign for courier in self._couriers)]) > timings.DRAIN_TIMEOUT:
                     return False
             time.sleep(timings.POLL_INTERVAL)
         for writer in writers:
             writer.stop()
         return True
-
-    def _is_hung(self) -> bool:
-        """Whether the writers have ended and no courier gave a sign of life for as long as it may drain."""
-        if any(writer.is_live() for writer in self._writers.values()):
-            self._alive = time.monotonic()
-        signs = [self._alive, *(courier.last_sign for courier in self._couriers)]
-        return time.monotonic() - max(signs) > timings.DRAIN_TIMEOUT
 
     def hurry(self, seconds: float) -> None:
         """Leave every courier at most this much time."""
@@ -143,7 +139,6 @@ class CourierGroup:
         acks = self._claim(name, place)
         if acks is None:
             return
-        self._acks.append(acks)
         courier = Courier(
             backend=backend,
             args=self._spec.args[name],
@@ -167,7 +162,7 @@ class CourierGroup:
                 self._report(CourierEvent(backend, "warning", f"waiting: {error}", writer.name))
                 while is_carried(self._layout, backend, writer.name):
                     time.sleep(timings.POLL_INTERVAL)
-                if not writer.is_live() and not is_left(self._layout, backend, writer.name):
+                if not writer.live() and not is_left(self._layout, backend, writer.name):
                     return None
 
     def _roles_at_work(self, launcher: _Writer, backend: str) -> Iterator[None]:
@@ -205,60 +200,60 @@ class CourierGroup:
 
 
 class _Writer:
-    """One writer of a group: its session, and what is done for it beside the couriers."""
+    """One writer of a group: its session, and what is done for it beside the couriers.
+
+    Attributes:
+        must_stay: whether there is a journal to mirror or sync as long as the writer lives, even without a backend.
+    """
 
     def __init__(self, spec: JobSpec, name: str, report: Report) -> None:
         self.name = name
         layout = Layout(spec.monitor_dir)
         self.book = AxisBook(layout, name)
         self._journal = layout.journal(name)
-        self._session = newest(self._journal)
-        self._owner = self._session.owner() if self._session else None
+        self._session = session = newest(self._journal)
+        self._owner = session.owner() if session else None
         self._mirror = Mirror(spec, name)
-        self._is_spooled = self._session is not None and self._mirror.spool_of(self._session) is not None
-        self._syncer: Syncer | None = None
-        session = self._session
-        if spec.sync_every is not None and name != LAUNCH and session is not None and session.is_live():
-            # Where it is written, which may be on the node.
-            place = Session(self._mirror.spool_of(session) or session.path, session.number)
-            self._syncer = Syncer(
-                place, spec.sync_every, lambda message: report(CourierEvent("journal", "warning", message))
-            )
-
-    def start(self) -> None:
-        """What comes before the couriers."""
-        with suppress(OSError):
+        self._is_spooled = session is not None and self._mirror.spool_of(session) is not None
+        with suppress(OSError):  # a directory that does not answer is tried again
             self._mirror.copy()
-        config = self._session.header().get("config") if self._session else None
-        if config and self.name != LAUNCH:
-            with suppress(OSError):
+            config = session.header().get("config") if session else None
+            if config and name != LAUNCH:
                 self.book.publish_config(config)
-        if self._syncer is not None:
-            self._syncer.start()
+        self._report = report
+        self._over = threading.Event()
+        self._syncing: threading.Thread | None = None
+        if spec.sync_every is not None and name != LAUNCH:
+            # On a thread: a busy disk may take seconds. Also for a role that has ended by now: its last rows count too.
+            self._syncing = threading.Thread(target=self._keep_synced, args=(spec.sync_every,), daemon=True)
+            self._syncing.start()
+        self.must_stay = self._is_spooled or self._syncing is not None
 
     def stop(self) -> None:
-        """What comes after them."""
+        """What comes after the couriers."""
         self.mirror()
-        if self._syncer is not None:
-            self._syncer.stop()
+        self._over.set()
+        if self._syncing is not None:
+            self._syncing.join(timings.SYNC_TIMEOUT)
 
     def mirror(self) -> None:
         """Copy what is spooled, however the backends fare."""
         if self._is_spooled:
-            with suppress(OSError):  # a directory that does not answer is tried again
+            with suppress(OSError):  # as above
                 self._mirror.copy(newest_only=True)
 
-    def touch(self) -> None:
-        """Show other hosts that the writer is alive."""
-        session = newest(self._journal)
-        if session is not None and self.is_live():
-            with suppress(OSError):
-                os.utime(session.path)
+    def touch(self) -> bool:
+        """Show other hosts that the writer is alive, if it is."""
+        if (session := self.live()) is None:
+            return False
+        with suppress(OSError):
+            os.utime(session.path)
+        return True
 
-    def is_live(self) -> bool:
-        """Whether the session that this group delivers is its owner's still."""
+    def live(self) -> Session | None:
+        """The newest session, while its owner lives and this group delivers it."""
         session = newest(self._journal)
-        return session is not None and not self.is_followed() and session.is_live()
+        return session if session is not None and session.is_live() and not self.is_followed() else None
 
     def is_followed(self) -> bool:
         """Whether a restarted process has taken over the writer's name."""
@@ -268,9 +263,43 @@ class _Writer:
         # A session that continues ours is ours too: its file was changed from outside.
         return "continues" not in session.header() or session.owner() != self._owner
 
-    def must_stay(self) -> bool:
-        """With no backend, there is still the journal to mirror or sync, and its owner to vouch for."""
-        return (self._is_spooled or self._syncer is not None) and self.is_live()
+    def _keep_synced(self, every: float) -> None:
+        """Sync what is written `every` so many seconds and at the end, for jobs that must survive a power cut.
+
+        A row that was logged is in the kernel and survives the death of its process; Linux writes it to the disk
+        within about 30 s. `fsync` is about a file and not about who wrote it (POSIX; fsync(2)), so the courier can ask
+        for it earlier, and the training process never waits for the disk.
+        """
+        synced: dict[Path, int] = {}
+        is_over = False
+        while not is_over:
+            is_over = self._over.wait(every)
+            with suppress(OSError):  # as above
+                if (session := newest(self._journal)) is None:
+                    continue
+                # Where rows are written now, which may be on the node.
+                place = Session(self._mirror.spool_of(session) or session.path, session.number)
+                if synced.get(place.path) == (end := end_of_lines(place.path)):
+                    continue
+                # The directories above the journal first, or its name could be lost with the power; then attachments,
+                # before the rows that refer to them.
+                once = [*list(place.path.parents)[:4], *place.attachments.glob("[!.]*")]
+                for path in (*(each for each in once if each not in synced), place.attachments, place.path):
+                    synced[path] = end  # also if it fails: Linux reports a failure once
+                    self._sync(path)
+
+    def _sync(self, path: Path) -> None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:  # there are no attachments, or the job was deleted, and its rows with it
+            pass
+        except OSError as error:
+            message = f"{path} could not be synced: {error.strerror}"
+            self._report(CourierEvent("journal", "warning", message))
 
 
 def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> RunTicket:

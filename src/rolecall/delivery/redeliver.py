@@ -89,9 +89,12 @@ def deliver(  # noqa: PLR0913 - the last three by name
         # What is spooled on this node comes first: it may hold rows that nobody has seen yet.
         Mirror(spec, writer).copy()
     assignments = list(_assignments(layout, spec.plan.backends, writers))
-    names = [name for name in (LAUNCH, *writers) if any(each.writer == name for each in assignments)]
-    waiting = {name: sum(undelivered(layout, name, writer) for writer in writers) for name in backends}
-    totals = {name: _rows_held(layout, name) + rows for name, rows in waiting.items()}
+    names = dict.fromkeys(each.writer for each in assignments)
+
+    def held(backend: str) -> int:
+        return sum(acknowledged(layout, backend, writer).rows for writer in layout.writers())
+
+    totals = {name: held(name) + sum(undelivered(layout, name, writer) for writer in writers) for name in backends}
     # On a thread: a backend that hangs must not keep this one from ending in time.
     group = CourierGroup(spec, names, assignments, on_event)
     thread = threading.Thread(target=group.run, name="rolecall-deliver", daemon=True)
@@ -99,7 +102,7 @@ def deliver(  # noqa: PLR0913 - the last three by name
     deadline = time.monotonic() + timeout
     while True:
         is_alive, left = thread.is_alive(), deadline - time.monotonic()
-        on_progress([Held(name, _rows_held(layout, name), total) for name, total in totals.items()])
+        on_progress([Held(name, held(name), total) for name, total in totals.items()])
         if not is_alive or left <= 0:
             break
         thread.join(min(timings.STATUS_INTERVAL, left))
@@ -109,10 +112,6 @@ def deliver(  # noqa: PLR0913 - the last three by name
         for writer in layout.writers()
     ]
     return [each for each in found if each.rows or each.missing]
-
-
-def _rows_held(layout: Layout, backend: str) -> int:
-    return sum(acknowledged(layout, backend, writer).rows for writer in layout.writers())
 
 
 def _spec(
@@ -126,25 +125,18 @@ def _spec(
         )
     planned = {plan.backend: plan.shared for plan in record.plan.backends}
     data = {
-        "project": record.project,
-        "name": record.name,
-        "group": record.group,
+        **{setting: getattr(record, setting) for setting in ("project", "name", "group", "spool_dir")},
         "monitor_dir": layout.root,
-        "spool_dir": record.spool_dir,
         "monitor_type": names,
         "monitor_args": {name: {**record.args.get(name, {}), **args.get(name, {})} for name in names},
         "shared_run": any(planned.values()),
         "courier": "thread",
     }
     config = MonitorConfig.load(data, registry=registry)
-
-    def is_shared(name: str) -> bool:
-        """As the job was planned; a backend that it did not have, as it would have been."""
-        if name in planned or not config.shared_run:
-            return planned.get(name, False)
-        return config.registry.load(name).supports_shared_run(config.monitor_args[name]).supported
-
-    backends = tuple(BackendPlan(backend=name, shared=is_shared(name), courier="thread") for name in names)
+    if to is not None and to not in planned:  # as it would have been planned
+        support = config.registry.load(to).supports_shared_run(config.monitor_args[to])
+        planned[to] = config.shared_run and support.supported
+    backends = tuple(BackendPlan(backend=name, shared=planned[name], courier="thread") for name in names)
     return config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=Plan(backends=backends))).spec()
 
 

@@ -51,28 +51,12 @@ class WriterHistory:
     metrics: dict[str, MetricHistory] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
 
-    def take(self, row: Row | Damage) -> None:
-        """Add one row, or the damage between two."""
-        if isinstance(row, Damage):
-            self.damages.append(row)
-            return
-        self.rows += 1
-        self.tables += row.table is not None
-        self.first_time = row.time if self.first_time is None else self.first_time
-        self.last_time = row.time
-        for key, value in row.metrics.items():
-            metric = self.metrics.setdefault(key, MetricHistory())
-            metric.steps.append(row.step)
-            metric.values.append(value)
-
     def summary(self) -> dict[str, Any]:
         """Ready for JSON."""
         plain = ("writer", "state", "sessions", "rows", "tables", "first_time", "last_time")
-        return {
-            **{name: getattr(self, name) for name in plain},
-            "damaged": [str(damage) for damage in self.damages],
-            "metrics": {key: metric.summary() for key, metric in sorted(self.metrics.items())},
-        }
+        metrics = {key: metric.summary() for key, metric in sorted(self.metrics.items())}
+        damaged = [str(damage) for damage in self.damages]
+        return {**{name: getattr(self, name) for name in plain}, "damaged": damaged, "metrics": metrics}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +69,8 @@ class JobHistory:
 
     def summary(self) -> dict[str, Any]:
         """Ready for JSON: the job, its writers, and of each metric the count, range and last value."""
-        return {
-            "run_id": self.record.run_id,
-            "project": self.record.project,
-            "name": self.record.name,
-            "state": str(self.state),
-            "writers": [writer.summary() for writer in self.writers],
-        }
+        job = {name: getattr(self.record, name) for name in ("run_id", "project", "name")}
+        return {**job, "state": self.state, "writers": [writer.summary() for writer in self.writers]}
 
 
 def read_history(root: Path) -> JobHistory:
@@ -131,5 +110,15 @@ def _read_writer(layout: Layout, writer: str) -> WriterHistory:
     found = sessions(layout.journal(writer))
     history = WriterHistory(writer, len(found), found[-1].state() if found else State.NONE)
     for row in reader.read_rows(layout, writer):
-        history.take(row)
+        if isinstance(row, Damage):
+            history.damages.append(row)
+            continue
+        history.rows += 1
+        history.tables += row.table is not None
+        history.first_time = row.time if history.first_time is None else history.first_time
+        history.last_time = row.time
+        for key, value in row.metrics.items():
+            metric = history.metrics.setdefault(key, MetricHistory())
+            metric.steps.append(row.step)
+            metric.values.append(value)
     return history

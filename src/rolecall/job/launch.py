@@ -25,12 +25,12 @@ from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver
 from rolecall.errors import ConfigError, DirectoryError, WriterConflict
 from rolecall.job.monitor import Monitor, close_forgotten
-from rolecall.job.session import WriterSession
+from rolecall.job.session import WriterSession, claim_in
 from rolecall.job.status import WriterState, read_writers, run_with_timeout, wait_for_writers
 from rolecall.states import State, Status, status_of
 from rolecall.store.acks import is_carried
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, read_record, write_record, writer_name
-from rolecall.store.lease import claim, end, is_held, newest
+from rolecall.store.lease import end, is_held, newest
 
 logger = logging.getLogger("rolecall")
 
@@ -53,7 +53,8 @@ class Job:
         self.config = config
         self.plan = plan
         self._session = session
-        self._forgotten = weakref.finalize(self, close_forgotten, "the job of launch", [session] if session else [])
+        closing = [session.close] if session else []
+        self._forgotten = weakref.finalize(self, close_forgotten, "the job of launch", closing)
 
     def __repr__(self) -> str:
         names = ", ".join(each.backend for each in self.plan.backends) or "off"
@@ -227,24 +228,20 @@ def _join(config: MonitorConfig, writer: str, run_config: Mapping[str, Any] | No
         session.events,
         run_id=record.run_id,
         raises=config.on_backend_error == "raise",
-        closing=[session] if job is None else [session, job],
+        closing=[session.close] if job is None else [session.close, job.close],
     )
 
 
 def _meet(config: MonitorConfig) -> RunRecord:
     """The record that the launcher left."""
     layout = Layout(config.monitor_dir)
-    if config.hand_over is None:
-        return _await_primary(layout)
-    record = read_record(layout)
-    if record is None or record.nonce != config.hand_over.nonce:
-        what = "this is not the directory that the launcher wrote to. Put it on a filesystem that all roles share"
-        raise DirectoryError(f"monitor_dir {layout.root}: {what}")
-    return record
-
-
-def _await_primary(layout: Layout) -> RunRecord:
-    """Under torchrun all ranks start at once: rank 0 launches, the others find its record."""
+    if config.hand_over is not None:
+        record = read_record(layout)
+        if record is None or record.nonce != config.hand_over.nonce:
+            what = "this is not the directory that the launcher wrote to. Put it on a filesystem that all roles share"
+            raise DirectoryError(f"monitor_dir {layout.root}: {what}")
+        return record
+    # Under torchrun all ranks start at once: rank 0 launches, the others find its record.
     deadline = time.monotonic() + timings.JOIN_TIMEOUT
     while time.monotonic() < deadline:
         if is_held(layout.journal(LAUNCH)) and (record := read_record(layout)) is not None:
@@ -274,10 +271,7 @@ def _begin(
 ) -> tuple[MonitorConfig, WriterSession]:
     """Take the launcher's place. Other launchers are kept out until it is clear which job goes on."""
     layout = Layout(config.monitor_dir)
-    try:
-        launching = claim(layout.launching, {}, "the launcher's place")
-    except OSError as error:
-        raise DirectoryError(f"monitor_dir {layout.root}: cannot be written: {error.strerror}; use another") from error
+    launching = claim_in(layout, layout.launching, {}, "the launcher's place")
     try:
         launcher = newest(layout.journal(LAUNCH))
         if launcher is not None and launcher.is_live():
@@ -331,8 +325,8 @@ def _set_aside(layout: Layout, before: RunRecord) -> None:
             raise WriterConflict(f"{what}. Wait for it to end, stop it, or use another monitor_dir")
         time.sleep(timings.POLL_INTERVAL)
     path = layout.previous(before.run_id)
-    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
-    target = next(free for free in itertools.chain((path,), numbered) if not free.exists())
+    names = (f"{path.name}-{number}" if number > 1 else path.name for number in itertools.count(1))
+    target = next(free for free in map(path.with_name, names) if not free.exists())
     target.mkdir(parents=True)
     for name in _OURS:
         if (layout.root / name).exists():
@@ -341,9 +335,7 @@ def _set_aside(layout: Layout, before: RunRecord) -> None:
 
 def _busy(layout: Layout, before: RunRecord) -> Iterator[str]:
     """The live roles and couriers of an earlier job."""
-    for writer in layout.writers():
-        if is_held(layout.journal(writer)):
-            yield f"role {writer}"
+    yield from (f"role {writer}" for writer in layout.writers() if is_held(layout.journal(writer)))
     for writer, plan in itertools.product((*layout.writers(), LAUNCH), before.plan.backends):
         if is_carried(layout, plan.backend, writer):
             yield f"the courier of {writer} to {plan.backend}"

@@ -7,9 +7,9 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from rolecall import timings
 from rolecall.delivery.events import EventLog
@@ -21,11 +21,8 @@ from rolecall.store.journal import JournalWriter
 logger = logging.getLogger("rolecall")
 
 
-class Closing(Protocol):
-    """What a monitor closes: its session, and the job where it is also its launcher."""
-
-    def close(self, status: Status, timeout: float) -> None:
-        """See `Job.close`."""
+Close = Callable[[Status, float], None]
+"""What a monitor or a job calls at its end: `WriterSession.close`, and `Job.close` where it is also the launcher."""
 
 
 class Monitor:
@@ -46,7 +43,7 @@ class Monitor:
         *,
         run_id: str | None = None,
         raises: bool = False,
-        closing: Sequence[Closing] = (),
+        closing: Sequence[Close] = (),
     ) -> None:
         self.writer = writer
         self.run_id = run_id
@@ -99,8 +96,8 @@ class Monitor:
         """
         if (journal := self._journal) is None:
             return
-        if self._raises:
-            self._raise_failure()
+        if self._raises and (failure := self._events.take_failure()):
+            raise BackendError(failure)
         try:
             # `type` first: a call for each step would cost as much as the check itself.
             is_whole = type(step) is int and -INT64 <= step < INT64
@@ -129,8 +126,8 @@ class Monitor:
         """
         if (journal := self._journal) is None:
             return
-        if self._raises:
-            self._raise_failure()
+        if self._raises and (failure := self._events.take_failure()):
+            raise BackendError(failure)
         try:
             plain = self._normalizer.table(name, table)
             if plain is None or (step is not None and (step := self._normalizer.step(step)) is None):
@@ -159,9 +156,9 @@ class Monitor:
             return
         deadline = time.monotonic() + timeout
         errors: list[Exception] = []
-        for part in self._closing:
+        for close in self._closing:
             try:
-                part.close(status, max(0.0, deadline - time.monotonic()))
+                close(status, max(0.0, deadline - time.monotonic()))
             except Exception as error:  # noqa: BLE001 - raised below, when all are closed
                 errors.append(error)
         raise_together(f"{self.writer}: rows are not delivered", errors)
@@ -173,11 +170,6 @@ class Monitor:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close(status_of(error))
-
-    def _raise_failure(self) -> None:
-        """Raise a backend's fault in training, if that was asked for."""
-        if failure := self._events.take_failure():
-            raise BackendError(failure)
 
     def _lose(self, error: OSError) -> None:
         """The disk is full or gone: training goes on. The journal counts the loss; warn once an episode."""
@@ -193,9 +185,9 @@ def _leave_to_parent(reference: weakref.ref[Monitor]) -> None:
         monitor._journal = None  # noqa: SLF001
 
 
-def close_forgotten(what: str, closing: Sequence[Closing]) -> None:
+def close_forgotten(what: str, closing: Sequence[Close]) -> None:
     """Nobody closed it: the interpreter ends, or the monitor or job was dropped."""
     if closing:
         warnings.warn(f"{what} was never closed", ResourceWarning, stacklevel=2)
-    for part in closing:
-        part.close(status_at_exit(), timings.FORGOTTEN_TIMEOUT)
+    for close in closing:
+        close(status_at_exit(), timings.FORGOTTEN_TIMEOUT)

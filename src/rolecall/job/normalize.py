@@ -23,7 +23,7 @@ _MOST_WARNINGS: Final = 1000
 _MOST_KEYS: Final = 100_000
 _DEEPEST: Final = 50
 # Exact types only: a subclass may lie about itself, and the encoder would take it at its word.
-_PLAIN: Final = frozenset([float, str, bool, type(None)])
+_PLAIN: Final = frozenset([float, str, bool])
 _PLAIN_OR_INT: Final = _PLAIN | {int}
 # No key holds a newline, so joined keys of a known number tell which keys they are, by what they spell: a subclass of
 # str may lie about its hash and equality. It takes half of the time of a look at their types and a tuple of them.
@@ -116,23 +116,20 @@ class Normalizer:
     def table(self, name: object, table: Any) -> TableData | None:
         """A table from columns and rows, a list of mappings, or a pandas frame."""
         try:
-            key = self._key(name)
-            if key is None:
+            if (key := self._key(name)) is None:
                 return None
-            rows: Iterable[Iterable[object]]
             if hasattr(table, "columns") and hasattr(table, "itertuples"):  # pandas
-                columns, rows = list(table.columns), table.itertuples(index=False, name=None)
+                columns, rows = table.columns, table.itertuples(index=False, name=None)
             elif isinstance(table, tuple):
                 columns, rows = table
-                columns = list(columns)
             else:
                 records = list(table)
                 if not all(isinstance(record, Mapping) for record in records):
                     raise TypeError("its records are not mappings")
-                columns = list(dict.fromkeys(column for record in records for column in record))
+                columns = dict.fromkeys(column for record in records for column in record)
                 rows = ([record.get(column) for column in columns] for record in records)
-            cells = tuple(_cells(row, len(columns)) for row in rows)
-            return TableData(name=str(name), columns=tuple(_utf8(str(column)) for column in columns), rows=cells)
+            names = tuple(_utf8(str(column)) for column in columns)
+            return TableData(name=key, columns=names, rows=tuple(_cells(row, len(names)) for row in rows))
         except Exception as error:  # noqa: BLE001 - anyone's table, anyone's exception: it must not end training
             hint = "give (columns, rows), a list of dicts or a frame"
             self._drop(_shown(name), f"not a table ({_words(error)}); {hint}")

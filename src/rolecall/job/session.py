@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from rolecall import timings
 from rolecall.config.model import MonitorConfig
 from rolecall.config.redact import scrub
-from rolecall.delivery.events import EventLog
+from rolecall.delivery.events import CourierEvent, EventLog
 from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.errors import BackendRefused, DirectoryError, Undelivered, raise_together
-from rolecall.job.couriers import CourierProcess, CourierThread
 from rolecall.states import Status
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import LAUNCH, Layout
@@ -48,7 +53,8 @@ class WriterSession:
         self._writer = writer
         self._pid = os.getpid()
         self._layout = Layout(config.monitor_dir)
-        self._couriers: list[CourierProcess | CourierThread] = []
+        self._process: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
         self._is_spooled = is_spooled(self._spec)
         # The last step on each axis of an earlier session, by the newest that has rows.
         earlier = map(last_steps, reversed(sessions(self._layout.journal(writer))))
@@ -61,11 +67,7 @@ class WriterSession:
             "config": scrub(run_config or {}, config.secrets),
         }
         holder = "the launcher's place" if writer == LAUNCH else f"writer {writer!r}"
-        try:
-            session = claim(self._layout.journal(writer), self._header, holder)
-        except OSError as error:
-            what = f"monitor_dir {self._layout.root}: cannot be written: {error.strerror}; use another"
-            raise DirectoryError(what) from error
+        session = claim_in(self._layout, self._layout.journal(writer), self._header, holder)
         try:
             place = open_spool(self._spec, writer, session) if self._is_spooled else session
             self.journal = JournalWriter(place, steps, self._succeed)
@@ -112,10 +114,11 @@ class WriterSession:
             # If rows were lost, the disk was reported already.
             level = logging.DEBUG if self.journal.lost else logging.WARNING
             logger.log(level, "%s: the end of the journal could not be written: %s", self._writer, error)
-        undrained = [each for each in self._couriers if not each.join(max(0.0, deadline - time.monotonic()))]
+        for each in filter(None, (self._process, self._thread)):
+            each.join(max(0.0, deadline - time.monotonic()))
         if quiet:
             return
-        messages = list(self._left(goes_on=any(isinstance(each, CourierProcess) for each in undrained)))
+        messages = self._left()
         if self._config.on_backend_error == "raise":
             raise_together(f"{self._writer}: rows are not delivered", [Undelivered(message) for message in messages])
         for message in messages:
@@ -135,15 +138,16 @@ class WriterSession:
         # Without a backend there is still a journal to mirror or to sync.
         is_tended = self._is_spooled or (self._spec.sync_every is not None and writer != LAUNCH)
         if processes or (is_tended and self._spec.courier == "process"):
-            self._couriers.append(
-                CourierProcess(self._config.to_env(), writer, [each.backend for each in processes], log, report)
-            )
+            backends = [each.backend for each in processes]
+            self._process = _start_process(self._config.to_env(), writer, backends, log, report)
         if threads or (is_tended and not processes and self._spec.courier == "thread"):
-            assignments = [Assignment(writer, each) for each in threads]
-            self._couriers.append(CourierThread(CourierGroup(self._spec, [writer], assignments, report).run))
+            group = CourierGroup(self._spec, [writer], [Assignment(writer, each) for each in threads], report)
+            self._thread = threading.Thread(target=group.run, name="rolecall", daemon=True)
+            self._thread.start()
 
-    def _left(self, *, goes_on: bool) -> list[str]:
+    def _left(self) -> list[str]:
         """What backends lack, by what their couriers said last. It looks at no file: that could block."""
+        goes_on = self._process is not None and self._process.is_alive()
         later = f" The courier's process goes on trying for up to {timings.DRAIN_TIMEOUT:.0f} s." if goes_on else ""
         command = f"send them with: rolecall deliver {self._layout.root}.{later}"
         messages = []
@@ -154,3 +158,65 @@ class WriterSession:
             elif rows:
                 messages.append(f"{self._writer}: {rows} rows not yet in {name}. They are in the journal; {command}")
         return messages
+
+
+def claim_in(layout: Layout, directory: Path, header: Mapping[str, Any], holder: str) -> Session:
+    """`claim`, where a `monitor_dir` that cannot be written is the user's to fix."""
+    try:
+        return claim(directory, header, holder)
+    except OSError as error:
+        raise DirectoryError(f"monitor_dir {layout.root}: cannot be written: {error.strerror}; use another") from error
+
+
+def _start_process(
+    env: Mapping[str, str], writer: str, backends: Sequence[str], log: Path, report: Callable[[CourierEvent], None]
+) -> threading.Thread:
+    """Start couriers in a process of their own; returns a thread that lives as long as the process does.
+
+    It gets one line of JSON on its standard input: the config with its secrets, which so are in no argument list and
+    no environment. It writes events, a line of JSON each, to its standard output.
+
+    Args:
+        env: the job's config, as `MonitorConfig.to_env` writes it.
+        writer: whose rows.
+        backends: where they go.
+        log: a file for what the process and its SDKs print.
+        report: gets every event, on a thread of its own.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            # -P: the working directory is not where the role imports from, so it must not be for its courier.
+            [sys.executable, "-P", "-m", "rolecall.delivery.process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+        )
+    # Popen was given pipes, so there are some; mypy cannot know.
+    assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
+    pipe, events = process.stdin, process.stdout
+    task = {"env": env, "writer": writer, "backends": backends, "log": str(log)}
+    with suppress(BrokenPipeError), pipe:  # it died: that is reported below
+        pipe.write(json.dumps(task).encode() + b"\n")
+
+    def read_events() -> None:
+        with events:
+            for line in events:
+                with suppress(ValueError, TypeError):
+                    report(CourierEvent(**json.loads(line)))
+
+    def wait() -> None:
+        status = process.wait()
+        # Not its end alone: what an SDK of the process forked may hold the pipe open for longer.
+        reader.join(1.0)
+        if status:
+            for backend in backends:
+                report(CourierEvent(backend, "refused", f"the courier's process ended with status {status}; see {log}"))
+
+    # Both are blocked almost always, so they do not contend for the interpreter lock.
+    reader = threading.Thread(target=read_events, name="rolecall-events", daemon=True)
+    reader.start()
+    waiter = threading.Thread(target=wait, name="rolecall-courier", daemon=True)
+    waiter.start()
+    return waiter

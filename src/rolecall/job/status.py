@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -48,8 +49,7 @@ def read_writers(layout: Layout) -> list[WriterState]:
     """The state of every writer that has opened in the job's directory."""
     found = []
     for writer in layout.writers():
-        session = newest(layout.journal(writer))
-        if session is not None:
+        if session := newest(layout.journal(writer)):
             place = str(session.owner() or "its process is not known")
             state, is_closed = session.state(), session.status() is not None
             found.append(WriterState(writer, state, session.silence(), place, is_closed))
@@ -77,21 +77,19 @@ def run_with_timeout(seconds: float, call: Callable[[], T]) -> T | None:
     Raises:
         Exception: what the call raised.
     """
-    results: list[T] = []
-    errors: list[Exception] = []
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            results.append(call())
-        except Exception as error:  # noqa: BLE001 - raised below, for the caller
-            errors.append(error)
+            future.set_result(call())
+        except Exception as error:  # noqa: BLE001 - the caller gets it
+            future.set_exception(error)
 
-    thread = threading.Thread(target=run, name="rolecall-look", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    return results[0] if results else None
+    # Not an executor's thread, for which the interpreter's end would wait.
+    threading.Thread(target=run, name="rolecall-look", daemon=True).start()
+    with suppress(TimeoutError):
+        return future.result(seconds)
+    return None
 
 
 @dataclass(frozen=True, slots=True)

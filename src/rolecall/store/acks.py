@@ -15,14 +15,13 @@ Rows that the backend will never take are listed under `rejected`; they stay in 
 What comes after `ack` is undelivered, so an acknowledgement that is lost costs a repetition and no row.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rolecall.rows import Row
@@ -153,19 +152,22 @@ def undelivered(layout: Layout, backend: str, writer: str) -> int:
     By the numbers of the last rows, so 1,000,000 rows take no longer than one. Rows that are damaged count too, until
     the courier has passed them.
     """
-    position = acknowledged(layout, backend, writer).position
-    total, before = 0, 0
-    for session in sessions(layout.journal(writer)):
-        last = last_seq(last_line(session.path, session.seed))
-        if session.number == position.session:
-            before = position.seq
+    return rows_behind(layout.journal(writer), acknowledged(layout, backend, writer).position)[0]
+
+
+def rows_behind(journal: Path, position: Position, last: int = _INT64) -> tuple[int, int]:
+    """How many rows of a journal are behind a position, up to the `last` session, and the number of the last one."""
+    total, seq = 0, position.seq
+    for session in sessions(journal):
+        if position.session <= session.number <= last:
+            is_here = session.number == position.session
+            # A session that continues an earlier one counts on from there.
+            before = seq if is_here or "continues" in session.header() else 0
+            seq = max(before, last_seq(last_line(session.path, session.seed)))
             # An offset behind the end means that the file was cut short; what came after the cut still counts.
-            total = 0 if position.offset == end_of_lines(session.path) else max(0, last - before)
-        elif session.number > position.session:
-            # One that continues an earlier session counts on from there.
-            total += max(0, last - (before if "continues" in session.header() else 0))
-        before = last
-    return total
+            if not is_here or position.offset != end_of_lines(session.path):
+                total += seq - before
+    return total, seq
 
 
 def read_reference(layout: Layout, backend: str, writer: str) -> RunReference | None:

@@ -12,8 +12,6 @@ A reader remembers how far it read each file: looking again costs one `stat` a w
 were read before.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Iterable, Mapping

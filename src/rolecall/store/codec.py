@@ -16,8 +16,6 @@ Other processes, and perhaps other people, change the directory at the same time
 replaces its files, too.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

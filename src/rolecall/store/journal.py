@@ -39,8 +39,6 @@ The header of a session that goes on with the rows of an earlier one, because th
 `"continues": N`. Its rows keep their `seq`, and a reader skips those that it has.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

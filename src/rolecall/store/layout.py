@@ -16,8 +16,6 @@
     previous/RUN_ID/                     a finished job that stood here before, laid out like this
 """
 
-from __future__ import annotations
-
 import json
 import operator
 import re

@@ -10,8 +10,6 @@ An owner on this host lives while its process does. One on another host lives wh
 `STALE` seconds; its courier does that every `HEARTBEAT` seconds.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import socket

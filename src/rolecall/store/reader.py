@@ -5,8 +5,6 @@ the strings `"NaN"`, `"Infinity"` and `"-Infinity"` are numbers, other strings a
 none of these is left out.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator, Mapping

@@ -4,8 +4,6 @@ A network filesystem can freeze for minutes, and training with it. So a role wri
 courier copies the bytes as they are to `monitor_dir`, where every other process reads them.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
