@@ -248,7 +248,7 @@ def web(session: nox.Session) -> None:
 def pictures(session: nox.Session) -> None:
     """Make docs/images anew: the demo's run in MLflow's web UI, in Debian's Chromium. By name only."""
     install(session, "web", *ALL)
-    session.run("python", "docs/make_pictures.py")
+    session.run("python", "tests/support/make_pictures.py")
 
 
 @nox.session

@@ -9,22 +9,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["EMULATOR", "mlflow_server", "wandb_server"]
+__all__ = ["mlflow_server", "wandb_server"]
 
-ROOT = Path(__file__).parents[1]
-EMULATOR = ROOT / "plugins" / "rolecall-wandb" / "tests" / "support"
-FAULTS = ROOT / "tests" / "support"
+SUPPORT = Path(__file__).parents[1] / "tests" / "support"
+# What tests and benchmarks share. pytest finds it by its setting `pythonpath`, which these scripts do not have.
+sys.path.append(str(SUPPORT))
 
 
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[str]:
     """Its address; it keeps what it is given in a file of sqlite."""
-    sys.path.append(str(FAULTS))
-    from fault_places import free_port, make_store, serving
+    from local_servers import serving_mlflow
 
     folder.mkdir(parents=True, exist_ok=True)
-    make_store(folder / "server.db")
-    with serving(folder, folder / "server.db", free_port()) as url:
+    with serving_mlflow(folder) as url:
         yield url
 
 
@@ -32,7 +30,7 @@ def mlflow_server(folder: Path) -> Iterator[str]:
 def wandb_server() -> Iterator[Mapping[str, str]]:
     """The environment in which wandb's SDK finds it; it runs in a process of its own."""
     command = [sys.executable, "-m", "wandb_emulator"]
-    env = {**os.environ, "PYTHONPATH": str(EMULATOR)}
+    env = {**os.environ, "PYTHONPATH": str(SUPPORT)}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, text=True) as server:
         if server.stdout is None or server.stdin is None:

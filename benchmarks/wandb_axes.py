@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from report import show_and_keep
-from servers import EMULATOR, wandb_server
+from servers import wandb_server
 from usage import children_cpu
 
 WRITERS = ("explorer/0", "explorer/1", "trainer")
@@ -125,8 +125,7 @@ def measure(how: str, keys: int, flushes: int, limit: int) -> dict[str, Any]:
     """One line of the table."""
     with wandb_server() as address, tempfile.TemporaryDirectory() as directory:
         url = address["WANDB_BASE_URL"]
-        environment = {**os.environ, **address, "PYTHONPATH": str(EMULATOR), "WANDB_SILENT": "true"}
-        environment["HOME"] = directory
+        environment = {**os.environ, **address, "WANDB_SILENT": "true", "HOME": directory}
         measured = [
             json.loads(process.communicate()[0].splitlines()[-1])
             for process in [

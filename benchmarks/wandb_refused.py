@@ -20,15 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from report import show_and_keep
-from servers import EMULATOR
 from stream import WRITER, logged
 from usage import descendants
-
-sys.path.append(str(EMULATOR))
 
 
 def main() -> None:
     """Log, have it delivered, and look at who holds how much."""
+    # `stream` imports `servers`, which makes it importable
     from wandb_emulator import Fault, WandbServer, environment
 
     args = _options()

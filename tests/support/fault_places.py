@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fault_gate import Gate
+from local_servers import serving_mlflow
+from wandb_emulator import WandbServer, environment
 
 from rolecall import MonitorConfig
 from rolecall.job.history import read_rows
 from rolecall.store.acks import read_reference
 from rolecall.store.layout import Layout
 
-__all__ = ["PLACES", "Place", "free_port", "make_store", "serving"]
-
-EMULATOR = Path(__file__).parents[2] / "plugins" / "rolecall-wandb" / "tests" / "support"
+__all__ = ["PLACES", "Place"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +71,8 @@ def tensorboard(_: Path) -> Iterator[Place]:
 def mlflow_sqlite(folder: Path) -> Iterator[Place]:
     """MLflow's client beside a file of sqlite; a file as MLflow makes it, which takes it seconds, is copied."""
     made = folder / "mlflow.db"
-    make_store(made)
+    code = f"from mlflow import MlflowClient; MlflowClient('sqlite:///{made}').search_experiments(max_results=1)"
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
 
     def args(job: Path) -> dict[str, Any]:
         job.mkdir(parents=True, exist_ok=True)
@@ -90,9 +85,7 @@ def mlflow_sqlite(folder: Path) -> Iterator[Place]:
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[Place]:
     """A real `mlflow server`, behind a gate."""
-    made = folder / "server.db"
-    make_store(made)
-    with serving(folder, made, free_port()) as url, Gate(url) as gate:
+    with serving_mlflow(folder) as url, Gate(url) as gate:
         # the client tries again for many minutes by itself
         patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
         yield Place(
@@ -109,9 +102,6 @@ def mlflow_server(folder: Path) -> Iterator[Place]:
 @contextmanager
 def wandb(folder: Path) -> Iterator[Place]:
     """The emulator of wandb's server that the plugin's tests use, behind a gate."""
-    sys.path.insert(0, str(EMULATOR))
-    from wandb_emulator import WandbServer, environment
-
     with WandbServer() as server, Gate(server.url) as gate:
         given = {**environment(server, folder), "WANDB_BASE_URL": gate.url}
 
@@ -122,7 +112,7 @@ def wandb(folder: Path) -> Iterator[Place]:
         yield Place("wandb", "wandb", lambda _: {}, read, exactly_once=False, gate=gate, environment=given)
 
 
-PLACES: Mapping[str, Callable[[Path], contextlib.AbstractContextManager[Place]]] = {
+PLACES: Mapping[str, Callable[[Path], AbstractContextManager[Place]]] = {
     "local": local,
     "tensorboard": tensorboard,
     "mlflow sqlite": mlflow_sqlite,
@@ -155,44 +145,3 @@ def _mlflow_points(config: MonitorConfig) -> list[int]:
     uri = config.monitor_args["mlflow"].model_dump()["uri"]
     client = MlflowClient(tracking_uri=uri if isinstance(uri, str) else uri.get_secret_value())
     return [metric.step for metric in client.get_metric_history(reference.id, "trainer/loss")]
-
-
-def make_store(path: Path) -> None:
-    """A file of sqlite as MLflow makes it."""
-    code = f"from mlflow import MlflowClient; MlflowClient('sqlite:///{path}').search_experiments(max_results=1)"
-    subprocess.run([sys.executable, "-c", code], cwd=path.parent, check=True, capture_output=True)
-
-
-def free_port() -> int:
-    """One that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def serving(folder: Path, store: Path, port: int) -> Iterator[str]:
-    """A real `mlflow server` on a store."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{store}"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    with (folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-    try:
-        _await(f"http://127.0.0.1:{port}/health")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)  # it would wait for clients that were cut off
-        process.wait(30)
-
-
-def _await(url: str) -> None:
-    deadline = time.monotonic() + 300  # a busy machine imports MLflow for minutes
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fault_places import free_port, make_store, serving
+from local_servers import free_port, serving_mlflow
 
 from rolecall import MonitorConfig, launch
 
@@ -62,8 +62,7 @@ def main() -> int:
         os.environ.update(MLFLOW_HTTP_REQUEST_MAX_RETRIES="1", MLFLOW_HTTP_REQUEST_TIMEOUT="30")
         idle = _job(folder / "idle", port, 1)
         long = _job(folder / "long", port, args.rows)
-        make_store(folder / "server.db")
-        with serving(folder, folder / "server.db", port):
+        with serving_mlflow(folder, port=port):
             delivered = _deliver(folder / "long")
         held = _held(folder / "server.db")
     found = {

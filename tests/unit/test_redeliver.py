@@ -112,8 +112,8 @@ def test_listener_hears_how_far(local: MonitorConfig, args: dict[str, dict[str, 
     assert held[0] == Held("lines", 0, 2 * ROWS)
     assert held[-1] == Held("lines", 2 * ROWS, 2 * ROWS)
     assert {event.writer for event in events if event.kind == "ended"} == {"@launch", "explorer/0", "explorer/1"}
-    told = {event.writer: event.acknowledged for event in events if event.kind == "progress"}
-    assert told == {"@launch": 0, "explorer/0": ROWS, "explorer/1": ROWS}
+    acknowledged = {event.writer: event.acknowledged for event in events if event.kind == "progress"}
+    assert acknowledged == {"@launch": 0, "explorer/0": ROWS, "explorer/1": ROWS}
 
 
 def test_backend_that_is_away(

@@ -10,18 +10,15 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from local_servers import serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -115,48 +112,5 @@ def steps() -> list[int]:
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
     """Starts servers of the web; the address of each once it answers."""
-    log = tmp_path_factory.mktemp("servers") / "log"
     with ExitStack() as stack:
-
-        def start(*command: str) -> str:
-            return stack.enter_context(server([sys.executable, "-m", *command], log))
-
-        yield start
-
-
-@contextmanager
-def server(command: list[str], log: Path) -> Iterator[str]:
-    port = free_port()
-    with log.open("ab") as output:
-        process = subprocess.Popen([*command, "--port", str(port)], stdout=output, stderr=output)
-    try:
-        await_answer(url := f"http://127.0.0.1:{port}", process, log)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
-def await_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 240
-    while not answers(url):
-        if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"no answer from {process.args!r}:\n{log.read_text(errors='replace')[-3000:]}", pytrace=False)
-        time.sleep(0.2)
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
+        yield lambda *command: stack.enter_context(serving(*command, folder=tmp_path_factory.mktemp("server")))

@@ -6,17 +6,16 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from local_servers import free_port, serving_mlflow
 
 from rolecall import Row, RunTicket
 from rolecall_mlflow.args import MlflowArgs
@@ -164,55 +163,26 @@ class Server:
     """A real `mlflow server`, which can be stopped and started again on the same port and store."""
 
     directory: Path
-    port: int
-    process: subprocess.Popen[bytes] | None = None
+    port: int = field(default_factory=free_port)
+    running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property
     def uri(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        store = f"sqlite:///{self.directory / 'server.db'}"
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", store]
-        command += ["--artifacts-destination", str(self.directory / "artifacts")]
-        with (self.directory / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.directory, stdout=log, stderr=log, start_new_session=True)
-        self.wait(lambda: self.answers)
+        self.running.enter_context(serving_mlflow(self.directory, self.port))
 
     def stop(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, 15)
-            self.process.wait(30)
-            self.wait(lambda: not self.answers)
-
-    @property
-    def answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    def wait(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 90
-        while not condition():
-            log = (self.directory / "server.log").read_text(errors="replace")
-            assert time.monotonic() < deadline, log
-            time.sleep(0.1)
+        self.running.close()
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = Server(tmp_path_factory.mktemp("server"), port)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

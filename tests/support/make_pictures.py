@@ -3,26 +3,21 @@
 The pictures show the project as it is: run it again when the demo or its metrics change.
 """
 
-# ruff: noqa: INP001, S310 - a script beside the pages, which asks a server that it started itself
-
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-IMAGES = Path(__file__).parent / "images"
+from local_servers import serving_mlflow
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
 STEPS = 30
 SEED = 1
 WIDTH, HEIGHT, TALL = 1120, 610, 2200
@@ -45,7 +40,6 @@ SIDE_BY_SIDE = """() => {
   }
 }"""
 """MLflow draws a section for each writer, one below the other: four of them fit a picture only side by side."""
-START_TIMEOUT = 240.0
 SETTLE_MS = 4_000
 """For the charts to take their new width."""
 
@@ -56,52 +50,18 @@ def main() -> None:
     if chromium is None:
         sys.exit("no Chromium: `apt-get install chromium`, or set ROLECALL_CHROMIUM to its path")
     with tempfile.TemporaryDirectory() as folder:
-        uri = run_demo(Path(folder))
-        with mlflow_server(uri, Path(folder)) as url:
+        database = Path(folder, "server.db")
+        run_demo(database)
+        with serving_mlflow(Path(folder)) as url:
             take_pictures(url, chromium)
 
 
-def run_demo(folder: Path) -> str:
-    """Run `rolecall demo` with one shared MLflow run; returns the store's URI."""
-    uri = f"sqlite:///{folder}/mlflow.db"
+def run_demo(database: Path) -> None:
+    """Run `rolecall demo` with one shared MLflow run."""
     rolecall = Path(sys.executable).with_name("rolecall")
-    backend = ["--monitor-type", "mlflow", "--monitor-args", json.dumps({"uri": uri})]
-    job = ["--steps", str(STEPS), "--seed", str(SEED), "--monitor-dir", str(folder / "monitor")]
+    backend = ["--monitor-type", "mlflow", "--monitor-args", json.dumps({"uri": f"sqlite:///{database}"})]
+    job = ["--steps", str(STEPS), "--seed", str(SEED), "--monitor-dir", str(database.with_name("monitor"))]
     subprocess.run([str(rolecall), "demo", "--shared-run", *backend, *job], check=True)
-    return uri
-
-
-@contextmanager
-def mlflow_server(uri: str, folder: Path) -> Iterator[str]:
-    """MLflow's own server on this machine, for as long as the block lasts."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
-    with (folder / "server.log").open("ab") as log:
-        server = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log, cwd=folder)
-    try:
-        deadline = time.monotonic() + START_TIMEOUT
-        while not answers(url):
-            if server.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"mlflow server does not answer:\n{(folder / 'server.log').read_text()[-3000:]}")
-            time.sleep(0.2)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def answers(url: str) -> bool:
-    """Whether the server is up."""
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
 
 
 def ask(url: str, question: str, **body: Any) -> Any:
