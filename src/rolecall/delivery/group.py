@@ -118,7 +118,7 @@ class CourierGroup:
             backend = self._spec.registry.load(plan.backend)
             if writer == LAUNCH and not plan.shared:
                 ticket = make_ticket(self._spec, LAUNCH, plan.backend, shared=False)
-                backend.prepare(ticket, self._spec.args[plan.backend])
+                backend.prepare(ticket, self._spec.monitor_args[plan.backend])
                 self._report(event("prepared"))
             else:
                 if writer != LAUNCH and (primary := self._heard.get(plan.backend)) is not None:
@@ -141,7 +141,7 @@ class CourierGroup:
             return
         courier = Courier(
             backend=backend,
-            args=self._spec.args[name],
+            args=self._spec.monitor_args[name],
             ticket=lambda: make_ticket(self._spec, writer, name, shared=shared),
             cursors=[Cursor(self._layout, writer, acks, place.mirror)],
             book=place.book,
