@@ -142,6 +142,7 @@ class CourierGroup:
         courier = Courier(
             backend=backend,
             args=self._spec.args[name],
+            shared=shared,
             ticket=lambda: make_ticket(self._spec, writer, name, shared=shared),
             cursors=[Cursor(self._layout, writer, acks, place.mirror)],
             book=place.book,
@@ -223,7 +224,7 @@ class _Writer:
         self._report = report
         self._over = threading.Event()
         self._syncing: threading.Thread | None = None
-        if spec.sync_every is not None and name != LAUNCH and self.live():
+        if spec.sync_every is not None and name != LAUNCH:
             # On a thread: a busy disk may take seconds.
             self._syncing = threading.Thread(target=self._keep_synced, args=(spec.sync_every,), daemon=True)
             self._syncing.start()
