@@ -147,11 +147,10 @@ class Courier:
 
     def _deliver_batch(self, run: Run, cursor: Cursor) -> bool:
         """Hand over what is next in a journal; whether there was anything."""
+        queued, most = cursor.pending, timings.MAX_QUEUE_SIZE
         if isinstance(run, SupportsConfirmation):
-            is_full = cursor.size >= timings.MAX_QUEUE_BYTES
-        else:
-            is_full = cursor.pending >= timings.MAX_QUEUE_SIZE
-        if is_full:
+            queued, most = cursor.size, timings.MAX_QUEUE_BYTES
+        if queued >= most:
             return False
         batch = cursor.read()
         for damage in batch.damages:
