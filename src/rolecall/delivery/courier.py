@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, groupby
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
 
@@ -117,7 +117,7 @@ class Courier:
         run = self._attempt(lambda: self.backend.open_run(self.ticket(), self.args))
         for cursor in self.cursors:
             self._attempt(partial(cursor.acks.refer, RunReference(run.id, run.url)))
-        self._event("opened", id=run.id, url=run.url)
+        self._event("opened", url=run.url)
         return run
 
     def _deliver_some(self, run: Run) -> bool:
@@ -284,8 +284,8 @@ class Courier:
 
     # ------------------------------------------------------------- reporting
 
-    def _event(self, kind: Kind, message: str = "", **more: Any) -> None:
-        self.report(CourierEvent(self.backend.name, kind, message, self.cursors[0].writer, **more))
+    def _event(self, kind: Kind, message: str = "", url: str | None = None) -> None:
+        self.report(CourierEvent(self.backend.name, kind, message, self.cursors[0].writer, url))
 
     def _report_once(self, kind: Kind, reason: str, message: str) -> None:
         """The first of its reason; the others are in the file of the acknowledgements."""

@@ -178,10 +178,9 @@ class WriterSession:
             # Not its end alone: what an SDK of the process forked may hold the pipe open for longer.
             reader.join(1.0)
             if status:
+                message = f"the courier's process ended with status {status}; see {log}"
                 for backend in backends:
-                    report(
-                        CourierEvent(backend, "refused", f"the courier's process ended with status {status}; see {log}")
-                    )
+                    report(CourierEvent(backend, "refused", message))
 
         # Both are blocked almost always, so they do not contend for the interpreter lock.
         reader = threading.Thread(target=read_events, name="rolecall-events", daemon=True)
