@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rolecall import MonitorConfig, launch, open_monitor
+from rolecall import MonitorConfig, Status, launch, open_monitor
+from rolecall.delivery.group import CourierGroup
 from rolecall.store.codec import end_of_lines
+from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import Layout
 
 MakeConfig = Callable[..., MonitorConfig]
@@ -84,6 +87,28 @@ def test_nothing_is_synced_by_default(make_config: MakeConfig, synced: Synced) -
     with launch(make_config(courier="thread")) as job, open_monitor(job.config, "trainer") as monitor:
         monitor.log({"loss": 1.0}, 1)
     assert "1.jsonl" not in dict(synced)
+
+
+def test_role_that_ended_is_synced(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, synced: Synced) -> None:
+    """Its couriers may start when it has ended: on a busy machine, a process starts in seconds."""
+    ended = threading.Event()
+    end, run = JournalWriter.end, CourierGroup.run
+
+    def end_and_say(journal: JournalWriter, status: Status) -> None:
+        end(journal, status)
+        ended.set()
+
+    def run_afterwards(group: CourierGroup) -> bool:
+        assert ended.wait(30.0)
+        return run(group)
+
+    monkeypatch.setattr(JournalWriter, "end", end_and_say)
+    monkeypatch.setattr(CourierGroup, "run", run_afterwards)
+    config = make_config(monitor_type="local", monitor_args={}, sync_every=60.0)
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0}, 1)
+    path = Layout(job.config.monitor_dir).journal("trainer") / "1.jsonl"
+    assert ("1.jsonl", path.stat().st_size) in synced
 
 
 def test_failing_disk_is_reported(

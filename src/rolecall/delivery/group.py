@@ -225,7 +225,7 @@ class _Writer:
         self._over = threading.Event()
         self._syncing: threading.Thread | None = None
         if spec.sync_every is not None and name != LAUNCH:
-            # On a thread: a busy disk may take seconds.
+            # On a thread: a busy disk may take seconds. Also for a role that has ended by now: its last rows count too.
             self._syncing = threading.Thread(target=self._keep_synced, args=(spec.sync_every,), daemon=True)
             self._syncing.start()
         self.must_stay = self._is_spooled or self._syncing is not None

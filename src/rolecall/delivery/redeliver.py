@@ -19,7 +19,6 @@ from rolecall.backends.builtin import LOCAL
 from rolecall.backends.registry import Registry
 from rolecall.config.model import MonitorConfig
 from rolecall.config.plan import BackendPlan, Plan
-from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver, JobSpec
 from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.group import Assignment, CourierGroup
@@ -132,9 +131,10 @@ def _spec(
         "courier": "thread",
     }
     config = MonitorConfig.load(data, registry=registry)
-    # A backend that the job did not have is planned as it would have been.
-    shared = planned if names[0] in planned else {names[0]: resolve(config).shared(names[0])}
-    backends = tuple(BackendPlan(backend=name, shared=shared[name], courier="thread") for name in names)
+    if to is not None and to not in planned:  # as it would have been planned
+        support = config.registry.load(to).supports_shared_run(config.monitor_args[to])
+        planned[to] = config.shared_run and support.supported
+    backends = tuple(BackendPlan(backend=name, shared=planned[name], courier="thread") for name in names)
     return config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=Plan(backends=backends))).spec()
 
 
