@@ -135,8 +135,13 @@ def test_writers_state_in_words() -> None:
 def test_directory_that_never_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As on a network filesystem whose server is frozen."""
     gate = threading.Event()
+
+    def look(_: Layout) -> list[WriterState]:
+        gate.wait()
+        return []
+
     monkeypatch.setattr("rolecall.timings.DIRECTORY_TIMEOUT", 0.05)
-    monkeypatch.setattr("rolecall.job.status.read_writers", lambda _: gate.wait())
+    monkeypatch.setattr("rolecall.job.status.read_writers", look)
     assert wait_for_writers(Layout(tmp_path), 0.0) == []
     gate.set()
 
