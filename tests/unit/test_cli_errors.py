@@ -434,7 +434,7 @@ trainer/reward/mean\
 def test_deliver_what_is_not_there(told: Told) -> None:
     assert told("deliver", "nowhere") == snapshot("""\
 rolecall: nowhere: not a monitor_dir (no run.json); give the monitor_dir of a
-job\
+job that was launched\
 """)
 
 

@@ -142,6 +142,7 @@ class CourierGroup:
         courier = Courier(
             backend=backend,
             args=self._spec.monitor_args[name],
+            shared=shared,
             ticket=lambda: make_ticket(self._spec, writer, name, shared=shared),
             cursors=[Cursor(self._layout, writer, acks, place.mirror)],
             book=place.book,

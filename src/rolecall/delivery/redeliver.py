@@ -24,7 +24,7 @@ from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.errors import DirectoryError
 from rolecall.store.acks import acknowledged, is_carried, is_left, undelivered
-from rolecall.store.layout import LAUNCH, Layout, RunRecord, read_record
+from rolecall.store.layout import LAUNCH, Layout, RunRecord, job_record
 from rolecall.store.lease import is_held
 from rolecall.store.spool import Mirror
 
@@ -78,10 +78,8 @@ def deliver(  # noqa: PLR0913 - the last three by name
         DirectoryError: no job is there.
         ConfigError, BackendError: the backend, or its arguments.
     """
+    record = job_record(Layout(root))
     layout = Layout(root.absolute())
-    record = read_record(layout)
-    if record is None:
-        raise DirectoryError(f"{root}: not a monitor_dir (no run.json); give the monitor_dir of a job")
     spec = _spec(layout, record, to, args, registry)
     backends = [plan.backend for plan in spec.plan.backends]
     writers = layout.writers()
