@@ -12,7 +12,7 @@ from hypothesis import settings
 # A shell that starts this in the background has it ignore Ctrl-C, and its children with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What stands in the shell of whoever runs the tests must not change what they see.
+# Your shell's environment must not change what the tests see.
 for name in ("ROLECALL_DISABLED", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
     os.environ.pop(name, None)
 

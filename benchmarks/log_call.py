@@ -42,7 +42,7 @@ DEFAULT = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One peer, at one pace (µs), with so many metrics of a kind, from so many threads."""
+    """One peer, at one pace (µs), with a number of metrics of a kind, from a number of threads."""
 
     peer: str
     floats: int
@@ -184,7 +184,7 @@ def _ratios(found: Found, case: Case, other: Case) -> list[float]:
 
 
 def _promises(found: Found) -> Iterator[Mapping[str, Any]]:
-    """What rolecall promises of `log`, as far as it was measured here."""
+    """The promises on `log` that were measured here."""
     for pace in dict.fromkeys(case.pace for case in found):
         ours = {floats: Case(OURS, floats, pace) for floats in (10, 100)}
         tails = [one.p99 / one.p50 for one in found.get(ours[10], ())]

@@ -28,7 +28,7 @@ Log = Callable[[Mapping[str, float], int], object]
 
 
 def plain_row(count: int, first: int = 0) -> dict[str, float]:
-    """So many metrics, as a training loop logs them."""
+    """A number of metrics, as a training loop logs them."""
     return {f"group/metric_{first + at}": at / 7 for at in range(count)}
 
 

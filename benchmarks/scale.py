@@ -105,7 +105,7 @@ class _Args(BaseModel):
 
 
 class _Backend:
-    """What would stand under `rolecall.backends`."""
+    """What the entry point in `rolecall.backends` would be."""
 
     @hookimpl
     def backend_args(self) -> type[BaseModel]:
@@ -175,7 +175,7 @@ def _ticket(layout: Layout, writer: str) -> RunTicket:
 
 
 def _cpu_of(action: Callable[[], object], before: Callable[[], object], times: int) -> float:
-    """ms of CPU, the median of so many times."""
+    """ms of CPU, the median of a number of times."""
     found: list[float] = []
     for _ in range(times):
         before()

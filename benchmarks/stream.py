@@ -1,4 +1,4 @@
-"""How many rows a second a courier brings to each backend, beside the backend's own best bulk call.
+"""How many rows a second a courier sends to each backend, beside the backend's own best bulk call.
 
     python benchmarks/stream.py [--backend tensorboard "mlflow sqlite" "mlflow server" wandb] [--rows 20000]
                                 [--floats 10] [--rounds 3] [--backlog] [--json FILE]
@@ -8,7 +8,7 @@ system, each from a process of its own, in turns. The clock runs from when the r
 backend holds everything. `bulk` is `FileWriter.add_summary` of a whole row in tensorboardX, `MlflowClient.log_batch` of
 1,000 metrics, and `Run.log` of a shared run in wandb. `courier` reads a journal, sends, and writes down what was
 acknowledged; `of bulk` is its rate by that of `bulk` in the same round, the median of the rounds. rolecall promises
-90 %. CPU is that of the process and its children, for each row. `--backlog` lets the courier alone bring what waits:
+90 %. CPU is that of the process and its children, for each row. `--backlog` lets only the courier work, on what waits:
 1,000,000 rows of a metric.
 """
 
@@ -122,7 +122,7 @@ def _rows(count: int, floats: int) -> Iterator[Mapping[str, float]]:
 
 
 def _courier(backend: str, folder: Path, rows: int, floats: int) -> Mapping[str, float]:
-    """A finished job's rows, brought by the couriers of `rolecall deliver`."""
+    """A finished job's rows, delivered by the couriers of `rolecall deliver`."""
     from rolecall.delivery.redeliver import deliver
 
     logged(folder / "monitor", rows, floats)
@@ -147,7 +147,7 @@ def _courier(backend: str, folder: Path, rows: int, floats: int) -> Mapping[str,
 
 
 def logged(directory: Path, rows: int, floats: int) -> None:
-    """A finished job with a writer of so many rows, of which no backend holds any."""
+    """A finished job with a writer of a number of rows, of which no backend holds any."""
     from rolecall import MonitorConfig, launch, open_monitor
 
     config = MonitorConfig(project="p", name="n", monitor_dir=directory, shared_run=True)

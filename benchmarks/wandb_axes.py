@@ -32,7 +32,7 @@ WRITERS = ("explorer/0", "explorer/1", "trainer")
 
 
 def keys_of(writer: str, count: int) -> dict[str, str]:
-    """So many keys of one writer, bound to its axis."""
+    """A number of keys of one writer, bound to its axis."""
     return {f"{writer}/group{number % 10}/metric_{number}": f"{writer}/step" for number in range(count)}
 
 
@@ -109,7 +109,7 @@ def close(run: Any) -> None:
 
 
 def define(run: Any, how: str, news: dict[str, str], known: dict[str, str]) -> None:
-    """Tell wandb of keys, in one of the ways."""
+    """Define keys in wandb, in one of the ways."""
     match how:
         case "once":
             run.define(news)

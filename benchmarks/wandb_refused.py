@@ -2,7 +2,7 @@
 
     python benchmarks/wandb_refused.py [--rows 500000] [--floats 10] [--seconds 75] [--json FILE]
 
-`rolecall deliver` brings a job's rows to the emulator of wandb's server, which refuses each transmission with 503. The
+`rolecall deliver` sends a job's rows to the emulator of wandb's server, which refuses each transmission with 503. The
 SDK tries on and keeps what it was handed; a courier hands over no more than a window of the journal
 (`rolecall.timings.MAX_QUEUE_BYTES`) that nobody confirms. Memory is the largest resident set that was seen.
 """

@@ -5,7 +5,7 @@
 Each is a process of its own, and all take turns. Import time is that of the first import, in an
 interpreter that has started. Memory is the resident set after 1,000 rows of 10 floats, of the process and (where
 there are) of its children, counted in proportion to what they share (PSS, Linux). Distributions are those that an
-installation brings, without extras; their size is that of the installed files.
+installation adds, without extras; their size is that of the installed files.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _memory(pid: int) -> float:
 
 
 def _needed(name: str) -> dict[str, Distribution]:
-    """A distribution and, as far as they are installed, all that it needs."""
+    """A distribution and all that it needs and is installed."""
     found: dict[str, Distribution] = {}
     waiting = [name]
     while waiting:

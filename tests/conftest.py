@@ -36,7 +36,7 @@ def server(tmp_path: Path) -> Iterator[LinesServer]:
 
 @pytest.fixture
 def make_config(tmp_path: Path, server: LinesServer) -> Callable[..., MonitorConfig]:
-    """A config of a shared run in the `lines` backend, carried on threads; keyword arguments differ from it."""
+    """A config of a shared run in the `lines` backend, with couriers on threads; keyword arguments override it."""
 
     def make(**settings: Any) -> MonitorConfig:
         defaults: dict[str, Any] = {

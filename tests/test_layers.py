@@ -85,7 +85,7 @@ def test_a_planted_import_is_found(copy: Path, module: str, line: str, found: st
     assert found in printed
 
 
-def test_a_plugin_may_import_the_test_kit(copy: Path) -> None:
+def test_plugin_may_import_test_kit(copy: Path) -> None:
     _, before = lint(copy)
     plant(copy / "rolecall_wandb" / "plugin.py", "import rolecall.testing")
     _, after = lint(copy)

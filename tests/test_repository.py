@@ -33,7 +33,7 @@ def cell(name: str) -> dict[str, Version]:
     return floors(*(line for line in lines if line and not line.startswith("#")))
 
 
-def test_the_core_is_tested_beside_the_oldest_that_it_claims() -> None:
+def test_core_is_tested_beside_oldest_claimed() -> None:
     core = project(ROOT)
     assert cell("core-oldest") == floors(*core["dependencies"], *core["optional-dependencies"]["cli"])
 
@@ -41,13 +41,13 @@ def test_the_core_is_tested_beside_the_oldest_that_it_claims() -> None:
 @pytest.mark.parametrize(
     ("plugin", "sdk"), [("mlflow", "mlflow-skinny"), ("tensorboard", "tensorboardx"), ("wandb", "wandb")]
 )
-def test_a_plugin_is_tested_beside_the_oldest_sdk_that_it_claims(plugin: str, sdk: str) -> None:
+def test_plugin_is_tested_beside_oldest_claimed(plugin: str, sdk: str) -> None:
     claimed = floors(*project(ROOT / "plugins" / f"rolecall-{plugin}")["dependencies"])[sdk]
     assert claimed == min(cell(path.stem)[sdk] for path in LOCKS.glob(f"{plugin}-*.in"))
 
 
 @pytest.mark.parametrize("path", sorted(LOCKS.glob("*.in")), ids=lambda path: path.stem)
-def test_a_cell_of_the_matrix_is_named_after_what_it_holds(path: Path) -> None:
+def test_matrix_cells_are_named_by_version(path: Path) -> None:
     version = path.stem.partition("-")[2]
     assert version in {"oldest", "newest"} or list(cell(path.stem).values()) == [Version(version)]
 
@@ -59,19 +59,19 @@ def test_every_cell_is_locked(path: Path) -> None:
     assert cell(path.stem).items() <= pins.items()
 
 
-def test_locks_are_hashed_and_name_no_address_and_no_directory() -> None:
+def test_locks_are_hashed_and_without_addresses() -> None:
     for path in LOCKS.glob("*.txt"):
         text = path.read_text()
         assert "--hash=sha256:" in text
         assert not re.search(r"://|^-|[\s=]/\w", text, re.MULTILINE), path
 
 
-def test_all_distributions_have_one_version_and_one_licence() -> None:
+def test_distributions_share_one_version_and_licence() -> None:
     assert len({project(directory)["version"] for directory in DISTRIBUTIONS}) == 1
     assert len({(directory / "LICENSE").read_text() for directory in DISTRIBUTIONS}) == 1
 
 
-def test_every_plugin_has_an_extra_and_a_typed_package() -> None:
+def test_every_plugin_is_extra_and_typed() -> None:
     extras = project(ROOT)["optional-dependencies"]
     for directory in DISTRIBUTIONS[1:]:
         name = project(directory)["name"]
@@ -79,7 +79,7 @@ def test_every_plugin_has_an_extra_and_a_typed_package() -> None:
         assert (directory / "src" / name.replace("-", "_") / "py.typed").exists()
 
 
-def test_ci_finds_the_test_command_in_the_readme() -> None:
+def test_ci_finds_readmes_test_command() -> None:
     pattern = re.search(r"grep --max-count=1 '([^']+)'", (ROOT / ".ci" / "run").read_text())
     assert pattern
     assert len(re.findall(pattern[1], (ROOT / "README.md").read_text(), re.MULTILINE)) == 1

@@ -55,7 +55,7 @@ def test_it_measures(script: str, tmp_path: Path) -> None:
     assert all(row[column] for row in found)
 
 
-def test_scale_measures_and_every_binding_is_read_once(tmp_path: Path) -> None:
+def test_scale_reads_every_binding_once(tmp_path: Path) -> None:
     found = measured("scale.py", "--writers 1 4 --keys 10 --rows 1000 --delay 0 1", tmp_path)
     assert [row["what"] for row in found] == ["writers"] * 2 + ["keys", "journal"] + ["latency"] * 2
     assert [row["bindings read, times"] for row in found[:2]] == [1.0, 1.0]

@@ -16,7 +16,7 @@ INLINE = Path(__file__).with_name("inline.py")
 
 @pytest.fixture
 def train_inline() -> Callable[..., list[float]]:
-    """The mean return of each round of so many, from a seed, computed without the roles' processes."""
+    """The mean return of each of a number of rounds, from a seed, computed without the roles' processes."""
 
     def train(steps: int, seed: int) -> list[float]:
         command = [sys.executable, str(INLINE), str(steps), str(seed)]

@@ -37,17 +37,17 @@ def test_all_carts_move_as_gymnasiums_does() -> None:
     ("state", "ended"),
     [((2.39, 0, 0, 0), False), ((-2.41, 0, 0, 0), True), ((0, 9, 0.209, 9), False), ((0, 0, -0.2095, 0), True)],
 )
-def test_an_episode_ends_off_the_track_or_with_the_pole_too_low(state: tuple[float, ...], ended: bool) -> None:
+def test_episode_ends_off_track_or_fallen(state: tuple[float, ...], ended: bool) -> None:
     assert fallen(column(*state)).tolist() == [ended]
 
 
-def test_episodes_start_upright_and_almost_at_rest() -> None:
+def test_episodes_start_upright_almost_at_rest() -> None:
     states = start(np.random.default_rng(0), 1000)
     assert states.shape == (4, 1000)
     assert 0.04 < np.abs(states).max() <= 0.05
 
 
-def test_episodes_of_different_lengths_are_counted_each_to_its_end() -> None:
+def test_each_episode_counts_to_its_end() -> None:
     rollout = roll_out(np.zeros(ACTOR.size), 6, np.random.default_rng(0), alternately)
     length, episodes = rollout.actions.shape
     assert rollout.observations.shape == (length + 1, episodes, 4)
@@ -59,7 +59,7 @@ def test_episodes_of_different_lengths_are_counted_each_to_its_end() -> None:
     np.testing.assert_allclose(rollout.log_probs, np.log(0.5))
 
 
-def test_an_episode_stops_at_the_step_limit() -> None:
+def test_episode_stops_at_step_limit() -> None:
     """One hidden unit that leans as pole and cart do, and pushes that way, balances for ever."""
     actor = np.zeros(ACTOR.size)
     layers = ACTOR.layers(actor)
@@ -72,7 +72,7 @@ def test_an_episode_stops_at_the_step_limit() -> None:
     assert {row["end"] for row in episode_table(rollout)} == {"step limit"}
 
 
-def test_the_table_says_how_each_episode_ended() -> None:
+def test_table_says_how_each_episode_ended() -> None:
     rollout = roll_out(np.zeros(ACTOR.size), 2, np.random.default_rng(0), alternately)
     ends = rollout.observations[rollout.returns.astype(int), [0, 1]]
     ends[0] = (2.5, 0, 0, 0)

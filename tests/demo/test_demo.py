@@ -49,7 +49,7 @@ def steps_to(last: int) -> dict[str, list[int]]:
 
 
 @pytest.mark.processes
-def test_its_processes_learn_what_one_process_learns_and_log_every_step(
+def test_processes_learn_what_one_process_learns(
     options: DemoOptions, train_inline: Inline, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = run_demo(options)
@@ -109,7 +109,7 @@ def test_its_return_at_least_doubles(options: DemoOptions, seed: int) -> None:
 # ------------------------------------------------------------------- what it takes
 
 
-def test_a_fresh_directory_is_taken_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fresh_directory_is_taken_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda _: "cartpole")
     taken = []
@@ -120,7 +120,7 @@ def test_a_fresh_directory_is_taken_each_time(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("setting", "value"), [("steps", 0), ("seed", -1)])
-def test_a_number_out_of_range_is_refused(setting: str, value: int) -> None:
+def test_number_out_of_range_is_refused(setting: str, value: int) -> None:
     with pytest.raises(ConfigError, match=rf"{setting}: must be a whole number from \d, not {value}"):
         options_of(**{setting: value})  # type: ignore[arg-type]
 
@@ -162,7 +162,7 @@ def states(root: Path) -> set[str]:
 
 
 @pytest.mark.processes
-def test_ctrl_c_ends_it_at_once_and_cleanly(endless: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_cleanly(endless: subprocess.Popen[str], tmp_path: Path) -> None:
     endless.send_signal(signal.SIGINT)
     out, err = endless.communicate(timeout=60)
     assert endless.returncode == 130
@@ -172,18 +172,18 @@ def test_ctrl_c_ends_it_at_once_and_cleanly(endless: subprocess.Popen[str], tmp_
 
 
 @pytest.mark.processes
-def test_a_killed_role_ends_it_with_that_roles_name(endless: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_killed_role_ends_it_by_name(endless: subprocess.Popen[str], tmp_path: Path) -> None:
     os.kill(owner(tmp_path / "demo", "explorer/1").pid, signal.SIGKILL)
     _, err = endless.communicate(timeout=60)
     assert endless.returncode == 2
-    told, last = err.splitlines()
-    assert "closing the job with roles that did not close: explorer/1 killed (process " in told
+    warning, last = err.splitlines()
+    assert "closing the job with roles that did not close: explorer/1 killed (process " in warning
     assert last == "rolecall: explorer/1 was killed by SIGKILL; the other roles have been stopped"
     assert states(tmp_path / "demo") == {"failed", "killed"}
 
 
 @pytest.mark.processes
-def test_a_killed_launcher_leaves_no_role_behind(
+def test_killed_launcher_leaves_no_role_behind(
     endless: subprocess.Popen[str], tmp_path: Path, wait_until: Wait
 ) -> None:
     roles = [owner(tmp_path / "demo", writer) for writer in WRITERS]

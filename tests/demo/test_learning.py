@@ -43,7 +43,7 @@ def make_rollout(alive: Floats, fell: Floats) -> Rollout:
     )
 
 
-def test_the_gradient_is_that_of_finite_differences(rng: np.random.Generator) -> None:
+def test_gradient_equals_that_of_finite_differences(rng: np.random.Generator) -> None:
     weights = initial_weights(rng) + rng.normal(0, 0.3, initial_weights(rng).shape)
     batch = random_batch(rng)
     losses, gradient = loss_and_gradient(weights, batch, HYPER)
@@ -73,7 +73,7 @@ def test_a_clipped_row_pulls_no_further(rng: np.random.Generator) -> None:
     assert not gradient[: ACTOR.size].any()
 
 
-def test_advantages_are_discounted_surprises_that_end_with_a_fall() -> None:
+def test_advantages_are_discounted_until_a_fall() -> None:
     """One episode falls at its second step, the other is cut short after its third."""
     alive = np.array([[1, 1], [1, 1], [0, 1]])
     fell = np.array([[0, 0], [1, 0], [1, 0]])
@@ -92,7 +92,7 @@ def test_actions_are_drawn_with_their_probabilities(rng: np.random.Generator) ->
     assert choose(log_probs, rng).mean() == pytest.approx(0.8, abs=0.01)
 
 
-def test_log_probabilities_are_sound_where_exponentials_are_not() -> None:
+def test_log_probabilities_do_not_overflow() -> None:
     np.testing.assert_allclose(log_softmax(np.array([[1000.0, 0.0], [-1000.0, -1000.0]])).max(axis=1), [0, -np.log(2)])
 
 
@@ -101,13 +101,13 @@ def test_a_fresh_policy_prefers_nothing(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(np.exp(log_policy(actor, rng.uniform(-0.05, 0.05, (9, 4)))), 0.5, atol=0.05)
 
 
-def test_adams_first_steps_are_those_of_the_paper() -> None:
+def test_adams_first_steps_match_the_paper() -> None:
     adam = Adam(2, learning_rate=0.1)
     np.testing.assert_allclose(adam.step(np.array([3.0, -0.5])), [-0.1, 0.1], rtol=1e-6)
     mean, square = (0.9 * 0.3 + 0.1) / 0.19, (0.999 * 0.009 + 0.001) / 0.001999
     np.testing.assert_allclose(adam.step(np.array([1.0, 0.0]))[0], -0.1 * mean / np.sqrt(square))
 
 
-def test_twenty_rounds_double_the_return_and_more(train_inline: Callable[..., list[float]]) -> None:
+def test_twenty_rounds_double_return_and_more(train_inline: Callable[..., list[float]]) -> None:
     returns = train_inline(steps=20, seed=1)
     assert np.mean(returns[-5:]) > 4 * np.mean(returns[:5])

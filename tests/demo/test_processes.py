@@ -21,7 +21,7 @@ def processes_of(team: Team) -> list[int | None]:
     return [process.exitcode for process in team._processes]
 
 
-def test_reports_arrive_until_all_roles_have_ended() -> None:
+def test_reports_arrive_until_all_roles_end() -> None:
     with Team() as team:
         team.start("one", send, team.inbox())
         team.start("two", send, team.inbox())
@@ -29,7 +29,7 @@ def test_reports_arrive_until_all_roles_have_ended() -> None:
         assert processes_of(team) == [0, 0]
 
 
-def test_a_crashed_role_is_named_and_the_others_are_stopped(capfd: pytest.CaptureFixture[str]) -> None:
+def test_crashed_role_is_named_others_stop(capfd: pytest.CaptureFixture[str]) -> None:
     began = time.monotonic()
     with Team() as team:
         team.start("trainer", time.sleep, 600)
@@ -41,7 +41,7 @@ def test_a_crashed_role_is_named_and_the_others_are_stopped(capfd: pytest.Captur
     assert "ZeroDivisionError" in capfd.readouterr().err
 
 
-def test_a_role_that_lost_its_counterpart_is_not_the_one_to_blame(capfd: pytest.CaptureFixture[str]) -> None:
+def test_role_without_counterpart_is_not_blamed(capfd: pytest.CaptureFixture[str]) -> None:
     with Team() as team:
         ours, theirs = team.pipe()
         team.start("trainer", receive, ours)
@@ -59,7 +59,7 @@ def test_leaving_early_stops_every_role() -> None:
     assert all(processes_of(team))
 
 
-def test_a_role_has_one_thread_and_the_launcher_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_role_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     with Team() as team:

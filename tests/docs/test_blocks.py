@@ -86,12 +86,12 @@ class Page:
 
     def unused(self) -> list[str]:
         """Python files of the page that no command and no other file names."""
-        told = {name: (self.directory / name).read_text() for name in self.files}
+        texts = {name: (self.directory / name).read_text() for name in self.files}
         scripts = [name for name in self.files if name.endswith(".py")]
-        return [name for name in scripts if not self._is_named(name, told)]
+        return [name for name in scripts if not self._is_named(name, texts)]
 
-    def _is_named(self, script: str, told: Mapping[str, str]) -> bool:
-        texts = [*self.commands, *(text for name, text in told.items() if name != script)]
+    def _is_named(self, script: str, files: Mapping[str, str]) -> bool:
+        texts = [*self.commands, *(text for name, text in files.items() if name != script)]
         path = Path(script)
         names = (path.stem, path.parent.name) if path.stem.startswith(("test_", "__")) else (path.stem,)
         return any(re.search(rf"\b{name}\b", text) for text in texts for name in names)
@@ -163,13 +163,13 @@ def _name(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=_name)
-def test_every_block_is_in_a_language_that_is_tested(path: Path) -> None:
+def test_every_blocks_language_is_tested(path: Path) -> None:
     found = blocks(path)
     assert {block.language for block in found} <= LANGUAGES
     assert len(found) * 2 == len(re.findall(r"^ *(?:```|~~~)", path.read_text(), re.MULTILINE))
 
 
-def test_what_is_not_executed_stands_in_a_page() -> None:
+def test_blocks_not_executed_are_in_pages() -> None:
     scripts = [block.text for path in PAGES for block in blocks(path) if block.language == "shell"]
     said = {excuse(part) for script in scripts for line in commands(script) for part in line}
     assert said - {None} == set(NOT_EXECUTED)

@@ -1,4 +1,4 @@
-"""Whatever a user can write, call or type stands in the docs, with its exact arguments and defaults."""
+"""Everything a user can write, call or type is in the docs, with its exact arguments and defaults."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def page(name: str) -> str:
 
 
 def section(text: str, heading: str) -> str:
-    """What stands under a second-level heading."""
+    """The text below a second-level heading."""
     found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     assert found, f"there is no section {heading!r}"
     return found[1]
@@ -168,7 +168,7 @@ def documented() -> Iterator[str]:
             yield name
 
 
-def test_every_public_name_is_in_the_reference() -> None:
+def test_every_public_name_is_in_reference() -> None:
     spoken_of = {"hookimpl", "hookspec"}  # markers, made by pluggy
     assert set(rolecall.__all__) - set(documented()) == spoken_of
     assert [name for name in spoken_of if f"`rolecall.{name}`" not in page("reference")] == []
@@ -191,20 +191,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.docs
-def test_every_public_name_has_a_place_on_the_site(site: Path) -> None:
+def test_every_public_name_is_on_site(site: Path) -> None:
     html = (site / "reference" / "index.html").read_text()
     names = {path.rpartition(".")[2] for path in re.findall(r'id="(rolecall[\w.]*)"', html)}
     assert set(rolecall.__all__) - names == {"hookimpl", "hookspec"}
 
 
 @pytest.mark.docs
-def test_no_page_asks_another_server_for_anything(site: Path) -> None:
+def test_no_page_asks_another_server(site: Path) -> None:
     pages = {path: path.read_text() for path in site.rglob("*.html")}
     assert pages
     assert [path for path, html in pages.items() if LOADED.search(html)] == []
 
 
-def test_every_guarantee_names_tests_that_there_are() -> None:
+def test_every_guarantee_names_existing_tests() -> None:
     named = re.findall(r"`([\w./-]+\.py)::(\w+)`", page("guarantees"))
     assert len(named) > 20
     missing = [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text()]

@@ -18,7 +18,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 PLOTS = ["call", "training", "stream"]
 
 
-def test_plots_and_table_are_of_the_results(tmp_path: Path) -> None:
+def test_plots_and_table_match_the_results(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     page.write_text((DOCS / "performance.md").read_text())
     subprocess.run(

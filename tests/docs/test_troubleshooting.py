@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = [*(ROOT / "src").rglob("*.py"), *(ROOT / "plugins").glob("*/src/**/*.py")]
 EXPLAINED = re.findall(r"^### `(.+)`$", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
 GAP = "\0"
-"""Stands for what a message fills in."""
+"""In place of what a message fills in."""
 
 
 def strings(tree: ast.AST) -> Iterator[str]:

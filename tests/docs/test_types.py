@@ -72,7 +72,7 @@ def check_all(directory: Path) -> str:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if programs(page)], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_the_python_of_a_page_is_typed(page: Path, tmp_path: Path) -> None:
+def test_python_of_page_is_typed(page: Path, tmp_path: Path) -> None:
     for name, text in programs(page).items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,13 +80,13 @@ def test_the_python_of_a_page_is_typed(page: Path, tmp_path: Path) -> None:
     assert check_all(tmp_path) == ""
 
 
-def test_a_config_is_made_of_plain_values(tmp_path: Path) -> None:
+def test_config_is_made_of_plain_values(tmp_path: Path) -> None:
     (tmp_path / "config.py").write_text(CONFIG)
     assert check_all(tmp_path) == ""
 
 
 @pytest.mark.parametrize("wrong", ['monitor_dir="runs/x", sink="wandb"', "monitor_dir=7"])
-def test_what_is_wrong_is_found_by_both(tmp_path: Path, wrong: str) -> None:
+def test_both_checkers_find_what_is_wrong(tmp_path: Path, wrong: str) -> None:
     (tmp_path / "config.py").write_text(CONFIG.replace('monitor_dir="runs/x"', wrong))
     assert check(tmp_path, *FORMS) != ""
     assert check(tmp_path, "pyright", "--pythonpath", sys.executable) != ""

@@ -63,7 +63,7 @@ def runs(rows: Path) -> dict[str, list[Line]]:
     return {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in rows.glob("*.jsonl")}
 
 
-def test_what_is_installed_is_not_this_repository(environment: Environment) -> None:
+def test_installed_rolecall_is_not_this_repository(environment: Environment) -> None:
     where = environment.run("python", "-c", "import rolecall; print(rolecall.__file__)")
     assert Path(where.strip()).is_relative_to(environment.prefix)
     with pytest.raises(AssertionError, match="No module named 'numpy'"):
@@ -87,7 +87,7 @@ def test_both_are_listed(environment: Environment) -> None:
     assert "together-tracker 2.5" in environment.run("rolecall", "backends")
 
 
-def test_ours_are_listed_with_what_they_lack(environment: Environment) -> None:
+def test_our_plugins_list_what_they_lack(environment: Environment) -> None:
     found = {one["name"]: one for one in json.loads(environment.run("rolecall", "backends", "--json"))}
     assert "which is not installed" in found["tensorboard"]["error"]
     assert "which is not installed" in found["mlflow"]["error"]
@@ -111,7 +111,7 @@ def test_ours_are_listed_with_what_they_lack(environment: Environment) -> None:
         ),
     ],
 )
-def test_it_is_shared_or_downgraded_as_its_hook_says(
+def test_hook_decides_between_sharing_and_downgrade(
     environment: Environment, job: Callable[[str], Path], backend: str, plan: Line, downgrades: list[Line]
 ) -> None:
     job(backend)
@@ -122,7 +122,7 @@ def test_it_is_shared_or_downgraded_as_its_hook_says(
     assert all(one["reason"] in words for one in downgrades)
 
 
-def test_a_shared_run_gets_every_row_once(environment: Environment, job: Callable[[str], Path]) -> None:
+def test_shared_run_gets_every_row_once(environment: Environment, job: Callable[[str], Path]) -> None:
     rows = job("together")
     environment.run("python", "launcher.py")
     (lines,) = runs(rows).values()
@@ -156,7 +156,7 @@ def test_axes_are_declared_before_their_rows(environment: Environment, job: Call
             assert {key: bound.get(key) for key in keys} == dict.fromkeys(keys, f"{line['writer']}/step")
 
 
-def test_without_a_shared_run_each_role_has_its_own(environment: Environment, job: Callable[[str], Path]) -> None:
+def test_otherwise_each_role_has_its_run(environment: Environment, job: Callable[[str], Path]) -> None:
     rows = job("alone")
     environment.run("python", "launcher.py")
     found = {lines[0]["by"]: lines for lines in runs(rows).values()}

@@ -1,4 +1,4 @@
-"""Our wheels: Python alone, so that one of each serves every platform and every Python."""
+"""Our wheels hold only Python, so one of each fits every platform and every Python."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 pytestmark = [pytest.mark.install, pytest.mark.timeout(600)]
 
 
-def test_every_wheel_is_for_any_python_and_any_platform(our_wheels: list[Path]) -> None:
+def test_every_wheel_is_for_any_platform(our_wheels: list[Path]) -> None:
     assert len(our_wheels) == 4
     assert all(wheel.name.endswith("-py3-none-any.whl") for wheel in our_wheels)
 
 
-def test_a_wheel_holds_python_its_marker_and_its_metadata(our_wheels: list[Path]) -> None:
+def test_wheel_holds_python_marker_and_metadata(our_wheels: list[Path]) -> None:
     for wheel in our_wheels:
         with zipfile.ZipFile(wheel) as archive:
             names = [name for name in archive.namelist() if ".dist-info/" not in name]

@@ -183,7 +183,7 @@ def test_courier_keeps_no_output_open(make_config: MakeConfig, server: LinesServ
         role.kill()
         assert finish(role, timeout=5.0) == -signal.SIGKILL
         assert courier_pids(job.config, "trainer"), "the courier has outlived the role"
-        server.mend("down")
+        server.fix("down")
     assert axis(server, job, "trainer")[-1] == 100
 
 
@@ -259,7 +259,7 @@ def test_command_delivers_after_an_outage(
     first = subprocess.run([*deliver, "--timeout", "1"], capture_output=True, text=True, check=False)
     assert first.returncode == 1
     assert "100 rows are not in lines" in first.stderr
-    server.mend("down")
+    server.fix("down")
     for _ in range(2):
         again = subprocess.run(deliver, capture_output=True, text=True, check=False)
         assert (again.returncode, again.stdout) == (0, "all rows are delivered\n"), again.stderr
@@ -339,7 +339,7 @@ def test_hanging_backend_delays_no_end(make_config: MakeConfig, server: LinesSer
         start = time.monotonic()
         monitor.close(timeout=1.0)
         assert time.monotonic() - start < 10
-        server.mend("hang")
+        server.fix("hang")
 
 
 def test_next_launcher_has_the_run(make_config: MakeConfig, server: LinesServer, wait_until: Wait) -> None:

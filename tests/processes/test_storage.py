@@ -340,7 +340,7 @@ def test_logging_resumes_after_full_disk(small_disk: Path) -> None:
     assert {1, 2, 3, 1950, 2950, 3950} <= set(returned)
     assert journal.session.status() == "finished"
     damages = [value for value in values(journal.session) if isinstance(value, Damage)]
-    # A line is torn where the disk ended; what is closed off is told of, once for each time that it was full.
+    # A line is torn where the disk ended; closing it off is reported once for each time that the disk was full.
     assert len(damages) <= 3
 
 

@@ -42,5 +42,5 @@ def test_hanging_backend_delays_no_other(
     assert len(bad.seqs("trainer")) == (ROWS if call == "close" else 0)
     ends = [(line["by"], line["closed"]) for line in good.lines() if "closed" in line]
     assert ends == [("trainer", "finished"), (None, "finished")]
-    bad.mend("hang")
+    bad.fix("hang")
     wait_until(lambda: len(bad.seqs("trainer")) == ROWS)

@@ -1,4 +1,4 @@
-"""A proxy on loopback, between a backend's client and its server, that can be told to misbehave."""
+"""A proxy on loopback, between a backend's client and its server, that misbehaves on request."""
 
 from __future__ import annotations
 

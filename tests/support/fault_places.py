@@ -1,4 +1,4 @@
-"""The backends that rows are carried to, each with its real server or store, and what it holds in the end."""
+"""The backends, each with its real server or store, and a way to read what it holds in the end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Place:
         args: of it, for a job in a directory.
         read: the step of every point that it holds of a job's writer `trainer`.
         exactly_once: whether the docs say that it holds each row once.
-        gate: stands between it and its clients, if they speak HTTP.
+        gate: is between it and its clients, if they speak HTTP.
         environment: what its clients need.
         shared_run: whether it has one run for the job.
     """

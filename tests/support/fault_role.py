@@ -18,7 +18,7 @@ FORKED = 10_000_000
 
 
 def main() -> None:
-    """Log, and tell in the page what was logged."""
+    """Log, and record in the page what was logged."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("page", type=Path)
     parser.add_argument("--first", type=int, default=1, help="the first step")
@@ -26,21 +26,21 @@ def main() -> None:
     parser.add_argument("--pace", type=float, default=0.001, help="seconds of training for each row")
     parser.add_argument("--close", type=float, default=30.0, help="seconds that close may take")
     parser.add_argument("--fork", action="store_true", help="fork in the midst, as a data loader does")
-    told = parser.parse_args()
-    page = Page(told.page, told.count)
+    args = parser.parse_args()
+    page = Page(args.page, args.count)
     signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
     with open_monitor(MonitorConfig.from_env(), "trainer") as monitor:
-        for index in range(told.count):
-            if told.fork and index == told.count // 2:
+        for index in range(args.count):
+            if args.fork and index == args.count // 2:
                 fork(monitor, index)
-            log(monitor, page, index, told.first + index)
-            page.measure(0, train(told.pace))
+            log(monitor, page, index, args.first + index)
+            page.measure(0, train(args.pace))
         page.mark_closing()
-        monitor.close(timeout=told.close)
+        monitor.close(timeout=args.close)
 
 
 def log(monitor: Monitor, page: Page, index: int, step: int) -> None:
-    """One row; a row that was told to be lost was not acknowledged."""
+    """One row; a row that was reported as lost was not acknowledged."""
     lost, began = monitor.lost, time.perf_counter_ns()
     monitor.log({"loss": 1 / step}, step=step)
     page.measure(time.perf_counter_ns() - began, 0)

@@ -393,16 +393,16 @@ def main() -> None:
     parser.add_argument("--fault", nargs="+", choices=SCENES, default=list(SCENES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the lines there too")
-    told = parser.parse_args()
+    args = parser.parse_args()
     logging.getLogger("rolecall").setLevel(logging.CRITICAL)
     lines: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="rolecall-faults-") as folder:
-        for line in run(told.backend, told.fault, told.kills, told.seed, Path(folder)):
+        for line in run(args.backend, args.fault, args.kills, args.seed, Path(folder)):
             lines.append(line)
             print(table([line]).splitlines()[-1], flush=True)
     print("\n" + table(lines))
-    if told.json:
-        told.json.write_text(json.dumps([asdict(line) for line in lines], indent=1))
+    if args.json:
+        args.json.write_text(json.dumps([asdict(line) for line in lines], indent=1))
 
 
 if __name__ == "__main__":

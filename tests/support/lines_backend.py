@@ -4,7 +4,7 @@ It is installed as a distribution is (there is a dist-info beside it), so proces
 file in the directory puts a fault into every process that talks to this server: `down` (not reachable), `hang`
 (calls never return, or only that which it names: `open`, `log`, `flush` or `close`), `forbidden` (credentials
 refused), `broken` (an error of the plugin's own), `picky` (rows of the steps that it lists are rejected). Taking the
-file away mends it.
+file away fixes it.
 """
 
 from __future__ import annotations

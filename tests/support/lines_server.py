@@ -1,4 +1,4 @@
-"""Reads and vexes the server of the `lines` backend."""
+"""Reads the server of the `lines` backend, and makes it fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LinesServer:
     def fail(self, fault: str, content: str = "") -> None:
         (self.path / fault).write_text(content)
 
-    def mend(self, fault: str) -> None:
+    def fix(self, fault: str) -> None:
         (self.path / fault).unlink()
 
     def runs(self) -> list[str]:

@@ -55,19 +55,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--json", type=Path)
-    told = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rolecall-outage-") as name:
         folder = Path(name)
         port = free_port()
         os.environ.update(MLFLOW_HTTP_REQUEST_MAX_RETRIES="1", MLFLOW_HTTP_REQUEST_TIMEOUT="30")
         idle = _job(folder / "idle", port, 1)
-        long = _job(folder / "long", port, told.rows)
+        long = _job(folder / "long", port, args.rows)
         make_store(folder / "server.db")
         with serving(folder, folder / "server.db", port):
             delivered = _deliver(folder / "long")
         held = _held(folder / "server.db")
     found = {
-        "rows": told.rows,
+        "rows": args.rows,
         "grown": {who: round(long[who] - idle[who], 1) for who in ("role", "courier")},
         "peak": {who: round(long[who], 1) for who in ("role", "courier")},
         "logging": round(long["logged"], 1),
@@ -76,9 +76,9 @@ def main() -> int:
         "points held, of each metric": held,
     }
     print(json.dumps(found, indent=1))
-    if told.json:
-        told.json.write_text(json.dumps(found))
-    whole = held == {"trainer/loss": told.rows, "trainer/tokens": told.rows}
+    if args.json:
+        args.json.write_text(json.dumps(found))
+    whole = held == {"trainer/loss": args.rows, "trainer/tokens": args.rows}
     small = max(found["grown"].values()) < GROWTH
     return 0 if whole and small and long["closed"] <= CLOSING + 5.0 else 1
 

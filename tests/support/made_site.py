@@ -108,7 +108,7 @@ class Ran:
 class Computer:
     """Where rolecall and what it requires are installed, the distributions of a site, and nothing else.
 
-    `home` is the working directory. What stands in the environment of the tests is not seen here.
+    `home` is the working directory. The environment of the tests is not seen here.
     """
 
     core: Path

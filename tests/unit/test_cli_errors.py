@@ -13,12 +13,12 @@ from made_site import Computer
 JOB = "project: gsm8k\nname: grpo-1\n"
 ACME = JOB + "monitor_type: acme\n"
 
-Told = Callable[..., str]
+Run = Callable[..., str]
 
 
 @pytest.fixture
-def told(computer: Computer) -> Told:
-    """What a command that refuses says."""
+def refused(computer: Computer) -> Run:
+    """Run a command that fails; returns its message."""
 
     def run(*arguments: str, **environ: str) -> str:
         ran = computer.rolecall(*arguments, **environ)
@@ -31,12 +31,12 @@ def told(computer: Computer) -> Told:
 
 
 @pytest.fixture
-def check(computer: Computer, told: Told) -> Callable[[str], str]:
-    """What `rolecall check` says of a config that it refuses."""
+def check(computer: Computer, refused: Run) -> Callable[[str], str]:
+    """Run `rolecall check` on a config that it refuses; returns its message."""
 
     def run(config: str) -> str:
         (computer.home / "config.yaml").write_text(config)
-        return told("check", "config.yaml")
+        return refused("check", "config.yaml")
 
     return run
 
@@ -59,7 +59,7 @@ def script(computer: Computer) -> Callable[..., str]:
 # ------------------------------------------------------------------------------ backends
 
 
-def test_a_known_backend_that_is_not_installed(check: Told) -> None:
+def test_known_backend_that_is_not_installed(check: Run) -> None:
     assert check(JOB + "monitor_type: wandb") == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'wandb' is not installed;
 installed: console, local, none. To use wandb, install it from a checkout of
@@ -67,7 +67,7 @@ rolecall: pip install ./plugins/rolecall-wandb\
 """)
 
 
-def test_a_known_backend_misspelled_and_not_installed(check: Told) -> None:
+def test_known_backend_misspelled_and_not_installed(check: Run) -> None:
     assert check(JOB + "monitor_type: tensorbord") == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'tensorbord' is not installed;
 installed: console, local, none. Did you mean 'tensorboard'? To use tensorboard,
@@ -76,14 +76,14 @@ install it from a checkout of rolecall: pip install
 """)
 
 
-def test_an_installed_backend_misspelled(check: Told) -> None:
+def test_an_installed_backend_misspelled(check: Run) -> None:
     assert check("monitor:\n  project: gsm8k\n  name: grpo-1\n  monitor_type: [local, Consle]") == snapshot("""\
 rolecall: config.yaml: monitor.monitor_type: backend 'Consle' is not installed;
 installed: console, local, none. Did you mean 'console'?\
 """)
 
 
-def test_a_backend_that_nobody_knows(check: Told) -> None:
+def test_a_backend_that_nobody_knows(check: Run) -> None:
     assert check(JOB + "monitor_type: zzz") == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'zzz' is not installed; installed:
 console, local, none. Choose one of these, or install the distribution that
@@ -91,7 +91,7 @@ provides it\
 """)
 
 
-def test_two_distributions_with_one_backend(check: Told, computer: Computer) -> None:
+def test_two_distributions_with_one_backend(check: Run, computer: Computer) -> None:
     computer.site.backend("acme")
     computer.site.install("acme-tracker", "2.1", backends={"acme": "elsewhere"})
     assert check(ACME) == snapshot("""\
@@ -101,7 +101,7 @@ uninstall rolecall-acme\
 """)
 
 
-def test_a_distribution_with_a_built_in_backend(check: Told, computer: Computer) -> None:
+def test_distribution_with_built_in_backend(check: Run, computer: Computer) -> None:
     computer.site.backend("local")
     assert check(JOB) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'local' is provided by rolecall
@@ -109,7 +109,7 @@ itself and rolecall-local 1.0; uninstall one: pip uninstall rolecall-local\
 """)
 
 
-def test_a_plugin_that_fails_to_import(check: Told, computer: Computer) -> None:
+def test_a_plugin_that_fails_to_import(check: Run, computer: Computer) -> None:
     computer.site.backend(head="import acme_sdk_of_old")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 cannot be
@@ -118,7 +118,7 @@ To fix it, reinstall rolecall-acme; or choose another monitor_type\
 """)
 
 
-def test_a_plugin_that_ends_the_process_on_import(check: Told, computer: Computer) -> None:
+def test_plugin_that_ends_process_on_import(check: Run, computer: Computer) -> None:
     computer.site.backend(head="raise SystemExit('no licence')")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 cannot be
@@ -127,7 +127,7 @@ rolecall-acme; or choose another monitor_type\
 """)
 
 
-def test_a_plugin_whose_module_is_gone(check: Told, computer: Computer) -> None:
+def test_a_plugin_whose_module_is_gone(check: Run, computer: Computer) -> None:
     computer.site.install("rolecall-acme", backends={"acme": "rolecall_acme.plugin"})
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 cannot be
@@ -137,7 +137,7 @@ monitor_type\
 """)
 
 
-def test_a_missing_hook(check: Told, computer: Computer) -> None:
+def test_a_missing_hook(check: Run, computer: Computer) -> None:
     computer.site.backend(open_run="")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
@@ -148,7 +148,7 @@ declare_axes(run, axes)\
 """)
 
 
-def test_a_misspelled_hook(check: Told, computer: Computer) -> None:
+def test_a_misspelled_hook(check: Run, computer: Computer) -> None:
     computer.site.backend(open_run="@hookimpl\ndef opn_run(ticket, args): ...")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
@@ -158,7 +158,7 @@ declare_axes(run, axes)\
 """)
 
 
-def test_an_undecorated_hook(check: Told, computer: Computer) -> None:
+def test_an_undecorated_hook(check: Run, computer: Computer) -> None:
     computer.site.backend(open_run="def open_run(ticket, args): ...")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
@@ -166,7 +166,7 @@ decorate open_run with @rolecall.hookimpl\
 """)
 
 
-def test_a_hook_with_an_argument_that_does_not_exist(check: Told, computer: Computer) -> None:
+def test_hook_with_unknown_argument(check: Run, computer: Computer) -> None:
     computer.site.backend(open_run="@hookimpl\ndef open_run(ticket, arguments): ...")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
@@ -175,7 +175,7 @@ args (all optional)\
 """)
 
 
-def test_a_class_in_place_of_an_instance(check: Told, computer: Computer) -> None:
+def test_class_in_place_of_instance(check: Run, computer: Computer) -> None:
     computer.site.install("rolecall-acme", backends={"acme": "acme_backend:Acme"}, acme_backend="class Acme: ...")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py): is
@@ -183,7 +183,7 @@ the class Acme; register an instance of it, or a module\
 """)
 
 
-def test_a_hook_that_returns_nonsense(check: Told, computer: Computer) -> None:
+def test_a_hook_that_returns_nonsense(check: Run, computer: Computer) -> None:
     computer.site.backend(backend_args="@hookimpl\ndef backend_args(): return {'url': str}")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py): hook
@@ -192,7 +192,7 @@ class\
 """)
 
 
-def test_a_hook_that_says_no_without_a_reason(check: Told, computer: Computer) -> None:
+def test_hook_that_says_no_without_reason(check: Run, computer: Computer) -> None:
     no = "return SharedRunSupport(supported=False)"
     computer.site.backend(supports_shared_run=f"@hookimpl\ndef supports_shared_run(args): {no}")
     assert check(ACME + "shared_run: true") == snapshot("""\
@@ -202,7 +202,7 @@ rolecall.SharedRunSupport, with a reason if supported is False\
 """)
 
 
-def test_a_hook_that_raises(check: Told, computer: Computer) -> None:
+def test_a_hook_that_raises(check: Run, computer: Computer) -> None:
     computer.site.backend(supports_shared_run="@hookimpl\ndef supports_shared_run(args): return args.port")
     assert check(ACME + "shared_run: true") == snapshot("""\
 rolecall: backend 'acme' (SITE/acme_backend.py): hook supports_shared_run
@@ -211,7 +211,7 @@ the backend: report it to its authors, or choose another monitor_type\
 """)
 
 
-def test_an_sdk_that_is_missing(check: Told, computer: Computer) -> None:
+def test_an_sdk_that_is_missing(check: Run, computer: Computer) -> None:
     computer.site.backend(requires=["acme-sdk>=2"])
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 needs
@@ -219,7 +219,7 @@ acme-sdk>=2, which is not installed. To fix it, run: pip install 'acme-sdk>=2'\
 """)
 
 
-def test_an_sdk_that_is_too_old(check: Told, computer: Computer) -> None:
+def test_an_sdk_that_is_too_old(check: Run, computer: Computer) -> None:
     computer.site.backend(requires=["acme-sdk>=2,<4", "acme-extra; extra == 'more'"])
     computer.site.install("acme-sdk", "1.9.3")
     assert check(ACME) == snapshot("""\
@@ -232,7 +232,7 @@ acme-sdk<4,>=2, but 1.9.3 is installed. To fix it, run: pip install
 # -------------------------------------------------------------------------------- config
 
 
-def test_an_unknown_setting(check: Told) -> None:
+def test_an_unknown_setting(check: Run) -> None:
     assert check("monitor:\n  project: gsm8k\n  name: grpo-1\n  shared_runs: true") == snapshot("""\
 rolecall: config.yaml cannot be used:
   monitor.shared_runs: unknown setting; did you mean 'shared_run'? allowed:
@@ -241,7 +241,7 @@ project, resume, run_id, shared_run, spool_dir, sync_every\
 """)
 
 
-def test_missing_settings(check: Told) -> None:
+def test_missing_settings(check: Run) -> None:
     assert check("monitor_type: local") == snapshot("""\
 rolecall: config.yaml cannot be used:
   project: missing; every config needs it
@@ -249,7 +249,7 @@ rolecall: config.yaml cannot be used:
 """)
 
 
-def test_settings_of_a_wrong_type(check: Told) -> None:
+def test_settings_of_a_wrong_type(check: Run) -> None:
     config = "{project: 2024, name: 2024-05-01, monitor_type: {local: 1}, shared_run: perhaps, resume: always"
     assert check(config + ", run_id: a b}") == snapshot("""\
 rolecall: config.yaml cannot be used:
@@ -264,7 +264,7 @@ letter or a digit; given 'a b'
 """)
 
 
-def test_a_monitor_dir_that_cannot_be(check: Told) -> None:
+def test_a_monitor_dir_that_cannot_be(check: Run) -> None:
     assert check(JOB + "monitor_dir: ~nobody-of-this-name/runs") == snapshot("""\
 rolecall: config.yaml cannot be used:
   monitor_dir: the home directory is unknown; write the path in full; given
@@ -272,7 +272,7 @@ rolecall: config.yaml cannot be used:
 """)
 
 
-def test_one_backend_twice(check: Told) -> None:
+def test_one_backend_twice(check: Run) -> None:
     assert check(JOB + "monitor_type: [console, console]") == snapshot("""\
 rolecall: config.yaml cannot be used:
   monitor_type: must name one backend, or several different ones; 'none' cannot
@@ -281,7 +281,7 @@ be combined; given ['console', 'console']\
 
 
 @pytest.mark.holds_keys("config.yaml")
-def test_wrong_arguments_of_the_only_backend(check: Told, computer: Computer) -> None:
+def test_wrong_arguments_of_the_only_backend(check: Run, computer: Computer) -> None:
     computer.site.backend()
     config = ACME + "monitor_args: {ulr: http://tracker, retries: many, password: [hunter2]}"
     assert check(config) == snapshot("""\
@@ -293,7 +293,7 @@ password, retries, url\
 """)
 
 
-def test_wrong_arguments_of_one_of_several_backends(check: Told, computer: Computer) -> None:
+def test_wrong_arguments_of_one_of_several(check: Run, computer: Computer) -> None:
     computer.site.backend()
     config = JOB + "monitor_type: [acme, console]\nmonitor_args: {acme: {retries: many}, consle: {level: 10}}"
     assert check(config) == snapshot("""\
@@ -304,7 +304,7 @@ each with a mapping of its arguments
 """)
 
 
-def test_an_argument_that_is_required(check: Told, computer: Computer) -> None:
+def test_an_argument_that_is_required(check: Run, computer: Computer) -> None:
     computer.site.backend(args="class Args(BaseModel):\n    url: str")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml cannot be used:
@@ -313,7 +313,7 @@ rolecall: config.yaml cannot be used:
 
 
 @pytest.mark.holds_keys("config.yaml")
-def test_arguments_that_are_no_mapping(check: Told, computer: Computer) -> None:
+def test_arguments_that_are_no_mapping(check: Run, computer: Computer) -> None:
     computer.site.backend()
     assert check(ACME + "monitor_args: sk-hunter2") == snapshot("""\
 rolecall: config.yaml cannot be used:
@@ -323,7 +323,7 @@ rolecall: config.yaml cannot be used:
 
 @pytest.mark.holds_keys("config.yaml")
 @pytest.mark.parametrize("password", ["12345678", "[hunter2]", "{a: hunter2}"])
-def test_a_secret_of_a_wrong_type_is_not_shown(check: Told, computer: Computer, password: str) -> None:
+def test_secret_of_wrong_type_stays_hidden(check: Run, computer: Computer, password: str) -> None:
     computer.site.backend()
     assert password.strip("[]{a: }") not in check(ACME + f"monitor_args: {{password: {password}}}")
 
@@ -331,48 +331,50 @@ def test_a_secret_of_a_wrong_type_is_not_shown(check: Told, computer: Computer, 
 # --------------------------------------------------------------------------------- files
 
 
-def test_a_file_that_is_not_yaml(check: Told) -> None:
+def test_a_file_that_is_not_yaml(check: Run) -> None:
     assert check("monitor: {project: gsm8k") == snapshot("""\
 rolecall: config.yaml: not valid YAML: line 1, column 25: expected ',' or '}',
 but got '<stream end>'\
 """)
 
 
-def test_a_value_that_looks_like_a_date_and_is_none(check: Told) -> None:
+def test_value_that_only_resembles_a_date(check: Run) -> None:
     assert check(JOB + "group: 2024-13-45") == snapshot("rolecall: config.yaml: not valid YAML: month must be in 1..12")
 
 
-def test_an_empty_file(check: Told) -> None:
+def test_an_empty_file(check: Run) -> None:
     assert check("") == snapshot("""\
 rolecall: config.yaml: expected a mapping of settings, with project and name, or
 with a key monitor; given nothing\
 """)
 
 
-def test_an_empty_monitor_block(check: Told) -> None:
+def test_an_empty_monitor_block(check: Run) -> None:
     assert check("model: qwen\nmonitor:\n") == snapshot("""\
 rolecall: config.yaml: monitor: expected a mapping of settings, with project and
 name; given nothing\
 """)
 
 
-def test_a_file_that_is_not_text(computer: Computer, told: Told) -> None:
+def test_a_file_that_is_not_text(computer: Computer, refused: Run) -> None:
     (computer.home / "config.yaml").write_bytes(b"\xff\xfe\x00p")
-    assert told("check", "config.yaml") == snapshot("""\
+    assert refused("check", "config.yaml") == snapshot("""\
 rolecall: config.yaml: cannot be read: 'utf-8' codec can't decode byte 0xff in
 position 0: invalid start byte; give the path of a YAML file\
 """)
 
 
-def test_a_file_that_is_missing(told: Told) -> None:
-    assert told("check", "nowhere.yaml") == snapshot("""\
+def test_a_file_that_is_missing(refused: Run) -> None:
+    assert refused("check", "nowhere.yaml") == snapshot("""\
 rolecall: nowhere.yaml: cannot be read: No such file or directory; give the path
 of a YAML file\
 """)
 
 
-def test_a_directory_in_place_of_a_file(told: Told) -> None:
-    assert told("check", ".") == snapshot("rolecall: .: cannot be read: Is a directory; give the path of a YAML file")
+def test_directory_in_place_of_file(refused: Run) -> None:
+    assert refused("check", ".") == snapshot(
+        "rolecall: .: cannot be read: Is a directory; give the path of a YAML file"
+    )
 
 
 # -------------------------------------------------------------------- show, deliver, demo
@@ -392,61 +394,61 @@ with rolecall.launch(config) as job, rolecall.open_monitor(job.config, "trainer"
     return "job"
 
 
-def test_show_what_is_not_there(told: Told) -> None:
-    assert told("show", "nowhere") == snapshot("""\
+def test_show_what_is_not_there(refused: Run) -> None:
+    assert refused("show", "nowhere") == snapshot("""\
 rolecall: nowhere: not a monitor_dir (no run.json); give the monitor_dir of a
 job that was launched\
 """)
 
 
-def test_show_a_file(computer: Computer, told: Told) -> None:
+def test_show_a_file(computer: Computer, refused: Run) -> None:
     (computer.home / "notes.txt").write_text("hello")
-    assert told("show", "notes.txt") == snapshot("""\
+    assert refused("show", "notes.txt") == snapshot("""\
 rolecall: notes.txt/run.json: cannot be read: Not a directory; give the
 monitor_dir of a job\
 """)
 
 
-def test_show_a_directory_with_a_damaged_record(computer: Computer, told: Told, job: str) -> None:
+def test_show_directory_with_damaged_record(computer: Computer, refused: Run, job: str) -> None:
     (computer.home / job / "run.json").write_text("{")
-    assert told("show", job, "--json") == snapshot("""\
+    assert refused("show", job, "--json") == snapshot("""\
 rolecall: job/run.json: is damaged; use another monitor_dir, or move this one
 away\
 """)
 
 
-def test_show_a_directory_that_cannot_be_read(computer: Computer, told: Told) -> None:
+def test_show_directory_that_cannot_be_read(computer: Computer, refused: Run) -> None:
     # A loop of links cannot be read by anybody; permissions do not stop root, whom containers run tests as.
     (computer.home / "job").symlink_to("job")
-    assert told("show", "job", "--csv") == snapshot("""\
+    assert refused("show", "job", "--csv") == snapshot("""\
 rolecall: job/run.json: cannot be read: Too many levels of symbolic links; give
 the monitor_dir of a job\
 """)
 
 
-def test_show_a_metric_that_nobody_logged(told: Told, job: str) -> None:
-    assert told("show", job, "--metric", "explorer/*") == snapshot("""\
+def test_show_a_metric_that_nobody_logged(refused: Run, job: str) -> None:
+    assert refused("show", job, "--metric", "explorer/*") == snapshot("""\
 rolecall: --metric explorer/*: no metric matches; the metrics are trainer/loss,
 trainer/reward/mean\
 """)
 
 
-def test_deliver_what_is_not_there(told: Told) -> None:
-    assert told("deliver", "nowhere") == snapshot("""\
+def test_deliver_what_is_not_there(refused: Run) -> None:
+    assert refused("deliver", "nowhere") == snapshot("""\
 rolecall: nowhere: not a monitor_dir (no run.json); give the monitor_dir of a
 job that was launched\
 """)
 
 
-def test_deliver_a_local_job_to_nowhere(told: Told, job: str) -> None:
-    assert told("deliver", job) == snapshot("""\
+def test_deliver_a_local_job_to_nowhere(refused: Run, job: str) -> None:
+    assert refused("deliver", job) == snapshot("""\
 rolecall: HOME/job: the job's only backend is local, so all of it is here; name
 a backend with --to\
 """)
 
 
-def test_deliver_to_a_backend_that_is_not_installed(told: Told, job: str) -> None:
-    assert told("deliver", job, "--to", "mlflow") == snapshot("""\
+def test_deliver_to_a_backend_not_installed(refused: Run, job: str) -> None:
+    assert refused("deliver", job, "--to", "mlflow") == snapshot("""\
 rolecall: --to: backend 'mlflow' is not installed; installed: console, local,
 none. To use mlflow, install it from a checkout of rolecall: pip install
 ./plugins/rolecall-mlflow\
@@ -454,49 +456,49 @@ none. To use mlflow, install it from a checkout of rolecall: pip install
 
 
 @pytest.mark.parametrize("name", ["local", "none"])
-def test_deliver_to_where_nothing_can_go(told: Told, job: str, name: str) -> None:
-    assert told("deliver", job, "--to", name).replace(name, "NAME") == snapshot(
+def test_deliver_to_where_nothing_can_go(refused: Run, job: str, name: str) -> None:
+    assert refused("deliver", job, "--to", name).replace(name, "NAME") == snapshot(
         "rolecall: --to: nothing can be delivered to 'NAME'; choose another backend"
     )
 
 
-def test_deliver_with_wrong_arguments(computer: Computer, told: Told, job: str) -> None:
+def test_deliver_with_wrong_arguments(computer: Computer, refused: Run, job: str) -> None:
     computer.site.backend()
-    assert told("deliver", job, "--to", "acme", "--args", "{retries: many}") == snapshot("""\
+    assert refused("deliver", job, "--to", "acme", "--args", "{retries: many}") == snapshot("""\
 rolecall: config cannot be used:
   monitor_args.acme.retries: must be a whole number; given 'many'\
 """)
 
 
-def test_arguments_that_are_not_yaml(told: Told, job: str) -> None:
-    assert told("deliver", job, "--to", "console", "--args", "{level: 10") == snapshot("""\
+def test_arguments_that_are_not_yaml(refused: Run, job: str) -> None:
+    assert refused("deliver", job, "--to", "console", "--args", "{level: 10") == snapshot("""\
 rolecall: --args: not valid YAML: line 1, column 11: expected ',' or '}', but
 got '<stream end>'\
 """)
 
 
-def test_arguments_on_the_command_line_that_are_no_mapping(told: Told, job: str) -> None:
-    assert told("deliver", job, "--to", "console", "--args", "level=10") == snapshot(
+def test_command_line_arguments_without_mapping(refused: Run, job: str) -> None:
+    assert refused("deliver", job, "--to", "console", "--args", "level=10") == snapshot(
         "rolecall: --args: must be a mapping such as '{uri: sqlite:///runs.db}'"
     )
 
 
-def test_demo_with_arguments_that_are_not_yaml(told: Told) -> None:
-    assert told("demo", "--monitor-args", "uri: [") == snapshot("""\
+def test_demo_with_arguments_not_in_yaml(refused: Run) -> None:
+    assert refused("demo", "--monitor-args", "uri: [") == snapshot("""\
 rolecall: --monitor-args: not valid YAML: line 1, column 7: expected the node
 content, but found '<stream end>'\
 """)
 
 
-def test_demo_with_arguments_that_are_no_mapping(told: Told) -> None:
-    assert told("demo", "--monitor-args", "sqlite:///runs.db") == snapshot(
+def test_demo_with_arguments_without_mapping(refused: Run) -> None:
+    assert refused("demo", "--monitor-args", "sqlite:///runs.db") == snapshot(
         "rolecall: --monitor-args: must be a mapping such as '{uri: sqlite:///runs.db}'"
     )
 
 
 @pytest.mark.parametrize("arguments", [(), ("draw",), ("check",), ("backends", "--yaml"), ("show", "--chart", "x")])
-def test_a_wrong_call(told: Told, arguments: tuple[str, ...]) -> None:
-    assert told(*arguments).startswith("usage: rolecall")
+def test_a_wrong_call(refused: Run, arguments: tuple[str, ...]) -> None:
+    assert refused(*arguments).startswith("usage: rolecall")
 
 
 @pytest.mark.parametrize("name", ["backends", "check", "demo", "show", "deliver", "export"])
@@ -523,27 +525,27 @@ def test_rows_that_are_left(computer: Computer, job: str) -> None:
 # ------------------------------------------------------------------------- from a program
 
 
-def test_a_role_that_cannot_be_a_name(script: Told) -> None:
+def test_role_that_cannot_be_name(script: Run) -> None:
     assert script('rolecall.open_monitor({"project": "p", "name": "n"}, "explorer/0")') == snapshot("""\
 role 'explorer/0': must start with a letter or digit and consist of at most 64
 letters, digits, '.', '_' and '-'; pass a number as rank\
 """)
 
 
-def test_a_rank_that_is_a_text(script: Told) -> None:
+def test_a_rank_that_is_a_text(script: Run) -> None:
     assert script('rolecall.open_monitor({"project": "p", "name": "n"}, "explorer", rank="0")') == snapshot("""\
 rank '0' of role 'explorer': must be None or a whole number from 0; pass
 int('0')\
 """)
 
 
-def test_a_rank_below_zero(script: Told) -> None:
+def test_a_rank_below_zero(script: Run) -> None:
     assert script('rolecall.open_monitor({"project": "p", "name": "n"}, "explorer", rank=-1)') == snapshot(
         "rank -1 of role 'explorer': must be None or a whole number from 0"
     )
 
 
-def test_keyword_arguments(script: Told) -> None:
+def test_keyword_arguments(script: Run) -> None:
     assert script('rolecall.MonitorConfig(project="p", nane="n", courier="pigeon")') == snapshot("""\
 config cannot be used:
   name: missing; every config needs it
@@ -554,21 +556,21 @@ resume, run_id, shared_run, spool_dir, sync_every\
 """)
 
 
-def test_a_config_of_a_wrong_kind(script: Told) -> None:
+def test_a_config_of_a_wrong_kind(script: Run) -> None:
     assert script("rolecall.MonitorConfig.load(42)") == snapshot("""\
 config: expected a mapping, a dataclass, an OmegaConf node or the path of a YAML
 file; given a value of type int\
 """)
 
 
-def test_no_config_in_the_environment(script: Told) -> None:
+def test_no_config_in_the_environment(script: Run) -> None:
     assert script("rolecall.MonitorConfig.from_env()") == snapshot("""\
 ROLECALL_CONFIG is not set; start the role with env={**os.environ,
 **job.config.to_env()}\
 """)
 
 
-def test_another_value_in_the_environment(script: Told) -> None:
+def test_another_value_in_the_environment(script: Run) -> None:
     assert script("rolecall.MonitorConfig.from_env()", ROLECALL_CONFIG="config.yaml") == snapshot(
         """\
 ROLECALL_CONFIG: not a value that MonitorConfig.to_env writes; pass that value
@@ -577,7 +579,7 @@ on unchanged\
     )
 
 
-def test_a_backend_that_is_not_installed_where_a_role_stands(script: Told, computer: Computer) -> None:
+def test_backend_missing_beside_a_role(script: Run, computer: Computer) -> None:
     data = json.dumps({"project": "p", "name": "n", "monitor_type": "acme"})
     value = f"base64.b64encode({data.encode()!r}).decode()"
     lines = ("import base64", f'rolecall.MonitorConfig.from_env({{"ROLECALL_CONFIG": {value}}})')
@@ -588,7 +590,7 @@ provides it\
 """)
 
 
-def test_a_monitor_dir_that_cannot_be_written(script: Told, computer: Computer) -> None:
+def test_monitor_dir_that_cannot_be_written(script: Run, computer: Computer) -> None:
     (computer.home / "file").write_text("")
     assert script('rolecall.launch({"project": "p", "name": "n", "monitor_dir": "file/job"})') == snapshot("""\
 monitor_dir HOME/file/job: cannot be written: Not a directory; use another\

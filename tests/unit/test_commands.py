@@ -21,14 +21,14 @@ def unactivated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("unactivated")
-def test_a_command_runs_in_a_plain_shell(tmp_path: Path) -> None:
+def test_command_runs_in_plain_shell(tmp_path: Path) -> None:
     printed = command("show", tmp_path / "it's here; $HOME", "--metric", "*")
     ran = subprocess.run(printed, shell=True, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
     assert f"{tmp_path}/it's here; $HOME: " in ran.stderr
 
 
-def test_a_name_is_enough_if_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_found_on_path_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(SCRIPT.parent))
     assert command("show", "runs/a b") == "rolecall show 'runs/a b'"
 
@@ -48,7 +48,7 @@ def test_no_script_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert shlex.split(command("show")) == [str(python), "-m", "rolecall", "show"]
 
 
-def test_a_directory_that_looks_like_an_option() -> None:
+def test_directory_that_looks_like_option() -> None:
     assert shlex.split(command("show", Path("-x"), "--csv"))[-2:] == ["./-x", "--csv"]
 
 

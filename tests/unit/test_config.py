@@ -1,4 +1,4 @@
-"""Everything that a user may write, from wherever it comes, and what is said of the rest."""
+"""Everything that a user may write, from wherever it comes, and the error for everything else."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_what_was_asked_for(asked: MonitorConfig) -> None:
     assert (asked.group, asked.run_id, asked.resume, asked.courier) == ("grpo", "abc-1", "never", "thread")
 
 
-def test_the_signature_is_that_of_the_settings() -> None:
+def test_signature_is_that_of_settings() -> None:
     parameters = inspect.signature(MonitorConfig).parameters
     filled_in = {"plan", "nonce", "journal"}
     assert list(parameters) == [name for name in MonitorConfig.model_fields if name not in filled_in]
@@ -177,13 +177,13 @@ def test_a_directory_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     ("project", "name", "parts"),
     [("gsm8k", "a/b", ["gsm8k", "a_b"]), ("..", "../../etc", ["_", "_.._etc"]), ("数学", "a b", ["数学", "a_b"])],
 )
-def test_the_default_directory_stays_below_the_working_directory(project: str, name: str, parts: list[str]) -> None:
+def test_default_directory_stays_below_working_directory(project: str, name: str, parts: list[str]) -> None:
     config = MonitorConfig(project=project, name=name)
     assert config.monitor_dir == Path.cwd().joinpath("rolecall", *parts)
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"project": ""}, "project: must be 1 to 200 characters"),
         ({"project": "a\nb"}, "project: must be 1 to 200 characters"),
@@ -211,12 +211,12 @@ def test_the_default_directory_stays_below_the_working_directory(project: str, n
         ({"zzz": 1}, "zzz: unknown setting; remove it; allowed: courier, group,"),
     ],
 )
-def test_a_wrong_setting(settings: Mapping[str, Any], told: str) -> None:
+def test_a_wrong_setting(settings: Mapping[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         MonitorConfig(**{**MINIMAL, **settings})
     with pytest.raises(ConfigError) as loaded:
         MonitorConfig.load({**MINIMAL, **settings})
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert str(loaded.value) == str(raised.value)
 
 
@@ -233,13 +233,13 @@ def test_all_faults_are_told_at_once() -> None:
     }
 
 
-def test_what_launch_fills_in_is_not_recommended() -> None:
+def test_error_omits_settings_launch_fills_in() -> None:
     with pytest.raises(ConfigError) as raised:
         MonitorConfig.load({**MINIMAL, "once": 1})
     assert "nonce" not in str(raised.value).replace("once: is not", "")
 
 
-def test_the_error_is_also_a_value_error() -> None:
+def test_error_is_also_value_error() -> None:
     with pytest.raises(ValueError, match="cannot be used"):
         MonitorConfig(project="p", name="")
 
@@ -297,7 +297,7 @@ def test_omegaconf_that_cannot_be_resolved(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         (None, "config: expected a mapping, a dataclass, an OmegaConf node or the path of a YAML file; given nothing"),
         (42, "given a value of type int"),
@@ -309,15 +309,15 @@ def test_omegaconf_that_cannot_be_resolved(name: str) -> None:
         (Training("qwen", [1]), "given a value of type list"),
     ],
 )
-def test_a_source_that_is_none(source: object, told: str) -> None:
+def test_a_source_that_is_none(source: object, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         MonitorConfig.load(source)
     assert str(raised.value).startswith(("config: expected", "monitor: expected"))
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "expected a mapping of settings, with project and name, or with a key monitor; given nothing"),
         ("- a", "given a value of type list"),
@@ -340,12 +340,12 @@ def test_a_source_that_is_none(source: object, told: str) -> None:
         ("monitor: {project: p, name: n, monitor_type: x}", "monitor.monitor_type: backend 'x' is not installed"),
     ],
 )
-def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, told: str) -> None:
+def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
     path = from_yaml(text, tmp_path)
     with pytest.raises(RolecallError) as raised:
         MonitorConfig.load(path)
     assert str(raised.value).startswith(str(path))
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["nowhere.yaml", "", "no\0where"])
@@ -369,7 +369,7 @@ def test_defaults_are_the_backends_own(acme: MadeSite, given_args: Any) -> None:
 
 @pytest.mark.parametrize("monitor_type", ["acme", ["acme"]])
 @pytest.mark.parametrize("given_args", [{"retries": "5"}, {"acme": {"retries": "5"}}])
-def test_of_the_only_backend_with_or_without_its_name(acme: MadeSite, monitor_type: Any, given_args: Any) -> None:
+def test_only_backends_name_may_be_omitted(acme: MadeSite, monitor_type: Any, given_args: Any) -> None:
     assert args_of(monitor_type, given_args).retries == 5
 
 
@@ -380,7 +380,7 @@ def test_of_several_backends(acme: MadeSite) -> None:
     assert args_of(["acme", "console"], {}, "acme").retries == 3
 
 
-def test_an_argument_with_the_backends_own_name(site: MadeSite) -> None:
+def test_argument_with_backends_own_name(site: MadeSite) -> None:
     site.backend(args="class Args(BaseModel):\n    acme: str = 'a'")
     assert args_of("acme", {"acme": "b"}).acme == "b"
     config = MonitorConfig(**MINIMAL, monitor_type="acme", monitor_args={"acme": "b"})
@@ -388,7 +388,7 @@ def test_an_argument_with_the_backends_own_name(site: MadeSite) -> None:
     assert MonitorConfig.from_env(config.to_env()) == config
 
 
-def test_with_none_there_is_nobody_to_check_them() -> None:
+def test_without_backend_arguments_are_not_checked() -> None:
     # To turn it off, one word has to be enough.
     config = MonitorConfig(**MINIMAL, monitor_type="none", monitor_args={"url": "https://tracker"})
     assert config.monitor_args == {}
@@ -396,7 +396,7 @@ def test_with_none_there_is_nobody_to_check_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("monitor_type", "given_args", "told"),
+    ("monitor_type", "given_args", "message"),
     [
         ("acme", {"ulr": 1}, "monitor_args.ulr: unknown argument of acme; did you mean 'url'? allowed: password"),
         ("acme", {"zzz": 1}, "monitor_args.zzz: unknown argument of acme; remove it; allowed: password, retries"),
@@ -411,10 +411,10 @@ def test_with_none_there_is_nobody_to_check_them() -> None:
         (["acme", "local"], {"local": {"level": 1}}, "monitor_args.local.level: unknown argument of local"),
     ],
 )
-def test_wrong_arguments(acme: MadeSite, monitor_type: Any, given_args: Any, told: str) -> None:
+def test_wrong_arguments(acme: MadeSite, monitor_type: Any, given_args: Any, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         args_of(monitor_type, given_args)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("monitor_type", ["acme", ["acme", "local"]])
@@ -434,13 +434,13 @@ def test_a_models_own_words_come_through(site: MadeSite, monitor_type: Any) -> N
         args_of(monitor_type, {"acme": {"url": "u"}})
 
 
-def test_who_is_not_known_has_no_arguments_to_blame() -> None:
+def test_wrong_backends_hide_arguments_errors() -> None:
     with pytest.raises(ConfigError) as raised:
         args_of(["console", "console"], {"level": 10})
     assert "monitor_args" not in str(raised.value)
 
 
-def test_a_backend_that_cannot_be_used_is_told_by_its_place(acme: MadeSite) -> None:
+def test_unusable_backend_is_reported_by_place(acme: MadeSite) -> None:
     with pytest.raises(UnknownBackend, match=r"^monitor_type: backend 'acne'.*Did you mean 'acme'"):
         MonitorConfig(**MINIMAL, monitor_type="acne")
     acme.backend("broken", head="raise ValueError('half')")
@@ -512,9 +512,7 @@ def test_a_subprocess_gets_it_whole(asked: MonitorConfig, acme: MadeSite, tmp_pa
     ],
 )
 @pytest.mark.parametrize("monitor_type", ["acme", ["acme", "console"]])
-def test_whatever_a_backends_model_is_made_of_comes_through(
-    site: MadeSite, args: str, given_args: Any, monitor_type: Any
-) -> None:
+def test_backends_model_comes_through_whole(site: MadeSite, args: str, given_args: Any, monitor_type: Any) -> None:
     head = "from datetime import date\nfrom pathlib import Path\nfrom pydantic import *\n"
     head += "from rolecall import SharedRunSupport, hookimpl"
     fields, _, after = args.partition("\nclass ")
@@ -544,7 +542,7 @@ def test_another_value(value: str) -> None:
         MonitorConfig.from_env({VARIABLE: value})
 
 
-def test_a_fault_in_the_variable_is_told_by_its_path() -> None:
+def test_variables_error_has_its_path() -> None:
     with pytest.raises(ConfigError, match=r"^ROLECALL_CONFIG cannot be used:\n  resume: must be 'auto'"):
         MonitorConfig.from_env({VARIABLE: encoded({**MINIMAL, "resume": "x"})})
 
@@ -572,7 +570,7 @@ def test_no_text_breaks_it(value: str) -> None:
 @example({"monitor_args": {"console": {"level": "{x}"}}, "monitor_type": ["console", "local"]})
 @example({"monitor": {"project": "p"}})
 def test_hostile_values_are_refused_or_held(value: dict[str, Any]) -> None:
-    # What stands in the environment is another's word: it makes a config that survives the same way, or our error.
+    # Anyone may have written the environment: it makes a config that survives the same way, or raises our error.
     try:
         config = MonitorConfig.from_env({VARIABLE: encoded({**MINIMAL, **value})})
     except RolecallError as error:
@@ -591,6 +589,6 @@ def test_any_project_and_name(project: str, name: str) -> None:
     assert pickle.loads(pickle.dumps(config)) == MonitorConfig.from_env(config.to_env()) == config
 
 
-def test_the_models_are_compared_by_their_values(asked: MonitorConfig) -> None:
+def test_models_are_compared_by_their_values(asked: MonitorConfig) -> None:
     other = MonitorConfig(**{**ASKED, "monitor_args": {"password": SecretStr("other-password")}})
     assert other != asked

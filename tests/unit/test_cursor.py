@@ -97,13 +97,13 @@ def steps(cursor: Cursor, looks: int = 1) -> list[tuple[int, int]]:
 def seqs(cursor: Cursor) -> list[int]:
     """The numbers of all rows until the writer has ended."""
     found: list[int] = []
-    while told(cursor) is None:
+    while status_of(cursor) is None:
         found += [row.seq for row in take(cursor).rows]
     return found
 
 
-def told(cursor: Cursor) -> Status | None:
-    """Its status; a call, as a type checker takes an attribute for what it was."""
+def status_of(cursor: Cursor) -> Status | None:
+    """The status of a cursor; a function, as a type checker would narrow the attribute."""
     return cursor.status
 
 
@@ -123,7 +123,7 @@ def test_rows_come_as_logged(layout: Layout, open_cursor: OpenCursor) -> None:
         log(journal, step, step * 10)
         assert steps(cursor) == [(1, step), (1, step * 10)]
         assert take(cursor) == Batch((), ())
-        assert told(cursor) is None
+        assert status_of(cursor) is None
         assert not cursor.is_over()
     journal.end("finished")
     assert cursor.is_over()
@@ -165,7 +165,7 @@ def test_dead_writers_rows_are_read(layout: Layout, open_cursor: OpenCursor) -> 
     cursor = open_cursor()
     assert cursor.is_over()
     assert steps(cursor) == [(1, 1), (1, 2)]
-    assert told(cursor) is None
+    assert status_of(cursor) is None
     assert steps(cursor) == []
     assert cursor.status == "killed"
     journal.abandon()
@@ -178,7 +178,7 @@ def test_rows_between_two_looks_count(layout: Layout, open_cursor: OpenCursor) -
     for step in range(1, 6):
         log(journal, step)
         assert steps(cursor) == [(1, step)]
-        assert told(cursor) is None
+        assert status_of(cursor) is None
     journal.abandon()
 
 
@@ -187,7 +187,7 @@ def test_silence_kills_a_remote_writer(layout: Layout, open_cursor: OpenCursor) 
     log(journal, 1)
     cursor = open_cursor()
     assert steps(cursor, looks=3) == [(1, 1)]
-    assert told(cursor) is None
+    assert status_of(cursor) is None
     silent = time.time() - STALE - 1
     os.utime(journal.session.path, (silent, silent))
     assert steps(cursor) == []
@@ -197,7 +197,7 @@ def test_silence_kills_a_remote_writer(layout: Layout, open_cursor: OpenCursor) 
 
 @pytest.mark.parametrize("status", ["finished", "failed"])
 def test_position_behind_the_end(layout: Layout, open_cursor: OpenCursor, status: Status) -> None:
-    """It still tells how the writer ended."""
+    """It still reports how the writer ended."""
     journal = open_journal(layout)
     log(journal, 1)
     journal.end(status)
@@ -217,7 +217,7 @@ def test_end_is_seen_unread(layout: Layout, open_cursor: OpenCursor) -> None:
     assert not cursor.is_over()
     journal.end("finished")
     assert cursor.is_over()
-    assert told(cursor) is None
+    assert status_of(cursor) is None
 
 
 def test_no_session_is_a_death(layout: Layout, open_cursor: OpenCursor) -> None:
@@ -298,7 +298,7 @@ def test_sessions_are_read_in_order(layout: Layout, open_cursor: OpenCursor) -> 
     log(journal, 3, 30)
     cursor = open_cursor()
     assert steps(cursor, looks=9) == [(1, 1), (1, 10), (2, 2), (2, 20), (3, 3), (3, 30)]
-    assert told(cursor) is None, "an earlier session's end is not the writer's"
+    assert status_of(cursor) is None, "an earlier session's end is not the writer's"
     journal.end("killed")
     take(cursor)
     assert cursor.status == "killed"
@@ -325,23 +325,23 @@ def test_followed_session_is_over(layout: Layout, open_cursor: OpenCursor) -> No
 
 
 def test_later_sessions_are_another_cursors(layout: Layout, open_cursor: OpenCursor) -> None:
-    """Also those that the same process opens, before or after the end was told."""
+    """Also those that the same process opens, before or after the end was reported."""
     first = open_journal(layout)
     log(first, 1)
     cursor, other = open_cursor(), open_cursor()
     assert steps(cursor) == steps(other) == [(1, 1)]
     first.end("finished")
     take(other)
-    assert told(other) == "finished"
+    assert status_of(other) == "finished"
     second = open_journal(layout)
     log(second, 2)
     for each in (cursor, other):
         assert steps(each, looks=3) == []
-        assert told(each) == "finished"
+        assert status_of(each) == "finished"
     cursor.acknowledge()
     successor = open_cursor(cursor.acks.done.position)
     assert steps(successor, looks=3) == [(2, 2)]
-    assert told(successor) is None
+    assert status_of(successor) is None
     second.end("failed")
     take(successor)
     assert successor.status == "failed"
@@ -360,7 +360,7 @@ def test_missing_sessions_are_passed_over(layout: Layout, open_cursor: OpenCurso
 
 
 def test_rewound_cursor_reads_again(layout: Layout, open_cursor: OpenCursor) -> None:
-    """From the acknowledgement on, and tells the end again."""
+    """From the acknowledgement on, and reports the end again."""
     first = open_journal(layout)
     log(first, 1, 2)
     first.end("finished")
@@ -371,9 +371,9 @@ def test_rewound_cursor_reads_again(layout: Layout, open_cursor: OpenCursor) -> 
     everything = [(1, 1), (1, 2), (2, 3)]
     for _ in range(3):
         assert steps(cursor, looks=4) == everything
-        assert told(cursor) == "failed"
+        assert status_of(cursor) == "failed"
         cursor.rewind()
-        assert told(cursor) is None
+        assert status_of(cursor) is None
     assert steps(cursor) == everything[:2]
     cursor.acknowledge()
     assert steps(cursor, looks=3) == everything[2:]
@@ -494,7 +494,7 @@ def test_cut_file_that_grows_again(layout: Layout, open_cursor: OpenCursor, kept
 
 
 def test_cut_file_longer_than_before(layout: Layout, open_cursor: OpenCursor) -> None:
-    """By the next look it is longer than it was; a line does not begin where the cursor stands."""
+    """By the next look it is longer than it was; no line begins at the cursor."""
     journal = open_journal(layout)
     log(journal, 1, 2, 3)
     cursor = open_cursor()
@@ -623,7 +623,7 @@ def test_new_cursor_in_copied_rows(layout: Layout, open_cursor: OpenCursor, monk
     log(journal, 21)
     journal.end("finished")
     positions = []
-    while told(cursor) is None:
+    while status_of(cursor) is None:
         take(cursor)
         cursor.acknowledge()
         positions.append(cursor.acks.done.position)
@@ -656,11 +656,11 @@ class Confirms:
     """A run that confirms what a test says."""
 
     def __init__(self, session: int, seq: int) -> None:
-        self._told = (session, seq)
+        self._confirmed = (session, seq)
 
     def confirmed(self, writer: str, session: int) -> int:
-        told, seq = self._told
-        return seq if session == told else (1 << 62) * (session < told)
+        latest, seq = self._confirmed
+        return seq if session == latest else (1 << 62) * (session < latest)
 
     def tend(self) -> None:
         """Nothing is to do."""
@@ -709,7 +709,7 @@ def test_rows_read_again_count_once(layout: Layout, cursor: Cursor) -> None:
 def test_rows_of_earlier_sessions_wait(layout: Layout, cursor: Cursor) -> None:
     """They are subtracted from the number of the last acknowledged row."""
     held = [cursor.acknowledged()]
-    while told(cursor) is None:
+    while status_of(cursor) is None:
         take(cursor)
         cursor.acknowledge()
         held.append(cursor.acknowledged())

@@ -1,4 +1,4 @@
-"""How a job ends: what its launcher is told of the roles, and what `close` tells of rows that backends lack."""
+"""How a job ends: what its launcher reports of the roles, and what `close` reports of undelivered rows."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def test_launcher_knows_each_roles_end(make_config: MakeConfig) -> None:
 
 
 def test_roles_that_did_not_close(make_config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:
-    """One was killed and one still runs: both are told."""
+    """One was killed and one still runs: both are reported."""
     job = launch(make_config(**LOCAL))
     open_monitor(job.config, "explorer").close()
     subprocess.run([sys.executable, "-c", ABANDON], env=job.config.to_env(), check=False)
     with open_monitor(job.config, "evaluator"):
         job.close()
-    (told,) = [message for message in caplog.messages if "roles that did not close" in message]
-    assert "trainer killed (process " in told
-    assert "evaluator running (process " in told
-    assert "explorer" not in told
+    (warning,) = [message for message in caplog.messages if "roles that did not close" in message]
+    assert "trainer killed (process " in warning
+    assert "evaluator running (process " in warning
+    assert "explorer" not in warning
 
 
 def test_close_waits_for_running_roles(make_config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:
@@ -97,7 +97,7 @@ def test_undelivered_rows_of_several_backends(two: tuple[MakeConfig, list[LinesS
         monitor.close(timeout=0.5)
     assert states(job) == {"trainer": "finished"}
     for server in servers:
-        server.mend("down")
+        server.fix("down")
     job.close()
     assert [len(server.seqs("trainer")) for server in servers] == [1, 1]
 
@@ -167,7 +167,7 @@ def test_close_tells_what_waits(
             forbid_looks(patch)
             monitor.close(timeout=0.3)
         assert "trainer: 3 rows not yet in lines. They are in the journal; send them with: " in caplog.text
-        server.mend(fault)
+        server.fix(fault)
 
 
 def test_close_with_a_dead_courier(
@@ -194,7 +194,7 @@ def test_close_with_a_dead_courier(
 def test_close_with_a_silent_courier(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It never said anything: whether rows wait is not known, and that is told."""
+    """It never said anything: nobody knows whether rows wait, and the report says so."""
     monkeypatch.setattr("rolecall.timings.OPEN_TIMEOUT", 0.1)
     monkeypatch.setattr("rolecall.delivery.group.CourierGroup.run", lambda _: True)
     with launch(make_config()) as job:
@@ -217,9 +217,9 @@ def test_close_counts_earlier_sessions(
             with open_monitor(job.config, "trainer") as monitor:
                 for _ in range(rows):
                     monitor.log({"loss": 0.5})
-        server.mend("down")
-    told = [message for message in caplog.messages if "not yet in lines" in message]
-    assert [message.split(". ")[0] for message in told] == [
+        server.fix("down")
+    warnings = [message for message in caplog.messages if "not yet in lines" in message]
+    assert [message.split(". ")[0] for message in warnings] == [
         "trainer: 2 rows not yet in lines",
         "trainer: 5 rows not yet in lines",
     ]

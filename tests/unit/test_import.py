@@ -1,4 +1,4 @@
-"""What `import rolecall` imports; how long it takes is told by benchmarks/weight.py."""
+"""What `import rolecall` imports; benchmarks/weight.py measures how long it takes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def loaded(computer: Computer, *lines: str) -> set[str]:
     return set(json.loads(ran.out.splitlines()[-1]))
 
 
-def test_the_modules_are_there_to_be_imported(computer: Computer) -> None:
+def test_modules_are_there_to_be_imported(computer: Computer) -> None:
     assert loaded(computer, *(f"import {sdk}" for sdk in SDKS)) == set(SDKS)
 
 
@@ -88,7 +88,7 @@ def test_checking_a_config(computer: Computer) -> None:
     ("plugin", "sdk"),
     [("rolecall_mlflow", "mlflow"), ("rolecall_tensorboard", "tensorboardX"), ("rolecall_wandb", "wandb")],
 )
-def test_listing_backends_imports_no_sdk_of_ours(plugin: str, sdk: str) -> None:
+def test_listing_backends_imports_no_sdk(plugin: str, sdk: str) -> None:
     if importlib.util.find_spec(plugin) is None or importlib.util.find_spec(sdk) is None:
         pytest.skip(f"{plugin} and {sdk} are not installed here")
     lists = "import sys; from rolecall.__main__ import main; main(['backends']); "

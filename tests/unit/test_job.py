@@ -184,7 +184,7 @@ def test_hanging_backend_delays_no_other(
         assert any("trainer step 1" in line for line in lines)
         assert "rolecall deliver" in caplog.text
     finally:
-        server.mend("hang")
+        server.fix("hang")
         logging.getLogger("rolecall.console").removeHandler(handler)
         job.close()
 
@@ -198,7 +198,7 @@ def test_rows_wait_for_their_backend(
         server.fail("down")
         monitor.log({"a": 2}, step=2)
         wait_until(lambda: "not available" in caplog.text)
-        server.mend("down")
+        server.fix("down")
         wait_until(lambda: (1, 2) in server.seqs("trainer"))
     assert set(server.seqs("trainer")) == {(1, 1), (1, 2)}
 
@@ -209,7 +209,7 @@ def test_launch_without_a_reachable_backend(
     server.fail("down")
     with launch(make_config()) as job, open_monitor(job.config, "trainer") as monitor:
         monitor.log({"a": 1}, step=1)
-        server.mend("down")
+        server.fix("down")
         wait_until(lambda: server.seqs("trainer"))
     assert server.runs() == [job.run_id]
 
@@ -221,7 +221,7 @@ def test_plugins_error_costs_no_row(
         server.fail("broken")
         monitor.log({"a": 1}, step=1)
         wait_until(lambda: "the plugin is broken" in caplog.text)
-        server.mend("broken")
+        server.fix("broken")
     assert set(server.seqs("trainer")) == {(1, 1)}
 
 
@@ -247,7 +247,7 @@ def test_refused_credentials_stop_the_launch(
         with pytest.raises(BackendRefused, match="refuses the api_key") as caught:
             launch(make_config(monitor_args=args, shared_run=shared, monitor_dir=server.path.parent / str(shared)))
         assert "topsecret" not in str(caught.value) + caplog.text
-    server.mend("forbidden")
+    server.fix("forbidden")
     with launch(make_config(monitor_args=args, monitor_dir=server.path.parent / "True")) as job:
         assert job.urls == {"lines": f"lines://{job.run_id}"}
 
@@ -263,7 +263,7 @@ def test_close_tells_what_is_left(
     monitor.close()
     assert f"rolecall deliver {job.config.monitor_dir}" in caplog.text
     assert caplog.text.count("1 rows not yet in lines") == 1
-    server.mend("down")
+    server.fix("down")
     job.close()
 
 
@@ -279,7 +279,7 @@ def test_backend_errors_raise_where_asked(
         monitor.log({"a": 2}, step=2)
     with pytest.raises(Undelivered, match="rolecall deliver"):
         monitor.close(timeout=0.5)
-    server.mend("down")
+    server.fix("down")
     job.close()
 
 
@@ -512,7 +512,7 @@ def test_draining_courier_keeps_others_out(
     monkeypatch.setattr("rolecall.timings.QUIET_TIMEOUT", 0.2)
     with pytest.raises(WriterConflict, match="still at work"):
         launch(make_config(resume="never"))
-    server.mend("down")
+    server.fix("down")
     monkeypatch.setattr("rolecall.timings.QUIET_TIMEOUT", 30.0)
     with launch(make_config(resume="never")) as anew:
         log_some(anew.config, "trainer", steps=3)
@@ -529,7 +529,7 @@ def test_retried_closing_keeps_its_status(
     server.fail("down")
     job.close("failed", timeout=0.1)
     wait_until(lambda: "@launch: lines: not available" in caplog.text)
-    server.mend("down")
+    server.fix("down")
     wait_until(lambda: [line for line in server.lines() if "closed" in line and line["by"] is None])
     assert [line["closed"] for line in server.lines() if "closed" in line and line["by"] is None] == ["failed"]
 
@@ -551,7 +551,7 @@ def test_undelivered_primary_ends_its_job(make_config: MakeConfig, server: Lines
     with pytest.raises(Undelivered):
         monitor.close("failed", timeout=0.2)
     assert read_history(config.monitor_dir).state == "failed"
-    server.mend("down")
+    server.fix("down")
 
 
 def test_fault_is_raised_once(
@@ -561,7 +561,7 @@ def test_fault_is_raised_once(
         server.fail("down")
         monitor.log({"a": 1}, step=1)
         wait_until(lambda: "not available" in caplog.text)
-        server.mend("down")
+        server.fix("down")
         with pytest.raises(BackendError, match="the server is down"):
             monitor.log({"a": 2}, step=2)
         monitor.log({"a": 3}, step=3)
@@ -605,15 +605,15 @@ def test_deliver_opens_before_roles_join(
     try:
         left = deliver(job.config.monitor_dir, None, args, timeout=1.0, on_event=hear)
     finally:
-        server.mend("hang")
+        server.fix("hang")
     assert {(each.backend, each.writer, each.rows) for each in left} == {("lines", role, 10) for role in roles}
     assert roles <= {writer for writer, backend, kind in heard if (backend, kind) == ("console", "ended")}
     assert "lines" not in {backend for writer, backend, _ in heard if writer in roles}
     wait_until(lambda: ("@launch", "lines", "ended") in heard)
-    told = [(writer, kind) for writer, backend, kind in heard if backend == "lines" and kind != "progress"]
-    assert told[0] == ("@launch", "opened")
-    assert told[-1] == ("@launch", "ended")
-    assert {writer for writer, kind in told if kind == "opened"} == {*roles, "@launch"}
+    delivered = [(writer, kind) for writer, backend, kind in heard if backend == "lines" and kind != "progress"]
+    assert delivered[0] == ("@launch", "opened")
+    assert delivered[-1] == ("@launch", "ended")
+    assert {writer for writer, kind in delivered if kind == "opened"} == {*roles, "@launch"}
 
 
 def make_dead(folder: Path) -> None:

@@ -177,13 +177,13 @@ class Lying(str):
     __repr__ = __str__
 
 
-class Told(StrEnum):
-    """Strings that are others than their values."""
+class Labelled(StrEnum):
+    """Strings that differ from their values."""
 
     LOSS = "loss", "how far off it is"
 
-    def __new__(cls, value: str, told: str) -> Self:
-        made = str.__new__(cls, told)
+    def __new__(cls, value: str, label: str) -> Self:
+        made = str.__new__(cls, label)
         made._value_ = value
         return made
 
@@ -218,8 +218,8 @@ class LyingInt(int):
 ODD: list[dict[Any, Any]] = [
     {Lying("reward"): 0.5},
     {"loss": Lying("word")},
-    {Told.LOSS: 0.5},
-    {"loss": Told.LOSS},
+    {Labelled.LOSS: 0.5},
+    {"loss": Labelled.LOSS},
     {"loss": LyingFloat(0.5)},
     {"loss": LyingInt(5)},
     {"loss": np.float64(0.5), "n": np.int64(3)},
@@ -335,7 +335,7 @@ def test_unwritten_attachment_leaves_nothing(session: Session, journal: JournalW
 
 @pytest.mark.parametrize("room", range(0, 200, 3))
 def test_short_write_costs_itself_alone(session: Session, room: int) -> None:
-    """Wherever it was cut."""
+    """At whatever byte it was cut."""
     journal = JournalWriter(session)
     journal.append({"loss": 0.5})
     with no_file_longer_than(session.path.stat().st_size + room):

@@ -133,7 +133,7 @@ class BadMapping(Raises, Mapping[str, float]):
 
 
 class Unprintable(Exception):
-    """An error that cannot even be told."""
+    """An error that cannot even be printed."""
 
     def __str__(self) -> str:
         raise MemoryError

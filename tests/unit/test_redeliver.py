@@ -1,4 +1,4 @@
-"""What a job's backends lack is sent again, by few threads, and what is missing from the journal is told."""
+"""Rows that a job's backends miss are sent again, by few threads; rows missing from the journal are reported."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_backend_that_is_away(
     root = run_job(local)
     server.fail("down")
     assert deliver(root, "lines", args, 0.5) == [Left("lines", "explorer/0", ROWS)]
-    server.mend("down")
+    server.fix("down")
     wait_until(lambda: len(server.seqs("explorer/0")) == ROWS)
     wait_until(lambda: not [each for each in threading.enumerate() if each.name == "rolecall-deliver"])
 

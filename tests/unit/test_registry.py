@@ -85,7 +85,7 @@ def ticket(tmp_path: Path) -> RunTicket:
 # ------------------------------------------------------------------------------- finding
 
 
-def test_the_group_is_what_plugins_register_under() -> None:
+def test_plugins_register_under_the_group() -> None:
     assert GROUP == "rolecall.backends"
 
 
@@ -190,7 +190,7 @@ def test_one_distribution_may_bring_several(site: MadeSite) -> None:
     assert {"acme", "acme-eu"} <= set(Registry().names())
 
 
-def test_a_directory_listed_twice_brings_no_second_backend(site: MadeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directory_listed_twice_is_one_backend(site: MadeSite, monkeypatch: pytest.MonkeyPatch) -> None:
     site.backend()
     monkeypatch.syspath_prepend(site.path)
     assert Registry().load("acme").name == "acme"
@@ -230,13 +230,13 @@ def test_an_unknown_backend(site: MadeSite, name: str, words: list[str]) -> None
         assert word in str(raised.value)
 
 
-def test_a_name_that_cannot_name_a_directory(site: MadeSite) -> None:
+def test_name_that_cannot_name_directory(site: MadeSite) -> None:
     site.install("rolecall-acme", backends={"../acme": "acme_backend"})
     with pytest.raises(BackendError, match="letters, digits"):
         Registry().load("../acme")
 
 
-def test_two_distributions_with_one_name_are_told_before_either_is_imported(site: MadeSite) -> None:
+def test_two_distributions_with_one_name(site: MadeSite) -> None:
     site.backend()
     site.install("acme-tracker", "2.1", backends={"acme": "acme_tracker"}, acme_tracker="raise SystemError")
     registry = Registry()
@@ -248,14 +248,14 @@ def test_two_distributions_with_one_name_are_told_before_either_is_imported(site
 
 
 @pytest.mark.parametrize("name", ["local", "console"])
-def test_a_distribution_cannot_take_the_place_of_a_built_in_backend(site: MadeSite, name: str) -> None:
+def test_built_in_backend_cannot_be_replaced(site: MadeSite, name: str) -> None:
     site.backend(name)
     with pytest.raises(BackendError, match=f"pip uninstall rolecall-{name}"):
         Registry().load(name)
 
 
 @pytest.mark.parametrize(
-    ("head", "told"),
+    ("head", "message"),
     [
         ("import acme_sdk_of_old", "ModuleNotFoundError: No module named 'acme_sdk_of_old'"),
         ("def broken(:", "SyntaxError"),
@@ -263,20 +263,20 @@ def test_a_distribution_cannot_take_the_place_of_a_built_in_backend(site: MadeSi
         ("raise SystemExit(3)", "SystemExit: 3"),
     ],
 )
-def test_a_plugin_that_fails_to_import_leaves_the_others(site: MadeSite, head: str, told: str) -> None:
+def test_failed_import_leaves_other_plugins(site: MadeSite, head: str, message: str) -> None:
     site.backend("broken", head=head)
     site.backend("acme")
     registry = Registry()
     with pytest.raises(BackendError) as raised:
         registry.load("broken")
     assert "rolecall-broken 1.0" in str(raised.value)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert raised.value.__cause__ is not None
     assert registry.load("acme").name == "acme"
     assert {"acme", "broken"} <= set(registry.names())
 
 
-def test_a_plugin_that_was_mended_is_loaded(site: MadeSite) -> None:
+def test_fixed_plugin_is_loaded(site: MadeSite) -> None:
     site.backend(requires=["acme-sdk"])
     registry = Registry()
     with pytest.raises(BackendError, match="acme-sdk, which is not installed"):
@@ -286,7 +286,7 @@ def test_a_plugin_that_was_mended_is_loaded(site: MadeSite) -> None:
 
 
 @pytest.mark.parametrize(
-    ("requires", "told", "fix"),
+    ("requires", "message", "fix"),
     [
         ("acme-sdk>=2", "acme-sdk>=2, but 1.9.3 is installed", "acme-sdk>=2"),
         ("acme-sdk[fast]<1.5", "acme-sdk<1.5, but 1.9.3 is installed", "acme-sdk[fast]<1.5"),
@@ -294,12 +294,12 @@ def test_a_plugin_that_was_mended_is_loaded(site: MadeSite) -> None:
         ("acme-store", "acme-store, which is not installed", "acme-store"),
     ],
 )
-def test_an_sdk_that_is_missing_or_too_old(site: MadeSite, requires: str, told: str, fix: str) -> None:
+def test_sdk_missing_or_too_old(site: MadeSite, requires: str, message: str, fix: str) -> None:
     site.backend(requires=["acme-sdk>=1", requires])
     site.install("acme-sdk", "1.9.3")
     with pytest.raises(BackendError) as raised:
         Registry().load("acme")
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert f"pip install '{fix}'" in str(raised.value)
     assert "acme_backend" not in sys.modules
 
@@ -335,7 +335,7 @@ def test_a_missing_hook(site: MadeSite, hook: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         ("@hookimpl\ndef opn_run(ticket, args): ...", "unknown hook 'opn_run'; did you mean 'open_run'?"),
         ("@hookimpl\ndef zzz(ticket): ...", "unknown hook 'zzz'. The hooks are"),
@@ -347,14 +347,14 @@ def test_a_missing_hook(site: MadeSite, hook: str) -> None:
         ("@hookimpl\ndef open_run(a, b, args): ...", "unknown parameters 'a', 'b'; allowed: ticket"),
     ],
 )
-def test_a_hook_that_is_misspelled_undecorated_or_wrongly_signed(site: MadeSite, source: str, told: str) -> None:
+def test_hook_misspelled_undecorated_or_wrongly_signed(site: MadeSite, source: str, message: str) -> None:
     site.backend(open_run=source)
     with pytest.raises(BackendError) as raised:
         Registry().load("acme")
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
-def test_an_optional_hook_is_checked_as_well(site: MadeSite) -> None:
+def test_optional_hook_is_checked_as_well(site: MadeSite) -> None:
     site.backend(more="def declare_axes(run, axes): ...")
     with pytest.raises(BackendError, match="decorate declare_axes with"):
         Registry().load("acme")
@@ -368,7 +368,7 @@ def test_an_optional_hook_is_checked_as_well(site: MadeSite) -> None:
         "@hookimpl\ndef open_run(ticket, args, retries=3): return Run()",
     ],
 )
-def test_arguments_that_a_hook_does_not_need_may_be_left_out(site: MadeSite, ticket: RunTicket, source: str) -> None:
+def test_hooks_may_omit_arguments(site: MadeSite, ticket: RunTicket, source: str) -> None:
     run = "class Run:\n id, url = 'r', None\n def log(s, rows): ...\n flush = close = log\n"
     site.backend(open_run=run + source)
     backend = Registry().load("acme")
@@ -427,10 +427,10 @@ def test_optional_hooks_are_optional(site: MadeSite, ticket: RunTicket) -> None:
     assert not Registry().load("acme").declares_axes
     Registry().load("acme").prepare(ticket, Args())
     full = Registry().load("full")
-    told: Any = []
-    full.declare_axes(told, {"trainer/loss": "trainer/step"})
+    declared: Any = []
+    full.declare_axes(declared, {"trainer/loss": "trainer/step"})
     assert full.declares_axes
-    assert told == [{"trainer/loss": "trainer/step"}]
+    assert declared == [{"trainer/loss": "trainer/step"}]
 
 
 def test_each_backend_is_called_alone(site: MadeSite, tmp_path: Path, ticket: RunTicket) -> None:

@@ -24,11 +24,11 @@ def plan(monitor_type: str | list[str], **settings: Any) -> Plan:
     return resolve(MonitorConfig.load({"project": "p", "name": "n", "monitor_type": monitor_type, **settings}))
 
 
-def test_by_default_there_is_a_run_for_each_role_and_nothing_to_carry() -> None:
+def test_each_role_has_run_by_default() -> None:
     assert plan("local") == Plan(backends=(BackendPlan(backend="local", shared=False, courier="none"),))
 
 
-def test_a_shared_run_that_can_be_had(site: MadeSite) -> None:
+def test_shared_run_that_can_be_had(site: MadeSite) -> None:
     site.backend(supports_shared_run=ENCRYPTED_ONLY)
     found = plan("acme", shared_run=True, monitor_args={"url": "https://tracker"})
     assert found == Plan(backends=(BackendPlan(backend="acme", shared=True, courier="process"),))
@@ -36,7 +36,7 @@ def test_a_shared_run_that_can_be_had(site: MadeSite) -> None:
     assert not found.shared("other")
 
 
-def test_a_shared_run_that_cannot_be_had(site: MadeSite) -> None:
+def test_shared_run_that_cannot_be_had(site: MadeSite) -> None:
     site.backend(supports_shared_run=ENCRYPTED_ONLY)
     found = plan("acme", shared_run=True)
     assert found.backends == (BackendPlan(backend="acme", shared=False, courier="process"),)
@@ -46,7 +46,7 @@ def test_a_shared_run_that_cannot_be_had(site: MadeSite) -> None:
     assert str(found.downgrades[0]) == "acme: shared_run: url is not https; give one that is"
 
 
-def test_of_several_backends_each_is_asked_for_itself(site: MadeSite) -> None:
+def test_each_backend_is_asked_about_itself(site: MadeSite) -> None:
     site.backend("acme", supports_shared_run=NEVER)
     found = plan(["local", "acme", "console"], shared_run=True)
     assert [(one.backend, one.shared) for one in found.backends] == [
@@ -57,7 +57,7 @@ def test_of_several_backends_each_is_asked_for_itself(site: MadeSite) -> None:
     assert [one.backend for one in found.downgrades] == ["acme"]
 
 
-def test_nobody_is_asked_for_what_nobody_wants(site: MadeSite) -> None:
+def test_no_backend_is_asked_without_need(site: MadeSite) -> None:
     site.backend(supports_shared_run=ASKED)
     assert plan("acme", shared_run=False).downgrades == ()
 
@@ -72,7 +72,7 @@ def test_where_couriers_stand(site: MadeSite) -> None:
     assert [one.backend for one in plan("acme", courier="thread").with_courier("thread")] == ["acme"]
 
 
-def test_a_backend_registered_in_code_is_carried_on_a_thread_and_that_is_said(site: MadeSite) -> None:
+def test_backend_from_code_uses_a_thread(site: MadeSite) -> None:
     site.backend("acme")
     registry = Registry().register("mine", Registry().load("acme").manager.get_plugin("acme"))
     data = {"project": "p", "name": "n", "monitor_type": "mine"}

@@ -58,7 +58,7 @@ class Args(BaseModel):
 
 @pytest.fixture
 def config(site: MadeSite, tmp_path: Path) -> MonitorConfig:
-    """Of a backend that tells its secret to whoever uses it."""
+    """The hooks of a backend that gives its secret to its caller."""
     site.backend(open_run=SPOKEN)
     return MonitorConfig(
         project="p",
@@ -95,7 +95,7 @@ def test_the_config_does_not_show_it(config: MonitorConfig) -> None:
     assert MASK in config.model_dump_json()
 
 
-def test_the_environment_holds_it_and_does_not_show_it(config: MonitorConfig) -> None:
+def test_environment_holds_but_hides_it(config: MonitorConfig) -> None:
     env = config.to_env()
     assert SECRET not in str(env)
     assert MonitorConfig.from_env(env).secrets == (SECRET,)
@@ -131,7 +131,7 @@ def test_errors_do_not_show_it(site: MadeSite, monitor_type: Any, monitor_args: 
 
 
 @pytest.mark.parametrize("number", [12345678, 0.12345678])
-def test_a_number_that_was_meant_as_a_password_is_not_shown(site: MadeSite, number: float) -> None:
+def test_number_as_password_is_hidden(site: MadeSite, number: float) -> None:
     site.backend()
     with pytest.raises(ConfigError, match=r"monitor_args\.password: must be a string; given a number") as raised:
         MonitorConfig.load({"project": "p", "name": "n", "monitor_type": "acme", "monitor_args": {"password": number}})
@@ -139,7 +139,7 @@ def test_a_number_that_was_meant_as_a_password_is_not_shown(site: MadeSite, numb
     assert "12345678" not in str(raised.value)
 
 
-def test_a_uri_in_an_error_is_shown_without_its_user(site: MadeSite) -> None:
+def test_errors_show_uri_without_user(site: MadeSite) -> None:
     site.backend()
     with pytest.raises(ConfigError) as raised:
         MonitorConfig.load({"project": "p", "name": "n", "resume": f"http://me:{SECRET}@host/x"})
@@ -149,7 +149,7 @@ def test_a_uri_in_an_error_is_shown_without_its_user(site: MadeSite) -> None:
 # ------------------------------------------------------------------------- what is written down
 
 
-def test_no_file_of_a_job_holds_it(config: MonitorConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_file_of_job_holds_it(config: MonitorConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run_config = {
         "api_key": "key-of-the-job",
         "lr": 0.1,
@@ -178,7 +178,7 @@ def test_the_record_keeps_the_other_arguments(config: MonitorConfig, tmp_path: P
     assert record["args"] == {"acme": {"url": "http://tracker"}}
 
 
-def test_public_arguments_leave_out_whatever_holds_a_secret() -> None:
+def test_public_arguments_omit_secrets() -> None:
     model = Args(
         url="http://me:pw@host", login=Login(user="me", password=SecretStr(SECRET)), keys=(SecretStr("key-1-of-2"),)
     )
@@ -206,7 +206,7 @@ def test_public_arguments_leave_out_whatever_holds_a_secret() -> None:
         "credentials",
     ],
 )
-def test_what_stands_under_such_a_name_is_masked(name: str) -> None:
+def test_values_under_secret_names_are_masked(name: str) -> None:
     assert is_secret_name(name)
     for value in ("abc", b"abc", ["abc"], {"user": "me", "pass": "abc"}):
         assert scrub({"outer": [{name: value}]}) == {"outer": [{name: MASK}]}
@@ -215,11 +215,11 @@ def test_what_stands_under_such_a_name_is_masked(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tokens", "max_tokens", "tokenizer", "keyboard", "key", "monkey", "secretary"])
-def test_what_only_looks_like_it_is_kept(name: str) -> None:
+def test_values_that_resemble_secrets_are_kept(name: str) -> None:
     assert scrub({name: "abc"}) == {name: "abc"}
 
 
-def test_a_number_is_a_password_but_an_index_of_a_token() -> None:
+def test_number_masked_as_password_not_token() -> None:
     given_config = {"password": 12345678, "pad_token": 0, "eos_token": 2}
     assert scrub(given_config) == {"password": MASK, "pad_token": 0, "eos_token": 2}
 
@@ -242,7 +242,7 @@ def test_the_user_part_of_a_uri(text: str, clean: str) -> None:
     assert scrub({"a": [text]}) == {"a": [clean]}
 
 
-def test_known_secrets_are_masked_wherever_they_stand() -> None:
+def test_known_secrets_are_masked_everywhere() -> None:
     assert scrub({"a": f"x{SECRET}y", SECRET: [SECRET]}, (SECRET,)) == {"a": f"x{MASK}y", MASK: [MASK]}
     assert scrub_text("abcabcd", ("abcd", "abc")) == MASK * 2
 
@@ -278,7 +278,7 @@ def test_a_long_text_takes_no_time() -> None:
 
 
 @given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20))
-def test_no_config_lets_a_known_secret_through(value: Any) -> None:
+def test_no_config_lets_known_secret_through(value: Any) -> None:
     found = scrub({"value": value, "more": f"{value}{SECRET}"}, (SECRET,))
     assert SECRET not in json.dumps(found, ensure_ascii=False)
 
@@ -286,7 +286,7 @@ def test_no_config_lets_a_known_secret_through(value: Any) -> None:
 # ----------------------------------------------------------------------------------- finding
 
 
-def test_every_secret_is_found_the_longest_first() -> None:
+def test_every_secret_is_found_longest_first() -> None:
     model = Args(
         login=Login(user="someone", password=SecretStr("short")),
         keys=(SecretStr("a-key"), SecretStr("a-key-that-is-longer")),
@@ -298,7 +298,7 @@ def test_every_secret_is_found_the_longest_first() -> None:
     assert [len(one) for one in found] == sorted((len(one) for one in found), reverse=True)
 
 
-def test_a_secret_too_short_to_tell_from_other_text() -> None:
+def test_secret_too_short_to_recognise() -> None:
     assert secrets_of(Login(user="me", password=SecretStr("abc"))) == ()
 
 

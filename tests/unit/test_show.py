@@ -34,7 +34,7 @@ def directory(make_config: Callable[..., MonitorConfig]) -> Path:
     return job.config.monitor_dir
 
 
-def test_it_draws_roles_rows_last_values_and_charts(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_draws_tables_and_charts(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(directory)]) == 0
     drawn = capsys.readouterr().out
     lines = {line.split("│")[1].strip(): line for line in drawn.splitlines() if line.count("│") > 6}
@@ -84,7 +84,7 @@ def test_a_terminal_that_has_ascii_only(odd: Path) -> None:
     assert b"*" in ran.stdout, "and so are lines"
 
 
-def test_what_can_be_copied_is_in_one_line(
+def test_commands_and_paths_stay_unbroken(
     odd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
@@ -139,7 +139,7 @@ def test_the_export_has_every_row(directory: Path, capfdbinary: pytest.CaptureFi
     assert table["table"] == {"name": "samples", "columns": ["prompt"], "rows": [["2+2"]], "append": False}
 
 
-def test_the_export_of_a_damaged_journal_is_clean(directory: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_export_of_damaged_journal_is_clean(directory: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     journal = next((directory / "journal").glob("explorer*/**/1.jsonl"))
     data = bytearray(journal.read_bytes())
     data[len(data) // 2] ^= 0xFF

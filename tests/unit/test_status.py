@@ -1,4 +1,4 @@
-"""What is told of each role and of each backend: how it ended, how much it holds, what waits and why."""
+"""The status of each role and each backend: how it ended, how much it holds, what waits and why."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_delivered_rows_wait_for_nothing(make_config: MakeConfig, server: LinesS
         server.fail("down")
         monitor.log({"loss": 1.0}, 1)
         wait_until(lambda: delivery(config.monitor_dir).why)
-        server.mend("down")
+        server.fix("down")
     done = delivery(config.monitor_dir)
     assert (done.delivered, done.waiting, done.courier, done.why) == (1, 0, State.FINISHED, None)
     assert done.run is not None
@@ -89,7 +89,7 @@ def test_missing_rows_are_counted_apart(make_config: MakeConfig, server: LinesSe
         wait_until(lambda: delivery(config.monitor_dir).why)
         path = config.monitor_dir / "journal" / "trainer" / "1.jsonl"
         os.truncate(path, len(b"".join(path.read_bytes().splitlines(keepends=True)[:2])))
-        server.mend("down")
+        server.fix("down")
         monitor.log({"loss": 0.25}, 3)
     done = delivery(config.monitor_dir)
     assert (done.delivered, done.waiting, done.missing) == (2, 0, 1)
@@ -102,7 +102,7 @@ def test_json_tells_it_too(make_config: MakeConfig, capsys: pytest.CaptureFixtur
         monitor.log({"loss": 1.0}, 1)
     capsys.readouterr()
     assert main(["show", str(config.monitor_dir), "--json"]) == 0
-    (told,) = json.loads(capsys.readouterr().out)["backends"]
+    (backend,) = json.loads(capsys.readouterr().out)["backends"]
     expected: dict[str, Any] = {
         "backend": "lines",
         "writer": "trainer",
@@ -112,7 +112,7 @@ def test_json_tells_it_too(make_config: MakeConfig, capsys: pytest.CaptureFixtur
         "missing": 0,
         "courier": "finished",
     }
-    assert {key: told[key] for key in expected} == expected
+    assert {key: backend[key] for key in expected} == expected
 
 
 def test_local_job_has_no_backends(make_config: MakeConfig) -> None:
@@ -125,7 +125,7 @@ def test_local_job_has_no_backends(make_config: MakeConfig) -> None:
 
 
 def test_writers_state_in_words() -> None:
-    """One that runs is told with how long it has been silent."""
+    """A running role is shown with how long it has been silent."""
     running = WriterState("trainer", State.RUNNING, 61.0, "process 7 on node3")
     assert str(running) == "trainer running (process 7 on node3, silent for 61 s)"
     killed = WriterState("trainer", State.KILLED, 61.0, "process 7 on node3")

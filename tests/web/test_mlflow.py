@@ -22,7 +22,7 @@ WRITERS = ["explorer/0", "explorer/1", "trainer", "evaluator"]
 
 @dataclass(frozen=True)
 class Job:
-    """The demo's run in MLflow, as its own server tells it."""
+    """The demo's run in MLflow, as its own server shows it."""
 
     url: str
     name: str
@@ -59,7 +59,7 @@ def axis(job: Job, key: str) -> list[int]:
     return [metric["step"] for metric in history["metrics"]]
 
 
-def test_one_run_holds_every_role_on_its_own_axis(page: Page, job: Job, steps: list[int]) -> None:
+def test_one_run_holds_every_roles_axis(page: Page, job: Job, steps: list[int]) -> None:
     from playwright.sync_api import expect
 
     for writer in WRITERS:
@@ -73,7 +73,7 @@ def test_one_run_holds_every_role_on_its_own_axis(page: Page, job: Job, steps: l
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_each_role_has_a_chart_with_a_line(page: Page, job: Job, writer: str) -> None:
+def test_each_role_has_chart_with_line(page: Page, job: Job, writer: str) -> None:
     from playwright.sync_api import expect
 
     page.goto(f"{job.url}/#/experiments/{job.experiment}/runs/{job.run_id}/model-metrics")

@@ -59,7 +59,7 @@ def await_line(chart: Locator) -> None:
     pytest.fail("the chart stays empty")
 
 
-def test_every_role_is_a_run_on_its_own_axis(page: Page, url: str, steps: list[int]) -> None:
+def test_every_role_is_its_own_run(page: Page, url: str, steps: list[int]) -> None:
     tags = wait_for_runs(page, url)
     assert sorted(tags) == sorted(WRITERS)
     for writer, keys in tags.items():
@@ -74,7 +74,7 @@ def axis(url: str, writer: str, key: str) -> list[int]:
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_each_role_has_a_chart_with_a_line(page: Page, url: str, writer: str) -> None:
+def test_each_role_has_chart_with_line(page: Page, url: str, writer: str) -> None:
     from playwright.sync_api import expect
 
     key = min(wait_for_runs(page, url)[writer])

@@ -33,7 +33,7 @@ def test_the_environment_names_the_server(monkeypatch: pytest.MonkeyPatch) -> No
         "file:",
     ],
 )
-def test_other_stores_are_refused_with_what_is_valid(uri: str) -> None:
+def test_other_stores_are_refused_with_advice(uri: str) -> None:
     with pytest.raises(ValidationError) as caught:
         MlflowArgs(uri=uri)
     (fault,) = caught.value.errors()
@@ -42,7 +42,7 @@ def test_other_stores_are_refused_with_what_is_valid(uri: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_user_is_moved_out_of_the_uri() -> None:
+def test_user_is_moved_out_of_uri() -> None:
     args = MlflowArgs(uri="https://ann:p%40ss@mlflow.example:8443/base/")
     assert args.uri == "https://mlflow.example:8443/base"
     assert args.username == "ann"
@@ -69,7 +69,7 @@ def test_an_explicit_password_overrides_the_uri() -> None:
         ("file:///abs/mlruns", "file:///abs/mlruns"),
     ],
 )
-def test_relative_paths_are_those_of_who_read_the_config(
+def test_relative_paths_become_absolute(
     given: str, absolute: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -79,7 +79,7 @@ def test_relative_paths_are_those_of_who_read_the_config(
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///{monitor_dir}/m.db", "file:{monitor_dir}/m.db"])
-def test_the_store_may_be_in_monitor_dir(uri: str) -> None:
+def test_store_may_be_in_monitor_dir(uri: str) -> None:
     expected = uri.replace("file:", "file://").replace("{monitor_dir}", "/data/job")
     assert MlflowArgs(uri=uri).store_uri(Path("/data/job/backends/mlflow")) == expected
 

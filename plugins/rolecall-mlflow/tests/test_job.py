@@ -80,7 +80,7 @@ def check_every_point(uri: str) -> None:
 
 @pytest.mark.processes
 @pytest.mark.timeout(300)
-def test_three_roles_at_once_into_one_sqlite_run(tmp_path: Path) -> None:
+def test_three_roles_share_one_sqlite_run(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     assert run_job(uri, tmp_path).startswith("mlflow ui")
     check_every_point(uri)
@@ -88,6 +88,6 @@ def test_three_roles_at_once_into_one_sqlite_run(tmp_path: Path) -> None:
 
 @pytest.mark.servers
 @pytest.mark.timeout(400)
-def test_three_roles_at_once_over_a_server(server: Server, tmp_path: Path) -> None:
+def test_three_roles_share_a_servers_run(server: Server, tmp_path: Path) -> None:
     assert run_job(server.uri, tmp_path).startswith(server.uri)
     check_every_point(server.uri)

@@ -58,7 +58,7 @@ def test_no_two_keys_share_a_name(batches: list[list[str]]) -> None:
 
 
 @given(st.lists(tricky, min_size=1, max_size=8, unique=True), st.randoms(use_true_random=False))
-def test_a_later_session_gives_the_same_names_in_any_order(given: list[str], random: object) -> None:
+def test_later_session_keeps_names_whatever_order(given: list[str], random: object) -> None:
     first = KeyNames({})
     remembered: dict[str, str] = {}
     for key in given:
@@ -70,7 +70,7 @@ def test_a_later_session_gives_the_same_names_in_any_order(given: list[str], ran
 
 
 @given(st.lists(tricky, min_size=1, max_size=8, unique=True))
-def test_the_order_within_a_batch_does_not_matter(given: list[str]) -> None:
+def test_order_within_batch_does_not_matter(given: list[str]) -> None:
     forward, backward = KeyNames({}), KeyNames({})
     forward.learn(given)
     backward.learn(reversed(given))
@@ -95,7 +95,7 @@ def test_examples(key: str, name: str) -> None:
     assert valid_key(key) == name
 
 
-def test_names_are_the_same_in_every_process() -> None:
+def test_names_are_same_in_every_process() -> None:
     code = "from rolecall_mlflow.keys import valid_key; print(ascii([valid_key(k) for k in ('a#b', 'x' * 300, '..')]))"
     printed = {
         subprocess.run(

@@ -88,12 +88,12 @@ def without_sdk(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_missing_sdk_names_the_command_to_run(without_sdk: Path) -> None:
+def test_missing_sdk_names_command_to_run(without_sdk: Path) -> None:
     printed = ask(without_sdk, "http://localhost:5000", isolated=True)
     assert printed == ["mlflow is not installed; run: pip install 'mlflow-skinny>=2.16'"] * 3 + ["False"]
 
 
-def test_an_old_sdk_names_the_command_to_run(tmp_path: Path) -> None:
+def test_old_sdk_names_command_to_run(tmp_path: Path) -> None:
     old = tmp_path / "mlflow_skinny-2.15.1.dist-info"
     old.mkdir()
     (old / "METADATA").write_text("Metadata-Version: 2.1\nName: mlflow-skinny\nVersion: 2.15.1\n")

@@ -34,7 +34,7 @@ def database(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 
 
-def test_roles_join_the_run_that_the_launcher_opened(job: Job, row: MakeRow) -> None:
+def test_roles_join_run_that_launcher_opened(job: Job, row: MakeRow) -> None:
     primary = job.open(config={"optim": {"lr": 0.1}, "seed": 7})
     explorer, trainer = job.join("explorer/0"), job.join("trainer")
     explorer.log([row(seq, {"explorer/0/reward": seq / 2}) for seq in range(1, 4)])
@@ -48,7 +48,7 @@ def test_roles_join_the_run_that_the_launcher_opened(job: Job, row: MakeRow) -> 
     assert job.client.get_experiment(stored.info.experiment_id).name in {"gsm8k", job.ticket().project}
 
 
-def test_a_row_keeps_the_time_at_which_it_was_logged(job: Job, row: MakeRow) -> None:
+def test_row_keeps_the_time_of_logging(job: Job, row: MakeRow) -> None:
     job.open().log([row(1, {"a": 1.0}, time=1_600_000_000.1234)])
     (metric,) = job.client.get_metric_history(job.runs[0].id, "a")
     assert metric.timestamp == 1_600_000_000_123
@@ -78,7 +78,7 @@ def test_the_status_is_the_jobs(sqlite: Job, status: Any, stored: str) -> None:
     assert sqlite.stored().info.status == stored
 
 
-def test_resuming_goes_on_with_the_same_run(job: Job, row: MakeRow) -> None:
+def test_resuming_goes_on_with_same_run(job: Job, row: MakeRow) -> None:
     first = job.open()
     first.log([row(1, {"a": 1.0})])
     first.close("failed")
@@ -89,13 +89,13 @@ def test_resuming_goes_on_with_the_same_run(job: Job, row: MakeRow) -> None:
     assert job.stored().info.status == "RUNNING"
 
 
-def test_a_run_whose_id_was_lost_is_taken_up(job: Job) -> None:
+def test_run_with_lost_id_is_resumed(job: Job) -> None:
     lost = job.open().id
     assert job.open().id == lost
     assert job.open(run_id="r-2").id != lost
 
 
-def test_separate_runs_are_named_and_tagged_as_in_trinity_rft(job: Job) -> None:
+def test_separate_runs_named_like_trinity_rft(job: Job) -> None:
     given: dict[str, Any] = {
         "shared": False,
         "group": "grpo-1",
@@ -135,7 +135,7 @@ def test_rows_that_come_again_count_once(database: Job, row: MakeRow) -> None:
     assert [step for step, _ in database.points("inf")] == [11, 12, 13]
 
 
-def test_not_a_number_is_kept_and_infinity_becomes_the_largest_number(database: Job, row: MakeRow) -> None:
+def test_nan_is_kept_and_infinity_clipped(database: Job, row: MakeRow) -> None:
     database.open().log([row(1, {"nan": math.nan, "inf": math.inf, "minus": -math.inf, "int": 2**53})])
     ((_, nan),) = database.points("nan")
     assert math.isnan(nan)
@@ -149,7 +149,7 @@ def test_the_file_store_keeps_infinity(files: Job, row: MakeRow) -> None:
     assert files.points("inf") + files.points("minus") == [(1, math.inf), (1, -math.inf)]
 
 
-def test_keys_are_made_valid_and_stay_different(job: Job, row: MakeRow) -> None:
+def test_invalid_keys_change_and_stay_distinct(job: Job, row: MakeRow) -> None:
     run = job.open()
     run.log([row(1, {"pass@1": 1.0, "acc%": 2.0, "acc#": 3.0, "/x//y": 4.0, "k" * 400: 5.0, "é" * 200: 6.0})])
     stored = job.stored().data.metrics
@@ -158,7 +158,7 @@ def test_keys_are_made_valid_and_stay_different(job: Job, row: MakeRow) -> None:
     assert sorted(stored.values()) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
 
 
-def test_a_collision_is_remembered_over_a_restart(job: Job, row: MakeRow) -> None:
+def test_collision_is_remembered_over_restart(job: Job, row: MakeRow) -> None:
     first = job.open()
     first.log([row(1, {"a@b": 1.0})])
     first.log([row(2, {"a_at_b": 2.0})])
@@ -170,7 +170,7 @@ def test_a_collision_is_remembered_over_a_restart(job: Job, row: MakeRow) -> Non
     assert job.points(changed) == [(2, 2.0), (3, 3.0)]
 
 
-def test_a_step_beyond_64_bits_is_rejected_alone(job: Job, row: MakeRow) -> None:
+def test_only_step_beyond_64_bits_rejected(job: Job, row: MakeRow) -> None:
     run = job.open()
     bad = row(2, {"a": 2.0}, step=2**63)
     with pytest.raises(Rejected) as caught:
@@ -179,7 +179,7 @@ def test_a_step_beyond_64_bits_is_rejected_alone(job: Job, row: MakeRow) -> None
     assert job.points("a") == [(1, 1.0), (3, 3.0)]
 
 
-def test_what_the_file_store_cannot_name_is_rejected_alone(files: Job, row: MakeRow) -> None:
+def test_file_store_rejects_only_unusable_names(files: Job, row: MakeRow) -> None:
     run = files.open()
     run.log([row(1, {"a": 1.0, "d/e": 1.0})])
     bad = row(3, {"fine": 1.0, "a/b": 3.0})
@@ -189,7 +189,7 @@ def test_what_the_file_store_cannot_name_is_rejected_alone(files: Job, row: Make
     assert files.points("a") == [(1, 1.0), (2, 2.0), (4, 4.0)]
 
 
-def test_a_deleted_run_keeps_its_rows_in_the_journal(job: Job, row: MakeRow) -> None:
+def test_deleted_run_keeps_rows_in_journal(job: Job, row: MakeRow) -> None:
     run = job.open()
     job.client.delete_run(run.id)
     with pytest.raises(Unavailable, match="mlflow runs restore"):
@@ -201,7 +201,7 @@ def test_a_deleted_run_keeps_its_rows_in_the_journal(job: Job, row: MakeRow) -> 
     assert [step for step, _ in job.points("a")] == [1, 2, 3]
 
 
-def test_a_run_that_is_not_there_is_refused(job: Job) -> None:
+def test_missing_run_is_refused(job: Job) -> None:
     job.open()
     with pytest.raises(BackendRefused, match="has no run"):
         job.join("explorer", backend_run_id="0" * 32)
@@ -225,7 +225,7 @@ def test_strings_are_left_out(job: Job, row: MakeRow, caplog: pytest.LogCaptureF
     assert caplog.messages == []
 
 
-def test_tables_are_written_once_and_listed_for_the_ui(job: Job, row: MakeRow) -> None:
+def test_tables_are_written_once_and_listed(job: Job, row: MakeRow) -> None:
     run = job.open()
     assert isinstance(run, SupportsTables)
     table = TableData(name="samples", columns=("prompt", "score"), rows=(("a", 0.5), ("b", math.nan), ("ü", math.inf)))
@@ -242,7 +242,7 @@ def _artifact(job: Job, run_id: str, path: str) -> str:
     return Path(job.client.download_artifacts(run_id, path)).read_text(encoding="utf-8")
 
 
-def test_the_list_of_tables_stays_within_a_tag(sqlite: Job, row: MakeRow) -> None:
+def test_list_of_tables_stays_within_tag(sqlite: Job, row: MakeRow) -> None:
     run = sqlite.open()
     for seq in range(1, 81):
         run.log_table(row(seq, table=TableData(name="samples", columns=("a",), rows=((seq,),))))
@@ -266,7 +266,7 @@ def test_configs_are_merged_by_the_primary(job: Job) -> None:
     }
 
 
-def test_a_param_keeps_its_first_value_and_warns_once(job: Job, caplog: pytest.LogCaptureFixture) -> None:
+def test_param_keeps_first_value_and_warns(job: Job, caplog: pytest.LogCaptureFixture) -> None:
     first = job.open(config={"lr": 0.1})
     again = job.open(config={"lr": 0.2, "new": True}, backend_run_id=first.id)
     again.add_params({"lr": 0.2})
@@ -300,7 +300,7 @@ def test_several_processes_write_one_run(job: Job, start_role: Callable[..., sub
 
 
 @pytest.mark.processes
-def test_processes_that_create_the_experiment_together_all_succeed(
+def test_processes_create_one_experiment_together(
     database: Job, start_role: Callable[..., subprocess.Popen[str]]
 ) -> None:
     changes = [{**_role(writer), "shared": False, "primary": True, "run_id": writer} for writer in "ab"]

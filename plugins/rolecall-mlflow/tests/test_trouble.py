@@ -111,7 +111,7 @@ def test_nobody_listens(ticket: MakeTicket) -> None:
             prepare(ticket(), MlflowArgs(uri=f"http://127.0.0.1:{bound.getsockname()[1]}"))
 
 
-def test_a_server_that_never_answers_costs_a_bounded_time(ticket: MakeTicket) -> None:
+def test_silent_server_costs_a_bounded_time(ticket: MakeTicket) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -121,9 +121,7 @@ def test_a_server_that_never_answers_costs_a_bounded_time(ticket: MakeTicket) ->
         assert time.monotonic() - began < 10
 
 
-def test_what_the_user_set_in_the_environment_stays(
-    proxy: Proxy, ticket: MakeTicket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_user_set_in_environment_stays(proxy: Proxy, ticket: MakeTicket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
     proxy.status = 500
     with pytest.raises(Unavailable):
@@ -136,7 +134,7 @@ RUN = {"info": {"run_id": "a" * 32, "experiment_id": "1", "lifecycle_stage": "ac
 
 
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
-def test_rows_wait_while_a_running_job_is_refused(proxy: Proxy, ticket: MakeTicket, row: MakeRow, status: int) -> None:
+def test_rows_wait_while_job_is_refused(proxy: Proxy, ticket: MakeTicket, row: MakeRow, status: int) -> None:
     proxy.body = json.dumps({"run": RUN}).encode()
     given = {"primary": False, "writer": "explorer", "backend_run_id": "a" * 32}
     run = open_run(ticket(**given), MlflowArgs(uri=proxy.uri))
@@ -146,7 +144,7 @@ def test_rows_wait_while_a_running_job_is_refused(proxy: Proxy, ticket: MakeTick
         run.log([row(1, {"a": 1.0})])
 
 
-def test_a_request_that_is_too_large_is_halved(proxy: Proxy, ticket: MakeTicket, row: MakeRow) -> None:
+def test_too_large_a_request_is_halved(proxy: Proxy, ticket: MakeTicket, row: MakeRow) -> None:
     proxy.body = json.dumps({"run": RUN}).encode()
     run = open_run(ticket(primary=False, writer="explorer", backend_run_id="a" * 32), MlflowArgs(uri=proxy.uri))
     proxy.limit = 400
@@ -155,7 +153,7 @@ def test_a_request_that_is_too_large_is_halved(proxy: Proxy, ticket: MakeTicket,
     assert len(proxy.taken) > 1
 
 
-def test_a_file_store_that_mlflow_does_not_allow(ticket: MakeTicket, tmp_path: Path) -> None:
+def test_file_store_not_allowed_by_mlflow(ticket: MakeTicket, tmp_path: Path) -> None:
     from mlflow import environment_variables
 
     if not hasattr(environment_variables, "MLFLOW_ALLOW_FILE_STORE"):
@@ -166,7 +164,7 @@ def test_a_file_store_that_mlflow_does_not_allow(ticket: MakeTicket, tmp_path: P
     assert "sqlite:////" in str(caught.value)
 
 
-def test_a_file_that_is_no_database_is_refused_at_once(ticket: MakeTicket, tmp_path: Path) -> None:
+def test_file_without_database_is_refused(ticket: MakeTicket, tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("a letter, and a long one")
     began = time.monotonic()
     with pytest.raises(BackendRefused, match="is not a sqlite file"):
@@ -174,7 +172,7 @@ def test_a_file_that_is_no_database_is_refused_at_once(ticket: MakeTicket, tmp_p
     assert time.monotonic() - began < 5
 
 
-def test_a_path_that_cannot_be_is_refused_at_once(ticket: MakeTicket, tmp_path: Path) -> None:
+def test_impossible_path_is_refused_at_once(ticket: MakeTicket, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "directory").mkdir()
     for name in ("file/mlflow.db", "directory"):
@@ -182,7 +180,7 @@ def test_a_path_that_cannot_be_is_refused_at_once(ticket: MakeTicket, tmp_path: 
             open_run(ticket(), MlflowArgs(uri=f"sqlite:///{tmp_path / name}"))
 
 
-def test_a_database_of_another_mlflow_is_refused(sqlite: Job) -> None:
+def test_database_of_another_mlflow_is_refused(sqlite: Job) -> None:
     with sqlite3.connect(sqlite.uri.removeprefix("sqlite:///")) as database:
         database.execute("UPDATE alembic_version SET version_num = 'feedfacecafe'")
     database.close()
@@ -213,9 +211,7 @@ def test_a_store_that_vanished_is_unavailable(sqlite: Job, row: MakeRow, tmp_pat
 
 
 @pytest.mark.processes
-def test_processes_that_open_a_new_file_together_all_succeed(
-    tmp_path: Path, start_role: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_processes_open_one_new_file_together(tmp_path: Path, start_role: Callable[..., subprocess.Popen[str]]) -> None:
     uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
     roles = [
         start_role(uri=uri, ticket=_separate(writer, tmp_path / "backends" / "mlflow"), rows=3) for writer in "abc"
@@ -231,9 +227,7 @@ def _separate(writer: str, directory: Path) -> dict[str, Any]:
     return {**given, **mine, "shared": False, "primary": True, "directory": str(directory), "pid": 1}
 
 
-def test_tables_go_beside_the_database_and_not_into_the_working_directory(
-    sqlite: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tables_go_beside_the_database(sqlite: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)

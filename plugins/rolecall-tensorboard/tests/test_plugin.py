@@ -72,23 +72,23 @@ def test_wrong_arguments_are_refused(value: dict[str, object]) -> None:
         TensorBoardArgs.model_validate(value)
 
 
-def test_relative_log_dir_is_below_the_folder(tmp_path: Path) -> None:
+def test_relative_log_dir_is_below_folder(tmp_path: Path) -> None:
     assert ARGS.base(tmp_path) == tmp_path
     assert TensorBoardArgs(log_dir=Path("tb/x")).base(tmp_path) == tmp_path / "tb" / "x"
 
 
 @pytest.mark.parametrize("path", ["..", "../wandb", "a/../../b"])
-def test_relative_log_dir_cannot_leave_the_folder(path: str) -> None:
+def test_relative_log_dir_cannot_leave_folder(path: str) -> None:
     with pytest.raises(ValidationError, match="outside of the backend's own folder; use an absolute path"):
         TensorBoardArgs(log_dir=Path(path))
 
 
-def test_absolute_log_dir_is_used_as_named(tmp_path: Path) -> None:
+def test_absolute_log_dir_is_used_unchanged(tmp_path: Path) -> None:
     assert TensorBoardArgs(log_dir=Path("/scratch/tb")).base(tmp_path) == Path("/scratch/tb")
     assert TensorBoardArgs(log_dir=Path("~/tb")).base(tmp_path) == Path.home() / "tb"
 
 
-def test_prepare_makes_the_directory_and_leaves_nothing_in_it(ticket: Callable[..., RunTicket], folder: Path) -> None:
+def test_prepare_makes_an_empty_directory(ticket: Callable[..., RunTicket], folder: Path) -> None:
     plugin.prepare(ticket(None), ARGS)
     assert list(folder.iterdir()) == []
 
@@ -136,7 +136,7 @@ def test_missing_sdk_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-def test_sdk_at_odds_with_protobuf_is_refused(tmp_path: Path) -> None:
+def test_sdk_broken_by_protobuf_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "first" / "tensorboardX"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise TypeError('Descriptors cannot be created directly.\\nOr so.')")

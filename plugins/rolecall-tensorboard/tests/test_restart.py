@@ -17,7 +17,7 @@ def files(directory: str) -> list[Path]:
     return sorted(Path(directory).iterdir())
 
 
-def test_files_of_one_second_are_told_apart(open_run: Open, row: MakeRow, read: Read) -> None:
+def test_files_of_one_second_stay_apart(open_run: Open, row: MakeRow, read: Read) -> None:
     for session in range(1, 21):
         open_run().log([row(1, {f"m{session}": 1.0}, session=session, step=session)])
     directory = open_run().id
@@ -25,7 +25,7 @@ def test_files_of_one_second_are_told_apart(open_run: Open, row: MakeRow, read: 
     assert len(read(directory)) == 20
 
 
-def test_two_roles_that_start_together_do_not_meet(open_run: Open, row: MakeRow, read: Read) -> None:
+def test_roles_starting_together_write_separate_files(open_run: Open, row: MakeRow, read: Read) -> None:
     runs = {writer: open_run(writer) for writer in ("explorer/0", "explorer/1", "explorer", "trainer")}
     for seq in range(1, 101):
         for writer, run in runs.items():
@@ -44,7 +44,7 @@ def test_reopened_run_knows_what_it_holds(open_run: Open, row: MakeRow, read: Re
     assert open_run().held("explorer/0", 1) == 60
 
 
-def test_rows_behind_a_gap_do_not_count_as_held(open_run: Open, row: MakeRow) -> None:
+def test_rows_behind_gap_are_not_held(open_run: Open, row: MakeRow) -> None:
     open_run().log([row(seq) for seq in (1, 2, 4, 5)])
     assert open_run().held("explorer/0", 1) == 2
 
@@ -69,7 +69,7 @@ def test_block_of_zeros_counts_for_nothing(open_run: Open, row: MakeRow) -> None
     assert open_run().held("explorer/0", 1) == 1
 
 
-def test_restart_from_a_checkpoint_drops_what_went_past_it(open_run: Open, row: MakeRow, read: Read) -> None:
+def test_restart_from_checkpoint_drops_later_rows(open_run: Open, row: MakeRow, read: Read) -> None:
     open_run().log([row(seq, {"reward": 1.0}) for seq in range(1, 11)])
     run = open_run()
     run.log([row(seq, {"reward": 2.0}, session=2, step=seq + 5) for seq in range(1, 4)])
@@ -102,7 +102,7 @@ def test_config_outlives_a_restart_from_nothing(
     assert '"lr": 0.2' in read_text(run.id)["run_config/text_summary"][-1][1]
 
 
-def test_another_run_in_the_same_directory_stays_apart(open_run: Open, row: MakeRow, read: Read) -> None:
+def test_another_run_in_directory_stays_apart(open_run: Open, row: MakeRow, read: Read) -> None:
     first = open_run(run_id="one")
     first.log([row(seq) for seq in range(1, 6)])
     second = open_run(run_id="two")

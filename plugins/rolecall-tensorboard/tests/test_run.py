@@ -33,9 +33,7 @@ def test_rows_are_read_back(open_run: Open, row: MakeRow, read: Read) -> None:
     }
 
 
-def test_row_keeps_the_time_at_which_it_was_logged(
-    open_run: Open, row: MakeRow, accumulate: Callable[[str], Any]
-) -> None:
+def test_row_keeps_the_time_of_logging(open_run: Open, row: MakeRow, accumulate: Callable[[str], Any]) -> None:
     run = open_run()
     run.log([row(1, time=1234567890.25)])
     assert accumulate(run.id).Scalars("reward")[0].wall_time == 1234567890.25
@@ -49,12 +47,12 @@ def test_each_writer_has_a_directory(open_run: Open, folder: Path, writer: str, 
     assert f".{writer.replace('/', '-')}.4711." in file.name
 
 
-def test_url_is_a_command_for_the_whole_job(open_run: Open, folder: Path) -> None:
+def test_url_is_command_for_whole_job(open_run: Open, folder: Path) -> None:
     run = open_run(log_dir="my runs")
     assert run.url == f"tensorboard --logdir '{folder}/my runs' --samples_per_plugin scalars=100000,text=100"
 
 
-def test_not_a_number_and_infinities_are_kept(open_run: Open, row: MakeRow, read: Read) -> None:
+def test_not_number_and_infinities_are_kept(open_run: Open, row: MakeRow, read: Read) -> None:
     run = open_run()
     run.log([row(1, {"nan": math.nan, "up": math.inf, "down": -math.inf})])
     found = {tag: points[0][1] for tag, points in read(run.id).items()}
@@ -83,7 +81,7 @@ def test_no_two_keys_collide(open_run: Open, row: MakeRow, read: Read) -> None:
     assert read(run.id) == {key: [(1, float(place))] for place, key in enumerate(KEYS)}
 
 
-def test_row_that_cannot_be_encoded_is_rejected_alone(open_run: Open, row: MakeRow, read: Read) -> None:
+def test_only_the_unencodable_row_is_rejected(open_run: Open, row: MakeRow, read: Read) -> None:
     run = open_run()
     wrong = [row(2, step=2**63), row(3, {"\ud800": 1.0})]
     with pytest.raises(Rejected) as caught:
@@ -92,7 +90,7 @@ def test_row_that_cannot_be_encoded_is_rejected_alone(open_run: Open, row: MakeR
     assert read(run.id) == {"reward": [(1, 0.5), (4, 2.0)]}
 
 
-def test_row_that_comes_again_is_written_once(open_run: Open, row: MakeRow, read: Read) -> None:
+def test_repeated_row_is_written_once(open_run: Open, row: MakeRow, read: Read) -> None:
     run = open_run()
     run.log([row(seq) for seq in range(1, 6)])
     run.log([row(seq) for seq in range(3, 9)])
@@ -115,7 +113,7 @@ def test_strings_are_text_beside_the_metrics(open_run: Open, row: MakeRow, read:
     assert run.held("explorer/0", 1) == 4
 
 
-def test_string_row_that_comes_again_is_written_once(open_run: Open, row: MakeRow, read_text: Texts) -> None:
+def test_repeated_string_row_is_written_once(open_run: Open, row: MakeRow, read_text: Texts) -> None:
     rows = [row(seq, {}, text={"note": f"at {seq}"}) for seq in (1, 2, 3)]
     open_run().log(rows[:2])
     run = open_run()
@@ -123,7 +121,7 @@ def test_string_row_that_comes_again_is_written_once(open_run: Open, row: MakeRo
     assert read_text(run.id)["note/text_summary"] == [(1, "at 1"), (2, "at 2"), (3, "at 3")]
 
 
-def test_string_with_half_a_surrogate_pair_is_kept(open_run: Open, row: MakeRow, read_text: Texts) -> None:
+def test_string_with_lone_surrogate_is_kept(open_run: Open, row: MakeRow, read_text: Texts) -> None:
     run = open_run()
     run.log([row(1, {}, text={"sample": "end \ud83d"})])
     assert read_text(run.id)["sample/text_summary"] == [(1, "end \\ud83d")]
@@ -138,7 +136,7 @@ def test_tables_are_text(open_run: Open, row: MakeRow, read_text: Texts) -> None
     assert run.held("explorer/0", 1) == 1
 
 
-def test_half_a_surrogate_pair_is_shown_as_its_escape(open_run: Open, row: MakeRow, read_text: Texts) -> None:
+def test_lone_surrogate_is_shown_as_escape(open_run: Open, row: MakeRow, read_text: Texts) -> None:
     run = open_run(note="\ud800")
     run.log_table(row(1, {}, table=TableData(name="samples", columns=("c",), rows=(("平\ud800",),))))
     assert read_text(run.id)["samples/text_summary"] == [(1, "| c |\n|---|\n| 平\\ud800 |")]
@@ -173,7 +171,7 @@ def test_cells_are_shown_as_they_are() -> None:
     assert [cell.strip() for cell in shown] == [cell.strip() for cell in CELLS]
 
 
-def test_long_table_names_where_the_rest_is() -> None:
+def test_long_table_says_where_rest_is() -> None:
     text = table_text(TableData(name="t", columns=("c",), rows=((1,),) * (MOST_ROWS + 5)))
     assert text.count("\n| 1 |") == MOST_ROWS
     assert text.endswith("\n\n5 more rows are in the journal.")

@@ -47,7 +47,7 @@ def steps(points: list[tuple[int, float]]) -> list[int]:
     return [step for step, _ in points]
 
 
-def test_full_disk_is_unavailable_and_costs_no_row(open_run: Open, row: MakeRow, read: Read) -> None:
+def test_full_disk_is_unavailable_without_loss(open_run: Open, row: MakeRow, read: Read) -> None:
     run = open_run()
     run.log([row(seq) for seq in range(1, 11)])
     size = event_file(run).stat().st_size
@@ -71,7 +71,7 @@ def fill(run: TensorBoardRun, row: MakeRow) -> None:
         run.log([row(seq, {"k" * 100: 1.0})])
 
 
-def test_full_file_system_is_unavailable_at_every_step(folder: Path, open_run: Open, row: MakeRow, read: Read) -> None:
+def test_full_file_system_is_always_unavailable(folder: Path, open_run: Open, row: MakeRow, read: Read) -> None:
     disk = folder / "disk"
     disk.mkdir(parents=True)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=False).returncode:
@@ -91,7 +91,7 @@ def test_full_file_system_is_unavailable_at_every_step(folder: Path, open_run: O
         subprocess.run(["umount", disk], check=True)
 
 
-def test_deleted_directory_is_noticed_before_the_acknowledgement(
+def test_deleted_directory_is_noticed_before_acknowledgement(
     open_run: Open, row: MakeRow, read: Read, folder: Path
 ) -> None:
     run = open_run()
@@ -106,7 +106,7 @@ def test_deleted_directory_is_noticed_before_the_acknowledgement(
     assert steps(read(run.id)["reward"]) == [3, 4]
 
 
-def test_directory_that_cannot_be_made_again_is_unavailable(open_run: Open, row: MakeRow, folder: Path) -> None:
+def test_directory_that_cannot_return_is_unavailable(open_run: Open, row: MakeRow, folder: Path) -> None:
     run = open_run()
     run.log([row(1)])
     shutil.rmtree(folder)
@@ -190,7 +190,7 @@ def killed_after(directory: Path, lines: int, last: int) -> int:
 
 
 @pytest.mark.processes
-def test_acknowledged_rows_survive_sigkill_and_none_comes_twice(folder: Path, read: Read) -> None:
+def test_acknowledged_rows_survive_sigkill_once(folder: Path, read: Read) -> None:
     directory = str(folder / "explorer" / "0")
     for lines in (20, 2, 35):
         acknowledged = killed_after(folder, lines, last=10_000)

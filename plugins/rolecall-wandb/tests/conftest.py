@@ -85,7 +85,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start_role() -> Iterator[Start]:
-    """Start a role in a process of its own, which logs as `support/wandb_role.py` is told."""
+    """Start a role in a process of its own, which logs as the options of `support/wandb_role.py` say."""
     started: list[subprocess.Popen[str]] = []
 
     def start(config: MonitorConfig, writer: str, *options: str) -> subprocess.Popen[str]:

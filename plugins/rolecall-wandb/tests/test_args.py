@@ -26,7 +26,7 @@ def config(**monitor_args: Any) -> MonitorConfig:
         ({"settings": {"x_label": "a"}}, ["x_label is set by rolecall; leave it out"]),
     ],
 )
-def test_a_wrong_argument_is_reported_with_its_path(monitor_args: dict[str, Any], expected: list[str]) -> None:
+def test_wrong_argument_is_reported_with_path(monitor_args: dict[str, Any], expected: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         config(**monitor_args)
     assert [part for part in expected if part not in str(caught.value)] == []

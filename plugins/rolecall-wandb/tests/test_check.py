@@ -16,7 +16,7 @@ IS_SLOW = Version(version("wandb")) < Version("0.19.11")
 @pytest.mark.parametrize(
     "policy", [pytest.param(policy, marks=[pytest.mark.servers] if IS_SLOW else []) for policy in Policy]
 )
-def test_a_server_that_does_what_is_needed(
+def test_server_that_does_what_is_needed(
     server: WandbServer, capsys: pytest.CaptureFixture[str], policy: Policy
 ) -> None:
     assert main([]) == 0

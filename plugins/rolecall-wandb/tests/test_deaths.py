@@ -34,7 +34,7 @@ def end(role: Role) -> None:
 
 
 @pytest.mark.processes
-def test_what_a_killed_role_logged_arrives_and_its_next_session_goes_on(scene: Scene) -> None:
+def test_killed_roles_rows_arrive(scene: Scene) -> None:
     with launch(scene.config) as job:
         survivor = scene.start(job.config, "trainer", "--every", "0.05", "--steps", "100", "--then", "wait")
         killed = scene.start(job.config, "explorer/0", *ENDLESS)
@@ -52,7 +52,7 @@ def test_what_a_killed_role_logged_arrives_and_its_next_session_goes_on(scene: S
 
 
 @pytest.mark.servers
-def test_the_next_session_brings_what_its_dead_courier_left(scene: Scene) -> None:
+def test_next_session_delivers_dead_couriers_rows(scene: Scene) -> None:
     with launch(scene.config) as job:
         killed = scene.start(job.config, "explorer/0", *ENDLESS)
         scene.wait_for("explorer/0", 100)
@@ -76,7 +76,7 @@ def left_by_a_dead_courier(scene: Scene) -> int:
 
 
 @pytest.mark.servers
-def test_deliver_brings_what_a_dead_courier_left(scene: Scene) -> None:
+def test_deliver_sends_a_dead_couriers_rows(scene: Scene) -> None:
     missing = left_by_a_dead_courier(scene)
     print(f"missing after the death: {missing}")
     assert missing > 30
@@ -86,8 +86,8 @@ def test_deliver_brings_what_a_dead_courier_left(scene: Scene) -> None:
 
 @pytest.mark.servers
 @pytest.mark.timeout(300)
-def test_deliver_ends_though_the_server_takes_no_rows(scene: Scene) -> None:
-    """The SDK by itself would have its process wait until it gives up, for hours; nor does it bring a row later."""
+def test_deliver_ends_though_server_takes_nothing(scene: Scene) -> None:
+    """The SDK by itself would have its process wait until it gives up, for hours; nor does it send a row later."""
     left_by_a_dead_courier(scene)
     refusal = scene.server.faults.add(Fault("stream", answer=503))
     command = [sys.executable, "-m", "rolecall", "deliver", str(scene.config.monitor_dir), "--timeout", "10"]
@@ -116,7 +116,7 @@ def first_launcher(scene: Scene) -> Iterator[Role]:
 
 
 @pytest.mark.servers
-def test_a_killed_launcher_is_followed_by_another_in_the_same_run(scene: Scene, first_launcher: Role) -> None:
+def test_killed_launchers_successor_continues_its_run(scene: Scene, first_launcher: Role) -> None:
     assert first_launcher.stdout is not None
     config = MonitorConfig.from_env(json.loads(first_launcher.stdout.readline()))
     survivor = scene.start(config, "explorer/0", "--every", "0.1", "--steps", "150", "--grow", "10")
@@ -139,7 +139,7 @@ def fail_as_a_launcher(scene: Scene) -> None:
 
 
 @pytest.mark.processes
-def test_a_launcher_that_fails_ends_the_run_as_failed(scene: Scene) -> None:
+def test_failed_launcher_ends_run_as_failed(scene: Scene) -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         fail_as_a_launcher(scene)
     scene.wait_for_end()
@@ -154,7 +154,7 @@ def fail_as_a_role(config: MonitorConfig) -> None:
 
 
 @pytest.mark.servers
-def test_a_role_that_fails_does_not_end_the_run(scene: Scene) -> None:
+def test_failed_role_does_not_end_run(scene: Scene) -> None:
     with launch(scene.config) as job:
         with pytest.raises(RuntimeError, match="out of memory"):
             fail_as_a_role(job.config)

@@ -65,7 +65,7 @@ def test_no_key_is_defined_twice(
     assert f"more than {MANY} metric keys" in caplog.text
 
 
-def test_a_repair_defines_one_axis_and_nothing_else(server: WandbServer, make_config: MakeConfig, calls: Calls) -> None:
+def test_repair_defines_only_one_axis(server: WandbServer, make_config: MakeConfig, calls: Calls) -> None:
     from rolecall import RunTicket
     from rolecall_wandb.args import WandbArgs
     from rolecall_wandb.plugin import open_run
@@ -99,7 +99,7 @@ KEYS = [
 ]
 
 
-def test_any_key_is_bound_by_its_full_name(server: WandbServer, make_config: MakeConfig) -> None:
+def test_every_key_is_bound_by_name(server: WandbServer, make_config: MakeConfig) -> None:
     rows = [dict.fromkeys([*KEYS, "star*", "sta*r"], 1.0)]
     job = job_of(make_config(courier="thread"), {"trainer": rows, "ex.plorer": rows})
     assert job.run_id is not None
@@ -117,7 +117,7 @@ UPLOADS_PATTERNS = tuple(map(int, version("wandb").split(".")[:2])) >= (0, 31)
 
 
 @pytest.mark.parametrize("policy", [Policy.REPLACE if UPLOADS_PATTERNS else Policy.MERGE])
-def test_a_pattern_takes_over_where_there_are_too_many(
+def test_pattern_replaces_too_many_keys(
     server: WandbServer, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(definitions, "MANY", 3)

@@ -32,7 +32,7 @@ AnyRun = TypeVar("AnyRun", SharedRun, SeparateRun)
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An SDK that cannot bring its rows is given two seconds, and the server little longer to show them."""
+    """An SDK that cannot send its rows is given two seconds, and the server little longer to show them."""
     monkeypatch.setattr(rolecall_wandb.sdk, "FINISH_TIMEOUT", 1.0)
     monkeypatch.setattr(rolecall_wandb.sdk, "GRACE", 1.0)
     monkeypatch.setattr(rolecall_wandb.service, "END_TIMEOUT", 1.0)
@@ -86,13 +86,13 @@ def hand_over(run: AnyRun, given: list[Row]) -> None:
 
 
 def flush_as_the_server_goes(
-    server: WandbServer, run: SharedRun, monkeypatch: pytest.MonkeyPatch, *, brings: bool
+    server: WandbServer, run: SharedRun, monkeypatch: pytest.MonkeyPatch, *, delivers: bool
 ) -> None:
     """It goes before the SDK's run has ended, or right after that; then it is there again, and refuses nothing."""
     finish = run._finish
 
     def end(status: Status) -> None:
-        if brings:
+        if delivers:
             finish(status)
         server.faults.add(Fault("query", answer=500))
         finish(status)
@@ -108,13 +108,13 @@ def stored(server: WandbServer) -> Counter[int]:
     return Counter(int(entry.line["n"]) for entry in server.run(RUN).history if "n" in entry.line)
 
 
-def test_rows_that_an_ended_sdk_did_not_bring_are_not_confirmed_by_later_ones(
+def test_later_rows_confirm_no_lost_ones(
     server: WandbServer, shared: SharedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server goes while the last rows are pressed out, and is not back when it is asked for them."""
     server.faults.add(Fault("stream", answer=503))
     shared.log(rows(1, 5))
-    flush_as_the_server_goes(server, shared, monkeypatch, brings=False)
+    flush_as_the_server_goes(server, shared, monkeypatch, delivers=False)
     hand_over(shared, rows(1, 6))
     shared.flush(60.0)
     assert shared.confirmed("trainer", 1) == 6
@@ -122,9 +122,7 @@ def test_rows_that_an_ended_sdk_did_not_bring_are_not_confirmed_by_later_ones(
     shared.close("finished")
 
 
-def test_a_stream_that_was_refused_is_lost_though_others_get_through(
-    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_refused_stream_is_lost(server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rolecall_wandb.watch, "LOOK_EVERY", 0.1)
     monkeypatch.setattr(rolecall_wandb.watch, "STALL", rolecall_wandb.sdk.TRANSMIT_EVERY + 3.0)
     trainer = SharedRun(ticket(tmp_path, shared=True), WandbArgs(), server_of(WandbArgs()))
@@ -149,12 +147,12 @@ def test_a_stream_that_was_refused_is_lost_though_others_get_through(
     other.close("finished")
 
 
-def test_what_an_ended_sdk_brought_is_not_sent_again(
+def test_ended_sdks_rows_are_not_resent(
     server: WandbServer, shared: SharedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server could not say so when the run ended."""
     shared.log(rows(1, 5))
-    flush_as_the_server_goes(server, shared, monkeypatch, brings=True)
+    flush_as_the_server_goes(server, shared, monkeypatch, delivers=True)
     hand_over(shared, rows(1, 6))
     shared.flush(60.0)
     assert stored(server) == Counter(range(1, 7))
@@ -181,7 +179,7 @@ def retried(action: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize("news", ["axes", "config"])
-def test_a_dead_sdk_is_noticed_at_any_call(server: WandbServer, shared: SharedRun, news: str) -> None:
+def test_every_call_notices_a_dead_sdk(server: WandbServer, shared: SharedRun, news: str) -> None:
     shared.define({"n": "trainer/step"})
     shared.log(rows(1, 5))
     ended(shared)
@@ -199,7 +197,7 @@ def test_a_dead_sdk_is_noticed_at_any_call(server: WandbServer, shared: SharedRu
     shared.close("finished")
 
 
-def test_a_primary_whose_sdk_died_ends_the_run(server: WandbServer, tmp_path: Path) -> None:
+def test_primary_with_dead_sdk_ends_run(server: WandbServer, tmp_path: Path) -> None:
     primary = SharedRun(replace(ticket(tmp_path, shared=True), primary=True), WandbArgs(), server_of(WandbArgs()))
     primary.define({"n": "trainer/step"})
     ended(primary)
@@ -207,7 +205,7 @@ def test_a_primary_whose_sdk_died_ends_the_run(server: WandbServer, tmp_path: Pa
     assert server.run(RUN).state == "finished"
 
 
-def test_a_table_goes_through_another_sdk_if_one_died(server: WandbServer, separate: SeparateRun) -> None:
+def test_table_uses_another_sdk_after_death(server: WandbServer, separate: SeparateRun) -> None:
     table = replace(row(1, {}, 1, commit=True), table=TableData(name="samples", columns=("prompt",), rows=(("1+1",),)))
     ended(separate)
     retried(lambda: separate.log_table(table))
@@ -219,7 +217,7 @@ def test_a_table_goes_through_another_sdk_if_one_died(server: WandbServer, separ
 TEXTS = {"note": "a|b *x*\n平", "answer": ""}
 
 
-def test_strings_are_beside_the_numbers_in_a_shared_run(server: WandbServer, shared: SharedRun) -> None:
+def test_shared_run_has_strings_beside_numbers(server: WandbServer, shared: SharedRun) -> None:
     first, second = rows(1, 2)
     shared.log([replace(first, text=TEXTS), replace(second, metrics={}, text={"note": "alone"})])
     shared.flush(60.0)
@@ -233,7 +231,7 @@ def test_strings_are_beside_the_numbers_in_a_shared_run(server: WandbServer, sha
     shared.close("finished")
 
 
-def test_strings_are_beside_the_numbers_in_a_separate_run(server: WandbServer, separate: SeparateRun) -> None:
+def test_separate_run_has_strings_beside_numbers(server: WandbServer, separate: SeparateRun) -> None:
     first, second = rows(1, 2)
     separate.log([replace(first, text=TEXTS), replace(second, metrics={}, text={"note": "alone"})])
     separate.flush(60.0)
@@ -245,7 +243,7 @@ def test_strings_are_beside_the_numbers_in_a_separate_run(server: WandbServer, s
     assert separate.confirmed("trainer", 1) == 2
 
 
-def test_a_run_that_ended_is_not_repaired(server: WandbServer, shared: SharedRun) -> None:
+def test_run_that_ended_is_not_repaired(server: WandbServer, shared: SharedRun) -> None:
     shared.define({"n": "trainer/step"})
     hand_over(shared, rows(1, 1))
     shared.flush(60.0)
@@ -255,13 +253,13 @@ def test_a_run_that_ended_is_not_repaired(server: WandbServer, shared: SharedRun
     assert stored(server) == Counter([1])
 
 
-def test_a_run_that_could_not_be_opened_leaves_no_process(server: WandbServer, tmp_path: Path) -> None:
+def test_failed_opening_leaves_no_process(server: WandbServer, tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         SharedRun(ticket(tmp_path, shared=True), WandbArgs(), Server("http://127.0.0.1:9", None))
     assert list(services_of(os.getpid())) == []
 
 
-def test_what_a_lost_run_brought_is_not_sent_again_when_one_can_be_opened(
+def test_lost_runs_rows_are_not_resent(
     server: WandbServer, separate: SeparateRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rolecall_wandb.watch, "STALL", -1.0)
@@ -279,9 +277,7 @@ def test_what_a_lost_run_brought_is_not_sent_again_when_one_can_be_opened(
     assert stored(server) == Counter(range(1, 9))
 
 
-def test_a_step_may_take_longer_than_rows_that_are_lost(
-    server: WandbServer, separate: SeparateRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_step_is_not_lost(server: WandbServer, separate: SeparateRun, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its line is still to come: nobody has lost it."""
     monkeypatch.setattr(rolecall_wandb.watch, "STALL", -1.0)
     monkeypatch.setattr(rolecall_wandb.watch, "LOOK_EVERY", 0.0)
@@ -295,7 +291,7 @@ def test_a_step_may_take_longer_than_rows_that_are_lost(
     assert (line.step, line.line["n"], line.line["more"]) == (1, 1, 2.0)
 
 
-def test_a_line_that_was_open_when_the_sdk_died_comes_again(server: WandbServer, separate: SeparateRun) -> None:
+def test_open_line_of_dead_sdk_returns(server: WandbServer, separate: SeparateRun) -> None:
     separate.log(rows(1, 1, commit=False))
     separate._sdk.service.kill()
     with pytest.raises(Unavailable):
@@ -305,8 +301,8 @@ def test_a_line_that_was_open_when_the_sdk_died_comes_again(server: WandbServer,
     assert stored(server) == Counter([1])
 
 
-def test_rows_are_not_confirmed_before_all_have_arrived(server: WandbServer, shared: SharedRun) -> None:
-    """36 MB, in requests of 10 MiB at most. Before 0.22.1 the first of them would tell of the last row."""
+def test_rows_are_confirmed_after_all_arrived(server: WandbServer, shared: SharedRun) -> None:
+    """36 MB, in requests of 10 MiB at most. Before 0.22.1 the first of them would report the last row."""
     server.faults.add(Fault("stream", delay=0.3))
     wide = {f"{at}/{'奖励' * 35}": 0.5 for at in range(100)}
     ahead = []

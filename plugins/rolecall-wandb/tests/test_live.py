@@ -117,7 +117,7 @@ def pace_of(run: StoredRun, writer: str) -> float:
 @BOTH
 @pytest.mark.servers
 @pytest.mark.timeout(400)
-def test_each_second_of_a_long_job_each_key_has_its_axis(live: Live) -> None:
+def test_long_job_always_has_every_axis(live: Live) -> None:
     with live.poll() as poll, launch(live.config, run_config=JOB) as job:
         live.begin(job.config, "explorer/0", *LONG)
         live.wait_for("explorer/0", 15)
@@ -135,7 +135,7 @@ def test_each_second_of_a_long_job_each_key_has_its_axis(live: Live) -> None:
 
 @pytest.mark.parametrize("policy", [Policy.REPLACE, MERGING])
 @pytest.mark.processes
-def test_each_second_of_a_short_job_each_key_has_its_axis(live: Live) -> None:
+def test_short_job_always_has_every_axis(live: Live) -> None:
     with live.poll() as poll, launch(live.config, run_config=JOB) as job:
         live.begin(job.config, "explorer/0", *SHORT)
         live.wait_for("explorer/0", 5)
@@ -159,9 +159,7 @@ def test_each_second_of_a_short_job_each_key_has_its_axis(live: Live) -> None:
         pytest.param("fork", "thread", [], marks=pytest.mark.servers),
     ],
 )
-def test_roles_that_are_children_of_a_launcher_that_uses_wandb_itself(
-    live: Live, method: str, courier: str, options: list[str]
-) -> None:
+def test_roles_of_launcher_that_uses_wandb(live: Live, method: str, courier: str, options: list[str]) -> None:
     config = live.config.model_copy(update={"courier": courier})
     with live.poll() as poll:
         launcher = subprocess.run(
@@ -182,7 +180,7 @@ def test_roles_that_are_children_of_a_launcher_that_uses_wandb_itself(
 
 
 @pytest.mark.processes
-def test_a_role_that_comes_before_the_primary_and_one_with_it(live: Live) -> None:
+def test_roles_before_and_with_the_primary(live: Live) -> None:
     with live.poll() as poll:
         early = live.begin(live.config, "explorer/0", *BRIEF)
         assert early.stdout is not None
@@ -198,7 +196,7 @@ def test_a_role_that_comes_before_the_primary_and_one_with_it(live: Live) -> Non
 
 
 @pytest.mark.servers
-def test_a_role_that_comes_after_another_was_killed(live: Live) -> None:
+def test_role_after_another_was_killed(live: Live) -> None:
     with live.poll() as poll, launch(live.config, run_config=JOB) as job:
         killed = live.begin(job.config, "explorer/0", "--steps", "100000", "--every", "0.1", "--grow", "3")
         live.wait_for("explorer/0", 10)

@@ -91,9 +91,7 @@ def test_offline_runs_are_uploaded_whole(
 
 @pytest.mark.processes
 @pytest.mark.parametrize("by", ["argument", "environment"])
-def test_a_disabled_job_is_in_the_journal_alone(
-    server: WandbServer, make_config: Make, start_role: Start, by: str
-) -> None:
+def test_disabled_job_is_in_journal_alone(server: WandbServer, make_config: Make, start_role: Start, by: str) -> None:
     if by == "environment":
         os.environ["WANDB_MODE"] = "disabled"
     config = make_config(monitor_args={"mode": "disabled"} if by == "argument" else {})
@@ -111,7 +109,7 @@ def test_a_disabled_job_is_in_the_journal_alone(
 
 @pytest.mark.processes
 @pytest.mark.parametrize("shared", [True, False])
-def test_without_a_key_a_job_does_not_start(server: WandbServer, make_config: Make, shared: bool) -> None:
+def test_without_key_job_does_not_start(server: WandbServer, make_config: Make, shared: bool) -> None:
     del os.environ["WANDB_API_KEY"]
     with pytest.raises(BackendRefused, match=r"WANDB_API_KEY.*wandb login"):
         launch(make_config(shared_run=shared))
@@ -120,7 +118,7 @@ def test_without_a_key_a_job_does_not_start(server: WandbServer, make_config: Ma
 
 @pytest.mark.servers
 @pytest.mark.parametrize("by", ["argument", "environment"])
-def test_the_sdks_files_are_where_the_user_says(
+def test_sdks_files_are_where_user_says(
     server: WandbServer, make_config: Make, start_role: Start, tmp_path: Path, by: str
 ) -> None:
     args: dict[str, Any] = {"mode": "offline"}
@@ -177,7 +175,7 @@ def run_beside(config: MonitorConfig, *words: str) -> list[str]:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_job_on_threads_leaves_the_environment(server: WandbServer, make_config: Make, shared: bool) -> None:
+def test_job_on_threads_leaves_environment(server: WandbServer, make_config: Make, shared: bool) -> None:
     key = os.environ.pop("WANDB_API_KEY")
     server.state.keys = {key}
     os.environ["WANDB_RUN_ID"] = "somebodys"
@@ -189,7 +187,7 @@ def test_a_job_on_threads_leaves_the_environment(server: WandbServer, make_confi
 
 @pytest.mark.servers
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_run_of_the_users_own_is_not_disturbed(server: WandbServer, make_config: Make, shared: bool) -> None:
+def test_users_own_run_is_not_disturbed(server: WandbServer, make_config: Make, shared: bool) -> None:
     assert run_beside(make_config(shared_run=shared, courier="thread"), "own") == CHANGED
     (own,) = [run for run in server.runs.values() if run.project == "own"]
     assert [entry.line["mine"] for entry in own.history] == [1, 2, 3, 4, 5, 6]

@@ -15,21 +15,21 @@ def rows(count: int, key: str) -> list[Row]:
     ]
 
 
-def test_pieces_are_all_rows_in_their_order() -> None:
+def test_pieces_are_all_rows_in_order() -> None:
     given = rows(10, "k" * (PIECE // 3))
     found = list(pieces(given))
     assert [len(piece) for piece in found] == [3, 3, 3, 1]
     assert [row for piece in found for row in piece] == given
 
 
-def test_keys_count_as_the_bytes_that_they_are_sent_as() -> None:
+def test_keys_count_by_bytes_sent() -> None:
     latin, chinese = UnderWay(), UnderWay()
     latin.add(rows(1, "k" * 300))
     chinese.add(rows(1, "奖" * 100))
     assert latin.size == chinese.size > 300
 
 
-def test_strings_count_as_the_json_that_is_sent() -> None:
+def test_strings_count_by_json_sent() -> None:
     def size(text: str) -> int:
         under_way = UnderWay()
         row = Row(writer="trainer", session=1, seq=1, step=1, time=1.7e9, text={"note": text})
@@ -40,7 +40,7 @@ def test_strings_count_as_the_json_that_is_sent() -> None:
         assert size(text) - size("") == len(json.dumps(text)) - 2
 
 
-def test_what_is_under_way_is_what_is_not_confirmed() -> None:
+def test_bytes_under_way_are_the_unconfirmed() -> None:
     under_way = UnderWay()
     for piece in (rows(10, "loss")[:4], rows(10, "loss")[4:]):
         under_way.add(piece)
@@ -53,7 +53,7 @@ def test_what_is_under_way_is_what_is_not_confirmed() -> None:
     assert under_way.size == 0
 
 
-def test_nothing_is_under_way_once_the_sdk_is_gone() -> None:
+def test_nothing_is_under_way_without_sdk() -> None:
     under_way = UnderWay()
     under_way.add(rows(10, "loss"))
     under_way.clear()

@@ -36,7 +36,7 @@ FAILURES: dict[str, Callable[[], Fault]] = {
 
 @pytest.mark.servers
 @pytest.mark.parametrize("kind", FAILURES)
-def test_a_job_starts_without_the_server_and_rows_arrive_when_it_is_well(scene: Scene, kind: str) -> None:
+def test_job_starts_while_server_is_away(scene: Scene, kind: str) -> None:
     fault = scene.server.faults.add(FAILURES[kind]())
     with launch(with_args(scene, init_timeout=5.0)) as job, open_monitor(job.config, "trainer") as monitor:
         trainer = LogTimes(monitor)
@@ -50,7 +50,7 @@ def test_a_job_starts_without_the_server_and_rows_arrive_when_it_is_well(scene: 
 
 
 @pytest.mark.processes
-def test_a_key_that_the_server_does_not_know_is_refused_at_launch(scene: Scene) -> None:
+def test_unknown_key_is_refused_at_launch(scene: Scene) -> None:
     scene.server.state.keys = {SECRET}
     with pytest.raises(BackendRefused, match=r"does not know this API key.*monitor_args\.api_key") as refused:
         launch(scene.config)
@@ -59,7 +59,7 @@ def test_a_key_that_the_server_does_not_know_is_refused_at_launch(scene: Scene) 
 
 
 @pytest.mark.servers
-def test_rows_wait_while_the_key_is_refused(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_wait_while_key_is_refused(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:
         trainer = LogTimes(monitor)
         trainer.log_until(lambda: scene.held("trainer") > 0)
@@ -106,7 +106,7 @@ def elsewhere() -> Iterator[Elsewhere]:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("status", [200, 404, 405])
-def test_an_address_of_something_else_is_refused_at_launch(scene: Scene, elsewhere: Elsewhere, status: int) -> None:
+def test_address_without_wandb_refused_at_launch(scene: Scene, elsewhere: Elsewhere, status: int) -> None:
     elsewhere.status = status
     url = f"http://127.0.0.1:{elsewhere.server_port}"
     with pytest.raises(BackendRefused, match=f"{url} is not a wandb server; correct monitor_args.base_url"):
@@ -114,7 +114,7 @@ def test_an_address_of_something_else_is_refused_at_launch(scene: Scene, elsewhe
 
 
 @pytest.mark.processes
-def test_a_setting_that_the_sdk_does_not_have_is_refused_at_launch(scene: Scene) -> None:
+def test_unknown_setting_is_refused_at_launch(scene: Scene) -> None:
     config = with_args(scene, settings={"x_file_stream_transmit_intervall": 1})
     with pytest.raises(
         BackendRefused, match=r"unknown setting of wandb .*; did you mean x_file_stream_transmit_interval\?"
@@ -133,7 +133,7 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     "kind", ["shared", *(pytest.param(kind, marks=pytest.mark.servers) for kind in ("separate", "offline"))]
 )
-def test_the_key_is_in_no_file_and_in_nothing_but_its_header(
+def test_key_is_only_in_its_header(
     server: WandbServer,
     make_config: Callable[..., MonitorConfig],
     start_role: Callable[..., Role],
@@ -160,7 +160,7 @@ def holds_key(content: bytes) -> bool:
 
 def all_of(run: StoredRun) -> bytes:
     """All that a server got of a run."""
-    told = [(upsert.variables, upsert.config) for upsert in run.upserts]
+    upserts = [(upsert.variables, upsert.config) for upsert in run.upserts]
     lines = [entry.line for entry in run.history]
-    whole = [told, lines, run.summary, run.events, run.console, [post for _, _, post in run.posts]]
+    whole = [upserts, lines, run.summary, run.events, run.console, [post for _, _, post in run.posts]]
     return json.dumps(whole).encode() + b"".join(run.files.values())

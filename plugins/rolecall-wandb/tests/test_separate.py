@@ -1,4 +1,4 @@
-"""A run of a role's own: what reaches the server through rolecall, beside what plain calls of the SDK bring there."""
+"""A run of a role's own: what reaches the server through rolecall, beside what plain calls of the SDK send there."""
 
 import gc
 import json
@@ -112,7 +112,7 @@ def point_at(server: WandbServer, directory: Path) -> None:
         ("thread", True),
     ],
 )
-def test_the_server_gets_what_plain_calls_bring(  # noqa: PLR0913, PLR0917
+def test_server_gets_what_plain_calls_send(  # noqa: PLR0913, PLR0917
     server: WandbServer,
     other_server: WandbServer,
     make_config: Make,
@@ -141,7 +141,7 @@ def unexplained(found: dict[str, tuple[str, str]], stated: list[Stated]) -> dict
     }
 
 
-def test_the_run_is_what_the_role_said(server: WandbServer, make_config: Make, repository: str, tmp_path: Path) -> None:
+def test_run_is_what_role_said(server: WandbServer, make_config: Make, repository: str, tmp_path: Path) -> None:
     """The plain calls could be wrong too: the same once more, against what was said."""
     config = make_config(shared_run=False)
     run_through_rolecall(config, *SAME, "--comment", "two words")
@@ -167,9 +167,7 @@ def steps(run: StoredRun) -> list[int]:
 
 
 @pytest.mark.servers
-def test_server_and_key_of_the_arguments_are_those_of_tables_too(
-    server: WandbServer, make_config: Make, repository: str
-) -> None:
+def test_tables_use_server_and_key_too(server: WandbServer, make_config: Make, repository: str) -> None:
     server.state.keys = {key := os.environ.pop("WANDB_API_KEY")}
     url = os.environ.pop("WANDB_BASE_URL")
     config = make_config(shared_run=False, monitor_args={"base_url": url, "api_key": key})
@@ -180,7 +178,7 @@ def test_server_and_key_of_the_arguments_are_those_of_tables_too(
 
 
 @pytest.mark.servers
-def test_a_restarted_role_goes_on_in_its_run(
+def test_restarted_role_continues_its_run(
     server: WandbServer, make_config: Make, start_role: Start, tmp_path: Path
 ) -> None:
     with launch(make_config(shared_run=False)) as job:
@@ -217,7 +215,7 @@ def test_rows_that_wandb_refuses_are_reported(
 
 
 @pytest.mark.servers
-def test_a_run_whose_end_the_server_did_not_take_is_ended_again(
+def test_refused_end_is_sent_again(
     server: WandbServer,
     make_config: Make,
     wait_until: Callable[..., None],
@@ -241,7 +239,7 @@ def test_a_run_whose_end_the_server_did_not_take_is_ended_again(
 
 @pytest.mark.servers
 @pytest.mark.parametrize(("group", "expected"), [(None, NAME), ("sweep", "sweep")])
-def test_each_role_has_a_run_of_the_jobs_group(
+def test_each_role_has_run_in_group(
     server: WandbServer, make_config: Make, start_role: Start, group: str | None, expected: str
 ) -> None:
     with launch(make_config(shared_run=False, group=group)) as job:

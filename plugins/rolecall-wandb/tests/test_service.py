@@ -28,7 +28,7 @@ def opened(tmp_path: Path) -> Iterator[tuple[wandb.Run, Service]]:
 
 
 def test_its_process_is_known(opened: tuple[wandb.Run, Service]) -> None:
-    """By a private name: whatever version of the SDK stands here must have one of those that are looked for."""
+    """By a private name: the installed version of the SDK must have one of those that are looked for."""
     _, service = opened
     assert service.process is not None
     assert "wandb-core" in Path(f"/proc/{service.process.pid}/cmdline").read_text()
@@ -42,7 +42,7 @@ def test_it_ends_with_its_run(opened: tuple[wandb.Run, Service]) -> None:
     assert service.process.returncode == 0
 
 
-def test_one_that_does_not_end_is_killed(opened: tuple[wandb.Run, Service], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_that_hangs_is_killed(opened: tuple[wandb.Run, Service], monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDK takes the killed process's status for the interpreter's, and raises SystemExit."""
     monkeypatch.setattr(rolecall_wandb.service, "END_TIMEOUT", 0.5)
     _, service = opened
@@ -71,7 +71,7 @@ print(service.process.pid, flush=True)
 """
 
 
-def test_an_interpreter_that_exits_does_not_wait_for_it(tmp_path: Path) -> None:
+def test_interpreters_exit_does_not_wait(tmp_path: Path) -> None:
     command = [sys.executable, "-c", EXITS, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -101,7 +101,7 @@ def by_a_broken_file(place: Path) -> None:
         pytest.param(by_a_broken_file, marks=pytest.mark.skipif(IS_OLD, reason="0.19 does not start with one")),
     ],
 )
-def test_mode_and_server_are_those_of_the_sdk(
+def test_mode_and_server_are_the_sdks(
     place: Path, monkeypatch: pytest.MonkeyPatch, said: Callable[[Path], None]
 ) -> None:
     with monkeypatch.context() as patched:
@@ -122,7 +122,7 @@ def test_arguments_come_first(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (mode(args).value, base_url(args), api_key(args)) == ("online", OURS, KEY)
 
 
-def test_a_key_of_netrc_is_found_for_its_host_alone(place: Path) -> None:
+def test_netrc_key_is_for_its_host(place: Path) -> None:
     (place / "home/.netrc").write_text(f"machine localhost:9 login user password {KEY}\n")
     (place / "home/.netrc").chmod(0o600)
     assert api_key(WandbArgs(base_url=OURS)) == KEY
@@ -130,7 +130,7 @@ def test_a_key_of_netrc_is_found_for_its_host_alone(place: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["https://api.wandb.ai", "https://api.forge.coreweave.com"])
-def test_the_clouds_key_is_found_by_any_of_its_names(place: Path, url: str) -> None:
+def test_clouds_key_has_several_names(place: Path, url: str) -> None:
     (place / "home/.netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
     assert api_key(WandbArgs(base_url=url)) == KEY
 
@@ -147,7 +147,7 @@ def downgrades(place: Path, **monitor_args: Any) -> list[str]:
     return [downgrade.reason for downgrade in resolve(config).downgrades]
 
 
-def test_an_online_job_with_a_key_is_shared(place: Path) -> None:
+def test_online_job_with_key_is_shared(place: Path) -> None:
     assert downgrades(place, api_key=KEY) == []
 
 
@@ -161,7 +161,7 @@ def test_an_online_job_with_a_key_is_shared(place: Path) -> None:
         ({}, {"base_url": OURS}, [f"no API key for {OURS}"]),
     ],
 )
-def test_what_cannot_be_shared_says_what_to_change(
+def test_unshareable_run_says_what_to_change(
     place: Path,
     monkeypatch: pytest.MonkeyPatch,
     environment: Mapping[str, str],
@@ -174,7 +174,7 @@ def test_what_cannot_be_shared_says_what_to_change(
     assert [part for part in expected if part not in reason] == []
 
 
-def test_a_settings_file_that_says_offline_is_named(place: Path) -> None:
+def test_settings_file_saying_offline_is_named(place: Path) -> None:
     write(place / "work/wandb/settings", mode="offline")
     (reason,) = downgrades(place, api_key=KEY)
     assert str(place / "work/wandb/settings") in reason
@@ -186,9 +186,7 @@ def test_an_identity_token_is_a_credential(place: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("installed", "is_old"), [("0.19.9", True), ("0.19.10", False), ("1.0.0rc1", False)])
-def test_an_sdk_that_is_too_old_is_refused(
-    place: Path, monkeypatch: pytest.MonkeyPatch, installed: str, is_old: bool
-) -> None:
+def test_too_old_an_sdk_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch, installed: str, is_old: bool) -> None:
     monkeypatch.setattr(rolecall_wandb.situation, "version", lambda _: installed)
     reason = what_hinders(WandbArgs.model_validate({"api_key": KEY}))
     assert ("is too old" in (reason or "")) == is_old

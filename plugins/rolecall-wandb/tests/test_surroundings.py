@@ -60,7 +60,7 @@ def ticket(tmp_path: Path, pid: int) -> RunTicket:
     )
 
 
-def test_a_role_that_opens_its_run_itself_is_left_alone(tmp_path: Path) -> None:
+def test_roles_own_run_is_left_alone(tmp_path: Path) -> None:
     mine = ticket(tmp_path, os.getpid())
     before = list(sys.argv)
     with in_place_of_role(mine):
@@ -68,7 +68,7 @@ def test_a_role_that_opens_its_run_itself_is_left_alone(tmp_path: Path) -> None:
     assert settings_of_role(mine) == {"git_root": str(Path.cwd())}
 
 
-def test_a_role_that_is_gone_has_no_program(tmp_path: Path) -> None:
+def test_ended_role_has_no_program(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
     with in_place_of_role(ticket(tmp_path, gone.pid)):
@@ -76,7 +76,7 @@ def test_a_role_that_is_gone_has_no_program(tmp_path: Path) -> None:
     assert "WANDB_PROGRAM" not in os.environ
 
 
-def test_a_program_that_the_user_names_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_named_by_user_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_PROGRAM", "notebook.ipynb")
     with in_place_of_role(ticket(tmp_path, 1)):
         assert os.environ["WANDB_PROGRAM"] == "notebook.ipynb"
@@ -107,8 +107,8 @@ def test_the_run_shows_the_roles_program(
 ) -> None:
     commit = make_repository(tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
-    for told in (run_plain(*command), run_through_rolecall(make_config(shared_run=False), *command)):
-        assert told.returncode == 0, told.stderr
+    for ran in (run_plain(*command), run_through_rolecall(make_config(shared_run=False), *command)):
+        assert ran.returncode == 0, ran.stderr
     theirs, ours = (metadata(run) for run in own_runs(server))
     shown = ("upserted", "program", "codePath", "codePathLocal", "args", "executable", "git", "host")
     assert {key: ours.get(key) for key in shown} == {key: theirs.get(key) for key in shown}

@@ -35,8 +35,8 @@ def trainer_of(scene: Scene, **settings: Any) -> Iterator[LogTimes]:
         print(f"{len(times.calls)} rows, longest log {max(times.calls, default=0.0) * 1000:.1f} ms")
 
 
-def told(caplog: pytest.LogCaptureFixture, writer: str) -> list[str]:
-    """`not` for each time that it told that the server is away, `again` for each that it is back."""
+def outages(caplog: pytest.LogCaptureFixture, writer: str) -> list[str]:
+    """`not` for each report that the server is away, `again` for each that it is back."""
     news = [record.getMessage() for record in caplog.records if record.name == "rolecall"]
     own = [line.removeprefix(f"{writer}: wandb: ") for line in news if line.startswith(f"{writer}: wandb: ")]
     return [line.split()[0 if line.startswith("not") else 1] for line in own if "available" in line[:16]]
@@ -45,7 +45,7 @@ def told(caplog: pytest.LogCaptureFixture, writer: str) -> list[str]:
 @BOTH
 @pytest.mark.servers
 @pytest.mark.timeout(300)
-def test_a_server_that_is_away_for_twenty_seconds(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+def test_server_away_for_twenty_seconds(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "rolecall")
     with trainer_of(scene) as trainer:
         other = scene.start(scene.config, "explorer/0", "--steps", "500", "--every", "0.1", "--grow", "20")
@@ -55,12 +55,12 @@ def test_a_server_that_is_away_for_twenty_seconds(scene: Scene, caplog: pytest.L
         trainer.log_for(20.0)
         scene.server.restart()
         trainer.log(after=1.0)
-        trainer.log_until(lambda: "again" in told(caplog, "trainer"), 90.0)
+        trainer.log_until(lambda: "again" in outages(caplog, "trainer"), 90.0)
         assert other.wait() == 0
     scene.wait_for_end()
     scene.check()
-    assert told(caplog, "trainer") == ["not", "again"]
-    assert told(caplog, "@launch") == ["not", "again"]
+    assert outages(caplog, "trainer") == ["not", "again"]
+    assert outages(caplog, "@launch") == ["not", "again"]
     assert max(trainer.calls) < LONGEST_LOG
 
 
@@ -70,7 +70,7 @@ def refuse_stream(scene: Scene, client: str | None, answer: int = 403) -> Fault:
 
 
 @pytest.mark.processes
-def test_rows_whose_stream_was_refused_are_sent_again_when_the_role_ends(scene: Scene) -> None:
+def test_refused_rows_are_resent_at_end(scene: Scene) -> None:
     with trainer_of(scene) as trainer:
         trainer.log_until(lambda: scene.held("trainer") > 0)
         refused = refuse_stream(scene, scene.run.history[0].client)
@@ -84,9 +84,7 @@ def test_rows_whose_stream_was_refused_are_sent_again_when_the_role_ends(scene: 
 
 @pytest.mark.servers
 @pytest.mark.parametrize("answer", [403, 503])
-def test_rows_whose_stream_was_refused_are_sent_again_while_the_role_goes_on(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, answer: int
-) -> None:
+def test_refused_rows_are_resent_while_running(scene: Scene, monkeypatch: pytest.MonkeyPatch, answer: int) -> None:
     """The SDK's service ends with the first, and has to be killed with the other."""
     monkeypatch.setattr(rolecall_wandb.sdk, "FINISH_TIMEOUT", 1.0)
     monkeypatch.setattr(rolecall_wandb.service, "END_TIMEOUT", 1.0)
@@ -104,10 +102,10 @@ def test_rows_whose_stream_was_refused_are_sent_again_while_the_role_goes_on(
 
 @pytest.mark.servers
 @pytest.mark.timeout(200)
-def test_a_stream_that_is_faster_than_its_server_comes_to_its_end(
+def test_stream_ends_despite_a_slow_server(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """33 MB, of which a run that ends brings 10 to 20: what is lost goes in pieces that it can bring.
+    """33 MB, of which a run that ends sends 10 to 20: lost rows go in pieces that it can send.
 
     Before 0.22.1 all rows do.
     """
@@ -124,11 +122,11 @@ def test_a_stream_that_is_faster_than_its_server_comes_to_its_end(
     scene.wait_for_end()
     assert len(slow.hits) > 5
     scene.check(may_double=True)
-    assert told(caplog, "trainer") == ([] if sends_summary_early() else ["not", "again"])
+    assert outages(caplog, "trainer") == ([] if sends_summary_early() else ["not", "again"])
 
 
 @pytest.mark.servers
-def test_the_run_ends_though_the_primarys_stream_was_refused(scene: Scene) -> None:
+def test_run_ends_though_stream_was_refused(scene: Scene) -> None:
     with trainer_of(scene) as trainer:
         refused = refuse_stream(scene, scene.run.upserts[0].client)
         trainer.log_until(lambda: refused.hits)
@@ -138,7 +136,7 @@ def test_the_run_ends_though_the_primarys_stream_was_refused(scene: Scene) -> No
 
 
 @pytest.mark.servers
-def test_rows_that_were_refused_to_the_last_are_delivered(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deliver_sends_rows_refused_until_end(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     shorten_drain(monkeypatch, 5.0)
     with trainer_of(scene, courier="thread") as trainer:
         trainer.log_until(lambda: scene.held("trainer") > 0)
@@ -165,7 +163,7 @@ MISBEHAVIOURS: dict[str, Callable[[], list[Fault]]] = {
 @pytest.mark.parametrize("kind", MISBEHAVIOURS)
 @pytest.mark.servers
 @pytest.mark.timeout(300)
-def test_several_roles_join_a_server_that_misbehaves(scene: Scene, kind: str) -> None:
+def test_several_roles_join_a_misbehaving_server(scene: Scene, kind: str) -> None:
     with launch(scene.config) as job:
         faults = [scene.server.faults.add(fault) for fault in MISBEHAVIOURS[kind]()]
         roles = [scene.start(job.config, name, *BRIEF) for name in ("explorer/0", "explorer/1", "trainer")]
@@ -181,15 +179,15 @@ TABLE = [{"prompt": "1+1", "score": 0.5}, {"prompt": "2+2", "score": 1.0}]
 
 def check_table(run: StoredRun, step: int) -> None:
     (line,) = run.rows("trainer/samples")
-    told = line["trainer/samples"]
-    assert (line["trainer/step"], told["_type"]) == (step, "table-file")
-    assert told["path"].startswith("media/table/")
-    content = json.loads(run.files[told["path"]])
+    table = line["trainer/samples"]
+    assert (line["trainer/step"], table["_type"]) == (step, "table-file")
+    assert table["path"].startswith("media/table/")
+    content = json.loads(run.files[table["path"]])
     assert (content["columns"], content["data"]) == (["prompt", "score"], [["1+1", 0.5], ["2+2", 1.0]])
 
 
 @pytest.mark.processes
-def test_a_table_is_a_file_and_a_line_that_names_it(scene: Scene) -> None:
+def test_table_is_file_and_its_line(scene: Scene) -> None:
     with trainer_of(scene) as trainer:
         trainer.log()
         trainer.monitor.log_table("samples", TABLE, 1000)
@@ -201,7 +199,7 @@ def test_a_table_is_a_file_and_a_line_that_names_it(scene: Scene) -> None:
 
 @pytest.mark.servers
 @pytest.mark.timeout(300)
-def test_a_table_that_is_logged_while_the_server_is_away(scene: Scene) -> None:
+def test_table_logged_while_server_is_away(scene: Scene) -> None:
     with trainer_of(scene) as trainer:
         trainer.log_until(lambda: scene.held("trainer") > 0)
         scene.server.stop()

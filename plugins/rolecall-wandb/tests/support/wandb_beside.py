@@ -1,4 +1,4 @@
-"""Runs `wandb_same.py` with the plain SDK and through rolecall, and tells where two stored runs differ."""
+"""Runs `wandb_same.py` with the plain SDK and through rolecall, and says where two stored runs differ."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def make_repository(directory: Path) -> str:
     (directory / "train.py").write_text("import wandb_same\nwandb_same.main()\n")
     for command in (["init", "-q"], ["remote", "add", "origin", REMOTE], ["add", "."], ["commit", "-qm", "one"]):
         subprocess.run([*GIT, *command], cwd=directory, check=True)
-    told = subprocess.run([*GIT, "rev-parse", "HEAD"], cwd=directory, check=True, capture_output=True, text=True)
-    return told.stdout.strip()
+    commit = subprocess.run([*GIT, "rev-parse", "HEAD"], cwd=directory, check=True, capture_output=True, text=True)
+    return commit.stdout.strip()
 
 
 def run_plain(*command: str) -> Finished:

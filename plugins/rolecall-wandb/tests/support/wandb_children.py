@@ -23,11 +23,11 @@ def say(who: str) -> None:
     os.write(1, f"{who} has {os.environ.get('WANDB_SERVICE')}\n".encode())
 
 
-def child(config: MonitorConfig, writer: str, told: Work) -> None:
+def child(config: MonitorConfig, writer: str, plan: Work) -> None:
     """What runs in a role's process."""
     say(writer)
     with open_role(config, writer) as monitor:
-        work(monitor, told)
+        work(monitor, plan)
 
 
 def call_all(actions: Sequence[Callable[[], None]], *, threads: bool) -> None:
@@ -50,14 +50,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--every", type=float, default=0.2)
     parser.add_argument("--threads", action="store_true")
-    told = parser.parse_args()
+    args = parser.parse_args()
     wandb.setup()
     say("launcher at first")
-    work_ = Work(steps=told.steps, every=told.every, metrics=10, grow=5)
-    context = multiprocessing.get_context(told.method)
+    plan = Work(steps=args.steps, every=args.every, metrics=10, grow=5)
+    context = multiprocessing.get_context(args.method)
     with launch(MonitorConfig.from_env(), run_config=run_config_of("job")) as job:
-        children = [context.Process(target=child, args=(job.config, writer, work_)) for writer in told.writers]
-        call_all([process.start for process in children], threads=told.threads)
+        children = [context.Process(target=child, args=(job.config, writer, plan)) for writer in args.writers]
+        call_all([process.start for process in children], threads=args.threads)
         for process in children:
             process.join()
     say("launcher")

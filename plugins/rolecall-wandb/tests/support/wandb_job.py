@@ -41,7 +41,7 @@ class Look:
     ended: float
     bindings: Mapping[str, str]
 
-    def lacks(self, keys: Iterable[Key]) -> list[str]:
+    def missing(self, keys: Iterable[Key]) -> list[str]:
         """Those that it did not find bound to their axis."""
         return [key.name for key in keys if self.bindings.get(key.name) != key.axis]
 
@@ -98,7 +98,7 @@ class Hole:
 
 
 def keys_of(rows: Sequence[Row]) -> list[Key]:
-    """The keys of a job, as they first stood in a journal, which is before the server heard of them."""
+    """The keys of a job, as they first were in a journal, which is before the server heard of them."""
     found: dict[str, Key] = {}
     for row in rows:
         for name in row.metrics:
@@ -114,7 +114,7 @@ def writers_of(run: StoredRun, rows: Sequence[Row]) -> dict[str | None, str]:
 
 
 def holes_of(run: StoredRun, rows: Sequence[Row]) -> list[Hole]:
-    """All holes, by the bindings as they stood after each upload."""
+    """All holes, by the bindings as they were after each upload."""
     names, seen = writers_of(run, rows), set[str | None]()
     bound: set[str] = set()
     holes: list[Hole] = []
@@ -141,17 +141,17 @@ def check_bound(run: StoredRun, rows: Sequence[Row], looks: Sequence[Look], *, f
     for look in looks:
         due = [key for key in keys if look.began >= key.logged + LIMIT]
         if not any(hole.covers(look) for hole in at_joins):
-            assert look.lacks(due) == []
-    assert looks[-1].lacks(keys) == []
+            assert look.missing(due) == []
+    assert looks[-1].missing(keys) == []
 
 
 def check_rows(run: StoredRun, rows: Sequence[Row]) -> None:
     """The server holds each row once, in its order, with all its values, and with the time at which it was logged."""
     for writer in {row.writer for row in rows}:
-        told = [_as_line(row) for row in rows if row.writer == writer]
+        logged = [_as_line(row) for row in rows if row.writer == writer]
         stored = run.rows(f"{writer}/step")
-        assert [line[f"{writer}/step"] for line in stored] == [line[f"{writer}/step"] for line in told]
-        assert [_without_the_sdks(line) for line in stored] == told
+        assert [line[f"{writer}/step"] for line in stored] == [line[f"{writer}/step"] for line in logged]
+        assert [_without_the_sdks(line) for line in stored] == logged
 
 
 def check_summary(run: StoredRun, rows: Sequence[Row]) -> None:

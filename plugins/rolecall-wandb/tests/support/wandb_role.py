@@ -36,7 +36,7 @@ def metrics(step: int, count: int, grow: int) -> dict[str, float]:
 
 
 def run_config_of(writer: str) -> dict[str, Any]:
-    """What the role tells of itself."""
+    """The config that the role gives the run."""
     return {"lr": len(writer)}
 
 
@@ -46,14 +46,14 @@ def open_role(config: MonitorConfig, writer: str, *, primary: bool = False) -> M
     return open_monitor(config, role, int(rank) if rank else None, primary, run_config_of(writer))
 
 
-def work(monitor: Monitor, told: Work) -> None:
-    """Log as told."""
+def work(monitor: Monitor, plan: Work) -> None:
+    """Log what is planned."""
     print("open", flush=True)
-    for step in range(told.first, told.first + told.steps):
+    for step in range(plan.first, plan.first + plan.steps):
         began = time.monotonic()
-        monitor.log(metrics(step, told.metrics, told.grow), step=step)
+        monitor.log(metrics(step, plan.metrics, plan.grow), step=step)
         print(f"logged {step}", flush=True)
-        time.sleep(max(0.0, began + told.every - time.monotonic()))
+        time.sleep(max(0.0, began + plan.every - time.monotonic()))
 
 
 def main() -> None:
@@ -66,11 +66,11 @@ def main() -> None:
     parser.add_argument("--grow", type=int, default=0)
     parser.add_argument("--then", choices=["end", "wait"], default="end")
     parser.add_argument("--primary", action="store_true")
-    told = parser.parse_args()
+    args = parser.parse_args()
     print("start", flush=True)
-    with open_role(MonitorConfig.from_env(), told.writer, primary=told.primary) as monitor:
-        work(monitor, Work(told.steps, told.first, told.metrics, told.every, told.grow))
-        if told.then == "wait":
+    with open_role(MonitorConfig.from_env(), args.writer, primary=args.primary) as monitor:
+        work(monitor, Work(args.steps, args.first, args.metrics, args.every, args.grow))
+        if args.then == "wait":
             sys.stdin.readline()
 
 

@@ -25,7 +25,7 @@ __all__ = ["RUN", "SHOWS_LATE", "LogTimes", "Role", "Scene", "Tally", "kill_with
 
 RUN: Final = "troubled-1"
 SHOWS_LATE: Final = Version(version("wandb")) < Version("0.19.11")
-"""Whether the SDK sends a summary, and so what the server tells of progress, up to 30 s after its rows."""
+"""Whether the SDK sends a summary, and so what the server says of progress, up to 30 s after its rows."""
 
 Role = subprocess.Popen[str]
 
@@ -40,12 +40,12 @@ class Tally:
 
 
 def tally(run: StoredRun, rows: list[Row], writer: str) -> Tally:
-    """Rows are told apart by their step, which no writer of these tests uses twice."""
-    told = [row.step for row in rows if row.writer == writer]
+    """A row is known by its step, which no writer of these tests uses twice."""
+    logged = [row.step for row in rows if row.writer == writer]
     stored = Counter(line[f"{writer}/step"] for line in run.rows(f"{writer}/step"))
-    assert len(set(told)) == len(told)
-    assert stored.keys() <= set(told)
-    return Tally(len(told), len(set(told) - stored.keys()), sum(stored.values()) - len(stored))
+    assert len(set(logged)) == len(logged)
+    assert stored.keys() <= set(logged)
+    return Tally(len(logged), len(set(logged) - stored.keys()), sum(stored.values()) - len(stored))
 
 
 def kill_with_children(process: Role) -> None:
@@ -155,9 +155,11 @@ class Scene:
         """Each row is a line with its values and its time, in its writer's order."""
         rows = [row for row in self.rows if row.table is None]
         for writer in {row.writer for row in rows}:
-            told = [_line(row) for row in rows if row.writer == writer]
-            lines = [line for line in self.run.rows(f"{writer}/step") if line[f"{writer}/step"] in _steps(told, writer)]
-            assert [{key: line.get(key) for key in like} for line, like in zip(lines, told, strict=True)] == told
+            logged = [_line(row) for row in rows if row.writer == writer]
+            lines = [
+                line for line in self.run.rows(f"{writer}/step") if line[f"{writer}/step"] in _steps(logged, writer)
+            ]
+            assert [{key: line.get(key) for key in like} for line, like in zip(lines, logged, strict=True)] == logged
 
     def check_bindings(self) -> None:
         """Each key that was logged is bound to its writer's axis."""

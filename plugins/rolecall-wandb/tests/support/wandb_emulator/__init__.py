@@ -1,6 +1,6 @@
 """A wandb server on this machine's loopback, for the real SDK to talk to: wandb has none that can be installed.
 
-It keeps all that the SDK sends, each upsert and each line with its writer and time, and can be told to misbehave.
+It keeps all that the SDK sends, each upsert and each line with its writer and time, and misbehaves on request.
 What it does is, of the hosted server:
 
 =================================================== ==================================================================
@@ -10,7 +10,7 @@ GraphQL at `/graphql`, basic authentication          every SDK
 file stream at `/files/ENTITY/PROJECT/RUN/file_stream` JSON: `files`, `uploaded`, `complete`, `exitcode`; gzip or not
 files are PUT to the addresses of `createRunFiles`   tables, metadata, console
 a shared writer names itself by a client id          headers `X-Wandb-Async-Client-Id` (stream), `X-Wandb-Client-Id`
-definitions stand in `config._wandb.value.m`         `1` name, `2` pattern, `5` place of the axis from 1, `6`, `7`
+definitions are in `config._wandb.value.m`           `1` name, `2` pattern, `5` place of the axis from 1, `6`, `7`
 0.31.0's shared writers count `_step` themselves     each from 0, in lines and summary
 401, 403, 404, 409 end the SDK's file stream         others it tries again
 =================================================== ==================================================================

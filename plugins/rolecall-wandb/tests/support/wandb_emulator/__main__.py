@@ -14,8 +14,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--policy", type=Policy, choices=list(Policy), default=Policy.REPLACE)
-    told = parser.parse_args()
-    with WandbServer(told.policy, told.port) as server:
+    args = parser.parse_args()
+    with WandbServer(args.policy, args.port) as server:
         sys.stdout.write(f"{server.url}\n")
         sys.stdout.flush()
         sys.stdin.read()

@@ -47,7 +47,7 @@ class Faults:
         self._faults: list[Fault] = []
 
     def add(self, fault: Fault) -> Fault:
-        """From now on; the fault tells in `hits` when it happened."""
+        """From now on; `hits` has the times at which it happened."""
         with self._lock:
             self._faults.append(fault)
         return fault

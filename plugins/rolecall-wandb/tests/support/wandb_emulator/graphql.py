@@ -1,4 +1,4 @@
-"""Answers to the SDK's queries, told by the names of the fields that they ask for."""
+"""Answers to the SDK's queries, recognised by the fields that they ask for."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _run(state: State, query: str, variables: Variables, url: str) -> Answer:
 
 def _fields(run: StoredRun, query: str) -> Answer:
     named = run.named
-    told: Answer = _bucket(run) | {
+    answer: Answer = _bucket(run) | {
         "state": run.state,
         "group": named.get("group"),
         "jobType": named.get("job_type"),
@@ -102,10 +102,10 @@ def _fields(run: StoredRun, query: str) -> Answer:
         "internalId": "r",
     }
     if "historyKeys" in query:
-        told["historyKeys"] = run.keys()
+        answer["historyKeys"] = run.keys()
     if "history(" in query:
-        told["history"] = [json.dumps({**entry.line, "_step": entry.step}) for entry in run.history]
-    return told
+        answer["history"] = [json.dumps({**entry.line, "_step": entry.step}) for entry in run.history]
+    return answer
 
 
 def _viewer(state: State, query: str, variables: Variables, url: str) -> Answer:
@@ -191,7 +191,7 @@ def _introspection(state: State, query: str, variables: Variables, url: str) -> 
         "storagePathFormat",
     ]
     fields = [{"name": name, "args": []} for name in names]
-    told = {"name": "any", "fields": fields, "inputFields": fields}
+    any_type = {"name": "any", "fields": fields, "inputFields": fields}
     return dict.fromkeys(
         (
             "TypeInfo",
@@ -202,7 +202,7 @@ def _introspection(state: State, query: str, variables: Variables, url: str) -> 
             "CreateArtifactInputType",
             "ArtifactInputType",
         ),
-        told,
+        any_type,
     )
 
 

@@ -121,11 +121,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.state.run(run, project, entity).stream(client, body)
         self._send_or_lose(fault, {"exitcode": None, "limits": {}})
 
-    def _add_faults(self, told: Mapping[str, Any]) -> None:
-        if told.get("clear"):
+    def _add_faults(self, request: Mapping[str, Any]) -> None:
+        if request.get("clear"):
             self.server.faults.clear()
         else:
-            self.server.faults.add(Fault(**told))
+            self.server.faults.add(Fault(**request))
         self._send(200, {})
 
     def _fails(self, operation: Operation) -> bool:
@@ -160,8 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _knows_key(self) -> bool:
         keys = self.server.state.keys
-        told = self.headers.get("Authorization", "").removeprefix("Basic ")
-        return keys is None or base64.b64decode(told).decode().partition(":")[2] in keys
+        credentials = self.headers.get("Authorization", "").removeprefix("Basic ")
+        return keys is None or base64.b64decode(credentials).decode().partition(":")[2] in keys
 
 
 class WandbServer:

@@ -43,7 +43,7 @@ class Upsert:
     size: int
 
     def bindings(self) -> dict[str, str]:
-        """The bindings of keys to axes that it carried."""
+        """The bindings of keys to axes in it."""
         return bindings_of(self.config or {})
 
 
@@ -95,9 +95,9 @@ class StoredRun:
         """Take an upsert."""
         text = variables.get("config")
         config = json.loads(text) if text else None
-        told = {key: value for key, value in variables.items() if key != "config" and value is not None}
-        self.upserts.append(Upsert(time.time(), client, told, config, len(text or "")))
-        self.named.update({_NAMES[key]: value for key, value in told.items() if key in _NAMES})
+        given = {key: value for key, value in variables.items() if key != "config" and value is not None}
+        self.upserts.append(Upsert(time.time(), client, given, config, len(text or "")))
+        self.named.update({_NAMES[key]: value for key, value in given.items() if key in _NAMES})
         self.state = "running"
         if config is not None:
             self.config = config if policy is Policy.REPLACE else _merged(self.config, config)
@@ -143,11 +143,11 @@ class StoredRun:
         for entry in self.history:
             counts.update(entry.line.keys())
             last.update(entry.line)
-        told = {
+        keys = {
             key: {"typeCounts": [{"type": "number", "count": count}], "previousValue": last[key]}
             for key, count in counts.items()
         }
-        return {"keys": told, "lastStep": self.history[-1].step if self.history else -1, "sets": []}
+        return {"keys": keys, "lastStep": self.history[-1].step if self.history else -1, "sets": []}
 
 
 @dataclass(slots=True)
@@ -172,9 +172,9 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     merged = {**old, **new}
     both = {**bindings_of(old), **bindings_of(new)}
     patterns = {**patterns_of(old), **patterns_of(new)}
-    told = [{"1": key, "4": axis} for key, axis in both.items()]
-    told += [{"2": key, "4": axis} for key, axis in patterns.items()]
-    value = {**_own(old), **_own(new), "m": told}
+    definitions = [{"1": key, "4": axis} for key, axis in both.items()]
+    definitions += [{"2": key, "4": axis} for key, axis in patterns.items()]
+    value = {**_own(old), **_own(new), "m": definitions}
     return {**merged, "_wandb": {"value": value}}
 
 
@@ -189,14 +189,16 @@ def patterns_of(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _bound(config: Mapping[str, Any], name: str) -> dict[str, str]:
-    told = _own(config).get("m") or []
-    return {entry[name]: axis for entry in told if name in entry and (axis := _axis(entry, told)) is not None}
+    definitions = _own(config).get("m") or []
+    return {
+        entry[name]: axis for entry in definitions if name in entry and (axis := _axis(entry, definitions)) is not None
+    }
 
 
-def _axis(entry: Mapping[str, Any], told: list[Mapping[str, Any]]) -> str | None:
+def _axis(entry: Mapping[str, Any], definitions: list[Mapping[str, Any]]) -> str | None:
     if "4" in entry:
         return str(entry["4"])
-    return str(told[entry["5"] - 1]["1"]) if entry.get("5") else None
+    return str(definitions[entry["5"] - 1]["1"]) if entry.get("5") else None
 
 
 def _own(config: Mapping[str, Any]) -> Mapping[str, Any]:
