@@ -6,8 +6,6 @@ fails is read again from the last acknowledgement: the file is the queue, so mem
 is away.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 import time

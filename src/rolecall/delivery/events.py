@@ -1,7 +1,5 @@
 """What happens to a delivery: told by couriers, kept and logged by the role."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Sequence

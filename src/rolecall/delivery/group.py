@@ -4,8 +4,6 @@ The launcher's couriers open the primary runs of shared backends and end them af
 they prepare what the roles' own runs need.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import threading
@@ -154,7 +152,7 @@ class CourierGroup:
         else:
             courier.run()
 
-    def _claim(self, backend: str, writer: _Writer) -> Acknowledgements | None:
+    def _claim(self, backend: str, writer: "_Writer") -> Acknowledgements | None:
         """The lease of the delivery; `None` if a predecessor's courier left nothing to do."""
         while True:
             try:
@@ -166,7 +164,7 @@ class CourierGroup:
                 if not writer.live() and not is_left(self._layout, backend, writer.name):
                     return None
 
-    def _roles_at_work(self, launcher: _Writer, backend: str) -> Iterator[None]:
+    def _roles_at_work(self, launcher: "_Writer", backend: str) -> Iterator[None]:
         """An item for each look that finds a role, or the courier of one, at work, unless it gets nowhere.
 
         A launcher that came after this one has the run from then on, so this one waits no longer.

@@ -5,8 +5,6 @@ them last, and each writer's. A lease lets one courier at a time deliver the sam
 still runs, and to run twice.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,8 +130,8 @@ def _spec(
     }
     config = MonitorConfig.load(data, registry=registry)
     if to is not None and to not in planned:  # as it would have been planned
-        support = config.registry.load(to).supports_shared_run(config.monitor_args[to])
-        planned[to] = config.shared_run and support.supported
+        backend, backend_args = config.registry.load(to), config.monitor_args[to]
+        planned[to] = config.shared_run and backend.supports_shared_run(backend_args).supported
     backends = tuple(BackendPlan(backend=name, shared=planned[name], courier="thread") for name in names)
     return config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=Plan(backends=backends))).spec()
 

@@ -1,7 +1,5 @@
 """Reads a job back from its journals: what `rolecall show` draws and exports."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field

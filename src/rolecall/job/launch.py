@@ -1,7 +1,5 @@
 """Launch a job, join it as a role, or do both at once."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import os

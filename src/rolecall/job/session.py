@@ -1,7 +1,5 @@
 """A writer's open session: its journal, and the couriers that deliver it. `Monitor` and `Job` each hold one."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """What became of each writer, and how far each backend holds its rows, as `monitor_dir` shows it from any node."""
 
-from __future__ import annotations
-
 import threading
 import time
 from contextlib import suppress
