@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rolecall import timings
+from rolecall.config.commands import command
 from rolecall.config.model import MonitorConfig
 from rolecall.config.redact import scrub
 from rolecall.delivery.events import CourierEvent, EventLog
@@ -191,15 +192,13 @@ class WriterSession:
         """What backends lack, by what their couriers said last. It looks at no file: that could block."""
         goes_on = self._process is not None and self._process.is_alive()
         later = f" The courier's process goes on trying for up to {timings.DRAIN_TIMEOUT:.0f} s." if goes_on else ""
-        command = f"send them with: rolecall deliver {self._layout.root}.{later}"
-        messages = []
-        for name in self.backends:
-            rows = self.events.waiting(name, self.journal.seq)
-            if rows is None and self.journal.seq:
-                messages.append(f"{self._writer}: rows may not be in {name} yet; {command}")
-            elif rows:
-                messages.append(f"{self._writer}: {rows} rows not yet in {name}. They are in the journal; {command}")
-        return messages
+        advice = f"They are in the journal.{later} To send them, run: {command('deliver', self._layout.root)}"
+        lacking = [(name, self.events.waiting(name, self.journal.seq)) for name in self.backends]
+        return [
+            f"{self._writer}: {'some' if rows is None else rows} rows not yet in {name}. {advice}"
+            for name, rows in lacking
+            if rows or (rows is None and self.journal.seq)
+        ]
 
 
 def claim_in(layout: Layout, directory: Path, header: Mapping[str, Any], holder: str) -> Session:
