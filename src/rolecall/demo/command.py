@@ -15,8 +15,8 @@ from pathlib import Path
 
 from rolecall.backends.installed import install_hint
 from rolecall.backends.registry import Registry
-from rolecall.cli.options import parse_mapping
 from rolecall.config.commands import command, with_path
+from rolecall.config.loading import parse_mapping
 from rolecall.demo.options import DemoResult, options_of, run_demo
 from rolecall.demo.processes import RoleFailed
 
