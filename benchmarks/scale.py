@@ -138,6 +138,7 @@ class _Role:
         self._courier = Courier(
             backend=backend,
             args=_Args(),
+            shared=True,
             ticket=lambda: _ticket(layout, writer),
             cursors=[Cursor(layout, writer, Acknowledgements(layout, "memory", writer))],
             book=self.book,

@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from importlib.metadata import requires
 
 from rolecall.backends.installed import version_of
-from rolecall.cli import backends, check, deliver, demo, export, show
+from rolecall.cli import backends, check, deliver, export, show
+from rolecall.demo import command as demo
 from rolecall.errors import RolecallError
 
 FOR_CLI = ("rich", "plotext", "numpy")
@@ -67,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("rolecall", description=summary, epilog=more, formatter_class=as_written)
     parser.add_argument("--version", action="version", version=f"rolecall {version_of('rolecall')}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
-    for module in (backends, check, demo, show, deliver, export):
-        name = module.__name__.rpartition(".")[2]
+    modules = {"demo": demo, "check": check, "backends": backends, "show": show, "deliver": deliver, "export": export}
+    for name, module in modules.items():
         summary, _, more = (module.__doc__ or "").partition("\n")
         command = commands.add_parser(name, help=summary, description=summary, epilog=more, formatter_class=as_written)
         module.add_options(command)

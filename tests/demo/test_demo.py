@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from rolecall import ConfigError
-from rolecall.cli.demo import _where_to_look
 from rolecall.config.commands import command, with_path
 from rolecall.demo import DemoOptions, DemoResult, options_of, run_demo
+from rolecall.demo.command import _where_to_look
 from rolecall.errors import DirectoryError
 from rolecall.job.history import JobHistory, read_history, read_rows
 from rolecall.store.layout import Layout

@@ -436,7 +436,7 @@ trainer/reward/mean\
 def test_deliver_what_is_not_there(refused: Run) -> None:
     assert refused("deliver", "nowhere") == snapshot("""\
 rolecall: nowhere: not a monitor_dir (no run.json); give the monitor_dir of a
-job\
+job that was launched\
 """)
 
 

@@ -558,6 +558,20 @@ def test_writer_goes_on_elsewhere(layout: Layout, open_cursor: OpenCursor, chang
     assert read[-3:] == [6, 7, 8]
 
 
+def test_rows_of_a_removed_file_do_not_wait(layout: Layout, open_cursor: OpenCursor) -> None:
+    """The session that continues holds them again; those that were acknowledged are done."""
+    journal = open_journal(layout)
+    log(journal, 1, 2, 3, 4, 5)
+    cursor = open_cursor()
+    take(cursor)
+    cursor.acknowledge()
+    journal.session.path.unlink()
+    notice(journal)
+    log(journal, 6, 7, 8)
+    assert undelivered(layout, "backend-0", WRITER) == 3
+    journal.end("finished")
+
+
 def test_session_goes_on_twice(layout: Layout, open_cursor: OpenCursor) -> None:
     journal = open_journal(layout)
     cursor = open_cursor()

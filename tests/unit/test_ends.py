@@ -166,7 +166,7 @@ def test_close_tells_what_waits(
         with monkeypatch.context() as patch:
             forbid_looks(patch)
             monitor.close(timeout=0.3)
-        assert "trainer: 3 rows not yet in lines. They are in the journal; send them with: " in caplog.text
+        assert "trainer: 3 rows not yet in lines. They are in the journal. To send them, run: " in caplog.text
         server.fix(fault)
 
 
@@ -200,10 +200,10 @@ def test_close_with_a_silent_courier(
     with launch(make_config()) as job:
         with open_monitor(job.config, "evaluator"):
             pass
-        assert "may not be" not in caplog.text, "nothing was logged"
+        assert "not yet in" not in caplog.text, "nothing was logged"
         with open_monitor(job.config, "trainer") as monitor:
             monitor.log({"loss": 1.0})
-        assert "trainer: rows may not be in lines yet; send them with: rolecall deliver" in caplog.text
+        assert "trainer: some rows not yet in lines. They are in the journal. To send them, run: " in caplog.text
 
 
 def test_close_counts_earlier_sessions(

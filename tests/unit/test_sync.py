@@ -70,6 +70,19 @@ def test_spooled_rows_are_synced_there(make_config: MakeConfig, synced: Synced, 
     assert "monitor" not in dict(synced)
 
 
+def test_session_that_goes_on_is_synced(
+    make_config: MakeConfig, synced: Synced, wait_until: Callable[..., None]
+) -> None:
+    """Its file was removed, so rows are in the next one."""
+    with launch(make_config(courier="thread", sync_every=0.1)) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0}, 1)
+        (Layout(job.config.monitor_dir).journal("trainer") / "1.jsonl").unlink()
+        assert monitor._journal is not None
+        monitor._journal._look_at = 0.0
+        monitor.log({"loss": 0.5}, 2)
+        wait_until(lambda: "2.jsonl" in dict(synced))
+
+
 def test_nothing_is_synced_by_default(make_config: MakeConfig, synced: Synced) -> None:
     with launch(make_config(courier="thread")) as job, open_monitor(job.config, "trainer") as monitor:
         monitor.log({"loss": 1.0}, 1)

@@ -14,12 +14,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from rolecall.backends.builtin import LOCAL, NONE
 from rolecall.backends.registry import Registry
-from rolecall.cli.options import add_directory, parse_mapping
 from rolecall.config.commands import command
+from rolecall.config.loading import parse_mapping
 from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.redeliver import Held, deliver
 from rolecall.errors import BackendError, ConfigError
@@ -30,7 +31,7 @@ ARGS = "ROLECALL_ARGS"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    add_directory(parser)
+    parser.add_argument("directory", type=Path, help="the monitor_dir of a job")
     to = "copy the whole job to this backend (default: the job's own backends)"
     args = f"arguments of the backend, as YAML or JSON, that the job did not keep; put secrets in {ARGS} instead"
     parser.add_argument("--to", metavar="BACKEND", help=to)

@@ -12,16 +12,16 @@ Examples:
 
 import argparse
 import sys
+from pathlib import Path
 
 from pydantic_core import to_json
 
-from rolecall.cli.options import add_directory
 from rolecall.job.history import read_rows
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    add_directory(parser)
+    parser.add_argument("directory", type=Path, help="the monitor_dir of a job")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
-from rolecall.cli.options import add_directory
 from rolecall.config.commands import command, with_path
 from rolecall.errors import ConfigError
 from rolecall.job.history import JobHistory, MetricHistory, read_history, read_rows
@@ -43,7 +42,7 @@ _ASCII_FRAME = str.maketrans("─│┌┐└┘├┤┬┴┼", "-|+++++++++")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    add_directory(parser)
+    parser.add_argument("directory", type=Path, help="the monitor_dir of a job")
     parser.add_argument(
         "--metric",
         action="append",

@@ -83,6 +83,19 @@ def parse_yaml(text: str, origin: str) -> Any:
         raise ConfigError(f"{origin}: not valid YAML: {told}") from None
 
 
+def parse_mapping(option: str, text: str) -> dict[str, Any]:
+    """Parse the value of an option that takes a mapping, as YAML or JSON.
+
+    Raises:
+        ConfigError: it is not YAML, or not a mapping; the message names the option.
+    """
+    value = parse_yaml(text, option)
+    if not isinstance(value, dict):
+        # The value may be a secret, and the message may end in a log.
+        raise ConfigError(f"{option}: must be a mapping such as '{{uri: sqlite:///runs.db}}'")
+    return {str(key): item for key, item in value.items()}
+
+
 def _read_yaml(path: str) -> object:
     try:
         text = Path(path).read_text(encoding="utf-8")

@@ -2,12 +2,11 @@
 
 import base64
 import functools
-import inspect
 import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
@@ -44,8 +43,6 @@ def _checked(init: Init) -> Init:
 
     # pydantic's mark for "validation may bypass it"; otherwise `load` would lose its registry on the way here.
     checked.__pydantic_base_init__ = True  # type: ignore[attr-defined]
-    # The annotations of this module are strings; completion and `help` show them as types.
-    checked.__signature__ = inspect.signature(init, eval_str=True)  # type: ignore[attr-defined]
     return cast("Init", checked)
 
 
@@ -221,22 +218,9 @@ class MonitorConfig(BaseModel):
         """The launched job. Only a config that a launcher handed on has one."""
         if self._hand_over is None:
             raise ConfigError("no job was launched with this config; pass on job.config of rolecall.launch")
-        return JobSpec(
-            project=self.project,
-            name=self.name,
-            group=self.group,
-            run_id=self._hand_over.run_id,
-            nonce=self._hand_over.nonce,
-            plan=self._hand_over.plan,
-            monitor_dir=self.monitor_dir,
-            spool_dir=self.spool_dir,
-            sync_every=self.sync_every,
-            courier=self.courier,
-            on_backend_error=self.on_backend_error,
-            args=self.monitor_args,
-            secrets=self.secrets,
-            registry=self._registry,
-        )
+        settled = {each.name: getattr(self._hand_over, each.name) for each in fields(HandOver)}
+        own = {each.name: getattr(self, each.name) for each in fields(JobSpec) if each.name not in settled}
+        return JobSpec(**settled, **own)
 
     def to_env(self) -> dict[str, str]:
         """The config as environment variables, for `subprocess`, Slurm or torchrun.

@@ -27,11 +27,11 @@ class HandOver:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobSpec:
+class JobSpec(HandOver):
     """The settings of a launched job, checked. Attributes as in `MonitorConfig` and `HandOver`.
 
     Attributes:
-        args: the typed arguments of each backend.
+        monitor_args: the typed arguments of each backend.
         secrets: every secret among them, to be kept out of what is written.
         registry: where backends are found.
     """
@@ -39,14 +39,11 @@ class JobSpec:
     project: str
     name: str
     group: str | None
-    run_id: str
-    nonce: str
-    plan: Plan
     monitor_dir: Path
     spool_dir: Path | None
     sync_every: float | None
     courier: Literal["process", "thread"]
     on_backend_error: Literal["ignore", "raise"]
-    args: Mapping[str, BaseModel]
+    monitor_args: Mapping[str, BaseModel]
     secrets: tuple[str, ...]
     registry: Registry

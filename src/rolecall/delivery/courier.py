@@ -6,8 +6,6 @@ fails is read again from the last acknowledgement: the file is the queue, so mem
 is away.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 import time
@@ -48,6 +46,7 @@ class Courier:
     Attributes:
         backend: where rows go.
         args: the backend's arguments.
+        shared: whether others write the run, too.
         ticket: makes the ticket anew for each try: the primary may have opened meanwhile.
         cursors: the journals.
         book: the axes and configs of all writers.
@@ -57,6 +56,7 @@ class Courier:
 
     backend: Backend
     args: BaseModel
+    shared: bool
     ticket: Callable[[], RunTicket]
     cursors: Sequence[Cursor]
     book: AxisBook
@@ -65,17 +65,12 @@ class Courier:
     # When to give up: set for good by `hurry`, and while the backend is away by the time to drain.
     _limit: float = field(default=float("inf"), init=False)
     _until: float = field(default=float("inf"), init=False)
-    _shared: bool = field(default=False, init=False)
     _declared: int = field(default=0, init=False)
     _merged: int = field(default=0, init=False)
     _flushed: float = field(default_factory=time.monotonic, init=False)
     _away: bool = field(default=False, init=False)
     _reported: set[tuple[str, str]] = field(default_factory=set, init=False)
     _held: dict[str, int] = field(default_factory=dict, init=False)
-
-    def __post_init__(self) -> None:
-        self._writer = self.cursors[0].writer
-        self._secrets = secrets_of(self.args)
 
     def run(self, roles: Iterable[None] = (), is_own: Callable[[], bool] = lambda: True) -> None:
         """Deliver until every writer has ended and all is acknowledged, or there is no time left; then end the run.
@@ -117,15 +112,10 @@ class Courier:
     # ------------------------------------------------------------ one round
 
     def _open(self) -> Run:
-        def open_once() -> tuple[RunTicket, Run]:
-            ticket = self.ticket()
-            return ticket, self.backend.open_run(ticket, self.args)
-
-        ticket, run = self._attempt(open_once)
-        self._shared = ticket.shared
+        run = self._attempt(lambda: self.backend.open_run(self.ticket(), self.args))
         for cursor in self.cursors:
             self._attempt(partial(cursor.acks.refer, RunReference(run.id, run.url)))
-        self.report(CourierEvent(self.backend.name, "opened", writer=self._writer, id=run.id, url=run.url))
+        self._event("opened", url=run.url)
         return run
 
     def _deliver_some(self, run: Run) -> bool:
@@ -155,18 +145,17 @@ class Courier:
 
     def _deliver_batch(self, run: Run, cursor: Cursor) -> bool:
         """Hand over what is next in a journal; whether there was anything."""
+        queued, most = cursor.pending, timings.MAX_QUEUE_SIZE
         if isinstance(run, SupportsConfirmation):
-            is_full = cursor.size >= timings.MAX_QUEUE_BYTES
-        else:
-            is_full = cursor.pending >= timings.MAX_QUEUE_SIZE
-        if is_full:
+            queued, most = cursor.size, timings.MAX_QUEUE_BYTES
+        if queued >= most:
             return False
         batch = cursor.read()
         for damage in batch.damages:
             self._report_once("damaged", damage, damage)
         taken: list[Row] = []
         for has_table, group in groupby(batch.rows, key=lambda row: row.table is not None):
-            rows = [shared_row(row, self.backend.declares_axes) if self._shared else row for row in group]
+            rows = [shared_row(row, self.backend.declares_axes) if self.shared else row for row in group]
             taken += self._hand_over(run, cursor, rows, has_table)
         cursor.mark(batch, taken[-1] if taken else None)
         return bool(batch.rows or batch.damages)
@@ -182,7 +171,7 @@ class Courier:
             fresh = [row for row in rows if row.seq > held]
         if not fresh:
             return rows
-        if self._shared and self.backend.declares_axes:
+        if self.shared and self.backend.declares_axes:
             self.book.publish(cursor.writer, dict.fromkeys(chain.from_iterable(row.metrics for row in fresh)))
             self._declare(run)
         try:
@@ -191,7 +180,7 @@ class Courier:
             else:
                 run.log(fresh)
         except Rejected as rejected:
-            cursor.acks.set_aside(rejected.rows, scrub_text(rejected.reason, self._secrets))
+            cursor.acks.set_aside(rejected.rows, scrub_text(rejected.reason, secrets_of(self.args)))
             first = rejected.rows[0] if rejected.rows else None
             where = f" ({first.writer} step {first.step} and on)" if first else ""
             self._report_once("rejected", rejected.reason, f"{rejected}{where}")
@@ -201,7 +190,7 @@ class Courier:
 
     def _exchange(self, run: Run) -> None:
         """Declare and merge what other writers published since."""
-        if self._shared:
+        if self.shared:
             self.book.refresh()
             self._declare(run)
             configs = self.book.configs
@@ -250,7 +239,9 @@ class Courier:
 
     def _note_trouble(self, error: Exception) -> None:
         is_expected = isinstance(error, Unavailable)
-        text = scrub_text(str(error), self._secrets) if is_expected else scrub_trace(error, self._secrets)
+        text = (
+            scrub_text(str(error), secrets_of(self.args)) if is_expected else scrub_trace(error, secrets_of(self.args))
+        )
         logger.log(logging.DEBUG if self._away else logging.WARNING, "%s: %s", self.backend.name, text)
         for cursor in self.cursors:
             cursor.rewind()
@@ -291,8 +282,8 @@ class Courier:
 
     # ------------------------------------------------------------- reporting
 
-    def _event(self, kind: Kind, message: str = "") -> None:
-        self.report(CourierEvent(self.backend.name, kind, message, self._writer))
+    def _event(self, kind: Kind, message: str = "", url: str | None = None) -> None:
+        self.report(CourierEvent(self.backend.name, kind, message, self.cursors[0].writer, url))
 
     def _report_once(self, kind: Kind, reason: str, message: str) -> None:
         """The first of its reason; the others are in the file of the acknowledgements."""
@@ -311,7 +302,7 @@ class Courier:
     def _explain(self, kind: Kind, why: str = "") -> None:
         """Report what became of the backend, and leave for people who look why rows wait."""
         for cursor in self.cursors:
-            cursor.acks.explain(scrub_text(why, self._secrets) if why else None)
+            cursor.acks.explain(scrub_text(why, secrets_of(self.args)) if why else None)
         self._event(kind, why)
 
 

@@ -1,7 +1,5 @@
 """Where a courier is in one writer's journal: reads on from there, and acknowledges what the backend holds."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

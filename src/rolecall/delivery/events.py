@@ -1,7 +1,5 @@
 """What happens to a delivery: told by couriers, kept and logged by the role."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Sequence
@@ -28,8 +26,7 @@ class CourierEvent:
         writer: whose rows; empty if it concerns no writer in particular.
         kind: what happened.
         message: in words.
-        id: what the backend calls the run, with `opened`.
-        url: where a person looks at it, with `opened`.
+        url: where a person looks at the run, with `opened`.
         acknowledged: with `progress`, the number of the writer's last row that the backend holds; less the rows of
             earlier sessions that it lacks.
     """
@@ -38,7 +35,6 @@ class CourierEvent:
     kind: Kind
     message: str = ""
     writer: str = ""
-    id: str | None = None
     url: str | None = None
     acknowledged: int = 0
 

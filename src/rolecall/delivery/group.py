@@ -4,8 +4,6 @@ The launcher's couriers open the primary runs of shared backends and end them af
 they prepare what the roles' own runs need.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import threading
@@ -118,7 +116,7 @@ class CourierGroup:
             backend = self._spec.registry.load(plan.backend)
             if writer == LAUNCH and not plan.shared:
                 ticket = make_ticket(self._spec, LAUNCH, plan.backend, shared=False)
-                backend.prepare(ticket, self._spec.args[plan.backend])
+                backend.prepare(ticket, self._spec.monitor_args[plan.backend])
                 self._report(event("prepared"))
             else:
                 if writer != LAUNCH and (primary := self._heard.get(plan.backend)) is not None:
@@ -141,7 +139,8 @@ class CourierGroup:
             return
         courier = Courier(
             backend=backend,
-            args=self._spec.args[name],
+            args=self._spec.monitor_args[name],
+            shared=shared,
             ticket=lambda: make_ticket(self._spec, writer, name, shared=shared),
             cursors=[Cursor(self._layout, writer, acks, place.mirror)],
             book=place.book,
@@ -153,7 +152,7 @@ class CourierGroup:
         else:
             courier.run()
 
-    def _claim(self, backend: str, writer: _Writer) -> Acknowledgements | None:
+    def _claim(self, backend: str, writer: "_Writer") -> Acknowledgements | None:
         """The lease of the delivery; `None` if a predecessor's courier left nothing to do."""
         while True:
             try:
@@ -165,7 +164,7 @@ class CourierGroup:
                 if not writer.live() and not is_left(self._layout, backend, writer.name):
                     return None
 
-    def _roles_at_work(self, launcher: _Writer, backend: str) -> Iterator[None]:
+    def _roles_at_work(self, launcher: "_Writer", backend: str) -> Iterator[None]:
         """An item for each look that finds a role, or the courier of one, at work, unless it gets nowhere.
 
         A launcher that came after this one has the run from then on, so this one waits no longer.

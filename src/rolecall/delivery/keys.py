@@ -1,7 +1,5 @@
 """How a writer's rows are written into a run that others write too: under a prefix, with their step as a metric."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from rolecall.rows import Row

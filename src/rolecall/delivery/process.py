@@ -4,8 +4,6 @@ It has a session of its own, ignores the terminal's Ctrl-C, holds none of the ro
 drains, and ends. What a backend's SDK prints goes to a log in `<monitor_dir>/courier/`.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -5,8 +5,6 @@ them last, and each writer's. A lease lets one courier at a time deliver the sam
 still runs, and to run twice.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +22,7 @@ from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.errors import DirectoryError
 from rolecall.store.acks import acknowledged, is_carried, is_left, undelivered
-from rolecall.store.layout import LAUNCH, Layout, RunRecord, read_record
+from rolecall.store.layout import LAUNCH, Layout, RunRecord, job_record
 from rolecall.store.lease import is_held
 from rolecall.store.spool import Mirror
 
@@ -78,10 +76,8 @@ def deliver(  # noqa: PLR0913 - the last three by name
         DirectoryError: no job is there.
         ConfigError, BackendError: the backend, or its arguments.
     """
+    record = job_record(Layout(root))
     layout = Layout(root.absolute())
-    record = read_record(layout)
-    if record is None:
-        raise DirectoryError(f"{root}: not a monitor_dir (no run.json); give the monitor_dir of a job")
     spec = _spec(layout, record, to, args, registry)
     backends = [plan.backend for plan in spec.plan.backends]
     writers = layout.writers()
@@ -134,8 +130,8 @@ def _spec(
     }
     config = MonitorConfig.load(data, registry=registry)
     if to is not None and to not in planned:  # as it would have been planned
-        support = config.registry.load(to).supports_shared_run(config.monitor_args[to])
-        planned[to] = config.shared_run and support.supported
+        backend, backend_args = config.registry.load(to), config.monitor_args[to]
+        planned[to] = config.shared_run and backend.supports_shared_run(backend_args).supported
     backends = tuple(BackendPlan(backend=name, shared=planned[name], courier="thread") for name in names)
     return config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=Plan(backends=backends))).spec()
 

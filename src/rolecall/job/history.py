@@ -1,19 +1,16 @@
 """Reads a job back from its journals: what `rolecall show` draws and exports."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rolecall.errors import DirectoryError
 from rolecall.rows import Row
 from rolecall.states import State
 from rolecall.store import reader
 from rolecall.store.codec import Damage
-from rolecall.store.layout import LAUNCH, Layout, RunRecord, read_record
+from rolecall.store.layout import LAUNCH, Layout, RunRecord, job_record
 from rolecall.store.lease import sessions
 
 
@@ -80,7 +77,7 @@ def read_history(root: Path) -> JobHistory:
         DirectoryError: no job was launched there.
     """
     layout = Layout(root)
-    record = _job_record(layout)
+    record = job_record(layout)
     writers = [_read_writer(layout, writer) for writer in (LAUNCH, *layout.writers())]
     return JobHistory(record, writers[0].state, writers[1:])
 
@@ -92,18 +89,9 @@ def read_rows(root: Path) -> Iterator[Row]:
         DirectoryError: no job was launched there.
     """
     layout = Layout(root)
-    _job_record(layout)
+    job_record(layout)
     found = (row for writer in layout.writers() for row in reader.read_rows(layout, writer))
     return (row for row in found if isinstance(row, Row))
-
-
-def _job_record(layout: Layout) -> RunRecord:
-    record = read_record(layout)
-    if record is None:
-        raise DirectoryError(
-            f"{layout.root}: not a monitor_dir (no run.json); give the monitor_dir of a job that was launched"
-        )
-    return record
 
 
 def _read_writer(layout: Layout, writer: str) -> WriterHistory:

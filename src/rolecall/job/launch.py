@@ -1,7 +1,5 @@
 """Launch a job, join it as a role, or do both at once."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import os
@@ -26,7 +24,7 @@ from rolecall.config.spec import HandOver
 from rolecall.errors import ConfigError, DirectoryError, WriterConflict
 from rolecall.job.monitor import Monitor, close_forgotten
 from rolecall.job.session import WriterSession, claim_in
-from rolecall.job.status import WriterState, read_writers, run_with_timeout, wait_for_writers
+from rolecall.job.status import WriterState, read_writers, wait_for_writers
 from rolecall.states import State, Status, status_of
 from rolecall.store.acks import is_carried
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, read_record, write_record, writer_name
@@ -91,10 +89,8 @@ class Job:
         """
         if not self._forgotten.detach() or self._session is None:
             return
-        layout = Layout(self.config.monitor_dir)
-        states = run_with_timeout(wait + timings.DIRECTORY_TIMEOUT, lambda: wait_for_writers(layout, wait)) or []
-        open_roles = [str(each) for each in states if not each.closed]
-        if open_roles:
+        states = wait_for_writers(Layout(self.config.monitor_dir), wait)
+        if open_roles := [str(each) for each in states if not each.closed]:
             logger.warning("closing the job with roles that did not close: %s", "; ".join(open_roles))
         self._session.close(status, timeout)
 

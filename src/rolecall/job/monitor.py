@@ -1,7 +1,5 @@
 """Monitor: what a role reports through. Made by `rolecall.open_monitor` and `rolecall.init`."""
 
-from __future__ import annotations
-
 import logging
 import os
 import time

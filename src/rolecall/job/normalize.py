@@ -5,8 +5,6 @@ values, without a look at each value, and encoded as it is. Anything else is loo
 hold, or what no backend could take, is left out, counted, and reported once for each key. Training sees no error of it.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import operator

@@ -1,7 +1,5 @@
 """A writer's open session: its journal, and the couriers that deliver it. `Monitor` and `Job` each hold one."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -9,12 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rolecall import timings
+from rolecall.config.commands import command
 from rolecall.config.model import MonitorConfig
 from rolecall.config.redact import scrub
 from rolecall.delivery.events import CourierEvent, EventLog
@@ -132,32 +131,74 @@ class WriterSession:
         return open_spool(self._spec, self._writer, succeed(before, self._header), fill)
 
     def _start(self) -> None:
-        plan, writer, report = self._spec.plan, self._writer, self.events.add
-        log = self._layout.courier_log(writer)
+        plan, writer = self._spec.plan, self._writer
         processes, threads = plan.with_courier("process"), plan.with_courier("thread")
         # Without a backend there is still a journal to mirror or to sync.
         is_tended = self._is_spooled or (self._spec.sync_every is not None and writer != LAUNCH)
         if processes or (is_tended and self._spec.courier == "process"):
-            backends = [each.backend for each in processes]
-            self._process = _start_process(self._config.to_env(), writer, backends, log, report)
+            self._process = self._start_process([each.backend for each in processes])
         if threads or (is_tended and not processes and self._spec.courier == "thread"):
-            group = CourierGroup(self._spec, [writer], [Assignment(writer, each) for each in threads], report)
+            group = CourierGroup(self._spec, [writer], [Assignment(writer, each) for each in threads], self.events.add)
             self._thread = threading.Thread(target=group.run, name="rolecall", daemon=True)
             self._thread.start()
+
+    def _start_process(self, backends: Sequence[str]) -> threading.Thread:
+        """Start couriers in a process of their own; returns a thread that lives as long as the process does.
+
+        It gets one line of JSON on its standard input: the config with its secrets, which so are in no argument list
+        and no environment. It writes events, a line of JSON each, to its standard output.
+        """
+        log, report = self._layout.courier_log(self._writer), self.events.add
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as errors:
+            process = subprocess.Popen(
+                # -P: the working directory is not where the role imports from, so it must not be for its courier.
+                [sys.executable, "-P", "-m", "rolecall.delivery.process"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+            )
+        # Popen was given pipes, so there are some; mypy cannot know.
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
+        pipe, events = process.stdin, process.stdout
+        task = {"env": self._config.to_env(), "writer": self._writer, "backends": backends, "log": str(log)}
+        with suppress(BrokenPipeError), pipe:  # it died: that is reported below
+            pipe.write(json.dumps(task).encode() + b"\n")
+
+        def read_events() -> None:
+            with events:
+                for line in events:
+                    with suppress(ValueError, TypeError):
+                        report(CourierEvent(**json.loads(line)))
+
+        def wait() -> None:
+            status = process.wait()
+            # Not its end alone: what an SDK of the process forked may hold the pipe open for longer.
+            reader.join(1.0)
+            if status:
+                message = f"the courier's process ended with status {status}; see {log}"
+                for backend in backends:
+                    report(CourierEvent(backend, "refused", message))
+
+        # Both are blocked almost always, so they do not contend for the interpreter lock.
+        reader = threading.Thread(target=read_events, name="rolecall-events", daemon=True)
+        reader.start()
+        waiter = threading.Thread(target=wait, name="rolecall-courier", daemon=True)
+        waiter.start()
+        return waiter
 
     def _left(self) -> list[str]:
         """What backends lack, by what their couriers said last. It looks at no file: that could block."""
         goes_on = self._process is not None and self._process.is_alive()
         later = f" The courier's process goes on trying for up to {timings.DRAIN_TIMEOUT:.0f} s." if goes_on else ""
-        command = f"send them with: rolecall deliver {self._layout.root}.{later}"
-        messages = []
-        for name in self.backends:
-            rows = self.events.waiting(name, self.journal.seq)
-            if rows is None and self.journal.seq:
-                messages.append(f"{self._writer}: rows may not be in {name} yet; {command}")
-            elif rows:
-                messages.append(f"{self._writer}: {rows} rows not yet in {name}. They are in the journal; {command}")
-        return messages
+        advice = f"They are in the journal.{later} To send them, run: {command('deliver', self._layout.root)}"
+        lacking = [(name, self.events.waiting(name, self.journal.seq)) for name in self.backends]
+        return [
+            f"{self._writer}: {'some' if rows is None else rows} rows not yet in {name}. {advice}"
+            for name, rows in lacking
+            if rows or (rows is None and self.journal.seq)
+        ]
 
 
 def claim_in(layout: Layout, directory: Path, header: Mapping[str, Any], holder: str) -> Session:
@@ -166,57 +207,3 @@ def claim_in(layout: Layout, directory: Path, header: Mapping[str, Any], holder:
         return claim(directory, header, holder)
     except OSError as error:
         raise DirectoryError(f"monitor_dir {layout.root}: cannot be written: {error.strerror}; use another") from error
-
-
-def _start_process(
-    env: Mapping[str, str], writer: str, backends: Sequence[str], log: Path, report: Callable[[CourierEvent], None]
-) -> threading.Thread:
-    """Start couriers in a process of their own; returns a thread that lives as long as the process does.
-
-    It gets one line of JSON on its standard input: the config with its secrets, which so are in no argument list and
-    no environment. It writes events, a line of JSON each, to its standard output.
-
-    Args:
-        env: the job's config, as `MonitorConfig.to_env` writes it.
-        writer: whose rows.
-        backends: where they go.
-        log: a file for what the process and its SDKs print.
-        report: gets every event, on a thread of its own.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as errors:
-        process = subprocess.Popen(
-            # -P: the working directory is not where the role imports from, so it must not be for its courier.
-            [sys.executable, "-P", "-m", "rolecall.delivery.process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,
-        )
-    # Popen was given pipes, so there are some; mypy cannot know.
-    assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
-    pipe, events = process.stdin, process.stdout
-    task = {"env": env, "writer": writer, "backends": backends, "log": str(log)}
-    with suppress(BrokenPipeError), pipe:  # it died: that is reported below
-        pipe.write(json.dumps(task).encode() + b"\n")
-
-    def read_events() -> None:
-        with events:
-            for line in events:
-                with suppress(ValueError, TypeError):
-                    report(CourierEvent(**json.loads(line)))
-
-    def wait() -> None:
-        status = process.wait()
-        # Not its end alone: what an SDK of the process forked may hold the pipe open for longer.
-        reader.join(1.0)
-        if status:
-            for backend in backends:
-                report(CourierEvent(backend, "refused", f"the courier's process ended with status {status}; see {log}"))
-
-    # Both are blocked almost always, so they do not contend for the interpreter lock.
-    reader = threading.Thread(target=read_events, name="rolecall-events", daemon=True)
-    reader.start()
-    waiter = threading.Thread(target=wait, name="rolecall-courier", daemon=True)
-    waiter.start()
-    return waiter

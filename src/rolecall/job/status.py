@@ -1,14 +1,9 @@
 """What became of each writer, and how far each backend holds its rows, as `monitor_dir` shows it from any node."""
 
-from __future__ import annotations
-
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
 
 from rolecall import timings
 from rolecall.config.plan import Plan
@@ -17,8 +12,6 @@ from rolecall.store.acks import RunReference, acknowledged, read_reference, reje
 from rolecall.store.codec import last_line
 from rolecall.store.layout import Layout
 from rolecall.store.lease import newest
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,39 +50,25 @@ def read_writers(layout: Layout) -> list[WriterState]:
 
 
 def wait_for_writers(layout: Layout, timeout: float) -> list[WriterState]:
-    """The same, once none runs any more or `timeout` seconds have passed."""
+    """The same, once none runs any more or `timeout` seconds have passed; nothing if the directory does not answer."""
     deadline = time.monotonic() + timeout
     states: list[WriterState] | None = None
-    while True:
-        with suppress(OSError):  # a directory that does not answer is asked again
-            states = read_writers(layout)
-        is_running = states is None or any(each.state is State.RUNNING for each in states)
-        if not is_running or time.monotonic() >= deadline:
-            return states or []
-        time.sleep(min(timings.STATUS_INTERVAL, max(0.0, deadline - time.monotonic())))
 
+    def look() -> None:
+        nonlocal states
+        while True:
+            with suppress(OSError):  # a directory that does not answer is asked again
+                states = read_writers(layout)
+            is_running = states is None or any(each.state is State.RUNNING for each in states)
+            if not is_running or time.monotonic() >= deadline:
+                return
+            time.sleep(min(timings.STATUS_INTERVAL, max(0.0, deadline - time.monotonic())))
 
-def run_with_timeout(seconds: float, call: Callable[[], T]) -> T | None:
-    """What a call returns, or `None` if it does not return in time; it then goes on, on a thread of its own.
-
-    On a network filesystem whose server is frozen, no look at a file can be given up otherwise.
-
-    Raises:
-        Exception: what the call raised.
-    """
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except Exception as error:  # noqa: BLE001 - the caller gets it
-            future.set_exception(error)
-
-    # Not an executor's thread, for which the interpreter's end would wait.
-    threading.Thread(target=run, name="rolecall-look", daemon=True).start()
-    with suppress(TimeoutError):
-        return future.result(seconds)
-    return None
+    # On a network filesystem whose server is frozen, no look at a file can be given up, only left to its thread.
+    thread = threading.Thread(target=look, name="rolecall-look", daemon=True)
+    thread.start()
+    thread.join(timeout + timings.DIRECTORY_TIMEOUT)
+    return states or []
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,18 @@ def read_record(layout: Layout) -> RunRecord | None:
         raise DirectoryError(f"{layout.record}: {fault}") from error
 
 
+def job_record(layout: Layout) -> RunRecord:
+    """The record of a job that was launched.
+
+    Raises:
+        DirectoryError: there is none, or as for `read_record`.
+    """
+    if record := read_record(layout):
+        return record
+    what = "not a monitor_dir (no run.json); give the monitor_dir of a job that was launched"
+    raise DirectoryError(f"{layout.root}: {what}")
+
+
 def write_record(layout: Layout, record: RunRecord) -> None:
     """Leave the record; readers see the old one or the new."""
     layout.record.parent.mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from rolecall.backends.installed import install_hint
 from rolecall.backends.registry import Registry
-from rolecall.cli.options import parse_mapping
 from rolecall.config.commands import command, with_path
-from rolecall.demo import DemoResult, RoleFailed, options_of, run_demo
+from rolecall.config.loading import parse_mapping
+from rolecall.demo.options import DemoResult, options_of, run_demo
+from rolecall.demo.processes import RoleFailed
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
