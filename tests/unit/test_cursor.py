@@ -558,7 +558,7 @@ def test_writer_goes_on_elsewhere(layout: Layout, open_cursor: OpenCursor, chang
     assert read[-3:] == [6, 7, 8]
 
 
-def test_rows_of_a_removed_file_do_not_wait(layout: Layout, open_cursor: OpenCursor) -> None:
+def test_removed_files_rows_do_not_wait(layout: Layout, open_cursor: OpenCursor) -> None:
     """The session that continues holds them again; those that were acknowledged are done."""
     journal = open_journal(layout)
     log(journal, 1, 2, 3, 4, 5)
