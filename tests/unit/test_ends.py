@@ -223,3 +223,19 @@ def test_close_counts_earlier_sessions(
         "trainer: 2 rows not yet in lines",
         "trainer: 5 rows not yet in lines",
     ]
+
+
+def test_earlier_courier_holds_up_no_role(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A role that is started again trains at once; its rows follow those that the courier of the killed one sends."""
+    monkeypatch.setattr("rolecall.timings.OPEN_TIMEOUT", 3600.0)  # pytest's own limit is less
+    with launch(make_config()) as job:
+        layout = Layout(job.config.monitor_dir)
+        earlier = acks.Acknowledgements(layout, "lines", "trainer")
+        with open_monitor(job.config, "trainer") as monitor:
+            monitor.log({"loss": 1.0})
+            assert acks.undelivered(layout, "lines", "trainer") == 1
+            earlier.release(None)
+    assert acks.undelivered(layout, "lines", "trainer") == 0
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]

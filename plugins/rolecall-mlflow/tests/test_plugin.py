@@ -66,7 +66,7 @@ def test_every_store_is_shared() -> None:
 
 
 def test_a_role_waits_for_the_primary(ticket: Callable[..., RunTicket]) -> None:
-    with pytest.raises(Unavailable, match="the primary has not opened the run yet"):
+    with pytest.raises(Unavailable, match="the launcher has not opened the run yet"):
         plugin.open_run(ticket(primary=False, writer="explorer", role="explorer"), MlflowArgs())
 
 

@@ -107,7 +107,8 @@ def _describe(problem: Any, allowed: Collection[str], backend: str = "", *, is_s
     """
     kind, value, name = problem["type"], problem["input"], str(problem["loc"][-1]) if problem["loc"] else ""
     if kind == "extra_forbidden":
-        near = get_close_matches(name, sorted(allowed), n=1)
+        # `monitr:` in a whole training config is our block, misspelled.
+        near = get_close_matches(name, sorted(allowed) if backend else ["monitor", *sorted(allowed)], n=1)
         what = f"unknown argument of {backend}" if backend else "unknown setting"
         hint = f"did you mean {near[0]!r}?" if near else "remove it;"
         return f"{what}; {hint} allowed: {', '.join(sorted(allowed)) or 'none'}"

@@ -4,22 +4,21 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 logger = logging.getLogger("rolecall")
 
-Kind = Literal[
-    "opened", "prepared", "refused", "unavailable", "recovered", "rejected", "damaged", "warning", "progress", "ended"
-]
+First = Literal["opened", "prepared", "refused", "unavailable", "waiting"]
+Kind = Literal[First, "recovered", "rejected", "damaged", "warning", "progress", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
 class CourierEvent:
     """Something that happened to one backend.
 
-    `opened`, `prepared` and `refused` come once; `unavailable` and `recovered` in turns; `rejected`, `damaged` and
-    `warning` as they happen; `progress` before the run is opened, and once a second while rows are acknowledged;
-    `ended` last.
+    `opened`, `prepared` and `refused` come once, after a `waiting` if an earlier courier still sends the rows;
+    `unavailable` and `recovered` come in turns; `rejected`, `damaged` and `warning` as they happen; `progress` before
+    the run is opened, and once a second while rows are acknowledged; `ended` last.
 
     Attributes:
         backend: the backend.
@@ -39,18 +38,19 @@ class CourierEvent:
     acknowledged: int = 0
 
 
-_WORDS: Final = {
-    "opened": "opened",
-    "prepared": "prepared",
+_WORDS: Final = {  # of the others, the kind says all
     "refused": "refused: {}",
     "unavailable": "not available, rows wait in the journal: {}",
+    "waiting": "waiting: {}",
     "recovered": "available again",
     "rejected": "does not take some rows; they stay in the journal: {}",
     "damaged": "a part of the journal was left out: {}",
     "warning": "{}",
-    "ended": "ended",
 }
-_LEVELS: Final = {"opened": logging.DEBUG, "prepared": logging.DEBUG, "ended": logging.DEBUG, "recovered": logging.INFO}
+_LEVELS: Final = {
+    **dict.fromkeys(["opened", "prepared", "ended"], logging.DEBUG),
+    **dict.fromkeys(["waiting", "recovered"], logging.INFO),
+}
 
 
 class EventLog:
@@ -67,7 +67,7 @@ class EventLog:
     def add(self, event: CourierEvent) -> None:
         """Take one event, from any thread."""
         with self._change:
-            if event.kind in ("opened", "prepared", "refused", "unavailable"):
+            if event.kind in get_args(First):
                 self._first.setdefault(event.backend, event)
             if event.kind == "opened":
                 self.urls[event.backend] = event.url
@@ -77,7 +77,7 @@ class EventLog:
                 self._failure = f"{event.backend}: {event.message}"
             self._change.notify_all()
         if event.kind != "progress":
-            text = _WORDS[event.kind].format(event.message)
+            text = _WORDS.get(event.kind, event.kind).format(event.message)
             logger.log(_LEVELS.get(event.kind, logging.WARNING), "%s: %s: %s", self._writer, event.backend, text)
 
     def take_failure(self) -> str | None:

@@ -157,8 +157,9 @@ class CourierGroup:
         while True:
             try:
                 return Acknowledgements(self._layout, backend, writer.name)
-            except WriterConflict as error:  # the predecessor's courier may still drain
-                self._report(CourierEvent(backend, "warning", f"waiting: {error}", writer.name))
+            except WriterConflict:  # the predecessor's courier may still drain
+                why = "an earlier courier still sends this role's rows; this one goes on when that has ended"
+                self._report(CourierEvent(backend, "waiting", why, writer.name))
                 while is_carried(self._layout, backend, writer.name):
                     time.sleep(timings.POLL_INTERVAL)
                 if not writer.live() and not is_left(self._layout, backend, writer.name):
@@ -193,7 +194,11 @@ class CourierGroup:
         return any(own) or any(is_carried(self._layout, backend, writer) for writer in writers)
 
     def _report(self, event: CourierEvent) -> None:
-        if event.writer == LAUNCH and event.kind not in ("warning", "progress") and event.backend in self._heard:
+        if (
+            event.writer == LAUNCH
+            and event.kind not in ("waiting", "warning", "progress")
+            and event.backend in self._heard
+        ):
             self._heard[event.backend].set()
         self._listener(replace(event, message=scrub_text(event.message, self._spec.secrets)))
 

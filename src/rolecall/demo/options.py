@@ -84,12 +84,14 @@ def options_of(
     *,
     monitor_type: Sequence[str] | None = None,
     monitor_args: Mapping[str, Any] | None = None,
-    shared_run: bool = True,
+    shared_run: bool | None = None,
     steps: int | None = None,
     seed: int = 0,
     monitor_dir: Path | None = None,
 ) -> DemoOptions:
     """Fill in defaults for `None`: `local`, and TensorBoard if its plugin is installed; a new directory.
+
+    The run is shared, unless TensorBoard is among the backends: it shows each role beside the others.
 
     Raises:
         ConfigError: a number is out of range.
@@ -99,7 +101,7 @@ def options_of(
     return DemoOptions(
         monitor_type=backends,
         monitor_args=monitor_args or _default_args(backends),
-        shared_run=shared_run,
+        shared_run="tensorboard" not in backends if shared_run is None else shared_run,
         steps=STEPS if steps is None else steps,
         seed=seed,
         monitor_dir=monitor_dir or _fresh(Path(PROJECT, name)),

@@ -10,8 +10,10 @@ import errno
 import re
 from collections.abc import Iterator
 from enum import Enum, auto
+from textwrap import shorten
 
 from rolecall import BackendRefused, Unavailable
+from rolecall_mlflow.args import DEFAULT_URI
 
 __all__ = ["Fault", "describe", "fault_of", "opening_error"]
 
@@ -55,6 +57,7 @@ _CLIENT_ERRORS = range(400, 500)
 _FAILED = re.compile(r"failed with error code (\d{3})")
 _DUPLICATE = re.compile(r"unique constraint|duplicate (entry|key)", re.IGNORECASE)
 _OTHER_SCHEMA = re.compile(r"database schema|locate revision")
+_SYSTEM = re.compile(r"\[Errno -?\d+\] ([A-Z][\w ]+)")
 _MANY_CHARACTERS = 300
 
 # The file store makes a file of each name, which fails for `a` beside `a/b` and for long names.
@@ -107,7 +110,7 @@ def _status(error: BaseException) -> int | None:
 def describe(error: BaseException) -> str:
     """The error in one line of limited length."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _MANY_CHARACTERS else text[:_MANY_CHARACTERS] + "..."
+    return shorten(text, _MANY_CHARACTERS, placeholder=" ...")
 
 
 def opening_error(error: Exception, uri: str) -> BackendRefused | Unavailable:
@@ -115,7 +118,10 @@ def opening_error(error: Exception, uri: str) -> BackendRefused | Unavailable:
     detail = describe(error)
     match fault_of(error):
         case Fault.LATER | Fault.HELD | Fault.TOO_LARGE:
-            return Unavailable(f"MLflow at {uri} cannot be reached: {detail}")
+            # Of a connection that fails, the system's words say enough; urllib3 wraps them in those of three classes.
+            reason = found[1] if (found := _SYSTEM.search(str(error))) else detail
+            hint = ". This is the default; name your server or store in monitor_args.uri" if uri == DEFAULT_URI else ""
+            return Unavailable(f"MLflow at {uri} cannot be reached: {reason}{hint}")
         case Fault.DENIED:
             return BackendRefused(
                 f"MLflow at {uri} refuses these credentials: {detail}. Set monitor_args.username and "

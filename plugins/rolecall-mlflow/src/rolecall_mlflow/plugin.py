@@ -47,7 +47,7 @@ def prepare(ticket: RunTicket, args: BaseModel) -> None:
 def open_run(ticket: RunTicket, args: BaseModel) -> MlflowRun:
     """Create or resume the run for a primary; join it by its MLflow id for any other writer."""
     if ticket.shared and not ticket.primary and ticket.backend_run_id is None:
-        raise Unavailable("the primary has not opened the run yet")
+        raise Unavailable("the launcher has not opened the run yet")
     with connect(_ours(args), ticket.directory) as store:
         if ticket.primary:
             _require_probes(store.args)
