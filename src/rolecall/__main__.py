@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("rolecall", description=summary, epilog=more, formatter_class=as_written)
     parser.add_argument("--version", action="version", version=f"rolecall {version_of('rolecall')}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
-    modules = {"demo": demo, "check": check, "backends": backends, "show": show, "deliver": deliver, "export": export}
+    modules = {"backends": backends, "check": check, "demo": demo, "show": show, "deliver": deliver, "export": export}
     for name, module in modules.items():
         summary, _, more = (module.__doc__ or "").partition("\n")
         command = commands.add_parser(name, help=summary, description=summary, epilog=more, formatter_class=as_written)
