@@ -114,7 +114,7 @@ def _on(session: nox.Session, version: str) -> bool:
 
 
 def _interpreter(version: str) -> str | None:
-    """One that starts: on the PATH, or pyenv's, whose shims on the PATH start only what it was told to use."""
+    """One that starts: on the PATH, or pyenv's, whose shims on the PATH start only what it is set to."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     for candidate in (shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python"))):
         if candidate and not subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode:
@@ -285,7 +285,8 @@ def types(session: nox.Session) -> None:
     session.run("mypy", "benchmarks")
     for path in PLUGINS:
         session.run("mypy", f"{path}/tests")
-    session.run("pytest", *BESIDE, "-m", "types", "tests/docs", *session.posargs)
+    # each worker has a cache of its own, which takes a minute to fill
+    session.run("pytest", "-n", "2", "-m", "types", "tests/docs", *session.posargs)
 
 
 @nox.session
