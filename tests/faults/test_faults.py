@@ -22,6 +22,7 @@ OVER = 50.0
 SMOKE = [
     *[(backend, "kills") for backend in PLACES if backend != "mlflow sqlite"],
     *[("local", fault) for fault in ("full disk", "frozen directory", "fork")],
+    ("tensorboard", "full disk"),
     ("wandb", "lost answers"),
 ]
 

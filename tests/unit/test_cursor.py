@@ -461,6 +461,29 @@ def test_gaps_count_as_missing(layout: Layout, open_cursor: OpenCursor, damaged:
     assert cursor.status == "finished"
 
 
+@pytest.mark.parametrize("ends_full", [False, True])
+def test_unwritten_rows_are_not_missing(
+    layout: Layout, open_cursor: OpenCursor, monkeypatch: pytest.MonkeyPatch, ends_full: bool
+) -> None:
+    """The disk was full: the role counted these, and has reported them. Those that damage cost are still missing."""
+    journal = open_journal(layout)
+    log(journal, 1, 2)
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda _descriptor, _data: 0)
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space"):
+                log(journal, 3)
+    if not ends_full:
+        log(journal, 6)
+    journal.end("finished")
+    damage_row(journal.session, 1)
+    cursor = open_cursor()
+    assert seqs(cursor) == ([2] if ends_full else [2, 6])
+    cursor.acknowledge()
+    assert journal.lost == 3
+    assert cursor.acks.done.missing == 1
+
+
 def test_gap_counts_once_after_rewind(layout: Layout, open_cursor: OpenCursor) -> None:
     journal = open_journal(layout)
     log(journal, 1, 2, 3)

@@ -36,10 +36,11 @@ class End:
 
 
 class Entry(NamedTuple):
-    """What one line of a journal holds, and where the next one begins."""
+    """What one line of a journal holds, where the next one begins, and how many rows before it were never written."""
 
     value: Row | End | Damage
     offset: int
+    lost: int = 0
 
 
 class JournalReader:
@@ -78,7 +79,7 @@ class JournalReader:
                 found = True
                 seq = last_seq(line.value)
                 last = seq if isinstance(entry, End) else seq - 1
-                if "lost" in line.value:
+                if line.value.keys() & {"lost", "cut"}:
                     damage = None  # rows that could not be written, or were cut off: the role reported them
                 elif damage is None and is_known and last > self.seq:
                     # A sector that ends where lines end may hold newlines alone, and so nothing that is damaged.
@@ -90,7 +91,7 @@ class JournalReader:
                     damage = None
                 # A row that is left out is here: what is damaged behind it does not cover it.
                 self.seq = max(self.seq, seq)
-                yield Entry(entry, line.end)
+                yield Entry(entry, line.end, lost if isinstance(lost := line.value.get("lost"), int) else 0)
         if damage is not None:
             yield Entry(_with_rows(damage, self.seq, -1), damage.end)
 
