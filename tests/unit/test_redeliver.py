@@ -144,7 +144,7 @@ def test_waits_for_a_live_courier(
     left: list[list[Left]] = []
 
     def hear(event: CourierEvent) -> None:
-        if event.kind == "warning":
+        if event.kind == "waiting":
             waiting.set()
 
     thread = threading.Thread(target=lambda: left.append(deliver(root, "lines", args, 30.0, on_event=hear)))
