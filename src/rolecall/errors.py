@@ -1,7 +1,7 @@
 """Every error that rolecall raises.
 
-Two of them are spoken by backends and have a meaning to the courier: `Unavailable` (try again later) and
-`Rejected` (never again). The others are raised by rolecall itself, at launch, for what a person can mend.
+Backends raise two of them, and the courier acts on them: `Unavailable` (try again later) and `Rejected` (never again).
+rolecall itself raises the others, at launch, for what you can fix.
 """
 
 from collections.abc import Iterable, Sequence
@@ -38,7 +38,7 @@ class WriterConflict(RolecallError):
 
 
 class Undelivered(RolecallError):
-    """Rows are still in the journal after `close`; the message tells how many and the command that sends them."""
+    """Rows are still in the journal after `close`; the message says how many, and the command that sends them."""
 
 
 class Unavailable(RolecallError):
@@ -48,8 +48,8 @@ class Unavailable(RolecallError):
 class Rejected(RolecallError):
     """Raised by `Run.log` for rows that the backend will never take.
 
-    The courier sets these rows aside, tells it, and goes on behind them. All other rows of the same call must
-    have been taken when this is raised.
+    The courier sets these rows aside, reports them, and goes on with the next. The backend must have taken all other
+    rows of the same call.
     """
 
     def __init__(self, rows: Iterable[Row], reason: str = "") -> None:

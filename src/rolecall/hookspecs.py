@@ -67,5 +67,5 @@ def declare_axes(run: Run, axes: Mapping[str, str]) -> None:
 
     Optional: a backend whose metrics carry their own step does not implement it. Where it is implemented and
     the run is shared, each row also carries its axis as a metric. A key is bound before its first row comes,
-    and is not told twice to one run.
+    and is not passed twice to one run.
     """

@@ -1,4 +1,4 @@
-"""The values and Protocols that the hooks speak in.
+"""The values and Protocols that hooks take and return.
 
 A backend's author needs this module, `rolecall.hookimpl` and the two errors `Unavailable` and `Rejected`.
 Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsTables`,
@@ -80,7 +80,7 @@ class Run(Protocol):
 
     @property
     def url(self) -> str | None:
-        """Where a person looks at it: an address, or a command to run; `None` if there is nothing."""
+        """Where you look at it: an address, or a command to run; `None` if there is nothing."""
 
     def log(self, rows: Sequence[Row]) -> None:
         """Hand over rows, in order, none with a table. Keys are final: prefixed where the run is shared.

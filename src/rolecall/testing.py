@@ -1,6 +1,4 @@
-"""The contract that every backend must pass: a class of tests to subclass in a plugin's own tests.
-
-::
+"""The contract that every backend must pass: a class of tests to subclass in a plugin's own tests::
 
     class TestContract(BackendContract):
         monitor_type = "mine"
@@ -12,8 +10,8 @@
         def points(self, job, writer, key):
             return ...  # [(step, value), ...], read by a way that bypasses the plugin
 
-A job runs as a user's does, with `launch` and `open_monitor`; its couriers stand in processes where every row is
-counted, and elsewhere on threads, which is quicker. What a backend cannot do (a shared run, tables) is skipped, not
+Each test runs a job as a user does, with `launch` and `open_monitor`. Where every row is counted, its couriers are
+processes; elsewhere they are threads, which is quicker. What a backend cannot do (a shared run, tables) is skipped, not
 failed. Needs pytest.
 """
 

@@ -91,8 +91,8 @@ def explain(error: ValidationError, settings: Settings, names: Collection[str]) 
     lines = [f"{settings.origin or 'config'} cannot be used:"]
     for problem in error.errors(include_url=False):
         loc = problem["loc"]
-        told = problem["msg"] if problem["type"] == _DESCRIBED else _describe(problem, names if len(loc) == 1 else ())
-        lines.append(f"{settings.prefix}{'.'.join(map(str, loc)) or 'config'}: {told}")
+        text = problem["msg"] if problem["type"] == _DESCRIBED else _describe(problem, names if len(loc) == 1 else ())
+        lines.append(f"{settings.prefix}{'.'.join(map(str, loc)) or 'config'}: {text}")
     return "\n  ".join(lines)
 
 

@@ -77,10 +77,10 @@ def parse_yaml(text: str, origin: str) -> Any:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        told = " ".join(str(error).split())
+        what = " ".join(str(error).split())
         if mark is not None and problem is not None:
-            told = f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
-        raise ConfigError(f"{origin}: not valid YAML: {told}") from None
+            what = f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+        raise ConfigError(f"{origin}: not valid YAML: {what}") from None
 
 
 def parse_mapping(option: str, text: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What happens to a delivery: told by couriers, kept and logged by the role."""
+"""What happens to a delivery: couriers report it, and the role keeps and logs it."""
 
 import logging
 import threading
@@ -25,7 +25,7 @@ class CourierEvent:
         writer: whose rows; empty if it concerns no writer in particular.
         kind: what happened.
         message: in words.
-        url: where a person looks at the run, with `opened`.
+        url: where you look at the run, with `opened`.
         acknowledged: with `progress`, the number of the writer's last row that the backend holds; less the rows of
             earlier sessions that it lacks.
     """

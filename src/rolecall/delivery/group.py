@@ -268,7 +268,7 @@ class _Writer:
         return "continues" not in session.header() or session.owner() != self._owner
 
     def _keep_synced(self, every: float) -> None:
-        """Sync what is written `every` so many seconds and at the end, for jobs that must survive a power cut.
+        """Sync what is written, `every` few seconds and at the end, for jobs that must survive a power cut.
 
         A row that was logged is in the kernel and survives the death of its process; Linux writes it to the disk
         within about 30 s. `fsync` is about a file and not about who wrote it (POSIX; fsync(2)), so the courier can ask

@@ -65,7 +65,7 @@ class Job:
 
     @property
     def urls(self) -> Mapping[str, str | None]:
-        """Where a person looks at the shared runs, for each backend that has opened by now."""
+        """Where you look at the shared runs, for each backend that has opened by now."""
         return dict(self._session.events.urls) if self._session else {}
 
     @property

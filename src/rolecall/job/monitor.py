@@ -61,7 +61,7 @@ class Monitor:
 
     @property
     def urls(self) -> Mapping[str, str | None]:
-        """Where a person looks at the run, for each backend that has opened by now."""
+        """Where you look at the run, for each backend that has opened by now."""
         return dict(self._events.urls)
 
     @property

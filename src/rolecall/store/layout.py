@@ -1,4 +1,4 @@
-"""Where things stand in `monitor_dir`: the one place that knows; and its manifest, `run.json`.
+"""The paths in `monitor_dir`, and its manifest, `run.json`.
 
 ::
 
@@ -11,7 +11,7 @@
     delivery/mlflow/explorer@0/1.jsonl   what the backend acknowledged, by this writer's courier
     delivery/mlflow/explorer@0/run.json  what the backend calls the run that these rows went to
     launching/1.jsonl                    held by a launcher while it decides what to go on with
-    courier/explorer@0.log               what the courier's process had to say
+    courier/explorer@0.log               what the courier's process and its SDKs printed
     backends/tensorboard/                what a backend itself writes, each in a folder of its own
     previous/RUN_ID/                     a finished job that stood here before, laid out like this
 """
@@ -65,7 +65,7 @@ def writer_name(role: object, rank: Any) -> str:
 
 
 def slug_of(writer: str) -> str:
-    """The writer's name in file names; `@` stands in no role, so two writers never share one."""
+    """The writer's name in file names; no role has an `@`, so two writers never share one."""
     return writer.replace("/", "@")
 
 
@@ -107,7 +107,7 @@ class Layout:
         return self.delivery(backend, writer) / "run.json"
 
     def courier_log(self, writer: str) -> Path:
-        """What the courier's process had to say."""
+        """What the courier's process and its SDKs printed."""
         return self.root / "courier" / f"{slug_of(writer)}.log"
 
     def backend(self, name: str) -> Path:
