@@ -1,4 +1,6 @@
-"""The contract that every backend must pass: a class of tests to subclass in a plugin's own tests::
+"""The contract that every backend must pass, as a class of tests.
+
+A plugin's own tests subclass it::
 
     class TestContract(BackendContract):
         monitor_type = "mine"
