@@ -135,7 +135,8 @@ def tensorboard(session: nox.Session, version: str) -> None:
 def mlflow(session: nox.Session, version: str) -> None:
     """rolecall-mlflow and its extras beside one version of mlflow-skinny, with nothing else of MLflow."""
     install(session, f"mlflow-{version}", ".", MLFLOW)
-    session.run("pytest", *BESIDE, f"{MLFLOW}/tests", *session.posargs)
+    # It computes: MLflow takes seconds to import in each process, and to make a database. Busy machines take minutes.
+    session.run("pytest", "-n", "2", "--timeout", "400", f"{MLFLOW}/tests", *session.posargs)
 
 
 @nox.session

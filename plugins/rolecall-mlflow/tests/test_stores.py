@@ -292,7 +292,7 @@ def test_several_processes_write_one_run(job: Job, start_role: Callable[..., sub
         start_role(uri=job.uri, ticket=ticket, rows=300, metrics=5, prefix=f"{ticket['writer']}/") for ticket in tickets
     ]
     for role in roles:
-        printed, errors = role.communicate(timeout=100)
+        printed, errors = role.communicate(timeout=300)
         assert printed.strip() == run.id, errors
     for key in (f"{writer}/m{number}" for writer in "ab" for number in (0, 4)):
         assert job.points(key) == [(step, step / 10) for step in range(1, 301)]
@@ -306,7 +306,7 @@ def test_processes_create_one_experiment_together(
     changes = [{**_role(writer), "shared": False, "primary": True, "run_id": writer} for writer in "ab"]
     tickets = [_plain(database.ticket(**change)) for change in changes]
     roles = [start_role(uri=database.uri, ticket=ticket, rows=3) for ticket in tickets]
-    finished = [role.communicate(timeout=100) for role in roles]
+    finished = [role.communicate(timeout=300) for role in roles]
     ids = {printed.strip() for printed, _ in finished}
     assert len(ids) == 2, finished
     for run_id in ids:
