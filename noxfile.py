@@ -23,7 +23,7 @@ LOCKS = Path("requirements")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 BESIDE = ("-n", "4")
 """Many tests wait for processes and servers: with two at a time, two cores are idle for half of the time."""
-WAITING = ("-n", "10")
+WAITING = ("-n", "6")
 """wandb's SDK waits for most of the time: 5 s or 30 s for each upload."""
 MLFLOW = "plugins/rolecall-mlflow"
 TENSORBOARD = "plugins/rolecall-tensorboard"
