@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, to_jsonable_python
 
-from rolecall.config.loading import Settings
+from rolecall.config.loading import BLOCK, Settings
 from rolecall.config.redact import is_secret_name, reveal, scrub
 
 _DESCRIBED = "described"
@@ -108,7 +108,7 @@ def _describe(problem: Any, allowed: Collection[str], backend: str = "", *, is_s
     kind, value, name = problem["type"], problem["input"], str(problem["loc"][-1]) if problem["loc"] else ""
     if kind == "extra_forbidden":
         # `monitr:` in a whole training config is our block, misspelled.
-        near = get_close_matches(name, sorted(allowed) if backend else ["monitor", *sorted(allowed)], n=1)
+        near = get_close_matches(name, sorted(allowed) if backend else [BLOCK, *sorted(allowed)], n=1)
         what = f"unknown argument of {backend}" if backend else "unknown setting"
         hint = f"did you mean {near[0]!r}?" if near else "remove it;"
         return f"{what}; {hint} allowed: {', '.join(sorted(allowed)) or 'none'}"

@@ -86,9 +86,9 @@ class Courier:
             run = self._open()
             while not self._attempt(lambda: self._deliver_some(run)):
                 pass
-            # The worst status of the writers.
-            failures = [cursor.status for cursor in self.cursors if cursor.status not in (None, "finished")]
-            status = (failures[0] if failures else None) or "finished"
+            # One writer that did not finish makes it the status of the run.
+            statuses: list[Status] = [cursor.status or "finished" for cursor in self.cursors]
+            status: Status = next((each for each in statuses if each != "finished"), "finished")
             for _ in roles:
                 self._stand_by(run)
             if is_own():
@@ -239,9 +239,8 @@ class Courier:
 
     def _note_trouble(self, error: Exception) -> None:
         is_expected = isinstance(error, Unavailable)
-        text = (
-            scrub_text(str(error), secrets_of(self.args)) if is_expected else scrub_trace(error, secrets_of(self.args))
-        )
+        secrets = secrets_of(self.args)
+        text = scrub_text(str(error), secrets) if is_expected else scrub_trace(error, secrets)
         logger.log(logging.DEBUG if self._away else logging.WARNING, "%s: %s", self.backend.name, text)
         for cursor in self.cursors:
             cursor.rewind()
