@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import http.client
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from typing import Final, Literal, Self
 from urllib.parse import urlsplit
+
+from local_servers import VanishingServer
 
 __all__ = ["FAULTS", "Fault", "Gate"]
 
@@ -57,35 +58,14 @@ class Gate:
         if listener is not None:
             listener.shutdown()
             listener.server_close()
-            listener.drop()
+            listener.drop_connections()
 
 
-class _Listener(ThreadingHTTPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-    request_queue_size = 64
-
+class _Listener(VanishingServer):
     def __init__(self, gate: Gate, port: int) -> None:
         self.gate = gate
-        self._open: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Handler)
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
-
-    def process_request(self, request: object, client_address: object) -> None:
-        self._open.add(request)  # type: ignore[arg-type]
-        super().process_request(request, client_address)  # type: ignore[arg-type]
-
-    def shutdown_request(self, request: object) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)  # type: ignore[arg-type]
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that is gone is what this is for."""
-
-    def drop(self) -> None:
-        for connection in list(self._open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -9,11 +9,12 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from local_servers import VanishingServer
 
 from wandb_emulator.faults import Fault, Faults, Operation
 from wandb_emulator.graphql import answer, is_upsert
@@ -25,33 +26,10 @@ KEY = "local0000000000000000000000000000000000a"
 """A key of 40 characters, which is what 0.19.10 wants."""
 
 
-class _Listener(ThreadingHTTPServer):
-    """Knows its connections, so that it can be gone all at once."""
-
-    daemon_threads = True
-    request_queue_size = 256
-    allow_reuse_address = True
-
+class _Listener(VanishingServer):
     def __init__(self, port: int, state: State, faults: Faults, lock: threading.Lock) -> None:
         self.state, self.faults, self.lock = state, faults, lock
-        self.connections: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self.connections.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self.connections.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no news."""
-
-    def drop_connections(self) -> None:
-        for connection in list(self.connections):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
