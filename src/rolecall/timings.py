@@ -27,6 +27,8 @@ class RetryPolicy:
 
 FILE_CHECK_INTERVAL: Final = 1.0
 """Between a writer's looks whether its file is still where it was, and as long as it was."""
+LOSS_INTERVAL: Final = 60.0
+"""Without a row that could not be written, until the next one is warned of again."""
 OPEN_TIMEOUT: Final = 30.0
 """For `launch` and `open_monitor`, to hear of each backend before they go on without."""
 JOIN_TIMEOUT: Final = 60.0

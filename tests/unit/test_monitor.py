@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -200,3 +201,17 @@ def test_secrets_are_in_no_repr(make_config: MakeConfig) -> None:
     secret = make_config(monitor_args={"path": config.monitor_args["lines"].path, "api_key": "sk-topsecret"})  # type: ignore[attr-defined]
     with launch(secret) as job, open_monitor(job.config, "trainer") as monitor:
         assert "sk-topsecret" not in repr(job) + repr(monitor) + repr(job.config)
+
+
+def test_almost_full_disk_is_warned_of_once(
+    job: Job, monitor: Monitor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It takes a row now and then."""
+    for step in range(1, 7):
+        with monkeypatch.context() as full:
+            if step % 2:
+                full.setattr(os, "write", lambda _descriptor, _data: 0)
+            monitor.log({"loss": 1.0}, step)
+    assert steps(job) == [2, 4, 6]
+    assert monitor.lost == 3
+    assert caplog.text.count("rows are being lost") == 1

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -18,7 +16,7 @@ from typing import Any
 import pytest
 from wandb_core import carried_writers, logged_rows
 from wandb_emulator import Policy, StoredRun, WandbServer
-from wandb_job import LIMIT, Poll, check_bound, check_rows, check_summary, report
+from wandb_job import DEBOUNCE, Poll, check_bound, check_rows, check_summary, report
 from wandb_role import run_config_of
 
 from rolecall import MonitorConfig, Row, launch
@@ -32,7 +30,7 @@ CHILDREN = Path(__file__).parent / "support" / "wandb_children.py"
 RUN = "live-run-1"
 JOB = {"algorithm": "grpo", "seed": 42, "model": {"path": "models/one"}}
 NAMED = {"name": "grpo-1", "group": "ablation", "tags": ["baseline", "gsm8k"]}
-PACE = 0.3 if LIMIT < 30 else 0.6
+PACE = 0.3 if DEBOUNCE < 30 else 0.6
 LONG = ("--steps", "200", "--metrics", "50", "--grow", "7", "--every", str(PACE))
 SHORT = ("--steps", "60", "--metrics", "10", "--grow", "5", "--every", "0.25")
 BRIEF = ("--steps", "40", "--metrics", "10", "--grow", "5", "--every", "0.2")
@@ -108,12 +106,6 @@ def steps_of(rows: list[Row], writer: str) -> list[int]:
     return [row.step for row in rows if row.writer == writer]
 
 
-def pace_of(run: StoredRun, writer: str) -> float:
-    """Seconds from line to line, by the times that they carry."""
-    times = [float(line["_timestamp"]) for line in run.rows(f"{writer}/step")]
-    return statistics.median(later - sooner for sooner, later in itertools.pairwise(times))
-
-
 @BOTH
 @pytest.mark.servers
 @pytest.mark.timeout(400)
@@ -130,7 +122,6 @@ def test_long_job_always_has_every_axis(live: Live) -> None:
     live.check(poll, JOB)
     for writer in ("explorer/0", "explorer/1", "trainer"):
         assert steps_of(live.rows, writer) == list(range(1, 201))
-        assert pace_of(live.run, writer) == pytest.approx(PACE, abs=0.02)
 
 
 @pytest.mark.parametrize("policy", [Policy.REPLACE, MERGING])
@@ -146,7 +137,6 @@ def test_short_job_always_has_every_axis(live: Live) -> None:
     live.check(poll, JOB)
     for writer in ("explorer/0", "trainer"):
         assert steps_of(live.rows, writer) == list(range(1, 61))
-        assert pace_of(live.run, writer) == pytest.approx(0.25, abs=0.02)
 
 
 @pytest.mark.processes

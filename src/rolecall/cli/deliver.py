@@ -1,6 +1,7 @@
 """Send the rows that a job's backends do not hold yet.
 
-It is safe to run twice, and beside a job that still runs. The exit status is 1 if rows are left.
+It is safe to run twice, and beside a job that still runs. The exit status is 1 if rows are left, or
+are lost because the journal could not be written or was damaged.
 
 Examples:
   rolecall deliver runs/grpo-1
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         if each.rows:
             print(f"{each.writer}: {each.rows} rows are not in {each.backend} yet", file=sys.stderr)
         if each.missing:
-            lost = f"{each.writer}: {each.missing} rows are gone from the journal and may not be in {each.backend}"
+            lost = f"{each.writer}: {each.missing} rows are not in its journal and may not be in {each.backend}"
             print(lost, file=sys.stderr)
     if any(each.rows for each in left):
         # Without `--args`, which may hold a secret.

@@ -179,14 +179,14 @@ class Cursor:
         rows: list[Row] = []
         damages: list[str] = []
         seq = self._position.seq
-        for value, _, lost in entries:
+        for value, _ in entries:
             match value:
                 case Row():
                     # Read before, from a file that was changed since: a copy in a session that continues, or what
                     # comes before a cut. The position tells, so a successor of this cursor skips it too.
                     if value.seq <= seq:
                         continue
-                    damages += self._note_missing(value.seq - seq - 1 - lost)
+                    damages += self._note_missing(value.seq - seq - 1)
                     seq = value.seq
                     rows.append(value)
                 case Damage():
@@ -194,17 +194,14 @@ class Cursor:
                 case End():
                     if value.status is State.CONTINUED:
                         continue  # the next session has the rest
-                    damages += self._note_missing(value.seq - seq - lost)
+                    damages += self._note_missing(value.seq - seq)
                     if session.number >= self._last:
                         self.status = _status(value.status)
         self._position = Position(session.number, entries[-1].offset, seq)
         return Batch(rows, damages)
 
     def _note_missing(self, rows: int) -> list[str]:
-        """Count rows that should have come before this one, and return the damage that cost them.
-
-        Rows that `log` could not write are not among them: the role counted and reported those.
-        """
+        """Count rows that should have come before this one, and return the damage that cost them."""
         suspects, self._suspects = self._suspects, []
         self._missing += max(0, rows)
         # What a file lost that was changed under its writer is reported by the writer.

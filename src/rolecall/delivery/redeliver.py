@@ -33,7 +33,7 @@ class Left:
 
     Attributes:
         rows: how many rows it does not hold yet.
-        missing: how many rows it cannot get, because the journal has lost them.
+        missing: how many rows it cannot get, because the journal could not be written or was damaged.
     """
 
     backend: str

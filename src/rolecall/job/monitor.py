@@ -1,6 +1,7 @@
 """Monitor: what a role reports through. Made by `rolecall.open_monitor` and `rolecall.init`."""
 
 import logging
+import math
 import os
 import time
 import warnings
@@ -51,7 +52,7 @@ class Monitor:
         self._journal = journal
         self._raises = raises
         self._normalizer = Normalizer(writer)
-        self._failing = False
+        self._lost_at = -math.inf
         self._forgotten = weakref.finalize(self, close_forgotten, f"the monitor of {writer}", closing)
         os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(self)))
 
@@ -108,7 +109,6 @@ class Monitor:
                 except ValueError:
                     # Something that JSON cannot hold: keep the rest of the row.
                     journal.append(self._normalizer.careful(row), step, commit=commit is True)
-                self._failing = False
         except OSError as error:
             self._lose(error)
         except Exception as error:  # noqa: BLE001 - out of memory, for one: training must go on
@@ -171,9 +171,11 @@ class Monitor:
 
     def _lose(self, error: OSError) -> None:
         """The disk is full or gone: training goes on. The journal counts the loss; warn once an episode."""
-        if not self._failing:
+        now = time.monotonic()
+        # A disk that is almost full takes a row now and then.
+        if now - self._lost_at > timings.LOSS_INTERVAL:
             logger.warning("%s: rows are being lost, the journal cannot be written: %s", self.writer, error)
-        self._failing = True
+        self._lost_at = now
 
 
 def _leave_to_parent(reference: weakref.ref[Monitor]) -> None:

@@ -81,7 +81,7 @@ class DeliveryStatus:
         delivered: how many rows the backend holds.
         waiting: how many it does not hold yet; they are in the journal.
         rejected: how many it will never take; they stay in the journal.
-        missing: how many it cannot get, because the journal has lost them.
+        missing: how many it cannot get, because the journal could not be written or was damaged.
         courier: the state of the courier.
         why: why rows wait, as far as the courier said.
         run: what the backend calls the run.

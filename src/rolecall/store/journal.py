@@ -32,8 +32,8 @@ The first line is the header; then there is one line for each call of `log`, and
 `seq` counts a session's rows. `axis` is there if it is not the default one, and so is `commit` if it was given. The
 header, every 1,000th row and the end hold `steps`, the last step on each axis (`""` is the default one), so that a
 restarted role finds its next step without reading the whole file. A line of over 4 MiB is stored beside the journal as
-an attachment. The first row after some that could not be written says how many in `lost`; after some that were cut off
-by a change of the file, in `cut`. Lines may also hold `config`, `summary` and `event`; this version writes none.
+an attachment. The first row after some that could not be written says how many in `lost`. Lines may also hold `config`,
+`summary` and `event`; this version writes none.
 
 The header of a session that goes on with the rows of an earlier one, because that file was changed from outside, says
 `"continues": N`. Its rows keep their `seq`, and a reader skips those that it has.
@@ -251,8 +251,8 @@ class JournalWriter:
             with path.open("ab", buffering=0) as file:
                 for value in _sound_lines(old, before.seed):
                     if "seq" in value and "end" not in value:
-                        if gap := max(0, value["seq"] - last - 1 - value.get("lost", 0)):
-                            value["cut"] = gap  # readers need not warn of it again
+                        if value["seq"] > last + 1:
+                            value["lost"] = value["seq"] - last - 1  # readers need not warn of it again
                         last = value["seq"]
                         write_whole(file.fileno(), encode(value, session.seed))
                         rescued += 1

@@ -36,11 +36,10 @@ class End:
 
 
 class Entry(NamedTuple):
-    """What one line of a journal holds, where the next one begins, and how many rows before it were never written."""
+    """What one line of a journal holds, and where the next one begins."""
 
     value: Row | End | Damage
     offset: int
-    lost: int = 0
 
 
 class JournalReader:
@@ -79,7 +78,7 @@ class JournalReader:
                 found = True
                 seq = last_seq(line.value)
                 last = seq if isinstance(entry, End) else seq - 1
-                if line.value.keys() & {"lost", "cut"}:
+                if "lost" in line.value:
                     damage = None  # rows that could not be written, or were cut off: the role reported them
                 elif damage is None and is_known and last > self.seq:
                     # A sector that ends where lines end may hold newlines alone, and so nothing that is damaged.
@@ -91,7 +90,7 @@ class JournalReader:
                     damage = None
                 # A row that is left out is here: what is damaged behind it does not cover it.
                 self.seq = max(self.seq, seq)
-                yield Entry(entry, line.end, lost if isinstance(lost := line.value.get("lost"), int) else 0)
+                yield Entry(entry, line.end)
         if damage is not None:
             yield Entry(_with_rows(damage, self.seq, -1), damage.end)
 

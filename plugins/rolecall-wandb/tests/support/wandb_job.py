@@ -16,12 +16,13 @@ from wandb_emulator import StoredRun, WandbServer
 
 from rolecall import Row
 
-__all__ = ["LIMIT", "Hole", "Key", "Poll", "check_bound", "check_rows", "check_summary", "holes_of", "report"]
+__all__ = ["DEBOUNCE", "Hole", "Key", "Poll", "check_bound", "check_rows", "check_summary", "holes_of", "report"]
 
 DEBOUNCE: Final = 5.0 if Version(version("wandb")) >= Version("0.19.11") else 30.0
 """Seconds for which the SDK holds back an upload of definitions."""
-LIMIT: Final = 2 * DEBOUNCE
-"""Seconds from the first row of a key to when it is bound, and the longest hole at a join."""
+LIMIT: Final = 2 * DEBOUNCE + 20.0
+"""Seconds from the first row of a key to when it is bound, and the longest hole at a join: an upload that had to wait
+for another one, on a machine that is busy."""
 
 
 @dataclass(frozen=True, slots=True)
