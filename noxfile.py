@@ -21,10 +21,9 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 LOCKS = Path("requirements")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-BESIDE = ("-n", "4")
-"""Many tests wait for processes and servers: with two at a time, two cores are idle for half of the time."""
-WAITING = ("-n", "6")
-"""wandb's SDK waits for most of the time: 5 s or 30 s for each upload."""
+BESIDE = ("-n", "4", "--dist", "worksteal")
+WAITING = ("-n", "6", "--dist", "worksteal")
+"""Many tests wait for processes, servers and SDKs: with two at a time, two cores are idle for half of the time."""
 MLFLOW = "plugins/rolecall-mlflow"
 TENSORBOARD = "plugins/rolecall-tensorboard"
 WANDB = "plugins/rolecall-wandb"
@@ -87,7 +86,7 @@ def tests(session: nox.Session, version: str) -> None:
     """The core alone: no plugin and no SDK is installed."""
     install(session, f"core-{version}", ".")
     # what processes do to each other hangs on no version
-    session.run("pytest", *BESIDE, "tests/unit" if version == "oldest" else "tests", *session.posargs)
+    session.run("pytest", *WAITING, "tests/unit" if version == "oldest" else "tests", *session.posargs)
 
 
 @nox.session
@@ -136,7 +135,7 @@ def mlflow(session: nox.Session, version: str) -> None:
     """rolecall-mlflow and its extras beside one version of mlflow-skinny, with nothing else of MLflow."""
     install(session, f"mlflow-{version}", ".", MLFLOW)
     # It computes: MLflow takes seconds to import in each process, and to make a database. Busy machines take minutes.
-    session.run("pytest", "-n", "2", "--timeout", "400", f"{MLFLOW}/tests", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "--timeout", "400", f"{MLFLOW}/tests", *session.posargs)
 
 
 @nox.session
@@ -145,7 +144,7 @@ def mlflow_server(session: nox.Session, version: str) -> None:
     """rolecall-mlflow against a real `mlflow server` on this machine, client and server of one version."""
     install(session, f"mlflow_server-{version}", ".", MLFLOW)
     # a file of tests to a worker, as each file starts a server of its own
-    session.run("pytest", *BESIDE, "--dist", "loadfile", "-m", "servers", f"{MLFLOW}/tests", *session.posargs)
+    session.run("pytest", "-n", "4", "--dist", "loadfile", "-m", "servers", f"{MLFLOW}/tests", *session.posargs)
 
 
 @nox.session
@@ -190,9 +189,11 @@ def long_outage(session: nox.Session) -> None:
 
 @nox.session
 def faults_smoke(session: nox.Session) -> None:
-    """A little of each of the faults, an MLflow server and wandb's emulator among the backends."""
+    """A little of each fault, beside an MLflow server and wandb's emulator too, and a little of each benchmark."""
     install(session, "web", *ALL)
-    session.run("pytest", "-n", "4", "--dist", "loadgroup", "-m", "faults", "tests/faults", *session.posargs)
+    # together, as the faults wait and the benchmarks compute
+    marked = ("-m", "faults or benchmarks", "tests/faults", "tests/benchmarks")
+    session.run("pytest", "-n", "4", "--dist", "loadgroup", *marked, *session.posargs)
 
 
 @nox.session
@@ -213,16 +214,17 @@ def install_(session: nox.Session) -> None:
         session.run("python", "-m", "build", "--wheel", "--no-isolation", "-o", wheels, path, silent=True)
     session.install("--no-deps", "--force-reinstall", *map(str, sorted(wheels.glob("*.whl"))))
     env = {"ROLECALL_WHEELS": str(wheels.resolve())}
-    session.run("pytest", *BESIDE, "-m", "install", *session.posargs, env=env)
+    # not side by side, as each worker would install all of it
+    session.run("pytest", "-m", "install", *session.posargs, env=env)
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """`rolecall demo` as a newcomer runs it, then what it promises; and the benchmarks, a little of each."""
+    """`rolecall demo` as a newcomer runs it, then what it promises."""
     install(session, "dev", *ALL)
     with session.chdir(session.create_tmp()):
         session.run("rolecall", "demo")
-    session.run("pytest", *BESIDE, "-m", "demo or benchmarks", *session.posargs)
+    session.run("pytest", "-n", "2", "-m", "demo", *session.posargs)
 
 
 @nox.session(venv_backend="virtualenv")

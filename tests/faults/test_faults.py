@@ -1,4 +1,4 @@
-"""A smoke of the faults: five kills in each backend, and some others once. `fault_suite.py` runs all of them, often."""
+"""A smoke of the faults: three kills in each backend, and some others once. `fault_suite.py` runs all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fault_suite import SCENES
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600), pytest.mark.filterwarnings("default")]
 
-KILLS = 5
+KILLS = 3
 OVER = 50.0
 """ms that `log` may take longer than the longest pause of a loop that only reads the clock."""
 

@@ -299,6 +299,7 @@ def test_several_processes_write_one_run(job: Job, start_role: Callable[..., sub
     assert job.stored().info.status == "RUNNING"
 
 
+@pytest.mark.servers  # as test_processes_open_one_new_file_together, which makes the experiment too
 @pytest.mark.processes
 def test_processes_create_one_experiment_together(
     database: Job, start_role: Callable[..., subprocess.Popen[str]]

@@ -216,7 +216,7 @@ def test_processes_open_one_new_file_together(tmp_path: Path, start_role: Callab
     roles = [
         start_role(uri=uri, ticket=_separate(writer, tmp_path / "backends" / "mlflow"), rows=3) for writer in "abc"
     ]
-    finished = [role.communicate(timeout=110) for role in roles]
+    finished = [role.communicate(timeout=300) for role in roles]
     assert len({printed for printed, _ in finished if printed.strip()}) == 3, finished
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["mlflow.db"]
 

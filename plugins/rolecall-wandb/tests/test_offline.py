@@ -90,7 +90,7 @@ def test_offline_runs_are_uploaded_whole(
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("by", ["argument", "environment"])
+@pytest.mark.parametrize("by", ["argument", pytest.param("environment", marks=pytest.mark.servers)])
 def test_disabled_job_is_in_journal_alone(server: WandbServer, make_config: Make, start_role: Start, by: str) -> None:
     if by == "environment":
         os.environ["WANDB_MODE"] = "disabled"
@@ -117,7 +117,7 @@ def test_without_key_job_does_not_start(server: WandbServer, make_config: Make, 
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("by", ["argument", "environment"])
+@pytest.mark.parametrize("by", ["argument", pytest.param("environment", marks=pytest.mark.servers)])
 def test_sdks_files_are_where_user_says(
     server: WandbServer, make_config: Make, start_role: Start, tmp_path: Path, by: str
 ) -> None:
@@ -174,7 +174,7 @@ def run_beside(config: MonitorConfig, *words: str) -> list[str]:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", [True, pytest.param(False, marks=pytest.mark.servers)])
 def test_job_on_threads_leaves_environment(server: WandbServer, make_config: Make, shared: bool) -> None:
     key = os.environ.pop("WANDB_API_KEY")
     server.state.keys = {key}

@@ -106,7 +106,7 @@ def point_at(server: WandbServer, directory: Path) -> None:
 @pytest.mark.parametrize(
     ("courier", "fails"),
     [
-        ("process", False),
+        pytest.param("process", False, marks=pytest.mark.servers),
         pytest.param("process", True, marks=pytest.mark.servers),
         pytest.param("thread", False, marks=pytest.mark.servers),
         ("thread", True),

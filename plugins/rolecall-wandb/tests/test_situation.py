@@ -93,10 +93,9 @@ def by_a_broken_file(place: Path) -> None:
     [
         by_nothing,
         by_environment,
-        by_an_old_name,
-        by_the_users_file,
+        *(pytest.param(said, marks=pytest.mark.servers) for said in (by_an_old_name, by_the_users_file)),
         by_the_directorys_file,
-        by_another_directory_of_settings,
+        pytest.param(by_another_directory_of_settings, marks=pytest.mark.servers),
         by_environment_over_files,
         pytest.param(by_a_broken_file, marks=pytest.mark.skipif(IS_OLD, reason="0.19 does not start with one")),
     ],
