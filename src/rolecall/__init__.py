@@ -16,23 +16,26 @@ from rolecall.errors import (
     UnknownBackend,
     WriterConflict,
 )
-from rolecall.hookspecs import hookimpl, hookspec
+from rolecall.hookspecs import HOOKS_VERSION, hookimpl, hookspec
 from rolecall.job.launch import Job, init, launch, open_monitor
 from rolecall.job.monitor import Monitor
 from rolecall.job.status import WriterState
 from rolecall.protocol import (
+    Point,
     Run,
     RunTicket,
     SharedRunSupport,
     SupportsConfig,
     SupportsConfirmation,
     SupportsProgress,
+    SupportsReadback,
     SupportsTables,
 )
 from rolecall.rows import Cell, Metrics, Row, TableData
 from rolecall.states import Status
 
 __all__ = [
+    "HOOKS_VERSION",
     "BackendError",
     "BackendRefused",
     "Cell",
@@ -44,6 +47,7 @@ __all__ = [
     "Monitor",
     "MonitorConfig",
     "Plan",
+    "Point",
     "Registry",
     "Rejected",
     "RolecallError",
@@ -55,6 +59,7 @@ __all__ = [
     "SupportsConfig",
     "SupportsConfirmation",
     "SupportsProgress",
+    "SupportsReadback",
     "SupportsTables",
     "TableData",
     "Unavailable",

@@ -10,12 +10,17 @@ from collections.abc import Mapping
 import pluggy
 from pydantic import BaseModel
 
-from rolecall.protocol import Run, RunTicket, SharedRunSupport
+from rolecall.protocol import Run, RunTicket, SharedRunSupport, SupportsReadback
 
 PROJECT = "rolecall"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
+HOOKS_VERSION = 2
+"""The version of these hooks. A backend says for which it was written: `ROLECALL_HOOKS = 2`; without it, for 1.
+
+Version 2 adds `open_readback`, and `held` returns ranges. A backend of version 1 works as it is.
+"""
 REQUIRED = ("backend_args", "supports_shared_run", "open_run")
 """Hooks that a backend cannot do without."""
 
@@ -68,4 +73,17 @@ def declare_axes(run: Run, axes: Mapping[str, str]) -> None:
     Optional: a backend whose metrics carry their own step does not implement it. Where it is implemented and
     the run is shared, each row also carries its axis as a metric. A key is bound before its first row comes,
     and is not passed twice to one run.
+    """
+
+
+@hookspec(firstresult=True)
+def open_readback(ticket: RunTicket, args: BaseModel) -> SupportsReadback | None:
+    """Read what a run holds, so that `rolecall verify` can compare it with the journal.
+
+    Optional. The ticket is of a run that was opened before: `backend_run_id` is set. Opening it must change nothing: it
+    creates no run, resumes none, and leaves its status and its times as they are.
+
+    Raises:
+        Unavailable: the backend cannot be reached now.
+        BackendRefused: it answered, and said no for good: the run is gone, for one.
     """

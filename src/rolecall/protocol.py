@@ -2,13 +2,13 @@
 
 A backend's author needs this module, `rolecall.hookimpl` and the two errors `Unavailable` and `Rejected`.
 Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsTables`,
-`SupportsConfig`, `SupportsProgress`, `SupportsConfirmation`), which the courier tests with `isinstance`.
+`SupportsConfig`, `SupportsProgress`, `SupportsConfirmation`): the courier uses it if the run has its methods.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from rolecall.rows import Row
 from rolecall.states import Status
@@ -125,8 +125,8 @@ class SupportsConfig(Protocol):
 class SupportsProgress(Protocol):
     """A run that can be asked what its backend holds; that makes delivery exactly once."""
 
-    def held(self, writer: str, session: int) -> int:
-        """The highest `seq` up to which the backend holds every row of this writer's session; 0 if none."""
+    def held(self, writer: str, session: int) -> Sequence[tuple[int, int]]:
+        """The rows of this writer's session that the backend holds, as ranges of `seq`: `[(1, 40), (43, 50)]`."""
 
 
 @runtime_checkable
@@ -145,4 +145,35 @@ class SupportsConfirmation(Protocol):
         """
 
     def confirmed(self, writer: str, session: int) -> int:
-        """As `SupportsProgress.held`, but from what `tend` last learned: it must cost next to nothing."""
+        """The highest `seq` up to which the backend holds every row, as `tend` last learned; 0 if none.
+
+        It must cost next to nothing.
+        """
+
+
+class Point(NamedTuple):
+    """One value of a metric: its step, the value, and the time in seconds since the epoch."""
+
+    step: int
+    value: float
+    time: float
+
+
+class SupportsReadback(Protocol):
+    """What a run holds, read back. Nothing here creates, resumes or changes a run."""
+
+    def keys(self) -> Iterable[str]:
+        """The metrics that the run holds, named as the backend names them.
+
+        Raises:
+            Unavailable: the backend does not answer; any method here may raise it.
+        """
+
+    def points(self, key: str) -> Iterator[Point]:
+        """All points of a metric, in any order, as many times as the backend holds each."""
+
+    def expected(self, row: Row) -> Row:
+        """The row as this backend would hold it: keys renamed, values of 32 bits, what it leaves out left out."""
+
+    def close(self) -> None:
+        """Let go of it."""

@@ -50,6 +50,9 @@ class LateRun(lines_backend.LinesRun):
     def confirmed(self, writer: str, session: int) -> int:
         return self._late.shown
 
+    def held(self, writer: str, session: int) -> Sequence[tuple[int, int]] | int:
+        return self._late.holds
+
     def flush(self, timeout: float) -> None:
         self._late.flushed += 1
 
@@ -62,6 +65,7 @@ class Late:
         self.shown = self.flushed = 0
         self.tended: Counter[str | None] = Counter()
         self.loses = False
+        self.holds: Sequence[tuple[int, int]] | int = []
 
     @hookimpl
     def backend_args(self) -> type[BaseModel]:
@@ -178,3 +182,22 @@ def test_waiting_primary_is_tended(tmp_path: Path, server: LinesServer, late: La
         job.close(timeout=0.1)
         before = late.tended[None]
         wait_until(lambda: late.tended[None] >= before + 2)
+
+
+@pytest.mark.parametrize(("holds", "handed"), [([(4, 5), (1, 2)], [3, 6]), (4, [5, 6]), ([], [1, 2, 3, 4, 5, 6])])
+def test_only_rows_that_are_not_held_are_handed_over(
+    monitor: Monitor,
+    late: Late,
+    tmp_path: Path,
+    wait_until: WaitUntil,
+    holds: Sequence[tuple[int, int]] | int,
+    handed: list[int],
+) -> None:
+    """A number is what backends of the first version of the hooks answer."""
+    late.holds = holds
+    for step in range(1, 7):
+        monitor.log({"a": step}, step=step)
+    wait_until(lambda: late.handed == handed)
+    late.shown = 6
+    wait_until(lambda: left(tmp_path) == 0)
+    assert late.handed == handed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import Distribution, DistributionFinder
@@ -16,6 +17,7 @@ from made_site import MadeSite
 from pydantic import BaseModel
 
 from rolecall import (
+    HOOKS_VERSION,
     BackendError,
     MonitorConfig,
     Registry,
@@ -410,6 +412,76 @@ def test_a_hook_that_returns_something_else(
         call[hook]()
     assert f"hook {hook} returned" in str(raised.value)
     assert f"it must return {valid}" in str(raised.value)
+
+
+RUN = """
+class Run:
+    id, url = "r", None
+    def log(self, rows): ...
+    def flush(self, timeout): ...
+    def close(self, status): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "valid"),
+    [
+        ("def log_table(self, row, name): ...", "a run with log_table(row)"),
+        ("def log(self): ...", "a run with log(rows)"),
+        ("def log_tables(self, rows): ...", "a run without log_tables; did you mean 'log_table'?"),
+        ("def merge_configs(self, config): ...", "a run without merge_configs; did you mean 'merge_config'?"),
+        ("def tend(self): ...", "a run with confirmed, too, as it has tend"),
+        ("def held(self, writer): ...", "a run with held(writer, session)"),
+        ("log_table = 3", "a run with log_table(row)"),
+    ],
+)
+def test_a_run_with_a_wrong_method(site: MadeSite, ticket: RunTicket, method: str, valid: str) -> None:
+    site.backend(open_run=f"{RUN}    {method}\n@hookimpl\ndef open_run(): return Run()\n")
+    with pytest.raises(BackendError, match=f"it must return {re.escape(valid)}$"):
+        Registry().load("acme").open_run(ticket, Args())
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "def log_table(self, row, *, quick=True): ...",
+        "def flush(self, *args, **more): ...",
+        "log = print",
+        "def log_all_that_is_left(self): ...",
+        "log_config = {}",
+    ],
+)
+def test_a_run_with_methods_of_its_own(site: MadeSite, ticket: RunTicket, method: str) -> None:
+    site.backend(open_run=f"{RUN}    {method}\n@hookimpl\ndef open_run(): return Run()\n")
+    assert Registry().load("acme").open_run(ticket, Args()).id == "r"
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (HOOKS_VERSION + 1, f"was written for version {HOOKS_VERSION + 1} of the hooks, but this rolecall has"),
+        ("'2'", "ROLECALL_HOOKS is '2'; it must be a whole number from 1 on"),
+        (0, "ROLECALL_HOOKS is 0; it must be"),
+        (True, "ROLECALL_HOOKS is True; it must be"),
+    ],
+)
+def test_a_version_of_the_hooks_that_is_not_known(site: MadeSite, version: object, message: str) -> None:
+    site.backend(open_run=f"{RUN}\nROLECALL_HOOKS = {version}\n@hookimpl\ndef open_run(): return Run()\n")
+    with pytest.raises(BackendError, match=re.escape(message)):
+        Registry().load("acme")
+
+
+@pytest.mark.parametrize("version", ["", "ROLECALL_HOOKS = 1", f"ROLECALL_HOOKS = {HOOKS_VERSION}"])
+def test_versions_of_the_hooks_that_are_known(site: MadeSite, ticket: RunTicket, version: str) -> None:
+    site.backend(open_run=f"{RUN}\n{version}\n@hookimpl\ndef open_run(): return Run()\n")
+    assert Registry().load("acme").open_run(ticket, Args()).id == "r"
+
+
+@pytest.mark.parametrize("named", ["'process'", "()", "('process', 'fork')"])
+def test_a_place_that_no_courier_has(site: MadeSite, named: str) -> None:
+    site.backend(open_run=f"{RUN}\nCOURIERS = {named}\n@hookimpl\ndef open_run(): return Run()\n")
+    with pytest.raises(BackendError, match=re.escape(f"COURIERS is {named}; it must be")):
+        _ = Registry().load("acme").couriers
 
 
 @pytest.mark.parametrize("hook", ["backend_args", "supports_shared_run"])

@@ -84,6 +84,16 @@ def test_backend_from_code_uses_a_thread(site: MadeSite) -> None:
     assert silent.downgrades == ()
 
 
+def test_backend_says_where_its_couriers_work(site: MadeSite) -> None:
+    site.backend(couriers='COURIERS = ("process",)')
+    found = plan("acme", courier="thread")
+    assert found.backends == (BackendPlan(backend="acme", shared=False, courier="process"),)
+    assert [str(one) for one in found.downgrades] == [
+        "acme: courier: its SDK holds one run in each process, so a process beside each role delivers its rows instead"
+    ]
+    assert plan("acme", courier="process").downgrades == ()
+
+
 def test_none_is_nothing_at_all() -> None:
     assert plan("none") == Plan()
     assert plan("none").disabled

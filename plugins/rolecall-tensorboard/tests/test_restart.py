@@ -37,16 +37,16 @@ def test_roles_starting_together_write_separate_files(open_run: Open, row: MakeR
 def test_reopened_run_knows_what_it_holds(open_run: Open, row: MakeRow, read: Read) -> None:
     open_run().log([row(seq) for seq in range(1, 51)])
     run = open_run()
-    assert run.held("explorer/0", 1) == 50
-    assert run.held("explorer/0", 2) == 0
+    assert run.held("explorer/0", 1) == [(1, 50)]
+    assert run.held("explorer/0", 2) == []
     run.log([row(seq) for seq in range(40, 61)])
     assert [step for step, _ in read(run.id)["reward"]] == list(range(1, 61))
-    assert open_run().held("explorer/0", 1) == 60
+    assert open_run().held("explorer/0", 1) == [(1, 60)]
 
 
 def test_rows_behind_gap_are_not_held(open_run: Open, row: MakeRow) -> None:
     open_run().log([row(seq) for seq in (1, 2, 4, 5)])
-    assert open_run().held("explorer/0", 1) == 2
+    assert open_run().held("explorer/0", 1) == [(1, 2)]
 
 
 def test_torn_end_counts_for_nothing(open_run: Open, row: MakeRow, read: Read) -> None:
@@ -55,7 +55,7 @@ def test_torn_end_counts_for_nothing(open_run: Open, row: MakeRow, read: Read) -
     (file,) = files(first.id)
     file.write_bytes(file.read_bytes()[:-7])
     run = open_run()
-    assert run.held("explorer/0", 1) == 9
+    assert run.held("explorer/0", 1) == [(1, 9)]
     run.log([row(10), row(11)])
     assert [step for step, _ in read(run.id)["reward"]] == list(range(1, 12))
 
@@ -66,7 +66,7 @@ def test_block_of_zeros_counts_for_nothing(open_run: Open, row: MakeRow) -> None
     first.log([row(1)])
     (file,) = files(first.id)
     file.write_bytes(file.read_bytes() + bytes(4096))
-    assert open_run().held("explorer/0", 1) == 1
+    assert open_run().held("explorer/0", 1) == [(1, 1)]
 
 
 def test_restart_from_checkpoint_drops_later_rows(open_run: Open, row: MakeRow, read: Read) -> None:
@@ -74,7 +74,7 @@ def test_restart_from_checkpoint_drops_later_rows(open_run: Open, row: MakeRow, 
     run = open_run()
     run.log([row(seq, {"reward": 2.0}, session=2, step=seq + 5) for seq in range(1, 4)])
     assert read(run.id)["reward"] == [*((step, 1.0) for step in range(1, 6)), *((step, 2.0) for step in (6, 7, 8))]
-    assert open_run().held("explorer/0", 2) == 3
+    assert open_run().held("explorer/0", 2) == [(1, 3)]
 
 
 def test_two_sessions_through_one_opening(open_run: Open, row: MakeRow, read: Read) -> None:
@@ -83,7 +83,7 @@ def test_two_sessions_through_one_opening(open_run: Open, row: MakeRow, read: Re
     rows = [row(seq, {"reward": 1.0}) for seq in range(1, 11)]
     run.log(rows + [row(seq, {"reward": 2.0}, session=2, step=seq + 5) for seq in range(1, 4)])
     assert [step for step, _ in read(run.id)["reward"]] == list(range(1, 9))
-    assert [open_run().held("explorer/0", session) for session in (1, 2)] == [10, 3]
+    assert [open_run().held("explorer/0", session) for session in (1, 2)] == [[(1, 10)], [(1, 3)]]
 
 
 def test_restart_that_goes_on_drops_nothing(open_run: Open, row: MakeRow, read: Read) -> None:
@@ -107,10 +107,10 @@ def test_another_run_in_directory_stays_apart(open_run: Open, row: MakeRow, read
     first.log([row(seq) for seq in range(1, 6)])
     second = open_run(run_id="two")
     assert second.id == f"{first.id}/two"
-    assert second.held("explorer/0", 1) == 0
+    assert second.held("explorer/0", 1) == []
     second.log([row(1)])
     assert open_run(run_id="two").id == second.id
-    assert open_run(run_id="one").held("explorer/0", 1) == 5
+    assert open_run(run_id="one").held("explorer/0", 1) == [(1, 5)]
     assert read(second.id) == {"reward": [(1, 0.5)]}
 
 
@@ -118,4 +118,4 @@ def test_strange_event_files_are_left_alone(open_run: Open, row: MakeRow) -> Non
     run = open_run()
     (Path(run.id) / "events.out.tfevents.1.not-ours").write_bytes(b"\0" * 7)
     run.log([row(1)])
-    assert open_run().held("explorer/0", 1) == 1
+    assert open_run().held("explorer/0", 1) == [(1, 1)]

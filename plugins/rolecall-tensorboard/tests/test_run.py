@@ -101,7 +101,7 @@ def test_empty_row_counts_as_held(open_run: Open, row: MakeRow) -> None:
     run = open_run()
     run.log([row(1, {})])
     run.log([])
-    assert run.held("explorer/0", 1) == 1
+    assert run.held("explorer/0", 1) == [(1, 1)]
 
 
 def test_strings_are_text_beside_the_metrics(open_run: Open, row: MakeRow, read: Read, read_text: Texts) -> None:
@@ -110,7 +110,7 @@ def test_strings_are_text_beside_the_metrics(open_run: Open, row: MakeRow, read:
     run.log([row(3, {}, text={"note": ""}), row(4, {"loss": 0.125})])
     assert read(run.id) == {"loss": [(1, 0.5), (2, 0.25), (4, 0.125)]}
     assert read_text(run.id) == {"note/text_summary": [(1, "a|b *x*\n平"), (3, "")], "loss/text_summary": [(1, "low")]}
-    assert run.held("explorer/0", 1) == 4
+    assert run.held("explorer/0", 1) == [(1, 4)]
 
 
 def test_repeated_string_row_is_written_once(open_run: Open, row: MakeRow, read_text: Texts) -> None:
@@ -133,7 +133,7 @@ def test_tables_are_text(open_run: Open, row: MakeRow, read_text: Texts) -> None
     run.log_table(row(1, {}, step=7, table=table))
     (found,) = read_text(run.id)["samples/text_summary"]
     assert found == (7, "| prompt | reward |\n|---|---|\n| 1&#43;1 | 0&#46;5 |\n|  | True |")
-    assert run.held("explorer/0", 1) == 1
+    assert run.held("explorer/0", 1) == [(1, 1)]
 
 
 def test_lone_surrogate_is_shown_as_escape(open_run: Open, row: MakeRow, read_text: Texts) -> None:

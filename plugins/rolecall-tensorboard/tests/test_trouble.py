@@ -57,7 +57,7 @@ def test_full_disk_is_unavailable_without_loss(open_run: Open, row: MakeRow, rea
                 run.log([row(seq) for seq in range(11, 31)])
         run.flush(1.0)
         assert event_file(run).stat().st_size == size
-        assert run.held("explorer/0", 1) == 10
+        assert run.held("explorer/0", 1) == [(1, 10)]
         assert steps(read(run.id)["reward"]) == list(range(1, 11))
     run.log([row(seq) for seq in range(11, 31)])
     run.flush(1.0)
@@ -80,7 +80,7 @@ def test_full_file_system_is_always_unavailable(folder: Path, open_run: Open, ro
         run = open_run(log_dir="disk")
         with pytest.raises(Unavailable, match="No space left on device"):
             fill(run, row)
-        taken = run.held("explorer/0", 1)
+        ((_, taken),) = run.held("explorer/0", 1)
         run.flush(1.0)
         assert steps(read(run.id)["k" * 100]) == list(range(1, taken + 1))
         with pytest.raises(Unavailable, match="No space left on device"):
@@ -118,7 +118,7 @@ def test_directory_that_cannot_return_is_unavailable(open_run: Open, row: MakeRo
     folder.unlink()
     run.log([row(1)])
     run.flush(1.0)
-    assert run.held("explorer/0", 1) == 1
+    assert run.held("explorer/0", 1) == [(1, 1)]
 
 
 def test_damaged_file_is_left_for_another(open_run: Open, row: MakeRow, read: Read) -> None:
@@ -133,7 +133,7 @@ def test_damaged_file_is_left_for_another(open_run: Open, row: MakeRow, read: Re
         run.log([row(4)])
     with pytest.raises(Unavailable, match="damaged file"):
         run.flush(1.0)
-    assert run.held("explorer/0", 1) == 2
+    assert run.held("explorer/0", 1) == [(1, 2)]
     run.log([row(3), row(4)])
     run.flush(1.0)
     assert set(steps(read(run.id)["reward"])) == {1, 2, 3, 4}
@@ -151,7 +151,7 @@ def test_sync_that_fails_acknowledges_nothing(open_run: Open, row: MakeRow, read
     with pytest.raises(Unavailable, match="Invalid argument"):
         run.flush(1.0)
     os.close(reading)
-    assert run.held("explorer/0", 1) == 1
+    assert run.held("explorer/0", 1) == [(1, 1)]
     run.log([row(2)])
     run.flush(1.0)
     assert set(steps(read(run.id)["reward"])) == {1, 2}
@@ -169,7 +169,7 @@ ticket = RunTicket(
     writer="explorer/0", role="explorer", config={}, directory=directory, pid=os.getpid(),
 )
 run = plugin.open_run(ticket, plugin.backend_args()())
-first = run.held("explorer/0", 1) + 1
+first = max((last for _, last in run.held("explorer/0", 1)), default=0) + 1
 print(first, flush=True)
 for seq in range(first, last + 1):
     run.log([Row(writer="explorer/0", session=1, seq=seq, step=seq, time=float(seq), metrics={"reward": seq / 2})])

@@ -19,15 +19,15 @@ from pydantic import BaseModel
 from rolecall.backends import installed
 from rolecall.backends.builtin import BUILTIN, NONE
 from rolecall.backends.installed import IN_CHECKOUT, provider
-from rolecall.backends.validation import check_hooks, describe
+from rolecall.backends.validation import check_hooks, describe, wrong_run
 from rolecall.errors import BackendError, RolecallError, UnknownBackend
-from rolecall.protocol import Run, RunTicket, SharedRunSupport
+from rolecall.protocol import Run, RunTicket, SharedRunSupport, SupportsReadback
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NAME_RULE = "a name is 1 to 64 letters, digits, '.', '_' and '-', and starts with a letter or a digit"
 # A typo of one letter or two; the usual 0.6 takes swanlab for wandb, another tracker.
 _CLOSE = 0.75
-_RUN_MEMBERS = ("id", "url", "log", "flush", "close")
+_PLACES = frozenset({"process", "thread"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,15 @@ class Backend:
         """Whether it implements the optional hook `declare_axes`."""
         return bool(self.manager.hook.declare_axes.get_hookimpls())
 
+    @property
+    def couriers(self) -> frozenset[str]:
+        """Where its couriers may run: what its `COURIERS` names, or else anywhere."""
+        named = getattr(self.manager.get_plugin(self.name), "COURIERS", tuple(_PLACES))
+        if isinstance(named, str) or not set(named) or not set(named) <= _PLACES:
+            where = describe(self.name, self.manager.get_plugin(self.name))
+            raise BackendError(f'{where}: COURIERS is {named!r}; it must be ("process",), ("thread",) or both')
+        return frozenset(named)
+
     def args_model(self) -> type[BaseModel]:
         """The model of its arguments."""
         model = self._ask("backend_args")
@@ -82,11 +91,14 @@ class Backend:
     def open_run(self, ticket: RunTicket, args: BaseModel) -> Run:
         """See `rolecall.hookspecs.open_run`; checks that the result is a run."""
         run = self.manager.hook.open_run(ticket=ticket, args=args)
-        # `isinstance` with a Protocol would not say which member is missing
-        missing = [member for member in _RUN_MEMBERS if not hasattr(run, member)]
-        if missing:
-            raise self._wrong("open_run", run, f"a rolecall.Run; missing: {', '.join(missing)}")
+        # `isinstance` with a Protocol would not say what is missing
+        if wrong := wrong_run(run):
+            raise self._wrong("open_run", run, wrong)
         return run  # type: ignore[no-any-return]
+
+    def open_readback(self, ticket: RunTicket, args: BaseModel) -> SupportsReadback | None:
+        """See `rolecall.hookspecs.open_readback`; `None` if the backend does not implement it."""
+        return self.manager.hook.open_readback(ticket=ticket, args=args)  # type: ignore[no-any-return]
 
     def declare_axes(self, run: Run, axes: Mapping[str, str]) -> None:
         """See `rolecall.hookspecs.declare_axes`."""

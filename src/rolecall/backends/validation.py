@@ -3,11 +3,21 @@
 import inspect
 import sys
 from difflib import get_close_matches
+from typing import Final
 
 import pluggy
 
-from rolecall import hookspecs
+from rolecall import hookspecs, protocol
 from rolecall.errors import BackendError
+
+_RUN_VALUES: Final = ("id", "url")
+_OPTIONAL: Final = (
+    protocol.SupportsTables,
+    protocol.SupportsConfig,
+    protocol.SupportsProgress,
+    protocol.SupportsConfirmation,
+)
+_CLOSE: Final = 0.8
 
 
 def check_hooks(name: str, backend: object) -> pluggy.PluginManager:
@@ -20,6 +30,12 @@ def check_hooks(name: str, backend: object) -> pluggy.PluginManager:
     where = describe(name, backend)
     if inspect.isclass(backend):
         raise BackendError(f"{where}: is the class {backend.__qualname__}; register an instance of it, or a module")
+    version = getattr(backend, "ROLECALL_HOOKS", 1)
+    if type(version) is not int or version < 1:
+        raise BackendError(f"{where}: ROLECALL_HOOKS is {version!r}; it must be a whole number from 1 on")
+    if version > hookspecs.HOOKS_VERSION:
+        mine = f"this rolecall has version {hookspecs.HOOKS_VERSION}"
+        raise BackendError(f"{where}: was written for version {version} of the hooks, but {mine}; install a newer one")
     # A manager for each backend: a call of a hook must reach one backend, and pluggy stops a call at the first
     # exception of any plugin.
     manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -43,6 +59,49 @@ def describe(name: str, backend: object) -> str:
         module = (backend if inspect.isclass(backend) else type(backend)).__module__
     file = getattr(sys.modules.get(module, backend), "__file__", None)
     return f"backend {name!r} ({file or module})"
+
+
+def wrong_run(run: object) -> str | None:
+    """What keeps a run from being a `rolecall.Run`, or from what it seems to offer beside that."""
+    required = _methods(protocol.Run)
+    optional = [_methods(each) for each in _OPTIONAL]
+    if missing := [name for name in (*_RUN_VALUES, *required) if not hasattr(run, name)]:
+        return f"a rolecall.Run; missing: {', '.join(missing)}"
+    for found in optional:
+        lacking = [name for name in found if not hasattr(run, name)]
+        if lacking and len(lacking) < len(found):
+            given = [name for name in found if name not in lacking]
+            return f"a run with {', '.join(lacking)}, too, as it has {', '.join(given)}"
+    known = {name: parameters for methods in (required, *optional) for name, parameters in methods.items()}
+    for name in (name for name in dir(run) if not name.startswith("_") and name not in known):
+        # A method that is called nowhere would leave out, in silence, what it was written for.
+        near = get_close_matches(name, known, n=1, cutoff=_CLOSE)
+        if near and not hasattr(run, near[0]) and callable(getattr(run, name)):
+            return f"a run without {name}; did you mean {near[0]!r}?"
+    for name, parameters in known.items():
+        if (method := getattr(run, name, None)) is not None and not _takes(method, len(parameters)):
+            return f"a run with {name}({', '.join(parameters)})"
+    return None
+
+
+def _methods(kind: type) -> dict[str, list[str]]:
+    """The methods of a Protocol, and their parameters without `self`."""
+    return {
+        name: list(inspect.signature(member).parameters)[1:]
+        for name, member in vars(kind).items()
+        if inspect.isfunction(member) and not name.startswith("_")
+    }
+
+
+def _takes(method: object, count: int) -> bool:
+    """Whether a method can be called with so many positional arguments, as far as its signature can be read."""
+    try:
+        inspect.signature(method).bind(*range(count))  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    except ValueError:  # some that are written in C have none
+        return True
+    return True
 
 
 def _wrong_hook(backend: object, found: dict[str, pluggy.HookImpl]) -> str | None:

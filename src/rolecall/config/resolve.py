@@ -6,6 +6,10 @@ from rolecall.config.model import MonitorConfig
 from rolecall.config.plan import BackendPlan, CourierPlace, Downgrade, Plan
 from rolecall.protocol import SharedRunSupport
 
+_ONE_PLACE = {
+    "thread": "its SDK holds one run in each process, so a process beside each role delivers its rows instead",
+    "process": "it works in the role's own process only, so a thread of the role delivers its rows instead",
+}
 _IN_CODE = "registered in code, so no other process can find it; a thread of the role delivers its rows instead"
 
 
@@ -43,5 +47,8 @@ def _resolve_one(config: MonitorConfig, backend: Backend) -> tuple[BackendPlan, 
         # console is meant to write through the role's own logging: no downgrade
         if backend.name not in BUILTIN:
             downgrades.append(Downgrade(backend=backend.name, setting="courier", reason=_IN_CODE))
+    elif courier != "none" and courier not in backend.couriers:
+        downgrades.append(Downgrade(backend=backend.name, setting="courier", reason=_ONE_PLACE[courier]))
+        courier = "thread" if courier == "process" else "process"
     plan = BackendPlan(backend=backend.name, shared=config.shared_run and support.supported, courier=courier)
     return plan, downgrades

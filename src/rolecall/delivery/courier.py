@@ -167,8 +167,7 @@ class Courier:
         """
         fresh = rows
         if isinstance(run, SupportsProgress):
-            held = run.held(rows[0].writer, rows[0].session)
-            fresh = [row for row in rows if row.seq > held]
+            fresh = _lacking(rows, run.held(rows[0].writer, rows[0].session))
         if not fresh:
             return rows
         if self.shared and self.backend.declares_axes:
@@ -303,6 +302,15 @@ class Courier:
         for cursor in self.cursors:
             cursor.acks.explain(scrub_text(why, secrets_of(self.args)) if why else None)
         self._event(kind, why)
+
+
+def _lacking(rows: list[Row], held: Sequence[tuple[int, int]] | int) -> list[Row]:
+    """Those rows whose `seq` is in none of the ranges."""
+    if isinstance(held, int):  # hooks, version 1
+        held = [(1, held)]
+    for first, last in held:
+        rows = [row for row in rows if not first <= row.seq <= last]
+    return rows
 
 
 def _log_tables(run: Run, rows: list[Row]) -> None:

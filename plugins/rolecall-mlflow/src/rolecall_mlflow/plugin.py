@@ -17,7 +17,9 @@ from rolecall_mlflow.system import SystemMetrics, probes_are_missing
 if TYPE_CHECKING:
     import mlflow.entities
 
-__all__ = ["backend_args", "open_run", "prepare", "supports_shared_run"]
+__all__ = ["ROLECALL_HOOKS", "backend_args", "open_run", "prepare", "supports_shared_run"]
+
+ROLECALL_HOOKS = 2
 
 _logger = logging.getLogger(__name__)
 

@@ -16,7 +16,9 @@ from rolecall_tensorboard.encode import Encoder
 from rolecall_tensorboard.ledger import event_files, owner, read_ledger
 from rolecall_tensorboard.run import RunPlace, TensorBoardRun, file_suffix
 
-__all__ = ["backend_args", "open_run", "prepare", "supports_shared_run"]
+__all__ = ["ROLECALL_HOOKS", "backend_args", "open_run", "prepare", "supports_shared_run"]
+
+ROLECALL_HOOKS = 2
 
 NOT_SHARED = (
     "TensorBoard shows each directory as one run, and it cannot read a directory that several processes write to. "

@@ -85,9 +85,10 @@ class TensorBoardRun:
         """The command that shows the whole job."""
         return f"tensorboard --logdir {shlex.quote(str(self._place.base))} --samples_per_plugin {SAMPLES}"
 
-    def held(self, writer: str, session: int) -> int:
-        """The highest `seq` up to which the event files hold every row of this session."""
-        return self._ledger.held(writer, session)
+    def held(self, writer: str, session: int) -> Sequence[tuple[int, int]]:
+        """See `rolecall.SupportsProgress`: the rows of this session that the event files hold."""
+        held = self._ledger.held(writer, session)
+        return [(1, held)] if held else []
 
     def log(self, rows: Sequence[Row]) -> None:
         """Append rows in one write, except for rows that the files already hold.

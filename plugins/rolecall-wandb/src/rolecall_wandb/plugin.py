@@ -14,7 +14,9 @@ from rolecall_wandb.situation import mode, what_hinders, what_is_missing, what_k
 if TYPE_CHECKING:
     from rolecall_wandb.server import Server
 
-__all__ = ["backend_args", "declare_axes", "open_run", "prepare", "supports_shared_run"]
+__all__ = ["ROLECALL_HOOKS", "backend_args", "declare_axes", "open_run", "prepare", "supports_shared_run"]
+
+ROLECALL_HOOKS = 2
 
 
 @hookimpl

@@ -89,9 +89,9 @@ class SeparateRun:
             self._tables.fail(row, error)
             raise self._lost(NO_TABLE.format(error)) from error
 
-    def held(self, writer: str, session: int) -> int:
+    def held(self, writer: str, session: int) -> Sequence[tuple[int, int]]:
         """See `rolecall.SupportsProgress`. Rows that a running SDK was handed count, as it will upload them."""
-        return max(self._held.get(session, 0), self._handed.get(session, 0))
+        return [(1, max(self._held.get(session, 0), self._handed.get(session, 0)))]
 
     def confirmed(self, writer: str, session: int) -> int:
         """See `rolecall.SupportsConfirmation`."""

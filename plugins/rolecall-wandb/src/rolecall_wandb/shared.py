@@ -130,9 +130,9 @@ class SharedRun:
         merged = {writer: {**_mapping(job.get(writer)), **own} for writer, own in config.items()}
         self._run.config.update(merged, allow_val_change=True)  # type: ignore[no-untyped-call]
 
-    def held(self, writer: str, session: int) -> int:
+    def held(self, writer: str, session: int) -> Sequence[tuple[int, int]]:
         """See `rolecall.SupportsProgress`. Rows that a running SDK was handed count, as it will upload them."""
-        return max(_seq(self._held.get(writer), session), _seq(self._handed.get(writer), session))
+        return [(1, max(_seq(self._held.get(writer), session), _seq(self._handed.get(writer), session)))]
 
     def confirmed(self, writer: str, session: int) -> int:
         """See `rolecall.SupportsConfirmation`."""
