@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from rolecall.config.redact import scrub
+from rolecall.config.plain import scrub
 from rolecall.errors import WriterConflict
 from rolecall.states import State
 from rolecall.store import lease

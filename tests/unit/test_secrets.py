@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import pickle
 import time
+from argparse import Namespace
+from collections import ChainMap, deque
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from enum import Enum, EnumMeta, IntEnum
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_site import MadeSite
 from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic_core import from_json, to_json
 
 from rolecall import ConfigError, MonitorConfig, launch, open_monitor
-from rolecall.config.redact import MASK, is_secret_name, public_args, reveal, scrub, scrub_text, secrets_of
+from rolecall.config.plain import plain, plain_config, public_args, scrub
+from rolecall.config.redact import MASK, is_secret_name, reveal, scrub_text, secrets_of
 
 SECRET = "hunter2hunter2"
 SPOKEN = """
@@ -204,6 +214,18 @@ def test_public_arguments_omit_secrets() -> None:
         "client_secret",
         "aws_secret_key",
         "credentials",
+        "api_keys",
+        "clientSecret",
+        "APIKey",
+        "OPENAIAPIKEY",
+        "DBPASSWORD",
+        "headers.Authorization",
+        "x-api-key",
+        "sshKey",
+        "refresh_tokens",
+        "accessToken",
+        "HF_TOKEN",
+        "passphrase",
     ],
 )
 def test_values_under_secret_names_are_masked(name: str) -> None:
@@ -214,7 +236,23 @@ def test_values_under_secret_names_are_masked(name: str) -> None:
     assert scrub({name: True}) == {name: True}
 
 
-@pytest.mark.parametrize("name", ["tokens", "max_tokens", "tokenizer", "keyboard", "key", "monkey", "secretary"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tokens",
+        "max_tokens",
+        "tokenizer",
+        "keyboard",
+        "key",
+        "monkey",
+        "secretary",
+        "eos_token",
+        "padToken",
+        "image_token",
+        "keys",
+        "sort_keys",
+    ],
+)
 def test_values_that_resemble_secrets_are_kept(name: str) -> None:
     assert scrub({name: "abc"}) == {name: "abc"}
 
@@ -235,6 +273,12 @@ def test_number_masked_as_password_not_token() -> None:
         ("http://host?mail=a@b", "http://host?mail=a@b"),
         ("me@example.org", "me@example.org"),
         ("models:/m@champion", "models:/m@champion"),
+        ("WANDB_API_KEY=0123abcd", f"WANDB_API_KEY={MASK}"),
+        ("env A=1 HF_TOKEN=0123abcd b", f"env A=1 HF_TOKEN={MASK} b"),
+        ("Tracker(url='x', api_key='0123abcd')", f"Tracker(url='x', api_key='{MASK}')"),
+        ('{"a": 1, "clientSecret": "0123"}', f'{{"a": 1, "clientSecret": "{MASK}"}}'),
+        ("Authorization: Bearer 0123456789abcdef", f"Authorization: Bearer {MASK}"),
+        ("lr=0.1 eos_token=</s>", "lr=0.1 eos_token=</s>"),
     ],
 )
 def test_the_user_part_of_a_uri(text: str, clean: str) -> None:
@@ -261,12 +305,139 @@ def test_models_and_secrets_inside() -> None:
     assert found["args"]["raw"] == MASK
 
 
+class AnyCase(EnumMeta):
+    """As Trinity-RFT's: a name that it does not know is a KeyError, also where a default is given."""
+
+    def __getattr__(cls, name: str) -> Any:
+        return cls[name.upper()]
+
+
+class Shade(Enum, metaclass=AnyCase):
+    DARK = "dark"
+
+
+class Count(IntEnum):
+    ONE = 1
+
+
+@dataclass
+class Tracker:
+    url: str = "http://tracker"
+    api_key: str = SECRET
+
+
+class Account(NamedTuple):
+    user: str
+    password: str
+
+
+class Unwilling:
+    """Raises whatever is asked of it."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("not built yet")
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__name__":  # pytest asks for it
+            raise AttributeError
+        raise KeyError(name)
+
+
+class Odd(dict[str, Any]):
+    """A mapping that lies about its keys."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["a", "gone"])
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (Shade.DARK, "dark"),
+        (Count.ONE, 1),
+        ([Count.ONE, Shade.DARK], [1, "dark"]),
+        (Tracker(), {"url": "http://tracker", "api_key": MASK}),
+        (Account("me", SECRET), {"user": "me", "password": MASK}),
+        (Namespace(lr=0.1, hf_token=SECRET), {"lr": 0.1, "hf_token": MASK}),
+        (SimpleNamespace(a=SimpleNamespace(secret=SECRET)), {"a": {"secret": MASK}}),
+        (ChainMap[str, Any]({"token": SECRET}, {"b": 2}), {"token": MASK, "b": 2}),
+        (deque([1, {"api_keys": [SECRET]}]), [1, {"api_keys": MASK}]),
+        (frozenset({3}), [3]),
+        (np.float32(0.5), 0.5),
+        (np.int64(7), 7),
+        (np.bool_(True), True),
+        (np.array(3), 3),
+        (Path("/data/x"), "/data/x"),
+        (range(3), [0, 1, 2]),
+        (len, "builtins.len"),
+        (Tracker, f"{__name__}.Tracker"),
+        (date(2026, 1, 2), "2026-01-02"),
+        (["--key", f"WANDB_API_KEY={SECRET}"], ["--key", f"WANDB_API_KEY={MASK}"]),
+        ({1: "a", None: "b", ("c", 2): 3}, {"1": "a", "None": "b", "('c', 2)": 3}),
+        (math.nan, "NaN"),
+    ],
+)
+def test_config_of_anyones_objects(value: Any, kept: Any) -> None:
+    found, left_out = plain({"value": value})
+    text = to_json(found, inf_nan_mode="strings")
+    assert from_json(text) == {"value": kept}
+    assert SECRET not in text.decode()
+    assert left_out == []
+
+
+@pytest.mark.parametrize(
+    ("value", "kept", "left_out"),
+    [
+        (Unwilling(), {"lr": 0.1}, "value: it cannot be read (RuntimeError)"),
+        ([1, Unwilling()], {"lr": 0.1, "value": [1]}, "value.1: it cannot be read (RuntimeError)"),
+        (Odd(a=1), {"lr": 0.1, "value": {"a": 1}}, "value.gone: it cannot be read (KeyError)"),
+    ],
+)
+def test_what_cannot_be_read_is_named(value: Any, kept: Any, left_out: str) -> None:
+    assert plain({"lr": 0.1, "value": value}) == (kept, [left_out])
+
+
+def test_whole_config_may_be_anything() -> None:
+    assert plain_config(None) == ({}, [])
+    assert plain_config(Tracker()) == ({"url": "http://tracker", "api_key": MASK}, [])
+    assert plain_config([1, 2]) == ({"config": [1, 2]}, [])
+    assert plain_config(Unwilling()) == ({"config": None}, ["the config: it cannot be read (RuntimeError)"])
+
+
 def test_a_config_that_holds_itself() -> None:
     loop: dict[str, Any] = {"password": SECRET}
     loop["self"] = [loop]
-    text = json.dumps(scrub(loop))
-    assert SECRET not in text
-    assert MASK in text
+    loop["again"] = loop
+    found, left_out = plain(loop)
+    assert found == {"password": MASK, "self": []}
+    assert left_out == ["self.0: it holds itself", "again: it holds itself"]
+
+
+def test_a_config_without_end() -> None:
+    """Each mapping holds the next one twice: 2 ** 50 of them, if nobody counts."""
+    inner: dict[str, Any] = {"lr": 0.1}
+    for _ in range(45):
+        inner = {"left": inner, "right": inner}
+    _, left_out = plain(inner)
+    assert "more than 100,000 values" in left_out[0]
+    deep: list[Any] = []
+    for _ in range(2000):
+        deep = [deep]
+    assert "nested deeper than 50" in plain(deep)[1][0]
+
+
+def test_roles_start_whatever_their_config_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = MonitorConfig(project="p", name="n", monitor_dir=tmp_path / "job")
+    with (
+        launch(config, {"lr": 0.1, "model": Unwilling()}) as job,
+        open_monitor(job.config, "trainer", run_config=Tracker()),
+    ):
+        pass
+    assert "the job: run_config is kept without model: it cannot be read (RuntimeError)" in caplog.text
+    headers = [
+        json.loads(path.read_text().splitlines()[0]) for path in sorted((tmp_path / "job/journal").glob("*/1.jsonl"))
+    ]
+    assert [header["config"] for header in headers] == [{"lr": 0.1}, {"url": "http://tracker", "api_key": MASK}]
 
 
 def test_a_long_text_takes_no_time() -> None:
@@ -274,6 +445,7 @@ def test_a_long_text_takes_no_time() -> None:
     scrub_text("f" * 1_000_000)
     scrub_text("://" * 100_000)
     scrub_text("://" + "f" * 1_000_000)
+    scrub_text("=" + "f" * 1_000_000 + ":" + "'a" * 100_000)
     assert time.perf_counter() - began < 5
 
 

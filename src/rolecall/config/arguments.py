@@ -9,7 +9,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, to_jsonable_python
 
 from rolecall.config.loading import BLOCK, Settings
-from rolecall.config.redact import is_secret_name, reveal, scrub
+from rolecall.config.plain import scrub
+from rolecall.config.redact import is_secret_name, reveal
 
 _DESCRIBED = "described"
 """The type of an error whose message says everything already."""

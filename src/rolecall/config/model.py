@@ -17,7 +17,8 @@ from rolecall.backends.builtin import LOCAL, NONE
 from rolecall.backends.registry import Registry
 from rolecall.config.arguments import explain, plain_args, typed_args
 from rolecall.config.loading import Settings, read_settings
-from rolecall.config.redact import public_args, scrub, secrets_of
+from rolecall.config.plain import public_args, scrub
+from rolecall.config.redact import secrets_of
 from rolecall.config.spec import HandOver, JobSpec
 from rolecall.errors import BackendError, ConfigError
 

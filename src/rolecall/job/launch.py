@@ -17,8 +17,8 @@ from rolecall import timings
 from rolecall.backends.builtin import LOCAL
 from rolecall.config.commands import command
 from rolecall.config.model import MonitorConfig, directory_name
+from rolecall.config.plain import public_args
 from rolecall.config.plan import Plan
-from rolecall.config.redact import public_args
 from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver
 from rolecall.errors import ConfigError, DirectoryError, WriterConflict
@@ -103,7 +103,7 @@ class Job:
 
 def init(
     project: str | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: object = None,
     name: str | None = None,
     *,
     monitor_type: str | list[str] | None = None,
@@ -116,7 +116,7 @@ def init(
 
     Args:
         project: where backends file the run; by default the name of the working directory.
-        config: the run's config, kept with it; secrets are scrubbed.
+        config: the run's config, of any kind, as `run_config` of `launch`.
         name: the run's display name; generated if not given.
         monitor_type: the backend, or several; by default `ROLECALL_MONITOR_TYPE`, or else `local`.
         monitor_args: the arguments of the backend.
@@ -151,12 +151,13 @@ def init(
     return monitor
 
 
-def launch(config: object, run_config: Mapping[str, Any] | None = None) -> Job:
+def launch(config: object, run_config: object = None) -> Job:
     """Check a config, open the primary runs, and make the config that roles need.
 
     Args:
         config: what the user wrote: a `MonitorConfig`, or what `MonitorConfig.load` takes.
-        run_config: the job's config, kept with the run; secrets are scrubbed.
+        run_config: the job's config, of any kind (a mapping, OmegaConf, a dataclass, a Namespace), kept with the
+            run. Secrets are masked; what cannot be read is left out, with a warning.
 
     Raises:
         ConfigError, BackendError: the config, or a backend that it names.
@@ -176,11 +177,7 @@ def launch(config: object, run_config: Mapping[str, Any] | None = None) -> Job:
 
 
 def open_monitor(
-    config: object,
-    role: str,
-    rank: int | None = None,
-    primary: bool = False,
-    run_config: Mapping[str, Any] | None = None,
+    config: object, role: str, rank: int | None = None, primary: bool = False, run_config: object = None
 ) -> Monitor:
     """Join a job as a role.
 
@@ -190,7 +187,7 @@ def open_monitor(
         role: letters, digits, `.`, `_` and `-`.
         rank: tells processes of one role apart; in a shared run their keys and axes are then `{role}/{rank}/...`.
         primary: also do what `launch` does, for jobs without a launcher.
-        run_config: this role's config, kept with the run; secrets are scrubbed.
+        run_config: this role's config, as in `launch`.
 
     Raises:
         ConfigError: the role's name, or the config.
@@ -212,7 +209,7 @@ def open_monitor(
         raise
 
 
-def _join(config: MonitorConfig, writer: str, run_config: Mapping[str, Any] | None, job: Job | None) -> Monitor:
+def _join(config: MonitorConfig, writer: str, run_config: object, job: Job | None) -> Monitor:
     record = _meet(config)
     plan = _plan_here(config, record.plan)
     config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=plan))
@@ -262,9 +259,7 @@ def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
     return Plan(backends=backends, downgrades=here.downgrades)
 
 
-def _begin(
-    config: MonitorConfig, plan: Plan, run_config: Mapping[str, Any] | None
-) -> tuple[MonitorConfig, WriterSession]:
+def _begin(config: MonitorConfig, plan: Plan, run_config: object) -> tuple[MonitorConfig, WriterSession]:
     """Take the launcher's place. Other launchers are kept out until it is clear which job goes on."""
     layout = Layout(config.monitor_dir)
     launching = claim_in(layout, layout.launching, {}, "the launcher's place")

@@ -15,7 +15,7 @@ from typing import Any
 from rolecall import timings
 from rolecall.config.commands import command
 from rolecall.config.model import MonitorConfig
-from rolecall.config.redact import scrub
+from rolecall.config.plain import plain_config
 from rolecall.delivery.events import CourierEvent, EventLog
 from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.errors import BackendRefused, DirectoryError, Undelivered, raise_together
@@ -45,7 +45,7 @@ class WriterSession:
         DirectoryError: the journal cannot be written.
     """
 
-    def __init__(self, config: MonitorConfig, writer: str, run_config: Mapping[str, Any] | None) -> None:
+    def __init__(self, config: MonitorConfig, writer: str, run_config: object) -> None:
         self.events = EventLog(writer)
         self._config = config
         self._spec = config.spec()
@@ -58,12 +58,17 @@ class WriterSession:
         # The last step on each axis of an earlier session, by the newest that has rows.
         earlier = map(last_steps, reversed(sessions(self._layout.journal(writer))))
         steps = next(filter(None, earlier), {})
+        kept, left_out = plain_config(run_config, config.secrets)
+        if left_out:
+            more = f"; and {len(left_out) - 10} more" if len(left_out) > 10 else ""  # noqa: PLR2004
+            who = "the job" if writer == LAUNCH else writer
+            logger.warning("%s: run_config is kept without %s%s", who, "; ".join(left_out[:10]), more)
         self._header = {
             "writer": writer,
             "opened": time.time(),
             **({"spool": self._spec.nonce} if self._is_spooled else {}),
             **({"steps": steps} if steps else {}),
-            "config": scrub(run_config or {}, config.secrets),
+            "config": kept,
         }
         holder = "the launcher's place" if writer == LAUNCH else f"writer {writer!r}"
         session = claim_in(self._layout, self._layout.journal(writer), self._header, holder)
