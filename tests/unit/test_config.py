@@ -175,11 +175,54 @@ def test_a_directory_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("project", "name", "parts"),
-    [("gsm8k", "a/b", ["gsm8k", "a_b"]), ("..", "../../etc", ["_", "_.._etc"]), ("数学", "a b", ["数学", "a_b"])],
+    [
+        ("gsm8k", "a/b", ["gsm8k", "a_b-c14cdd"]),
+        ("..", "../../etc", ["-5ec1f7", "_.._etc-74ccf3"]),
+        ("数学", "a b", ["数学", "a_b-c8687a"]),
+    ],
 )
 def test_default_directory_stays_below_working_directory(project: str, name: str, parts: list[str]) -> None:
     config = MonitorConfig(project=project, name=name)
     assert config.monitor_dir == Path.cwd().joinpath("rolecall", *parts)
+
+
+@pytest.mark.parametrize("project", ["a.b", "a_b", "a b", "a/b", "a<b", ".a", "a", "a.", "..", ".", "?", "ab" * 99])
+def test_no_two_names_share_a_default_directory(project: str) -> None:
+    names = [
+        "margin<0",
+        "margin>0",
+        "margin_0",
+        "margin 0",
+        ".margin",
+        "margin",
+        "margin.",
+        "率" * 99,
+        "率" * 98 + "学",
+    ]
+    found = {MonitorConfig(project=project, name=name).monitor_dir for name in names}
+    assert len(found) == len(names)
+    other = MonitorConfig(project=f"{project}'", name="margin").monitor_dir
+    assert other not in found
+    assert all(len(part.encode()) < 255 for path in found for part in path.parts)
+
+
+def test_variables_in_a_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    for given_dir in ("$SCRATCH/runs", "${SCRATCH}/runs"):
+        assert MonitorConfig(**MINIMAL, monitor_dir=given_dir).monitor_dir == Path("/scratch/me/runs")
+    assert MonitorConfig(**MINIMAL, monitor_dir="/a/cost$").monitor_dir == Path("/a/cost$")
+    for given_dir in ("$SCRATCHED/runs", "/a/${WORK}"):
+        with pytest.raises(ConfigError, match=r"monitor_dir: the environment has no \$\S+; set it, or write the path"):
+            MonitorConfig(**MINIMAL, monitor_dir=given_dir)
+
+
+def test_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigError, match="monitor_dir: the working directory is gone; change to another one"):
+        MonitorConfig(**MINIMAL)
+    assert MonitorConfig(**MINIMAL, monitor_dir="/data/x").monitor_dir == Path("/data/x")
 
 
 @pytest.mark.parametrize(

@@ -416,13 +416,48 @@ def test_forgotten_monitor_warns_and_ends(make_config: MakeConfig) -> None:
         assert '"end":"finished"' in journal.read_text()
 
 
-def test_calls_after_close_do_nothing(make_config: MakeConfig) -> None:
+def test_calls_after_close_are_counted(make_config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:
     with launch(make_config(monitor_type="local", monitor_args={})) as job:
         monitor = open_monitor(job.config, "trainer")
         monitor.close()
-        monitor.log({"a": 1}, step=1)
+        for step in range(3):
+            monitor.log({"a": 1}, step=step)
+        monitor.log_table("samples", (["text"], [["x"]]))
+        assert caplog.text.count("trainer: log: the row is left out, as the monitor is closed") == 1
+        assert (monitor.dropped, monitor.lost) == (4, 0)
         text = (job.config.monitor_dir / "journal" / "trainer" / "1.jsonl").read_text()
     assert len(text.splitlines()) == 2
+
+
+def test_calls_in_a_forked_child_are_counted(make_config: MakeConfig) -> None:
+    with launch(make_config(monitor_type="local", monitor_args={})) as job:
+        with open_monitor(job.config, "trainer") as monitor:
+            monitor.log({"a": 1}, step=1)
+            reading, writing = os.pipe()
+            if (child := os.fork()) == 0:
+                heard: list[str] = []
+                handler = logging.Handler()
+                handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+                logging.getLogger("rolecall").addHandler(handler)
+                monitor.log({"a": 2}, step=2)
+                monitor.log({"a": 3}, step=3)
+                os.write(writing, json.dumps([heard, monitor.dropped]).encode())
+                os._exit(0)
+            os.waitpid(child, 0)
+            heard, dropped = json.loads(os.read(reading, 10_000))
+            monitor.log({"a": 4}, step=4)
+        text = (job.config.monitor_dir / "journal" / "trainer" / "1.jsonl").read_text()
+    why = "trainer: log: the row is left out, as this process was forked; open a monitor in it"
+    assert (heard, dropped, monitor.dropped) == ([why], 2, 0)
+    assert text.count('"data":') == 2
+
+
+def test_calls_where_monitoring_is_off(make_config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:
+    with launch(make_config(monitor_type="none", monitor_args={})) as job:
+        with open_monitor(job.config, "trainer") as monitor:
+            monitor.log({"a": 1})
+        monitor.log({"a": 1})
+    assert (monitor.dropped, monitor.lost, caplog.text) == (0, 0, "")
 
 
 class Lying:

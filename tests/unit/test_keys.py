@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
+
+import pytest
 
 from rolecall.delivery.keys import shared_row
 from rolecall.rows import Media, Row, TableData
@@ -65,7 +67,37 @@ def test_given_row_stays() -> None:
     assert given == row(metrics={"loss": 0.5})
 
 
-def test_step_wins_over_its_namesake() -> None:
-    """A metric that has the axis' name gives way."""
-    mapped = shared_row(row(metrics={"step": 0.5, "loss": 0.25}), declares_axes=True)
-    assert mapped.metrics == {"explorer/0/step": 7, "explorer/0/loss": 0.25}
+@pytest.mark.parametrize(
+    ("value", "metrics", "told"),
+    [
+        (0.5, {"explorer/0/step": 7, "explorer/0/step_": 0.5, "explorer/0/loss": 0.25}, ["the metric 'step' is"]),
+        (7, {"explorer/0/step": 7, "explorer/0/loss": 0.25}, []),
+    ],
+)
+def test_step_gives_way_to_the_axis(value: float, metrics: dict[str, float], told: list[str]) -> None:
+    """A metric that has the axis' name is kept under another one, unless it says the same."""
+    heard: list[str] = []
+    mapped = shared_row(row(metrics={"step": value, "loss": 0.25}), True, heard.append)
+    assert mapped.metrics == metrics
+    assert [text[: len(start)] for text, start in zip(heard, told, strict=True)] == told
+    assert shared_row(row(metrics={"step": value}), declares_axes=False).metrics == {"explorer/0/step": value}
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("0/reward", "agent/0_/reward"),
+        ("12/step", "agent/12_/step"),
+        ("0", "agent/0"),
+        ("0x/reward", "agent/0x/reward"),
+        ("a/0/reward", "agent/a/0/reward"),
+    ],
+)
+def test_keys_of_two_roles_never_meet(key: str, shown: str) -> None:
+    heard: list[str] = []
+    given = replace(row(metrics={key: 0.5}, text={key: "x"}), writer="agent")
+    mapped = shared_row(given, False, heard.append)
+    assert (dict(mapped.metrics), dict(mapped.text)) == ({shown: 0.5}, {shown: "x"})
+    assert bool(heard) == (shown != f"agent/{key}")
+    ranked = shared_row(row(metrics={key: 0.5}), False, heard.append)
+    assert dict(ranked.metrics) == {f"explorer/0/{key}": 0.5}

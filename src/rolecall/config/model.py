@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
@@ -32,6 +33,9 @@ Slug = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9]
 
 
 _NO_PATH = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_VARIABLE = re.compile(r"\$(?:\w+|\{[^}]*\})")
+_LONGEST_NAME = 200
+"""Bytes of a directory's name; filesystems take 255."""
 Init = TypeVar("Init", bound=Callable[..., None])
 
 
@@ -183,10 +187,17 @@ class MonitorConfig(BaseModel):
             return value
         if _NO_PATH.search(value):
             raise PydanticCustomError("path", "must be the path of a directory, without control characters")
+        value = os.path.expandvars(value)
+        if unset := _VARIABLE.search(value):
+            message = "the environment has no {name}; set it, or write the path in full"
+            raise PydanticCustomError("path", message, {"name": unset[0]})
         try:
             return Path(os.path.abspath(Path(value).expanduser()))
         except RuntimeError as error:
             raise PydanticCustomError("path", "the home directory is unknown; write the path in full") from error
+        except FileNotFoundError as error:
+            message = "the working directory is gone; change to another one, or write the path in full"
+            raise PydanticCustomError("path", message) from error
 
     @classmethod
     def load(cls, source: object, *, registry: Registry | None = None) -> Self:
@@ -290,7 +301,11 @@ def _models(names: Sequence[str], info: ValidationInfo) -> dict[str, type[BaseMo
 
 
 def directory_name(part: str) -> str:
-    """The name of a directory, made of a project's or run's name."""
+    """The name of a directory, made of a project's or run's name; different names make different ones."""
     # "..", "/" and control characters would lead out of the directory, or make a name that a shell cannot take
-    cleaned = "".join(char if char.isalnum() or char in "._-" else "_" for char in part)
-    return cleaned.strip(".") or "_"
+    cleaned = "".join(char if char.isalnum() or char in "._-" else "_" for char in part).strip(".")
+    short = cleaned.encode()[:_LONGEST_NAME].decode(errors="ignore")
+    if short == part:
+        return part
+    # `margin<0` and `margin>0` are cleaned to one name, and two runs in one directory would be taken for one job.
+    return f"{short}-{sha256(part.encode('utf-8', 'replace')).hexdigest()[:6]}"

@@ -145,7 +145,7 @@ def _readers(value: Any) -> _Readers | None:
     return {name: partial(getattr, value, name) for name in names}
 
 
-def _number(value: float) -> float | int | str:
+def _number(value: Any) -> float | int | str:
     if isinstance(value, float):
         return float.__float__(value)
     number = int.__int__(value)

@@ -155,10 +155,13 @@ class Courier:
             self._report_once("damaged", damage, damage)
         taken: list[Row] = []
         for has_table, group in groupby(batch.rows, key=lambda row: row.table is not None):
-            rows = [shared_row(row, self.backend.declares_axes) if self.shared else row for row in group]
+            rows = [self._shared(row) if self.shared else row for row in group]
             taken += self._hand_over(run, cursor, rows, has_table)
         cursor.mark(batch, taken[-1] if taken else None)
         return bool(batch.rows or batch.damages)
+
+    def _shared(self, row: Row) -> Row:
+        return shared_row(row, self.backend.declares_axes, lambda text: self._report_once("warning", text, text))
 
     def _hand_over(self, run: Run, cursor: Cursor, rows: list[Row], has_table: bool) -> list[Row]:
         """Give rows to the backend, with their axes bound first. Returns those that it took, now or before.

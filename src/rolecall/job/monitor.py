@@ -27,7 +27,8 @@ Close = Callable[[Status, float], None]
 class Monitor:
     """What a role reports through. `log` appends to the journal and does nothing else.
 
-    Threads may share it. A forked child's calls do nothing, as the journal is its parent's.
+    Threads may share it. A forked child's calls record nothing, as the journal is its parent's; after the first one, as
+    after the first one that follows `close`, there is a warning, and `dropped` counts them.
 
     Attributes:
         writer: the role's name in the job, such as `explorer/0`.
@@ -53,6 +54,7 @@ class Monitor:
         self._raises = raises
         self._normalizer = Normalizer(writer)
         self._lost_at = -math.inf
+        self._pid = os.getpid()
         self._forgotten = weakref.finalize(self, close_forgotten, f"the monitor of {writer}", closing)
         os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(self)))
 
@@ -94,6 +96,7 @@ class Monitor:
             commit: as in `wandb.Run.log`, where each role has a run of its own; ignored in a shared run.
         """
         if (journal := self._journal) is None:
+            self._drop_late()
             return
         if self._raises and (failure := self._events.take_failure()):
             raise BackendError(failure)
@@ -123,6 +126,7 @@ class Monitor:
             step: as in `log`.
         """
         if (journal := self._journal) is None:
+            self._drop_late()
             return
         if self._raises and (failure := self._events.take_failure()):
             raise BackendError(failure)
@@ -168,6 +172,13 @@ class Monitor:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close(status_of(error))
+
+    def _drop_late(self) -> None:
+        """There is no journal: after `close`, in a forked child, or because monitoring is off, which is no loss."""
+        if self._written is not None:
+            is_forked = self._pid != os.getpid()
+            why = "this process was forked; open a monitor in it" if is_forked else "the monitor is closed"
+            self._normalizer.drop("log", f"the row is left out, as {why}")
 
     def _lose(self, error: OSError) -> None:
         """The disk is full or gone: training goes on. The journal counts the loss; warn once an episode."""

@@ -53,7 +53,7 @@ class Normalizer:
                 return step
         except Exception:  # noqa: BLE001 - anyone's object raises anything, and training must go on
             fault = f"be a whole number, not {type(value).__name__}"
-        self._drop("step", f"a step must {fault}; the row is left out")
+        self.drop("step", f"a step must {fault}; the row is left out")
         return None
 
     def row(self, data: object) -> Mapping[str, Any]:
@@ -72,7 +72,7 @@ class Normalizer:
     def careful(self, data: object) -> dict[str, Any]:
         """The same, with a look at each value."""
         if not isinstance(data, Mapping):
-            self._drop("data", f"log takes a mapping of metrics, not {type(data).__name__}; the row is left out")
+            self.drop("data", f"log takes a mapping of metrics, not {type(data).__name__}; the row is left out")
             return {}
         dropped = self.dropped
         plain = self._mapping(data, "", _DEEPEST)
@@ -86,7 +86,7 @@ class Normalizer:
 
     def drop_row(self, error: Exception) -> None:
         """A row could not be recorded, for a reason that no look at its values shows."""
-        self._drop("data", f"the row cannot be recorded ({_words(error)}) and is left out")
+        self.drop("data", f"the row cannot be recorded ({_words(error)}) and is left out")
 
     def _mapping(self, data: Mapping[Any, Any], prefix: str, depth: int) -> dict[str, Any]:
         plain: dict[str, Any] = {}
@@ -100,15 +100,15 @@ class Normalizer:
                     if depth:
                         plain[name] = self._mapping(value, f"{path}/", depth - 1)
                     else:
-                        self._drop(path, f"mappings are nested deeper than {_DEEPEST}")
+                        self.drop(path, f"mappings are nested deeper than {_DEEPEST}")
                 elif value is not None:
                     try:
                         plain[name] = _scalar(value)
                     except Exception:  # noqa: BLE001 - anyone's object raises anything
                         given = type(value).__name__
-                        self._drop(path, f"a value must be a number of 64 bits or a string, not {given}")
+                        self.drop(path, f"a value must be a number of 64 bits or a string, not {given}")
         except Exception as error:  # noqa: BLE001 - anyone's mapping raises anything
-            self._drop(prefix or "data", f"the mapping could not be read to its end ({_words(error)})")
+            self.drop(prefix or "data", f"the mapping could not be read to its end ({_words(error)})")
         return plain
 
     def table(self, name: object, table: Any) -> TableData | None:
@@ -130,24 +130,25 @@ class Normalizer:
             return TableData(name=key, columns=names, rows=tuple(_cells(row, len(names)) for row in rows))
         except Exception as error:  # noqa: BLE001 - anyone's table, anyone's exception: it must not end training
             hint = "give (columns, rows), a list of dicts or a frame"
-            self._drop(_shown(name), f"not a table ({_words(error)}); {hint}")
+            self.drop(_shown(name), f"not a table ({_words(error)}); {hint}")
             return None
 
     def _key(self, key: object, prefix: str = "") -> str | None:
         """A key as a plain string; `None` if it cannot be one."""
         if not isinstance(key, str):
-            self._drop(_shown(key), f"a key must be a string, not {type(key).__name__}")
+            self.drop(_shown(key), f"a key must be a string, not {type(key).__name__}")
             return None
         plain = str.__str__(key)
         if not 0 < len(prefix) + len(plain) <= LONGEST_KEY:
-            self._drop(_shown(plain), f"a key must have 1 to {LONGEST_KEY} characters, not {len(prefix) + len(plain)}")
+            self.drop(_shown(plain), f"a key must have 1 to {LONGEST_KEY} characters, not {len(prefix) + len(plain)}")
         elif not plain.isprintable() or plain.isspace():
-            self._drop(_shown(plain), "a key must consist of printable characters")
+            self.drop(_shown(plain), "a key must consist of printable characters")
         else:
             return plain
         return None
 
-    def _drop(self, key: str, reason: str) -> None:
+    def drop(self, key: str, reason: str) -> None:
+        """Count something that is left out; warn once for each key and reason."""
         self.dropped += 1
         if (key, reason) in self._warned or len(self._warned) >= _MOST_WARNINGS:
             return

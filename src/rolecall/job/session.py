@@ -196,8 +196,8 @@ class WriterSession:
     def _left(self) -> list[str]:
         """What backends lack, by what their couriers said last. It looks at no file: that could block."""
         goes_on = self._process is not None and self._process.is_alive()
-        later = f" The courier's process goes on trying for up to {timings.DRAIN_TIMEOUT:.0f} s." if goes_on else ""
-        advice = f"They are in the journal.{later} To send them, run: {command('deliver', self._layout.root)}"
+        later = f". The courier's process goes on trying for up to {timings.DRAIN_TIMEOUT:.0f} s" if goes_on else ""
+        advice = f"They are in the journal. To send them, run: {command('deliver', self._layout.root)}{later}"
         lacking = [(name, self.events.waiting(name, self.journal.seq)) for name in self.backends]
         return [
             f"{self._writer}: {'some' if rows is None else rows} rows not yet in {name}. {advice}"

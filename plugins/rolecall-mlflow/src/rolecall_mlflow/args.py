@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from rolecall import BackendRefused
+
 __all__ = ["DEFAULT_URI", "MONITOR_DIR", "MlflowArgs", "sqlite_path"]
 
 # Trinity-RFT's default (`trinity/utils/monitor.py`), and the default address of `mlflow server`.
@@ -88,10 +90,20 @@ class MlflowArgs(BaseModel):
         raise PydanticCustomError("mlflow_uri", _NOT_A_STORE)
 
     def store_uri(self, directory: Path) -> str:
-        """`uri` with the job's `monitor_dir` filled in, given the backend's own folder."""
+        """`uri` with the job's `monitor_dir` filled in, given the backend's own folder.
+
+        Raises:
+            BackendRefused: sqlite would open another file, as the directory's name holds a `?`.
+        """
         # The folder is monitor_dir/backends/mlflow. A store outside of it is the user's own choice: it is used as named
         # and not moved when a new job starts in the same monitor_dir.
-        return self.uri.replace(MONITOR_DIR, str(directory.parent.parent))
+        monitor_dir = str(directory.parent.parent)
+        if MONITOR_DIR in self.uri and "?" in monitor_dir and self.uri.startswith("sqlite:"):
+            raise BackendRefused(
+                f"monitor_dir {monitor_dir} holds a '?', where the options of a sqlite uri begin; use another "
+                "monitor_dir, or a uri without {monitor_dir}"
+            )
+        return self.uri.replace(MONITOR_DIR, monitor_dir)
 
 
 def sqlite_path(uri: str) -> Path:
