@@ -66,4 +66,5 @@ def status_of(error: BaseException | None) -> Status:
 
 def status_at_exit() -> Status:
     """How a program ends that closed nothing: Python keeps the exception that it died of."""
-    return status_of(getattr(sys, "last_value", None))
+    # A child of multiprocessing ends while its exception is on the way.
+    return status_of(getattr(sys, "last_value", None) or sys.exc_info()[1])

@@ -115,6 +115,33 @@ def test_multiprocessing_roles_share_a_run(make_config: MakeConfig, server: Line
         assert axis(server, job, f"explorer/{rank}") == list(range(1, 101))
 
 
+KEPT: list[Any] = []
+
+
+def keep_open(config: MonitorConfig, end: str) -> None:
+    """A role that keeps its monitor in a global, and ends as it is told."""
+    KEPT.append(open_monitor(config, end))
+    KEPT[-1].log({"loss": 1.0})
+    if end == "raises":
+        raise RuntimeError("as it is told")
+    if end.startswith("exits"):
+        sys.exit(int(end.removeprefix("exits")))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_children_that_close_nothing(make_config: MakeConfig, method: str) -> None:
+    """Multiprocessing's forked children end by `os._exit`, without what Python does at its end."""
+    context: Any = multiprocessing.get_context(method)
+    with launch(make_config(monitor_type="local", monitor_args={})) as job:
+        for end in ("returns", "raises", "exits0", "exits3"):
+            child = context.Process(target=keep_open, args=(job.config, end))
+            child.start()
+            child.join()
+        states = {writer.writer: str(writer.state) for writer in job.writers}
+    assert states == {"returns": "finished", "raises": "failed", "exits0": "finished", "exits3": "failed"}
+
+
 def test_subprocess_roles_share_a_run(make_config: MakeConfig, server: LinesServer) -> None:
     with launch(make_config(courier="process")) as job:
         roles = [start_role(job.config, "explorer", 0), start_role(job.config, "trainer")]

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from rolecall import (
 from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.redeliver import deliver
 from rolecall.job.history import read_history, read_rows
+from rolecall.store import lease
 from rolecall.store.acks import undelivered
 from rolecall.store.codec import encode
 from rolecall.store.layout import Layout
@@ -427,6 +429,44 @@ def test_calls_after_close_are_counted(make_config: MakeConfig, caplog: pytest.L
         assert (monitor.dropped, monitor.lost) == (4, 0)
         text = (job.config.monitor_dir / "journal" / "trainer" / "1.jsonl").read_text()
     assert len(text.splitlines()) == 2
+
+
+def test_job_that_this_process_holds_open(make_config: MakeConfig) -> None:
+    """As when a notebook's cell is run again."""
+    config = make_config(monitor_type="local", monitor_args={})
+    with launch(config) as job:
+        with pytest.raises(WriterConflict, match="this process has launched a job there and not closed it"):
+            launch(config)
+        with open_monitor(job.config, "trainer") as monitor:
+            monitor.log({"a": 1})
+    launch(config).close()
+
+
+def test_job_of_another_machine_that_died(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after preemption: the job starts again on another node, and waits for what it cannot see to be silent."""
+    monkeypatch.setattr(lease, "STALE", 0.5)
+    config = make_config(monitor_type="local", monitor_args={}, resume="auto")
+    code = """
+import os, sys
+from rolecall import MonitorConfig, launch, open_monitor
+from rolecall.store import lease
+lease._space = lambda: "another boot"
+job = launch(MonitorConfig.from_env())
+monitor = open_monitor(job.config, "trainer")
+monitor.log({"a": 1})
+print(job.run_id, flush=True)
+os._exit(137)
+"""
+    env = {**os.environ, **config.to_env()}
+    died = subprocess.run([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True, check=False)
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"a": 2})
+    assert job.run_id == died.stdout.strip()
+    assert [row.step for row in read_rows(config.monitor_dir)] == [1, 2]
+    assert "the launcher's place was held by process" in caplog.text
+    assert "writer 'trainer' was held by process" in caplog.text
 
 
 def test_calls_in_a_forked_child_are_counted(make_config: MakeConfig) -> None:

@@ -6,11 +6,13 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,6 @@ from rolecall.states import State
 from rolecall.store import lease
 from rolecall.store.codec import append_line, encode, open_own
 from rolecall.store.lease import Owner, Session, claim, end, newest, sessions, succeed, this_process
-from rolecall.timings import STALE
 
 Wait = Callable[..., None]
 
@@ -148,20 +149,65 @@ def test_container_is_another_host(folder: Path) -> None:
     if holder.stdout.readline() != b"held\n":
         pytest.skip(f"no namespace can be made here: {holder.communicate()[1]!r}")
     try:
-        with pytest.raises(WriterConflict, match="after 60 s of silence"):
+        (session,) = sessions(folder)
+        assert session.is_live()
+        with touched(session), pytest.raises(WriterConflict, match="it is held by process"):
             claim(folder, {}, "it")
     finally:
         holder.communicate()
 
 
-def test_remote_claim_lives_while_touched(folder: Path) -> None:
-    session = plant(folder, 1, asdict(replace(this_process(), host="elsewhere", start="1")))
+@contextmanager
+def touched(session: Session) -> Iterator[None]:
+    """As a courier does that is alive; its clock is an hour behind."""
+    over = threading.Event()
+
+    def touch() -> None:
+        at = time.time() - 3600
+        while not over.wait(0.05):
+            at += 0.05
+            os.utime(session.path, (at, at))
+
+    thread = threading.Thread(target=touch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_remote_claim_lives_while_touched(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    session = plant(folder, 1, asdict(replace(this_process(), host="elsewhere", space="another boot", start="1")))
     assert session.is_live()
-    with pytest.raises(WriterConflict, match="on elsewhere"):
+    with touched(session), pytest.raises(WriterConflict, match="on elsewhere"):
         claim(folder, {}, "it")
-    silent = time.time() - STALE - 1
-    os.utime(session.path, (silent, silent))
-    assert session.silence() > STALE
+    assert "it was held by process" in caplog.text
+    assert "waiting for up to 60 s to see whether it is alive" in caplog.text
+
+
+@pytest.mark.parametrize("ahead", [-1000, 0, 1000])
+def test_remote_claim_is_free_after_silence(folder: Path, monkeypatch: pytest.MonkeyPatch, ahead: float) -> None:
+    """However far the clock of its machine is ahead of ours."""
+    session = plant(folder, 1, asdict(replace(this_process(), host="elsewhere", space="another boot", start="1")))
+    os.utime(session.path, (time.time() + ahead,) * 2)
+    monkeypatch.setattr(lease, "STALE", 0.5)
+    began = time.monotonic()
+    assert claim(folder, {}, "it").number == 2
+    assert time.monotonic() - began >= 0.5
+
+
+def test_remote_claim_that_ended_is_free_at_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    owner = asdict(replace(this_process(), host="elsewhere", space="another boot", start="1"))
+    plant(folder, 1, owner, {"end": "finished"})
+    assert claim(folder, {}, "it").number == 2
+    assert caplog.text == ""
+
+
+def test_renamed_host_is_the_same_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = plant(folder, 1, asdict(ended_process()))
+    monkeypatch.setattr(socket, "gethostname", lambda: "renamed")
+    assert not session.is_live()
     assert claim(folder, {}, "it").number == 2
 
 

@@ -12,7 +12,9 @@ import pytest
 from wandb_core import logged_rows
 from wandb_emulator import WandbServer
 
-from rolecall import BackendRefused, Job, MonitorConfig, launch
+from rolecall import BackendRefused, Job, MonitorConfig, launch, open_monitor
+from rolecall.store.acks import rejections, undelivered
+from rolecall.store.layout import Layout
 
 Make = Callable[..., MonitorConfig]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -196,3 +198,39 @@ def test_users_own_run_is_not_disturbed(server: WandbServer, make_config: Make, 
     assert ours.state == "finished"
     losses = "trainer/loss" if shared else "loss"
     assert [entry.line[losses] for entry in ours.history if losses in entry.line] == [1 / step for step in range(1, 6)]
+
+
+LONG = "eval/a data set with a long name, " * 6
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("mode", "shared"), [("offline", False), ("online", False), ("online", True)])
+def test_tables_with_long_names(server: WandbServer, make_config: Make, mode: str, shared: bool) -> None:
+    """The SDK takes 128 characters: each goes under a name of its own, and holds up no row."""
+    config = make_config(monitor_args={"mode": mode}, shared_run=shared)
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        for step, name in enumerate((f"{LONG}1", f"{LONG}2", "short"), start=1):
+            monitor.log_table(name, (["prompt"], [[name]]), step)
+        monitor.log({"loss": 0.5}, 4)
+    assert undelivered(Layout(config.monitor_dir), "wandb", "trainer") == 0
+    assert rejections(Layout(config.monitor_dir), "wandb", "trainer") == set()
+    for path in offline_runs(config.monitor_dir / FOLDER):
+        sync(path)
+    (run,) = server.runs.values()
+    tables = [key for entry in run.history for key, value in entry.line.items() if isinstance(value, dict)]
+    assert len(set(tables)) == 3
+    assert [key for key in tables if key.endswith("short")]
+    assert run.history[-1].line["trainer/loss" if shared else "loss"] == 0.5
+
+
+@pytest.mark.processes
+def test_table_without_a_home(server: WandbServer, make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on batch nodes, whose home directories cannot be written: the SDK stages tables there."""
+    for name, value in (("HOME", "/proc/no-home"), ("XDG_DATA_HOME", "/proc/no-home/data")):
+        monkeypatch.setenv(name, value)
+    config = make_config(monitor_args={"mode": "offline"}, shared_run=False)
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log_table("samples", (["prompt"], [["1+1"]]), 1)
+        monitor.log({"loss": 0.5}, 2)
+    assert undelivered(Layout(config.monitor_dir), "wandb", "trainer") == 0
+    assert rejections(Layout(config.monitor_dir), "wandb", "trainer") == set()

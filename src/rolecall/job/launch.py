@@ -28,7 +28,7 @@ from rolecall.job.status import WriterState, read_writers, wait_for_writers
 from rolecall.states import State, Status, status_of
 from rolecall.store.acks import is_carried
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, read_record, write_record, writer_name
-from rolecall.store.lease import end, is_held, newest
+from rolecall.store.lease import Session, end, is_held, newest, proves_alive, this_process
 
 logger = logging.getLogger("rolecall")
 
@@ -265,9 +265,8 @@ def _begin(config: MonitorConfig, plan: Plan, run_config: object) -> tuple[Monit
     launching = claim_in(layout, layout.launching, {}, "the launcher's place")
     try:
         launcher = newest(layout.journal(LAUNCH))
-        if launcher is not None and launcher.is_live():
-            where = f"monitor_dir {layout.root}: a launcher is alive there ({launcher.owner() or 'another process'})"
-            raise WriterConflict(f"{where}. Stop it, or use another monitor_dir")
+        if launcher is not None and proves_alive(launcher, "the launcher's place"):
+            raise WriterConflict(_alive(layout, launcher))
         before = read_record(layout)
         goes_on = _goes_on(config, before, is_finished=launcher is not None and launcher.status() == State.FINISHED)
         if before is not None and not goes_on:
@@ -288,6 +287,20 @@ def _begin(config: MonitorConfig, plan: Plan, run_config: object) -> tuple[Monit
         return config, WriterSession(config, LAUNCH, run_config)
     finally:
         end(launching, "finished")
+
+
+def _alive(layout: Layout, launcher: Session) -> str:
+    """That a launcher is alive, and what to do."""
+    owner = launcher.owner()
+    if owner == this_process():  # the cell of a notebook that was run again
+        return (
+            f"monitor_dir {layout.root}: this process has launched a job there and not closed it. Close that first "
+            "(`close` of the job, or `finish` of what rolecall.init returned), or use another monitor_dir"
+        )
+    return (
+        f"monitor_dir {layout.root}: a launcher is alive there ({owner or 'another process'}). Stop it, or use another "
+        "monitor_dir"
+    )
 
 
 def _goes_on(config: MonitorConfig, before: RunRecord | None, *, is_finished: bool) -> bool:

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import sys
 import time
 import warnings
 import weakref
@@ -56,6 +57,10 @@ class Monitor:
         self._lost_at = -math.inf
         self._pid = os.getpid()
         self._forgotten = weakref.finalize(self, close_forgotten, f"the monitor of {writer}", closing)
+        # Multiprocessing's children end by `os._exit`, behind finalizers of its own.
+        util, process = (sys.modules.get(f"multiprocessing.{name}") for name in ("util", "process"))
+        if util is not None and process is not None and process.parent_process() is not None:
+            util.Finalize(None, self._forgotten, exitpriority=0)
         os.register_at_fork(after_in_child=partial(_leave_to_parent, weakref.ref(self)))
 
     def __repr__(self) -> str:
@@ -198,7 +203,7 @@ def _leave_to_parent(reference: weakref.ref[Monitor]) -> None:
 
 def close_forgotten(what: str, closing: Sequence[Close]) -> None:
     """Nobody closed it: the interpreter ends, or the monitor or job was dropped."""
-    if closing:
-        warnings.warn(f"{what} was never closed", ResourceWarning, stacklevel=2)
     for close in closing:
         close(status_at_exit(), timings.FORGOTTEN_TIMEOUT)
+    if closing:  # last, as a warning may be an error
+        warnings.warn(f"{what} was never closed", ResourceWarning, stacklevel=2)

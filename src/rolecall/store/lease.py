@@ -6,10 +6,12 @@ owner's. A session's file is made whole under a name of its own, with a first li
 to its number. `link(2)` fails if another process was quicker, so there is no lock, and nothing to release after a
 SIGKILL. A session ends with a line `{"end": status}`.
 
-An owner on this host lives while its process does. One on another host lives while its file was touched within
-`STALE` seconds; its courier does that every `HEARTBEAT` seconds.
+An owner on this machine lives while its process does. One on another machine lives while its file is touched; its
+courier does that every `HEARTBEAT` seconds. Whoever claims a name looks for `STALE` seconds whether that happens, by a
+clock of its own: clocks of two machines may differ, and so may that of a file server.
 """
 
+import logging
 import os
 import re
 import socket
@@ -23,7 +25,9 @@ from zlib import crc32
 from rolecall.errors import WriterConflict
 from rolecall.states import State
 from rolecall.store.codec import append_line, draft_of, encode, first_line, last_line, open_own, put_whole
-from rolecall.timings import STALE
+from rolecall.timings import POLL_INTERVAL, STALE
+
+logger = logging.getLogger("rolecall")
 
 FORMAT: Final = 2
 """The version of every file of lines. It is in the first line of each session."""
@@ -38,8 +42,8 @@ class Owner:
         host: the name of its machine.
         pid: its number.
         start: when it started, in clock ticks on Linux. Tells it from a later process of the same number.
-        space: the boot of the machine and the PID namespace, in which `pid` means something. Containers on one
-            host may share its name.
+        space: the boot of the machine and the PID namespace, in which `pid` means something. A host's name may
+            change, and containers share one.
     """
 
     host: str
@@ -49,7 +53,7 @@ class Owner:
 
     def is_here(self) -> bool:
         """Whether this process could see it."""
-        return (self.host, self.space) == (socket.gethostname(), _space())
+        return self.space == _space() if self.space else self.host == socket.gethostname()
 
     def is_running(self) -> bool:
         """Whether the process still runs; only meaningful if it is here."""
@@ -152,6 +156,32 @@ def is_held(directory: Path) -> bool:
     return session is not None and session.is_live()
 
 
+def proves_alive(session: Session, holder: str) -> bool:
+    """Whether a session's owner is alive; waits for one on another machine to show it.
+
+    Args:
+        session: the newest of its lease.
+        holder: what is held, in words, for the one warning that it waits.
+    """
+    owner = session.owner()
+    if owner is None or owner.is_here():
+        return session.is_live()
+    began = before = None
+    # `status` opens the file, so what is seen of it then is not what a network filesystem had cached.
+    while session.status() is None and session.path.exists():
+        found, now = session.path.stat(), time.monotonic()
+        if before is None or began is None:
+            began, before = now, found
+            wait = f"waiting for up to {STALE:.0f} s to see whether it is alive"
+            logger.warning("%s was held by %s, which did not end it; %s", holder, owner, wait)
+        elif (found.st_mtime_ns, found.st_size) != (before.st_mtime_ns, before.st_size):
+            return True
+        elif now - began >= STALE:
+            return False
+        time.sleep(POLL_INTERVAL)
+    return False
+
+
 def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
     """Become the owner, with the next session.
 
@@ -161,17 +191,15 @@ def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
         holder: what is held, in words, for the error.
 
     Raises:
-        WriterConflict: a live process holds it.
+        WriterConflict: a live process holds it. About one on another machine that takes up to `STALE` seconds to tell.
     """
     directory.mkdir(parents=True, exist_ok=True)
     while True:
         last = newest(directory)
-        if last is not None and last.is_live():
-            owner = last.owner()
-            dead = "" if owner and owner.is_here() else f" A dead one is noticed after {STALE:.0f} s of silence."
+        if last is not None and proves_alive(last, holder):
             raise WriterConflict(
-                f"{holder} is held by {owner or 'another process'} ({last.path}). Stop that process, or use another "
-                f"monitor_dir (or another role or rank) for this one.{dead}"
+                f"{holder} is held by {last.owner() or 'another process'} ({last.path}). Stop that process, or use "
+                "another monitor_dir (or another role or rank) for this one."
             )
         if session := _create(directory, (last.number if last else 0) + 1, header):
             return session

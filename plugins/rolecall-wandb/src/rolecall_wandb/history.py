@@ -39,7 +39,9 @@ class History:
         if self._open is not None and row.step > self._open:
             self._end_line(self._open)
         self._run.log(
-            {**table_of(row), **row.metrics, **row.text, "_timestamp": row.time}, step=row.step, commit=row.commit
+            {**table_of(row, str(self._run.id)), **row.metrics, **row.text, "_timestamp": row.time},
+            step=row.step,
+            commit=row.commit,
         )
         self._open = self._least = row.step
         self._time = row.time

@@ -6,11 +6,13 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from rolecall import Rejected, Row, Run, RunTicket, Status
+from rolecall import Rejected, Row, Run, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.sdk import WRITE_EVERY, init
 from rolecall_wandb.situation import mode
+from rolecall_wandb.tables import TableTries
+from rolecall_wandb.watch import NO_TABLE
 
 __all__ = ["NoRun", "OfflineRun", "open_offline"]
 
@@ -33,6 +35,7 @@ class OfflineRun:
         self._sdk = init(ticket, args)
         self._run = self._sdk.run
         self._history = History(self._run)
+        self._tables = TableTries()
         self._logged = 0.0
 
     @property
@@ -54,8 +57,14 @@ class OfflineRun:
 
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`."""
-        with self._sdk.at_hand():
-            self.log([row])
+        try:
+            with self._sdk.at_hand():
+                self.log([row])
+        except (Rejected, Unavailable):
+            raise
+        except Exception as error:
+            self._tables.fail(row, error)
+            raise Unavailable(NO_TABLE.format(error)) from error
 
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`; a line that is open stays open."""

@@ -51,7 +51,7 @@ class OpenRun:
     def at_hand(self) -> Iterator[None]:
         """Make this run's service and settings those of the process, while a table is logged."""
         # For a table the SDK takes server, key and mode from the process and not from the run.
-        with self.service.at_hand(), _environment(self.ticket, self.args):
+        with self.service.at_hand(), _environment(self.ticket, self.args), _staging(self.ticket, self.args):
             yield
 
     @contextmanager
@@ -199,6 +199,26 @@ def _environment(ticket: RunTicket, args: WandbArgs) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+@contextmanager
+def _staging(ticket: RunTicket, args: WandbArgs) -> Iterator[None]:
+    """Let the SDK stage tables in the writer's own directory, where the home directory cannot be written."""
+    import wandb.env
+
+    name = "WANDB_DATA_DIR"
+    try:
+        Path(wandb.env.get_data_dir(), "artifacts", "staging").mkdir(parents=True, exist_ok=True)
+    except OSError:
+        os.environ[name], before = str(_directory(ticket, args)), os.environ.get(name)
+        try:
+            yield
+        finally:
+            os.environ.pop(name)
+            if before is not None:
+                os.environ[name] = before
+    else:
+        yield
 
 
 def _describe(error: Exception) -> str:

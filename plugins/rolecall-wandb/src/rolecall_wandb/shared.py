@@ -98,7 +98,7 @@ class SharedRun:
         self._rejoin_if_ended()
         if self._is_confirmed(row):
             return
-        table = table_of(row)
+        table = table_of(row, self.id)
         try:
             with self._sdk.at_hand():
                 self._run.log({**table, **row.metrics, "_timestamp": row.time})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from rolecall import Rejected, Row
@@ -13,10 +14,15 @@ if TYPE_CHECKING:
 __all__ = ["TableTries", "table_of"]
 
 TRIES: Final = 3
+LONGEST_ARTIFACT: Final = 128
+"""Characters of an artifact's name, by the SDK's own check."""
+MARGIN: Final = 16
 
 
-def table_of(row: Row) -> dict[str, wandb.Table]:
+def table_of(row: Row, run_id: str) -> dict[str, wandb.Table]:
     """The row's table by its name, or nothing; a column may have values of several types.
+
+    A name that is too long for wandb is cut, and tells by its end which one it was.
 
     Raises:
         Rejected: the SDK cannot make a table of it.
@@ -30,7 +36,15 @@ def table_of(row: Row) -> dict[str, wandb.Table]:
         table = wandb.Table(columns=list(row.table.columns), data=data, allow_mixed_types=True)
     except Exception as error:
         raise Rejected([row], f"wandb cannot make a table of {row.table.name!r}: {error}") from error
-    return {row.table.name: table}
+    return {_short(row.table.name, run_id): table}
+
+
+def _short(name: str, run_id: str) -> str:
+    # The table is an artifact `run-{run_id}-{name}`, with a few characters more in some versions (0.19.10, 0.31.0).
+    longest = LONGEST_ARTIFACT - len(f"run-{run_id}-") - MARGIN
+    if len(name) <= longest:
+        return name
+    return f"{name[: longest - 9]}-{sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 class TableTries:
