@@ -58,6 +58,10 @@ MAX_QUEUE_BYTES: Final = 64 << 20
 """The same in bytes of a journal, for backends that confirm rows seconds later (wandb: after 5 to 17 s). What is handed
 over in that time must fit, or the courier waits; and what its SDK keeps in memory while a server takes nothing must not
 hurt."""
+RESTART: Final = RetryPolicy(initial=0.5, maximum=30.0, maximum_draining=0.5)
+"""Of a courier's process that died, while its role lives."""
+RESTART_RESET: Final = 60.0
+"""Of life, until the next restart waits as little as the first."""
 RETRY: Final = RetryPolicy(initial=0.25, maximum=60.0, maximum_draining=2.0)
 DRAIN_TIMEOUT: Final = 120.0
 """For a courier after its writer has ended, while its backend takes nothing."""

@@ -144,7 +144,7 @@ rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
 missing open_run; add it, decorated with @rolecall.hookimpl. Required are
 backend_args, supports_shared_run, open_run; the hooks are backend_args(),
 supports_shared_run(args), prepare(ticket, args), open_run(ticket, args),
-declare_axes(run, axes)\
+declare_axes(run, axes), open_readback(ticket, args)\
 """)
 
 
@@ -154,7 +154,7 @@ def test_a_misspelled_hook(check: Run, computer: Computer) -> None:
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
 unknown hook 'opn_run'; did you mean 'open_run'? The hooks are backend_args(),
 supports_shared_run(args), prepare(ticket, args), open_run(ticket, args),
-declare_axes(run, axes)\
+declare_axes(run, axes), open_readback(ticket, args)\
 """)
 
 

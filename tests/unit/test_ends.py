@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import venv
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from lines_server import LinesServer
 
-from rolecall import Job, Monitor, MonitorConfig, Undelivered, launch, open_monitor
+from rolecall import BackendRefused, Job, Monitor, MonitorConfig, RolecallError, Undelivered, launch, open_monitor
+from rolecall.job.beside import CourierProcess
 from rolecall.job.history import read_history
 from rolecall.store import acks
 from rolecall.store.layout import Layout
-from rolecall.store.lease import Session, newest
+from rolecall.store.lease import Session, is_held, newest
 
 MakeConfig = Callable[..., MonitorConfig]
 LOCAL = {"monitor_type": "local", "monitor_args": {}}
@@ -171,9 +177,13 @@ def test_close_tells_what_waits(
 
 
 def test_close_with_a_dead_courier(
-    make_config: MakeConfig, server: LinesServer, wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
+    make_config: MakeConfig,
+    server: LinesServer,
+    wait_until: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its process was killed: what it said last counts."""
+    """Its process was killed and cannot be started again: what it said last counts."""
     with launch(make_config(courier="process")) as job:
         monitor = open_monitor(job.config, "trainer")
         monitor.log({"loss": 1.0})
@@ -183,12 +193,92 @@ def test_close_with_a_dead_courier(
         owner = session.owner()
         assert owner is not None
         os.kill(owner.pid, signal.SIGKILL)
+        monkeypatch.setattr(CourierProcess, "_start", refuse)
         for _ in range(3):
             monitor.log({"loss": 0.5})
-        monitor.close()
+        monitor.close(timeout=3)
         assert "trainer: 3 rows not yet in lines" in caplog.text
-        assert "the courier's process ended with status -9" in caplog.text
+        assert "the courier's process ended with status -9 and is started again" in caplog.text
         assert "goes on trying" not in caplog.text
+
+
+def refuse(process: CourierProcess) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def test_close_with_a_courier_that_was_killed_often(
+    make_config: MakeConfig, server: LinesServer, wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It comes back each time, says so once, and all rows are there."""
+    with launch(make_config(courier="process")) as job, open_monitor(job.config, "trainer") as monitor:
+        delivery = Layout(job.config.monitor_dir).delivery("lines", "trainer")
+        killed: set[int] = set()
+        for step in range(1, 6):
+            monitor.log({"loss": 1.0}, step)
+            wait_until(lambda: is_held(delivery) and owner_of(delivery) not in killed)
+            killed.add(owner_of(delivery))
+            os.kill(owner_of(delivery), signal.SIGKILL)
+        monitor.log({"loss": 1.0}, 6)
+    assert {seq for _, seq in server.seqs("trainer")} == set(range(1, 7))
+    assert len(killed) == 5
+    assert caplog.text.count("trainer: lines: the courier's process ended with status -9 and is started again") == 1
+    assert "not yet in" not in caplog.text
+
+
+def owner_of(delivery: Path) -> int:
+    session = newest(delivery)
+    owner = session.owner() if session else None
+    assert owner is not None
+    return owner.pid
+
+
+def test_courier_that_dies_at_once_stops_no_job(
+    make_config: MakeConfig, server: LinesServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where memory runs out while an SDK is imported."""
+    start = CourierProcess._start
+    started: list[int] = []
+
+    def kill_the_first(process: CourierProcess) -> Any:
+        made = start(process)
+        started.append(made.pid)
+        if len(started) == 1:
+            made.kill()
+        return made
+
+    monkeypatch.setattr(CourierProcess, "_start", kill_the_first)
+    with launch(make_config(courier="process")) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0}, 1)
+    assert server.seqs("trainer") == [(1, 1)]
+    assert "the courier's process ended with status -9 and is started again" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("executable", "words"),
+    [
+        (None, "cannot be started with None"),
+        ("", "cannot be started with ''"),
+        ("/no/such/python", "cannot be started with '/no/such/python'"),
+        ("/bin/false", "the courier's process ended with status 1: it said nothing (see "),
+    ],
+)
+def test_courier_that_cannot_start_is_an_error(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, executable: str | None, words: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", executable)
+    with pytest.raises(RolecallError, match=re.escape(words)):
+        launch(make_config(courier="process"))
+
+
+def test_courier_without_our_packages_says_so(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They are only where `sys.path` of the role leads."""
+    venv.create(tmp_path / "venv")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "bin" / "python"))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with pytest.raises(BackendRefused, match=r"ended with status 1: .*No module named 'rolecall'"):
+        launch(make_config(courier="process"))
 
 
 def test_close_with_a_silent_courier(

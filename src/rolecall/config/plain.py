@@ -6,7 +6,7 @@ it likes when it is read. What can be kept is kept, and what cannot is named.
 
 import dataclasses
 import inspect
-from argparse import Namespace
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
@@ -128,7 +128,7 @@ def _readers(value: Any) -> _Readers | None:
             return None
         case BaseModel():
             names = type(value).model_fields
-        case Namespace() | SimpleNamespace():
+        case _ if isinstance(value, _namespaces()):
             names = vars(value)
         case _ if dataclasses.is_dataclass(value) and not inspect.isclass(value):
             names = [field.name for field in dataclasses.fields(value)]
@@ -143,6 +143,12 @@ def _readers(value: Any) -> _Readers | None:
         case _:
             return None
     return {name: partial(getattr, value, name) for name in names}
+
+
+def _namespaces() -> tuple[type, ...]:
+    # Whoever has an `argparse.Namespace` has imported argparse; a role that has none need not.
+    argparse = sys.modules.get("argparse")
+    return (SimpleNamespace, argparse.Namespace) if argparse else (SimpleNamespace,)
 
 
 def _number(value: Any) -> float | int | str:

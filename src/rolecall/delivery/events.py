@@ -8,7 +8,7 @@ from typing import Final, Literal, get_args
 
 logger = logging.getLogger("rolecall")
 
-First = Literal["opened", "prepared", "refused", "unavailable", "waiting"]
+First = Literal["opened", "prepared", "refused", "unavailable", "waiting", "died"]
 Kind = Literal[First, "recovered", "rejected", "damaged", "warning", "progress", "ended"]
 
 
@@ -17,8 +17,9 @@ class CourierEvent:
     """Something that happened to one backend.
 
     `opened`, `prepared` and `refused` come once, after a `waiting` if an earlier courier still sends the rows;
-    `unavailable` and `recovered` come in turns; `rejected`, `damaged` and `warning` as they happen; `progress` before
-    the run is opened, and once a second while rows are acknowledged; `ended` last.
+    `died` once, if the courier's process had to be started again; `unavailable` and `recovered` come in turns;
+    `rejected`, `damaged` and `warning` as they happen; `progress` before the run is opened, and once a second while
+    rows are acknowledged; `ended` last.
 
     Attributes:
         backend: the backend.
@@ -42,6 +43,7 @@ _WORDS: Final = {  # of the others, the kind says all
     "refused": "refused: {}",
     "unavailable": "not available, rows wait in the journal: {}",
     "waiting": "waiting: {}",
+    "died": "{}",
     "recovered": "available again",
     "rejected": "does not take some rows; they stay in the journal: {}",
     "damaged": "a part of the journal was left out: {}",

@@ -1,14 +1,10 @@
 """A writer's open session: its journal, and the couriers that deliver it. `Monitor` and `Job` each hold one."""
 
-import json
 import logging
 import os
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +12,10 @@ from rolecall import timings
 from rolecall.config.commands import command
 from rolecall.config.model import MonitorConfig
 from rolecall.config.plain import plain_config
-from rolecall.delivery.events import CourierEvent, EventLog
+from rolecall.delivery.events import EventLog
 from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.errors import BackendRefused, DirectoryError, Undelivered, raise_together
+from rolecall.job.beside import CourierProcess
 from rolecall.states import Status
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import LAUNCH, Layout
@@ -52,7 +49,7 @@ class WriterSession:
         self._writer = writer
         self._pid = os.getpid()
         self._layout = Layout(config.monitor_dir)
-        self._process: threading.Thread | None = None
+        self._process: CourierProcess | None = None
         self._thread: threading.Thread | None = None
         self._is_spooled = is_spooled(self._spec)
         # The last step on each axis of an earlier session, by the newest that has rows.
@@ -118,8 +115,10 @@ class WriterSession:
             # If rows were lost, the disk was reported already.
             level = logging.DEBUG if self.journal.lost else logging.WARNING
             logger.log(level, "%s: the end of the journal could not be written: %s", self._writer, error)
-        for each in filter(None, (self._process, self._thread)):
-            each.join(max(0.0, deadline - time.monotonic()))
+        if self._process is not None:
+            self._process.end(max(0.0, deadline - time.monotonic()))
+        if self._thread is not None:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
         if quiet:
             return
         messages = self._left()
@@ -141,61 +140,17 @@ class WriterSession:
         # Without a backend there is still a journal to mirror or to sync.
         is_tended = self._is_spooled or (self._spec.sync_every is not None and writer != LAUNCH)
         if processes or (is_tended and self._spec.courier == "process"):
-            self._process = self._start_process([each.backend for each in processes])
+            task = {"env": self._config.to_env(), "writer": writer}
+            log = self._layout.courier_log(writer)
+            self._process = CourierProcess(task, [each.backend for each in processes], log, self.events.add)
         if threads or (is_tended and not processes and self._spec.courier == "thread"):
             group = CourierGroup(self._spec, [writer], [Assignment(writer, each) for each in threads], self.events.add)
             self._thread = threading.Thread(target=group.run, name="rolecall", daemon=True)
             self._thread.start()
 
-    def _start_process(self, backends: Sequence[str]) -> threading.Thread:
-        """Start couriers in a process of their own; returns a thread that lives as long as the process does.
-
-        It gets one line of JSON on its standard input: the config with its secrets, which so are in no argument list
-        and no environment. It writes events, a line of JSON each, to its standard output.
-        """
-        log, report = self._layout.courier_log(self._writer), self.events.add
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as errors:
-            process = subprocess.Popen(
-                # -P: the working directory is not where the role imports from, so it must not be for its courier.
-                [sys.executable, "-P", "-m", "rolecall.delivery.process"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                start_new_session=True,
-            )
-        # Popen was given pipes, so there are some; mypy cannot know.
-        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
-        pipe, events = process.stdin, process.stdout
-        task = {"env": self._config.to_env(), "writer": self._writer, "backends": backends, "log": str(log)}
-        with suppress(BrokenPipeError), pipe:  # it died: that is reported below
-            pipe.write(json.dumps(task).encode() + b"\n")
-
-        def read_events() -> None:
-            with events:
-                for line in events:
-                    with suppress(ValueError, TypeError):
-                        report(CourierEvent(**json.loads(line)))
-
-        def wait() -> None:
-            status = process.wait()
-            # Not its end alone: what an SDK of the process forked may hold the pipe open for longer.
-            reader.join(1.0)
-            if status:
-                message = f"the courier's process ended with status {status}; see {log}"
-                for backend in backends:
-                    report(CourierEvent(backend, "refused", message))
-
-        # Both are blocked almost always, so they do not contend for the interpreter lock.
-        reader = threading.Thread(target=read_events, name="rolecall-events", daemon=True)
-        reader.start()
-        waiter = threading.Thread(target=wait, name="rolecall-courier", daemon=True)
-        waiter.start()
-        return waiter
-
     def _left(self) -> list[str]:
         """What backends lack, by what their couriers said last. It looks at no file: that could block."""
-        goes_on = self._process is not None and self._process.is_alive()
+        goes_on = self._process is not None and self._process.is_running
         later = f". The courier's process goes on trying for up to {timings.DRAIN_TIMEOUT:.0f} s" if goes_on else ""
         advice = f"They are in the journal. To send them, run: {command('deliver', self._layout.root)}{later}"
         lacking = [(name, self.events.waiting(name, self.journal.seq)) for name in self.backends]
