@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +13,7 @@ from pathlib import Path
 import pytest
 from lines_server import LinesServer
 
-from rolecall import MonitorConfig, launch, open_monitor
+from rolecall import DirectoryError, MonitorConfig, launch, open_monitor
 from rolecall.__main__ import main
 from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.redeliver import Held, Left, deliver
@@ -157,3 +160,129 @@ def test_waits_for_a_live_courier(
     thread.join(30.0)
     assert left == [[]]
     assert len(server.seqs("explorer/0")) == (0 if is_done else ROWS)
+
+
+# ------------------------------------------------------------- whose directory it is
+
+
+def lines_job(config: MonitorConfig, server: LinesServer) -> Path:
+    """A job whose rows its backend does not have yet."""
+    server.fail("down")
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0})
+        monitor.close(timeout=0)
+    server.fix("down")
+    return config.monitor_dir
+
+
+@pytest.fixture
+def undelivered_job(
+    make_config: MakeConfig, server: LinesServer, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, list[str]]:
+    monkeypatch.setattr("rolecall.timings.OPEN_TIMEOUT", 0.5)
+    monkeypatch.setattr("rolecall.timings.DRAIN_TIMEOUT", 0.1)
+    root = lines_job(make_config(), server)
+    return root, ["deliver", str(root), "--timeout", "30"]
+
+
+def test_own_record_names_the_server(undelivered_job: tuple[Path, list[str]], server: LinesServer) -> None:
+    root, command = undelivered_job
+    assert (root / "run.json").stat().st_mode & 0o022 == 0
+    assert main(command) == 0
+    assert server.seqs("trainer") == [(1, 1)]
+
+
+@pytest.mark.parametrize("whose", ["writable", "another's"])
+def test_record_of_somebody_else_names_no_server(
+    undelivered_job: tuple[Path, list[str]], server: LinesServer, capsys: pytest.CaptureFixture[str], whose: str
+) -> None:
+    """Its arguments would say where this user's credentials go."""
+    root, command = undelivered_job
+    if whose == "writable":
+        (root / "run.json").chmod(0o664)
+        words = "others can write it"
+    elif os.geteuid() == 0:
+        os.chown(root / "run.json", 65534, 65534)
+        words = "it belongs to user 65534"
+    else:
+        pytest.skip("only root can give files away")
+    capsys.readouterr()
+    assert main(command) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{words}, so its arguments of lines (path) are not used" in said
+    assert "use --trust if you know who wrote it" in said
+    assert server.seqs("trainer") == []
+    assert main([*command, "--args", f"{{lines: {{path: {server.path}}}}}"]) == 0
+    assert server.seqs("trainer") == [(1, 1)]
+
+
+def test_record_of_somebody_else_can_be_trusted(undelivered_job: tuple[Path, list[str]], server: LinesServer) -> None:
+    root, command = undelivered_job
+    (root / "run.json").chmod(0o666)
+    assert main([*command, "--trust"]) == 0
+    assert server.seqs("trainer") == [(1, 1)]
+
+
+def test_nobody_else_can_write_a_record(make_config: MakeConfig) -> None:
+    before = os.umask(0)
+    try:
+        root = run_job(make_config(monitor_type="local", monitor_args={}))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((root / "run.json").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("run_id", "/abs/path"),
+        ("run_id", "../../elsewhere"),
+        ("run_id", ".."),
+        ("nonce", "a/b"),
+        ("name", "a\nb"),
+        ("project", ""),
+        ("plan", {"backends": [{"backend": "../x", "shared": False, "courier": "thread"}]}),
+    ],
+)
+def test_record_is_checked_as_user_input_is(
+    make_config: MakeConfig, capsys: pytest.CaptureFixture[str], setting: str, value: object
+) -> None:
+    config = make_config(monitor_type="local", monitor_args={})
+    record = run_job(config) / "run.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), setting: value}))
+    assert main(["deliver", str(config.monitor_dir)]) == 2
+    assert "run.json: is damaged" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(DirectoryError, match="is damaged"):
+        launch(config)
+    assert {path.name for path in config.monitor_dir.iterdir()} >= {"run.json", "journal"}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "large", "link"])
+def test_record_that_is_no_file(make_config: MakeConfig, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    """In bounded time and memory, in words."""
+    root = run_job(make_config(monitor_type="local", monitor_args={}))
+    record = root / "run.json"
+    record.rename(root / "true.json")
+    if kind == "pipe":
+        os.mkfifo(record)
+    elif kind == "device":
+        record.symlink_to("/dev/zero")
+    elif kind == "large":
+        with record.open("wb") as file:
+            file.truncate(20 << 30)
+    else:
+        record.symlink_to("true.json")
+    assert main(["show", str(root)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith(f"rolecall: {record}: ")
+    assert "Traceback" not in said
+    record.unlink()
+
+
+def test_arguments_without_a_backend(
+    undelivered_job: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, command = undelivered_job
+    capsys.readouterr()
+    assert main([*command, "--args", "{path: elsewhere}"]) == 2
+    assert "--args: path: must be the arguments of a backend" in " ".join(capsys.readouterr().err.split())

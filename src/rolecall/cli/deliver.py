@@ -37,6 +37,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     args = f"arguments of the backend, as YAML or JSON, that the job did not keep; put secrets in {ARGS} instead"
     parser.add_argument("--to", metavar="BACKEND", help=to)
     parser.add_argument("--args", default="{}", help=args)
+    trust = "use servers that only the directory names, although somebody else may have written it"
+    parser.add_argument("--trust", action="store_true", help=trust)
     parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="when to give up (default: 600)")
 
 
@@ -47,7 +49,12 @@ def run(options: argparse.Namespace) -> int:
         _check_backend(options.to)
     args = _collect_args(options)
     with _progress_bars() as draw:
-        left = deliver(options.directory, options.to, args, options.timeout, on_event=_report, on_progress=draw)
+        left = deliver(
+            *(options.directory, options.to, args, options.timeout),
+            trust=options.trust,
+            on_event=_report,
+            on_progress=draw,
+        )
     for each in left:
         if each.rows:
             print(f"{each.writer}: {each.rows} rows are not in {each.backend} yet", file=sys.stderr)
@@ -71,6 +78,11 @@ def _collect_args(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         # With --to there is one backend, whose arguments need no name above them.
         keyed = {options.to: given} if options.to and options.to not in given else given
         for name, values in keyed.items():
+            if not isinstance(values, dict):
+                raise ConfigError(
+                    f"{option}: {name}: must be the arguments of a backend of that name, as a mapping: "
+                    "'{mlflow: {uri: ...}}'; or name one backend with --to"
+                )
             args[name] = {**args.get(name, {}), **values}
     return args
 

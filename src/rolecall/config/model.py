@@ -19,6 +19,7 @@ from rolecall.backends.registry import Registry
 from rolecall.config.arguments import explain, plain_args, typed_args
 from rolecall.config.loading import Settings, read_settings
 from rolecall.config.plain import public_args, scrub
+from rolecall.config.plan import Name, Slug
 from rolecall.config.redact import secrets_of
 from rolecall.config.spec import HandOver, JobSpec
 from rolecall.errors import BackendError, ConfigError
@@ -27,10 +28,6 @@ VARIABLE = "ROLECALL_CONFIG"
 DISABLED_VARIABLE = "ROLECALL_DISABLED"
 _HAND_OVER = "hand_over"
 _NOT_OURS = "not a value that MonitorConfig.to_env writes; pass that value on unchanged"
-
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Slug = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
 
 _NO_PATH = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _VARIABLE = re.compile(r"\$(?:\w+|\{[^}]*\})")

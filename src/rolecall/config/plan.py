@@ -1,8 +1,13 @@
 """What will happen: the result of `resolve`, which a launcher hands to its roles."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Slug = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""What is a part of a path, so that none leads out of the directory."""
 CourierPlace = Literal["process", "thread", "none"]
 """Where a backend's courier runs: in a process beside the role, on a thread of it, or nowhere."""
 
@@ -23,7 +28,7 @@ class Downgrade:
 class BackendPlan:
     """How rows reach one backend."""
 
-    backend: str
+    backend: Slug
     shared: bool
     courier: CourierPlace
 

@@ -8,7 +8,7 @@ still runs, and to run twice.
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ def deliver(  # noqa: PLR0913 - the last three by name
     args: Mapping[str, Any],
     timeout: float,
     *,
+    trust: bool = False,
     on_event: Callable[[CourierEvent], None] = lambda _: None,
     on_progress: Callable[[Sequence[Held]], None] = lambda _: None,
     registry: Registry | None = None,
@@ -68,16 +69,19 @@ def deliver(  # noqa: PLR0913 - the last three by name
         to: a backend; by default those of the job.
         args: arguments that differ from the job's, or that it kept no copy of: secrets. Keyed by backend.
         timeout: seconds.
+        trust: whether servers that only the directory names may be asked, with this user's credentials.
         on_event: gets each event, from any thread.
         on_progress: gets how far each backend is, a few times a second.
         registry: where backends are found.
 
     Raises:
-        DirectoryError: no job is there.
+        DirectoryError: no job is there, or its record may be somebody else's and names a server.
         ConfigError, BackendError: the backend, or its arguments.
     """
-    record = job_record(Layout(root))
+    record, distrust = job_record(Layout(root))
     layout = Layout(root.absolute())
+    if distrust and not trust:
+        record = _trusted_part(layout, record, distrust, to, args)
     spec = _spec(layout, record, to, args, registry)
     backends = [plan.backend for plan in spec.plan.backends]
     writers = layout.writers()
@@ -108,6 +112,24 @@ def deliver(  # noqa: PLR0913 - the last three by name
         for writer in layout.writers()
     ]
     return [each for each in found if each.rows or each.missing]
+
+
+def _trusted_part(
+    layout: Layout, record: RunRecord, distrust: str, to: str | None, args: Mapping[str, Any]
+) -> RunRecord:
+    """The record of somebody else: it must not choose where this user's credentials go, or which files are read.
+
+    Raises:
+        DirectoryError: it names a server, a file or an option of a backend that the user has not given.
+    """
+    for name in [to] if to else [plan.backend for plan in record.plan.backends]:
+        given = args.get(name, {})
+        if unknown := sorted(record.args.get(name, {}).keys() - given.keys()):
+            raise DirectoryError(
+                f"{layout.record}: {distrust}, so its arguments of {name} ({', '.join(unknown)}) are not used: your "
+                "credentials would go where it says. Give them with --args, or use --trust if you know who wrote it"
+            )
+    return replace(record, args={}, spool_dir=None)
 
 
 def _spec(

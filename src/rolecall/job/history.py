@@ -77,7 +77,7 @@ def read_history(root: Path) -> JobHistory:
         DirectoryError: no job was launched there.
     """
     layout = Layout(root)
-    record = job_record(layout)
+    record, _ = job_record(layout)
     writers = [_read_writer(layout, writer) for writer in (LAUNCH, *layout.writers())]
     return JobHistory(record, writers[0].state, writers[1:])
 

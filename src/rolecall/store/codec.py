@@ -113,14 +113,20 @@ def draft_of(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def put_whole(path: Path, data: bytes) -> None:
+def put_whole(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Replace a file so that readers see the old content or the new, never a part of it.
+
+    Args:
+        path: the file.
+        data: its new content.
+        mode: its permissions, less those of the umask.
 
     Raises:
         OSError: it was not written.
     """
     with draft_of(path) as draft:
-        draft.write_bytes(data)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(data)
         os.replace(draft, path)
 
 

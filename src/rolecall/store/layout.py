@@ -18,7 +18,9 @@
 
 import json
 import operator
+import os
 import re
+import stat
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -26,10 +28,11 @@ from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from rolecall.config.plan import Plan
+from rolecall.config.plan import Name, Plan, Slug
 from rolecall.errors import ConfigError, DirectoryError
 from rolecall.store.codec import put_whole
 
+_LARGEST_RECORD: Final = 1 << 20
 VERSION: Final = 2
 """Of everything in the directory."""
 LAUNCH = "@launch"
@@ -137,11 +140,11 @@ class RunRecord:
     """
 
     version: Literal[2] = 2
-    run_id: str
-    nonce: str
-    project: str
-    name: str
-    group: str | None
+    run_id: Slug
+    nonce: Slug
+    project: Name
+    name: Name
+    group: Name | None
     created: float
     spool_dir: str | None = None
     plan: Plan
@@ -160,16 +163,39 @@ def read_record(layout: Layout) -> RunRecord | None:
     Raises:
         DirectoryError: it cannot be read, is damaged, or is of another version.
     """
+    found = judge_record(layout)
+    return found and found[0]
+
+
+def judge_record(layout: Layout) -> tuple[RunRecord, str] | None:
+    """The record, and why it cannot be trusted: the bytes that are judged are those that are read.
+
+    A record names servers. It is trusted if it belongs to this user and nobody else can write it.
+
+    Raises:
+        DirectoryError: as for `read_record`.
+    """
     try:
-        data = layout.record.read_bytes()
+        # Without O_NONBLOCK, opening a pipe that somebody put there would wait for a writer.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with os.fdopen(os.open(layout.record, flags), "rb") as file:
+            found = os.fstat(file.fileno())
+            data = file.read(_LARGEST_RECORD + 1) if stat.S_ISREG(found.st_mode) else b""
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DirectoryError(
             f"{layout.record}: cannot be read: {error.strerror}; give the monitor_dir of a job"
         ) from error
+    if len(data) > _LARGEST_RECORD:
+        raise DirectoryError(f"{layout.record}: is too large to be a record; use another monitor_dir")
+    distrust = ""
+    if found.st_uid != os.geteuid():
+        distrust = f"it belongs to user {found.st_uid}"
+    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        distrust = "others can write it"
     try:
-        return _adapter().validate_json(data)
+        return _adapter().validate_json(data), distrust
     except ValidationError as error:
         # A record that names no version has no problem there, and counts as damaged.
         versions = [problem["input"] for problem in error.errors() if problem["loc"] == ("version",)]
@@ -180,14 +206,14 @@ def read_record(layout: Layout) -> RunRecord | None:
         raise DirectoryError(f"{layout.record}: {fault}") from error
 
 
-def job_record(layout: Layout) -> RunRecord:
-    """The record of a job that was launched.
+def job_record(layout: Layout) -> tuple[RunRecord, str]:
+    """The record of a job that was launched, and why it cannot be trusted; see `judge_record`.
 
     Raises:
         DirectoryError: there is none, or as for `read_record`.
     """
-    if record := read_record(layout):
-        return record
+    if found := judge_record(layout):
+        return found
     what = "not a monitor_dir (no run.json); give the monitor_dir of a job that was launched"
     raise DirectoryError(f"{layout.root}: {what}")
 
@@ -195,4 +221,5 @@ def job_record(layout: Layout) -> RunRecord:
 def write_record(layout: Layout, record: RunRecord) -> None:
     """Leave the record; readers see the old one or the new."""
     layout.record.parent.mkdir(parents=True, exist_ok=True)
-    put_whole(layout.record, json.dumps(asdict(record), indent=1).encode() + b"\n")
+    # Never for others to write, whatever the umask: see `judge_record`.
+    put_whole(layout.record, json.dumps(asdict(record), indent=1).encode() + b"\n", 0o644)
