@@ -95,23 +95,31 @@ def deliver(  # noqa: PLR0913 - the last three by name
         return sum(acknowledged(layout, backend, writer).rows for writer in layout.writers())
 
     totals = {name: held(name) + sum(undelivered(layout, name, writer) for writer in writers) for name in backends}
-    # On a thread: a backend that hangs must not keep this one from ending in time.
-    group = CourierGroup(spec, names, assignments, on_event)
-    thread = threading.Thread(target=group.run, name="rolecall-deliver", daemon=True)
-    thread.start()
-    deadline = time.monotonic() + timeout
-    while True:
-        is_alive, left = thread.is_alive(), deadline - time.monotonic()
-        on_progress([Held(name, held(name), total) for name, total in totals.items()])
-        if not is_alive or left <= 0:
-            break
-        thread.join(min(timings.STATUS_INTERVAL, left))
+    _run(
+        CourierGroup(spec, names, assignments, on_event),
+        timeout,
+        lambda: on_progress([Held(name, held(name), total) for name, total in totals.items()]),
+    )
     found = [
         Left(name, writer, undelivered(layout, name, writer), acknowledged(layout, name, writer).missing)
         for name in backends
         for writer in layout.writers()
     ]
     return [each for each in found if each.rows or each.missing]
+
+
+def _run(group: CourierGroup, timeout: float, on_progress: Callable[[], None]) -> None:
+    """Let the couriers deliver, for at most `timeout` seconds."""
+    # On a thread: a backend that hangs must not keep this one from ending in time.
+    thread = threading.Thread(target=group.run, name="rolecall-deliver", daemon=True)
+    thread.start()
+    deadline = time.monotonic() + timeout
+    while True:
+        is_alive, left = thread.is_alive(), deadline - time.monotonic()
+        on_progress()
+        if not is_alive or left <= 0:
+            return
+        thread.join(min(timings.STATUS_INTERVAL, left))
 
 
 def _trusted_part(
