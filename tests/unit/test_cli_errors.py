@@ -260,7 +260,7 @@ rolecall: config.yaml cannot be used:
   shared_run: must be true or false; given 'perhaps'
   run_id: must be 1 to 128 letters, digits, '.', '_' and '-', and start with a
 letter or a digit; given 'a b'
-  resume: must be 'auto', 'must' or 'never'; given 'always'\
+  resume: must be 'auto', 'allow', 'must' or 'never'; given 'always'\
 """)
 
 

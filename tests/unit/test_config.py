@@ -235,7 +235,7 @@ def test_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.Monk
         ({"project": 7}, "project: must be a string; given 7; put it in quotes"),
         ({"run_id": "../up"}, "run_id: must be 1 to 128 letters"),
         ({"run_id": "-x"}, "run_id: must be 1 to 128 letters"),
-        ({"resume": "always"}, "resume: must be 'auto', 'must' or 'never'; given 'always'"),
+        ({"resume": "always"}, "resume: must be 'auto', 'allow', 'must' or 'never'; given 'always'"),
         ({"courier": "pigeon"}, "courier: must be 'process' or 'thread'; given 'pigeon'"),
         ({"on_backend_error": "die"}, "on_backend_error: must be 'ignore' or 'raise'; given 'die'"),
         ({"shared_run": "perhaps"}, "shared_run: must be true or false; given 'perhaps'"),

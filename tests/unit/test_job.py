@@ -361,6 +361,19 @@ def test_resume_must_and_never(make_config: MakeConfig) -> None:
         assert other.run_id != job.run_id
 
 
+def test_resume_allow_goes_on_after_the_end(make_config: MakeConfig, server: LinesServer) -> None:
+    """In the same run, its curves included."""
+    ids = []
+    for steps in ([1, 2], [3, 4]):
+        with launch(make_config(resume="allow")) as job, open_monitor(job.config, "trainer") as monitor:
+            for step in steps:
+                monitor.log({"loss": 1 / step})
+        ids.append(job.run_id)
+    assert ids[0] == ids[1]
+    assert server.points(ids[0], "trainer", "trainer/loss") == [(step, 1 / step) for step in (1, 2, 3, 4)]
+    assert not (job.config.monitor_dir / "previous").exists()
+
+
 def test_another_job_in_the_directory(make_config: MakeConfig) -> None:
     local = {"monitor_type": "local", "monitor_args": {}}
     launch(make_config(**local, run_id="one")).close("failed")

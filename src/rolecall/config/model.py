@@ -61,7 +61,7 @@ class MonitorConfig(BaseModel):
         shared_run: whether all roles report into one run. Where a backend cannot, each role gets its own.
         run_id: rolecall's name of the run; the launcher makes one if you give none.
         resume: `auto` continues an unfinished job in the same `monitor_dir` and starts a new one after a finished
-            one; `must` refuses to start a new one; `never` always starts a new one.
+            one; `allow` continues a finished one, too; `must` refuses to start a new one; `never` always starts one.
         monitor_dir: where the journals are; by default `rolecall/{project}/{name}` below the working directory.
             Relative paths are made absolute at once.
         spool_dir: a directory on the node, for journals whose `monitor_dir` is on a network filesystem.
@@ -88,7 +88,7 @@ class MonitorConfig(BaseModel):
     monitor_args: dict[str, SerializeAsAny[BaseModel]] = Field(default_factory=dict)
     shared_run: bool = False
     run_id: Slug | None = None
-    resume: Literal["auto", "must", "never"] = "auto"
+    resume: Literal["auto", "allow", "must", "never"] = "auto"
     monitor_dir: Path = None  # type: ignore[assignment]  # its validator makes one of project and name
     spool_dir: Path | None = None
     sync_every: Annotated[float, Field(ge=0.1, le=86_400.0)] | None = None
@@ -125,7 +125,7 @@ class MonitorConfig(BaseModel):
         monitor_args: Mapping[str, Any] | None = None,
         shared_run: bool = False,
         run_id: str | None = None,
-        resume: Literal["auto", "must", "never"] = "auto",
+        resume: Literal["auto", "allow", "must", "never"] = "auto",
         monitor_dir: str | os.PathLike[str] | None = None,
         spool_dir: str | os.PathLike[str] | None = None,
         sync_every: float | None = None,

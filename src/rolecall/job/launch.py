@@ -313,7 +313,7 @@ def _goes_on(config: MonitorConfig, before: RunRecord | None, *, is_finished: bo
     for setting in ("project", "run_id"):
         value, there = getattr(config, setting), getattr(before, setting)
         if value not in (None, there):
-            what = f"monitor_dir {config.monitor_dir} holds an unfinished job with {setting} {there!r}, not {value!r}"
+            what = f"monitor_dir {config.monitor_dir} holds a job with {setting} {there!r}, not {value!r}"
             advice = "to go on with it, or another monitor_dir (or resume: never) to start a new one"
             raise ConfigError(f"{setting}: {what}. Use {setting} {there!r} {advice}")
     return True
