@@ -177,7 +177,7 @@ def test_a_directory_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     ("project", "name", "parts"),
     [
         ("gsm8k", "a/b", ["gsm8k", "a_b-c14cdd"]),
-        ("..", "../../etc", ["-5ec1f7", "_.._etc-74ccf3"]),
+        ("..", "../../etc", ["_-5ec1f7", "_.._etc-74ccf3"]),
         ("数学", "a b", ["数学", "a_b-c8687a"]),
     ],
 )

@@ -21,7 +21,7 @@ from rolecall import BackendRefused, Job, Monitor, MonitorConfig, RolecallError,
 from rolecall.job.beside import CourierProcess
 from rolecall.job.history import read_history
 from rolecall.store import acks
-from rolecall.store.layout import Layout
+from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Session, is_held, newest
 
 MakeConfig = Callable[..., MonitorConfig]
@@ -223,6 +223,23 @@ def test_close_with_a_courier_that_was_killed_often(
     assert len(killed) == 5
     assert caplog.text.count("trainer: lines: the courier's process ended with status -9 and is started again") == 1
     assert "not yet in" not in caplog.text
+
+
+def test_launchers_courier_that_was_killed_ends_the_run(
+    make_config: MakeConfig, server: LinesServer, wait_until: Callable[..., None]
+) -> None:
+    with launch(make_config(courier="process")) as job:
+        delivery = Layout(job.config.monitor_dir).delivery("lines", LAUNCH)
+        with open_monitor(job.config, "trainer") as monitor:
+            monitor.log({"loss": 1.0}, 1)
+            wait_until(lambda: is_held(delivery))
+            killed = owner_of(delivery)
+            os.kill(killed, signal.SIGKILL)
+            wait_until(lambda: is_held(delivery) and owner_of(delivery) != killed)
+            monitor.log({"loss": 1.0}, 2)
+    assert [line["closed"] for line in server.lines() if line.get("primary") and "closed" in line] == ["finished"]
+    assert server.runs() == [job.run_id]
+    assert {seq for _, seq in server.seqs("trainer")} == {1, 2}
 
 
 def owner_of(delivery: Path) -> int:

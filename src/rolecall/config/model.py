@@ -305,4 +305,4 @@ def directory_name(part: str) -> str:
     if short == part:
         return part
     # `margin<0` and `margin>0` are cleaned to one name, and two runs in one directory would be taken for one job.
-    return f"{short}-{sha256(part.encode('utf-8', 'replace')).hexdigest()[:6]}"
+    return f"{short or '_'}-{sha256(part.encode('utf-8', 'replace')).hexdigest()[:6]}"
