@@ -215,3 +215,11 @@ def test_almost_full_disk_is_warned_of_once(
     assert steps(job) == [2, 4, 6]
     assert monitor.lost == 3
     assert caplog.text.count("rows are being lost") == 1
+
+
+def test_tables_keep_what_is_not_finite(job: Job, monitor: Monitor) -> None:
+    """A journal's JSON has it as a string, and readers as a number."""
+    monitor.log_table("samples", (["reward"], [[math.nan], [math.inf], [-math.inf], [0.5], ["nan"], [None]]))
+    (row,) = rows(job)
+    assert row.table is not None
+    assert repr(row.table.rows) == "((nan,), (inf,), (-inf,), (0.5,), ('nan',), (None,))"

@@ -441,9 +441,9 @@ def test_tables_of_any_form(normalizer: Normalizer, given: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "cell"),
     named(
-        (math.nan, "nan"),
-        (np.float32("inf"), "inf"),
-        (-math.inf, "-inf"),
+        (math.nan, math.nan),
+        (np.float32("inf"), math.inf),
+        (-math.inf, -math.inf),
         (True, True),
         (np.bool_(False), False),
         (np.float32(0.5), 0.5),
@@ -466,7 +466,7 @@ def test_tables_of_any_form(normalizer: Normalizer, given: Any) -> None:
 def test_cells_are_plain(normalizer: Normalizer, value: Any, cell: Any) -> None:
     table = normalizer.table("t", (["a"], [[value]]))
     assert table is not None
-    assert table.rows == ((cell,),)
+    assert repr(table.rows) == repr(((cell,),))
     assert type(table.rows[0][0]) is type(cell)
     str(table.rows[0][0]).encode("utf-8")
     assert normalizer.dropped == 0

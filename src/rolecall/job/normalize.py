@@ -6,7 +6,6 @@ hold, or what no backend could take, is left out, counted, and reported once for
 """
 
 import logging
-import math
 import operator
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
@@ -188,7 +187,7 @@ def _cell(value: Any) -> Cell:
         return plain
     if isinstance(plain, int) and -INT64 <= plain < INT64:
         return int.__int__(plain)
-    return float(plain) if isinstance(plain, float) and math.isfinite(plain) else _utf8(str(plain))
+    return float.__float__(plain) if isinstance(plain, float) else _utf8(str(plain))
 
 
 def _scalar(value: Any) -> str | int | float:

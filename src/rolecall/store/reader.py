@@ -217,7 +217,10 @@ def _flatten(
 
 def _table(value: Any) -> TableData:
     columns = tuple(map(str, value["columns"]))
-    rows = tuple(map(tuple, value["rows"]))
+    # As in a row: JSON has no NaN, so it is a string there.
+    rows = tuple(
+        tuple(_NOT_FINITE.get(cell, cell) if type(cell) is str else cell for cell in row) for row in value["rows"]
+    )
     for row in rows:
         if len(row) != len(columns):
             raise ValueError("its table has rows of another width than its columns")
