@@ -115,19 +115,6 @@ def test_multiprocessing_roles_share_a_run(make_config: MakeConfig, server: Line
         assert axis(server, job, f"explorer/{rank}") == list(range(1, 101))
 
 
-KEPT: list[Any] = []
-
-
-def keep_open(config: MonitorConfig, end: str) -> None:
-    """A role that keeps its monitor in a global, and ends as it is told."""
-    KEPT.append(open_monitor(config, end))
-    KEPT[-1].log({"loss": 1.0})
-    if end == "raises":
-        raise RuntimeError("as it is told")
-    if end.startswith("exits"):
-        sys.exit(int(end.removeprefix("exits")))
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_children_that_close_nothing(make_config: MakeConfig, method: str) -> None:
@@ -135,7 +122,7 @@ def test_children_that_close_nothing(make_config: MakeConfig, method: str) -> No
     context: Any = multiprocessing.get_context(method)
     with launch(make_config(monitor_type="local", monitor_args={})) as job:
         for end in ("returns", "raises", "exits0", "exits3"):
-            child = context.Process(target=keep_open, args=(job.config, end))
+            child = context.Process(target=lines_role.keep_open, args=(job.config, end))
             child.start()
             child.join()
         states = {writer.writer: str(writer.state) for writer in job.writers}

@@ -1,11 +1,26 @@
-"""A role for processes that `multiprocessing` starts: they import its module by name, which a test's is not."""
+"""Roles for processes that `multiprocessing` starts: they import its module by name, which a test's is not."""
 
 from __future__ import annotations
 
-from rolecall import MonitorConfig, open_monitor
+import sys
+
+from rolecall import Monitor, MonitorConfig, open_monitor
 
 
 def explore(config: MonitorConfig, rank: int) -> None:
     with open_monitor(config, "explorer", rank) as monitor:
         for step in range(1, 101):
             monitor.log({"reward/mean": step / 2}, step=step)
+
+
+KEPT: list[Monitor] = []
+
+
+def keep_open(config: MonitorConfig, end: str) -> None:
+    """A role that keeps its monitor in a global, and ends as it is told."""
+    KEPT.append(open_monitor(config, end))
+    KEPT[-1].log({"loss": 1.0})
+    if end == "raises":
+        raise RuntimeError("as it is told")
+    if end.startswith("exits"):
+        sys.exit(int(end.removeprefix("exits")))
