@@ -101,7 +101,7 @@ def test_rows_are_read_as_logged(
 
 
 def test_cells_of_every_kind(session: Session, journal: JournalWriter) -> None:
-    cells = ("\u2603 \U0001f600 \x00", 1, -(2**63), 0.5, True, False, None, "", "NaN")
+    cells = ("\u2603 \U0001f600 \x00", 1, -(2**63), 0.5, True, False, None, "", "nan", math.inf)
     table = TableData(name="t", columns=tuple(map(str, range(len(cells)))), rows=(cells,), append=True)
     journal.append({}, 1, table=table)
     (row,) = rows(session)
