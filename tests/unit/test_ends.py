@@ -273,9 +273,9 @@ def test_courier_that_dies_at_once_stops_no_job(
 @pytest.mark.parametrize(
     ("executable", "words"),
     [
-        (None, "cannot be started with None"),
-        ("", "cannot be started with ''"),
-        ("/no/such/python", "cannot be started with '/no/such/python'"),
+        (None, "cannot be started with None, logging to "),
+        ("", "cannot be started with '', logging to "),
+        ("/no/such/python", "cannot be started with '/no/such/python', logging to "),
         ("/bin/false", "the courier's process ended with status 1: it said nothing (see "),
     ],
 )
@@ -285,6 +285,16 @@ def test_courier_that_cannot_start_is_an_error(
     monkeypatch.setattr(sys, "executable", executable)
     with pytest.raises(RolecallError, match=re.escape(words)):
         launch(make_config(courier="process"))
+
+
+def test_courier_logs_to_no_link(make_config: MakeConfig, tmp_path: Path) -> None:
+    """Somebody else may have put it there, to have a file of this user's written."""
+    config = make_config(courier="process")
+    (config.monitor_dir / "courier").mkdir(parents=True)
+    (config.monitor_dir / "courier" / "@launch.log").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RolecallError, match=r"logging to .*@launch\.log: .*symbolic links"):
+        launch(config)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_courier_without_our_packages_says_so(

@@ -1,6 +1,7 @@
 """The courier's process beside a role: started with it, and started again if it dies before its work is done."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 from rolecall import timings
 from rolecall.delivery.events import CourierEvent
 from rolecall.errors import BackendError
+from rolecall.store.codec import open_own
 
 
 class CourierProcess:
@@ -46,7 +48,7 @@ class CourierProcess:
             self._process = self._start()
         except (OSError, TypeError, ValueError) as error:  # TypeError: an embedded Python has no executable
             advice = "use courier: thread, or set sys.executable to a Python that has rolecall"
-            what = f"the courier's process cannot be started with {sys.executable!r}: {error}"
+            what = f"the courier's process cannot be started with {sys.executable!r}, logging to {log}: {error}"
             raise BackendError(f"{what}; {advice}") from error
         # It is blocked almost always, so it does not contend for the interpreter lock.
         self._thread = threading.Thread(target=self._watch, name="rolecall-courier", daemon=True)
@@ -64,7 +66,7 @@ class CourierProcess:
         self._thread.join(timeout)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as errors:
+        with os.fdopen(open_own(self._log, create=True), "ab") as errors:
             # Without `preexec_fn` this is a vfork and an exec: no Python code runs in a copy of the role.
             process = subprocess.Popen(
                 # -P: the working directory is not where the role imports from, so it must not be for its courier.
