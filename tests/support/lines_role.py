@@ -17,10 +17,10 @@ KEPT: list[Monitor] = []
 
 
 def keep_open(config: MonitorConfig, end: str) -> None:
-    """A role that keeps its monitor in a global, and ends as it is told."""
+    """A role that keeps its monitor in a global, and ends in the way that `end` names."""
     KEPT.append(open_monitor(config, end))
     KEPT[-1].log({"loss": 1.0})
     if end == "raises":
-        raise RuntimeError("as it is told")
+        raise RuntimeError("on purpose")
     if end.startswith("exits"):
         sys.exit(int(end.removeprefix("exits")))

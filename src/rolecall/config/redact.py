@@ -33,7 +33,7 @@ _SHORTEST = 4
 
 def is_secret_name(name: str) -> bool:
     """Whether the value under such a key is treated as a secret, however it is spelled."""
-    words = [word.lower() for word in _WORD.findall(name)]
+    words = _words(name)
     return _is_token(words) or _ends_secret(words)
 
 
@@ -41,8 +41,12 @@ def hides(name: str, value: object) -> bool:
     """Whether a value is masked because of its name."""
     # A number under `pad_token` is an index; one under `password` is a password that YAML read as a number.
     if isinstance(value, (int, float)):
-        return not isinstance(value, bool) and _ends_secret([word.lower() for word in _WORD.findall(name)])
+        return not isinstance(value, bool) and _ends_secret(_words(name))
     return value is not None and is_secret_name(name)
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(name)]
 
 
 def _ends_secret(words: list[str]) -> bool:

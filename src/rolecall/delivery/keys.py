@@ -18,9 +18,10 @@ def shared_row(row: Row, declares_axes: bool, report: Callable[[str], None] = la
     Args:
         row: as it was logged.
         declares_axes: whether the step is a metric.
-        report: is told of keys that have to give way.
+        report: called with a message for each key that has to give way.
     """
-    shown = partial(_shown, row.writer, report)
+    # A role with a rank has no keys that could be those of another one.
+    shown = f"{row.writer}/".__add__ if "/" in row.writer else partial(_shown, row.writer, report)
     metrics = {shown(key): value for key, value in row.metrics.items()}
     if declares_axes:
         axis = axis_of(row.writer)
@@ -38,9 +39,9 @@ def shared_row(row: Row, declares_axes: bool, report: Callable[[str], None] = la
 
 
 def _shown(writer: str, report: Callable[[str], None], key: str) -> str:
-    """The key under the writer's prefix."""
+    """The key under the prefix of a writer without a rank."""
     # `0/reward` of `agent` would be the `reward` of `agent/0`.
-    if "/" not in writer and key[:1].isdigit() and (rank := _RANK.match(key)):
+    if key[:1].isdigit() and (rank := _RANK.match(key)):
         shown = f"{writer}/{rank[1]}_/{key[rank.end() :]}"
         report(f"the key {key!r} is {shown} in the shared run, as {writer}/{rank[1]} may be another role's name")
         return shown
