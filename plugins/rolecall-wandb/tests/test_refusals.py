@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from wandb_emulator import Fault, StoredRun, WandbServer
-from wandb_scene import SHOWS_LATE, LogTimes, Role, Scene
+from wandb_scene import LogTimes, Role, Scene
 
 from rolecall import BackendRefused, MonitorConfig, launch, open_monitor
 
@@ -70,7 +70,7 @@ def test_rows_wait_while_key_is_refused(scene: Scene, caplog: pytest.LogCaptureF
         scene.server.state.keys = None
         trainer.log_for(1.0)
     scene.wait_for_end()
-    scene.check(may_double=SHOWS_LATE)
+    scene.check()
 
 
 class Answer(BaseHTTPRequestHandler):

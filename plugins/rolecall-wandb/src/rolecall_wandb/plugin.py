@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -35,28 +36,46 @@ def supports_shared_run(args: BaseModel) -> SharedRunSupport:
 @hookimpl
 def prepare(ticket: RunTicket, args: BaseModel) -> None:
     """Check that the server knows the key, before any role opens a run of its own."""
-    _require(_ours(args))
+    with _final(at_launch=True):
+        _require(_ours(args))
 
 
 @hookimpl
 def open_run(ticket: RunTicket, args: BaseModel) -> Run:
     """Open, join or resume the run."""
+    with _final(at_launch=ticket.shared and ticket.primary and ticket.backend_run_id is None):
+        return _open(ticket, _ours(args))
+
+
+def _open(ticket: RunTicket, args: WandbArgs) -> Run:
     # In any order: the run's id is rolecall's own, so a role does not have to wait for the launcher.
-    ours = _ours(args)
-    server = _require(ours)
+    server = _require(args)
     if server is None:
         from rolecall_wandb.offline import open_offline
 
-        return open_offline(ticket, ours)
+        return open_offline(ticket, args)
     if not ticket.shared:
         from rolecall_wandb.separate import SeparateRun
 
-        return SeparateRun(ticket, ours, server)
-    if reason := what_hinders(ours):
+        return SeparateRun(ticket, args, server)
+    if reason := what_hinders(args):
         raise BackendRefused(reason)
     from rolecall_wandb.shared import SharedRun
 
-    return SharedRun(ticket, ours, server)
+    return SharedRun(ticket, args, server)
+
+
+@contextmanager
+def _final(*, at_launch: bool) -> Iterator[None]:
+    """Refuse at launch what the server denies; later a proxy that reloads may answer in its place."""
+    from rolecall_wandb.server import Denied
+
+    try:
+        yield
+    except Denied as error:
+        if at_launch:
+            raise BackendRefused(str(error)) from error
+        raise
 
 
 @hookimpl

@@ -13,7 +13,7 @@ from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.sdk import TRANSMIT_EVERY, init
 from rolecall_wandb.server import RunPath, Server
 from rolecall_wandb.tables import TableTries
-from rolecall_wandb.watch import LOST, NO_ROWS, NO_TABLE, Watch, until
+from rolecall_wandb.watch import LOST, NO_ROWS, Watch, until
 
 __all__ = ["SeparateRun"]
 
@@ -79,15 +79,8 @@ class SeparateRun:
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`. The SDK uploads the table before this returns."""
         self._resume_if_ended()
-        try:
-            with self._sdk.at_hand():
-                self.log([row])
-        except (Rejected, Unavailable):
-            raise
-        except Exception as error:
-            self._watch.look()  # raises if the server is unreachable: then the table is not to blame
-            self._tables.fail(row, error)
-            raise self._lost(NO_TABLE.format(error)) from error
+        with self._tables.counted(row, self._watch.look, self._lost), self._sdk.at_hand():
+            self.log([row])
 
     def held(self, writer: str, session: int) -> Sequence[tuple[int, int]]:
         """See `rolecall.SupportsProgress`. Rows that a running SDK was handed count, as it will upload them."""

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from rolecall_wandb.args import WandbArgs
 
-__all__ = ["OLDEST", "Setting", "api_key", "base_url", "mode", "sends_summary_early", "what_hinders", "what_is_missing"]
+__all__ = ["OLDEST", "Setting", "api_key", "base_url", "mode", "what_hinders", "what_is_missing"]
 
 OLDEST: Final = (0, 19, 10)
 """The oldest wandb that is tested. Shared mode is public since 0.19.9."""
@@ -30,8 +30,6 @@ _HOSTED: Final = "https://api.wandb.ai"
 # The names of wandb's own cloud. 0.31 uses the second, and accepts a key that is stored for the first (`lib/urls.py`).
 _HOSTED_HOSTS: Final = ("api.wandb.ai", "api.forge.coreweave.com")
 _MOVES_SETTINGS: Final = (0, 19, 11)  # the first version that reads WANDB_CONFIG_DIR
-# The first version that sends a summary together with the last of the rows it belongs to (measured: 0.19.10 to 0.31.0).
-_SUMMARY_LAST: Final = (0, 22, 1)
 _ALIASES: Final = {"dryrun": "offline", "run": "online", "shared": "online"}
 _TRUE: Final = {"1", "true", "t", "yes", "y", "on"}
 
@@ -53,11 +51,6 @@ def what_is_missing() -> str | None:
         installed = ".".join(map(str, found))
         return f"wandb {installed} is too old to share a run reliably; run: pip install 'wandb>={oldest}'"
     return None
-
-
-def sends_summary_early() -> bool:
-    """Whether a summary may arrive before its rows, if these do not fit in one request of 10 MiB."""
-    return _version() < _SUMMARY_LAST
 
 
 def _version() -> tuple[int, ...]:
