@@ -49,7 +49,12 @@ class OfflineRun:
 
     def log(self, rows: Sequence[Row]) -> None:
         """See `rolecall.Run`."""
-        late = [row for row in rows if self._history.log(row) is None]
+        late = []
+        for row in rows:
+            if self._history.accepts(row):
+                self._history.log(row)
+            else:
+                late.append(row)
         self._logged = time.monotonic()
         if late:
             raise Rejected(late, TOO_LATE)

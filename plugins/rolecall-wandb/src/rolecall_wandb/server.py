@@ -131,14 +131,19 @@ class Server:
         last = (self.look_up(path, counts=True) or RunState()).last_step
         first, width = 0, PAGE_STEPS
         while first <= last:
-            page = self._page(path, first, first + width)
+            page = self.page(path, first, first + width)
             if len(page) >= PAGE_LINES and width > 1:
                 width //= 2  # it may be a sample
                 continue
             yield from page
             first += width
 
-    def _page(self, path: RunPath, first: int, end: int) -> list[Mapping[str, Any]]:
+    def page(self, path: RunPath, first: int, end: int) -> list[Mapping[str, Any]]:
+        """The lines with a step from `first` up to `end`, or a sample of them if there are more than `PAGE_LINES`.
+
+        Raises:
+            Unavailable: the server does not answer, or answers with an error.
+        """
         run = self._run(_PAGE, path, minStep=first, maxStep=end, pageSize=PAGE_LINES)
         found = (run or {}).get("history")
         if not isinstance(found, list):
