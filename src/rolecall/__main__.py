@@ -2,8 +2,9 @@
 
 Exit status:
   0  done
-  1  deliver: some rows are left
+  1  deliver: some rows are left; verify: something differs
   2  the call, the config, the directory or a backend cannot be used
+  3  verify: a backend could not be read
   130  interrupted
 
 Examples:
@@ -22,7 +23,7 @@ from collections.abc import Sequence
 from importlib.metadata import requires
 
 from rolecall.backends.installed import version_of
-from rolecall.cli import backends, check, deliver, export, show
+from rolecall.cli import backends, check, deliver, export, show, verify
 from rolecall.demo import command as demo
 from rolecall.errors import RolecallError
 
@@ -68,7 +69,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("rolecall", description=summary, epilog=more, formatter_class=as_written)
     parser.add_argument("--version", action="version", version=f"rolecall {version_of('rolecall')}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
-    modules = {"backends": backends, "check": check, "demo": demo, "show": show, "deliver": deliver, "export": export}
+    modules = {
+        "backends": backends,
+        "check": check,
+        "demo": demo,
+        "show": show,
+        "deliver": deliver,
+        "verify": verify,
+        "export": export,
+    }
     for name, module in modules.items():
         summary, _, more = (module.__doc__ or "").partition("\n")
         command = commands.add_parser(name, help=summary, description=summary, epilog=more, formatter_class=as_written)

@@ -29,6 +29,10 @@ class BackendRefused(RolecallError):
     """A backend answered, and said no for good: wrong credentials, wrong arguments, a run that is not there."""
 
 
+class RunGone(BackendRefused):
+    """A backend answered that it holds the run no more: somebody deleted it."""
+
+
 class DirectoryError(RolecallError):
     """`monitor_dir` or `spool_dir` cannot be used: unwritable, not shared with the launcher, not rolecall's."""
 

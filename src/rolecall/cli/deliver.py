@@ -32,10 +32,15 @@ ARGS = "ROLECALL_ARGS"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("directory", type=Path, help="the monitor_dir of a job")
+    add_job_options(parser)
     to = "copy the whole job to this backend (default: the job's own backends)"
-    args = f"arguments of the backend, as YAML or JSON, that the job did not keep; put secrets in {ARGS} instead"
     parser.add_argument("--to", metavar="BACKEND", help=to)
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every command that asks the backends of a job."""
+    parser.add_argument("directory", type=Path, help="the monitor_dir of a job")
+    args = f"arguments of the backend, as YAML or JSON, that the job did not keep; put secrets in {ARGS} instead"
     parser.add_argument("--args", default="{}", help=args)
     trust = "use servers that only the directory names, although somebody else may have written it"
     parser.add_argument("--trust", action="store_true", help=trust)
@@ -46,13 +51,13 @@ def run(options: argparse.Namespace) -> int:
     """Deliver a job, and say what is left."""
     if options.to:
         # before the job is read, so that the message names the option and not a config that nobody wrote
-        _check_backend(options.to)
-    args = _collect_args(options)
+        check_backend("--to", options.to)
+    args = collect_args(options, options.to)
     with _progress_bars() as draw:
         left = deliver(
             *(options.directory, options.to, args, options.timeout),
             trust=options.trust,
-            on_event=_report,
+            on_event=print_event,
             on_progress=draw,
         )
     for each in left:
@@ -70,34 +75,39 @@ def run(options: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
-def _collect_args(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """The arguments by backend; the command line's win over the environment's."""
+def collect_args(options: argparse.Namespace, backend: str | None) -> dict[str, dict[str, Any]]:
+    """The arguments by backend; the command line's win over the environment's.
+
+    Args:
+        options: as they were parsed.
+        backend: the only backend, whose arguments need no name above them.
+    """
     args: dict[str, dict[str, Any]] = {}
     for option, text in ((ARGS, os.environ.get(ARGS, "{}")), ("--args", options.args)):
         given = parse_mapping(option, text)
-        # With --to there is one backend, whose arguments need no name above them.
-        keyed = {options.to: given} if options.to and options.to not in given else given
+        keyed = {backend: given} if backend and backend not in given else given
         for name, values in keyed.items():
             if not isinstance(values, dict):
                 raise ConfigError(
                     f"{option}: {name}: must be the arguments of a backend of that name, as a mapping: "
-                    "'{mlflow: {uri: ...}}'; or name one backend with --to"
+                    "'{mlflow: {uri: ...}}'; or name one backend on the command line"
                 )
             args[name] = {**args.get(name, {}), **values}
     return args
 
 
-def _check_backend(name: str) -> None:
+def check_backend(option: str, name: str) -> None:
     """Refuse a backend that nothing can be delivered to; the message names the option."""
     if name in (LOCAL, NONE):
-        raise ConfigError(f"--to: nothing can be delivered to {name!r}; choose another backend")
+        raise ConfigError(f"{option}: nothing can be delivered to {name!r}; choose another backend")
     try:
         Registry().load(name)
     except BackendError as error:
-        raise type(error)(f"--to: {error}") from error.__cause__
+        raise type(error)(f"{option}: {error}") from error.__cause__
 
 
-def _report(event: CourierEvent) -> None:
+def print_event(event: CourierEvent) -> None:
+    """Say what happened to a backend, on standard error."""
     # That a run was opened, gets on or is done is what a user expects.
     if event.kind not in ("ended", "opened", "prepared", "progress"):
         print(f"{event.writer}: {event.backend}: {event.kind} {event.message}", file=sys.stderr)

@@ -112,11 +112,15 @@ class Courier:
     # ------------------------------------------------------------ one round
 
     def _open(self) -> Run:
-        run = self._attempt(lambda: self.backend.open_run(self.ticket(), self.args))
+        run, run_id = self._attempt(self._open_once)
         for cursor in self.cursors:
-            self._attempt(partial(cursor.acks.refer, RunReference(run.id, run.url)))
+            self._attempt(partial(cursor.acks.refer, RunReference(run.id, run.url, run_id)))
         self._event("opened", url=run.url)
         return run
+
+    def _open_once(self) -> tuple[Run, str]:
+        ticket = self.ticket()
+        return self.backend.open_run(ticket, self.args), ticket.run_id
 
     def _deliver_some(self, run: Run) -> bool:
         """One look at each journal; whether all writers have ended and all is acknowledged."""

@@ -321,12 +321,14 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
     reference = read_reference(layout, backend, LAUNCH if shared else writer)
     sessions = [newest(layout.journal(name)) for name in (LAUNCH, writer)]
     job, own = (session.header() if session else {} for session in sessions)
+    run_id = f"{spec.run_id}-{slug_of(writer).replace('@', '-')}" if is_own else spec.run_id
     return RunTicket(
         project=spec.project,
         # The only role of `rolecall.init` needs no name beside the job's.
         name=f"{spec.name}_{writer.replace('/', '_')}" if is_own and writer != SINGLE else spec.name,
         group=spec.group if shared else spec.group or spec.name,
-        run_id=f"{spec.run_id}-{slug_of(writer).replace('@', '-')}" if is_own else spec.run_id,
+        # `verify --new-run` opens runs under ids of their own.
+        run_id=(reference.run_id if reference else None) or run_id,
         backend_run_id=reference.id if reference else None,
         shared=shared,
         primary=not shared or is_launcher,

@@ -145,6 +145,11 @@ def read_to_end(writer: str, session: Session, offset: int = 0, seq: int = 0) ->
 
 def read_rows(layout: Layout, writer: str) -> Iterator[Row | Damage]:
     """Every row of a writer, in the order in which it was logged, and the damage between them."""
+    return (value for _, (value, _) in read_sessions(layout, writer) if not isinstance(value, End))
+
+
+def read_sessions(layout: Layout, writer: str) -> Iterator[tuple[int, Entry]]:
+    """Everything in a writer's journals, each row once, with the number of its session."""
     seq = 0
     for session in sessions(layout.journal(writer)):
         # A session that continues an earlier one holds its rows again.
@@ -154,10 +159,9 @@ def read_rows(layout: Layout, writer: str) -> Iterator[Row | Damage]:
             value = entry.value
             if isinstance(value, Row):
                 seq = value.seq
-                if value.seq > skip:
-                    yield value
-            elif isinstance(value, Damage):
-                yield value
+                if value.seq <= skip:
+                    continue
+            yield session.number, entry
         seq = max(seq, skip)
 
 
