@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from rolecall import Row
 
-__all__ = ["PREFIX", "Found", "HandedOver", "Line", "Ranges", "Session", "find"]
+__all__ = ["PREFIX", "Found", "HandedOver", "Line", "Ranges", "Session", "find", "writer_of"]
 
 Session = tuple[str, int]
 
@@ -108,6 +108,12 @@ def find(lines: Iterable[Mapping[str, Any]], sessions: Iterable[Session]) -> Fou
                 rows[owners[key]].add(last - length + 1, last)
                 counts[key] += 1
     return Found(rows, counts)
+
+
+def writer_of(line: Mapping[str, Any]) -> str | None:
+    """Whose line of a shared run it is; `None` if it is not rolecall's."""
+    marks = (key.removeprefix(PREFIX) for key in line if key.startswith(PREFIX) and key != ROWS)
+    return next((mark.rpartition("/")[0] for mark in marks), None)
 
 
 def _keys(writer: str, session: int) -> tuple[str, str]:

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
-from rolecall import BackendRefused, Run, RunTicket, SharedRunSupport, hookimpl
+from rolecall import BackendRefused, Run, RunTicket, SharedRunSupport, SupportsReadback, hookimpl
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.situation import mode, what_hinders, what_is_missing, what_key_is_missing
 
 if TYPE_CHECKING:
     from rolecall_wandb.server import Server
 
-__all__ = ["ROLECALL_HOOKS", "backend_args", "declare_axes", "open_run", "prepare", "supports_shared_run"]
+__all__ = [
+    "ROLECALL_HOOKS",
+    "backend_args",
+    "declare_axes",
+    "open_readback",
+    "open_run",
+    "prepare",
+    "supports_shared_run",
+]
 
 ROLECALL_HOOKS = 2
+NO_REPAIR: Final = "wandb accepts no step below the last one in a run that is not shared"
+OFFLINE: Final = "wandb is {}, so there is no server whose runs could be read back"
 
 
 @hookimpl
@@ -55,6 +65,8 @@ def _open(ticket: RunTicket, args: WandbArgs) -> Run:
 
         return open_offline(ticket, args)
     if not ticket.shared:
+        if ticket.repair:
+            raise BackendRefused(NO_REPAIR)
         from rolecall_wandb.separate import SeparateRun
 
         return SeparateRun(ticket, args, server)
@@ -82,6 +94,18 @@ def _final(*, at_launch: bool) -> Iterator[None]:
 def declare_axes(run: Any, axes: Mapping[str, str]) -> None:
     """Bind each key, by its full name, in this writer's definitions."""
     run.define(axes)
+
+
+@hookimpl
+def open_readback(ticket: RunTicket, args: BaseModel) -> SupportsReadback:
+    """Read the lines of history that the server holds."""
+    ours = _ours(args)
+    server = _require(ours)
+    if server is None:
+        raise BackendRefused(OFFLINE.format(mode(ours).value))
+    from rolecall_wandb.readback import WandbReadback
+
+    return WandbReadback(ticket, server, ours.entity)
 
 
 def _require(args: WandbArgs) -> Server | None:

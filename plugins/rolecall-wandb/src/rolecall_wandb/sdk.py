@@ -161,7 +161,8 @@ def _ours(ticket: RunTicket, args: WandbArgs) -> dict[str, Any]:
         ours |= {
             "x_label": ticket.writer or "@launcher",
             "x_primary": ticket.primary,
-            "x_update_finish_state": ticket.primary,
+            # A repair opens a run that has ended, and joining it makes it a running one.
+            "x_update_finish_state": ticket.primary or ticket.repair,
         }
     return ours | ({"api_key": key} if key else {})
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import requests
 
@@ -46,8 +46,7 @@ class Refused(Denied):
     """The server refuses the credentials."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunPath:
+class RunPath(NamedTuple):
     """The path of a run on a server."""
 
     entity: str
@@ -90,14 +89,20 @@ class Server:
             Denied: it does not, or it is not a wandb server.
             Unavailable: it does not answer.
         """
-        if self._auth is None:
-            return
+        if self._auth is not None:
+            self.entity()
+
+    def entity(self) -> str:
+        """The default entity of the key; errors as in `require_key`."""
         try:
             viewer = self._ask(_VIEWER, {}).get("viewer")
         except Refused as error:
             raise Denied(self._unknown_key(str(error))) from error
         if not viewer:
             raise Denied(self._unknown_key("it belongs to no user"))
+        if not isinstance(viewer, dict):
+            raise self._unreadable(viewer)
+        return str(viewer.get("entity") or "")
 
     def look_up(
         self, path: RunPath, *, summary: bool = False, config: bool = False, counts: bool = False

@@ -50,6 +50,7 @@ class SharedRun:
         self._in_pieces = False
         self._is_read = True
         self._tables = TableTries()
+        self._ends_as = _state_before(ticket, args, server) if ticket.repair else None
         self._checked = self._repaired = time.monotonic()
         self._sdk = init(ticket, args)
         with self._sdk.given_up_on_error():
@@ -315,7 +316,13 @@ class SharedRun:
             self._is_open = self._is_read = False
             self._lines.clear()
             self._under_way.clear()
-            self._sdk.finish(status)
+            self._sdk.finish(self._ends_as or status)
+
+
+def _state_before(ticket: RunTicket, args: WandbArgs, server: Server) -> Status:
+    """How a run ended that is opened to repair it."""
+    state = server.look_up(RunPath(args.entity or server.entity(), ticket.project, ticket.run_id)) or RunState()
+    return "finished" if state.state == "finished" else "failed"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
