@@ -92,29 +92,3 @@ def test_dropped_rows_are_sent_again_while_the_job_goes_on(scene: Scene) -> None
         scene.wait_for("trainer", before)
     scene.wait_for_end()
     scene.check(in_order=False)
-
-
-@pytest.mark.processes
-def test_two_calls_a_step_are_one_line(scene: Scene) -> None:
-    with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:
-        for step in range(1, 41):
-            monitor.log({"loss": 1 / step}, step)
-            monitor.log({"lr": 0.1 * step, "note": f"step {step}"}, step)
-    scene.wait_for_end()
-    lines = [entry.line for entry in scene.run.history]
-    assert [line["trainer/step"] for line in lines] == list(range(1, 41))
-    assert [(line["trainer/loss"], line["trainer/lr"]) for line in lines] == [
-        (1 / step, 0.1 * step) for step in range(1, 41)
-    ]
-    assert [line["trainer/note"] for line in lines] == [f"step {step}" for step in range(1, 41)]
-
-
-@pytest.mark.processes
-def test_key_again_in_a_step_is_a_line_of_its_own(scene: Scene) -> None:
-    with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:
-        for value in (1.0, 2.0, 3.0):
-            monitor.log({"loss": value}, 5)
-        monitor.log({"reward": 4.0}, 5)
-    scene.wait_for_end()
-    lines = [(entry.line.get("trainer/loss"), entry.line.get("trainer/reward")) for entry in scene.run.history]
-    assert lines == [(1.0, None), (2.0, None), (3.0, 4.0)]

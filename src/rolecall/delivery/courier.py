@@ -39,6 +39,10 @@ class _GivenUp(Exception):
     """The writers have ended, and so has the time to drain."""
 
 
+class _TakenOver(Exception):
+    """This courier was taken for dead, as it stood still for a minute: another one sends the rows now."""
+
+
 @dataclass(eq=False, kw_only=True)
 class Courier:
     """One run of one backend, and the journals whose rows go there.
@@ -93,8 +97,11 @@ class Courier:
                 self._stand_by(run)
             if is_own():
                 self._attempt(lambda: self._exchange(run))
+                self._require_lease()
                 self._attempt(lambda: run.close(status))
                 closed = status
+        except _TakenOver:
+            logger.warning("%s: another courier has taken over; this one ends", self.backend.name)
         except _GivenUp:
             logger.warning("%s: gave up with rows undelivered", self.backend.name)
         except (BackendRefused, BackendError) as error:
@@ -157,12 +164,19 @@ class Courier:
         batch = cursor.read()
         for damage in batch.damages:
             self._report_once("damaged", damage, damage)
+        if batch.rows:
+            self._require_lease()
         taken: list[Row] = []
         for has_table, group in groupby(batch.rows, key=lambda row: row.table is not None):
             rows = [self._shared(row) if self.shared else row for row in group]
             taken += self._hand_over(run, cursor, rows, has_table)
         cursor.mark(batch, taken[-1] if taken else None)
         return bool(batch.rows or batch.damages)
+
+    def _require_lease(self) -> None:
+        # What was sent from here on would be there twice.
+        if any(cursor.acks.is_taken_over() for cursor in self.cursors):
+            raise _TakenOver
 
     def _shared(self, row: Row) -> Row:
         return shared_row(row, self.backend.declares_axes, lambda text: self._report_once("warning", text, text))
@@ -232,7 +246,7 @@ class Courier:
         while True:
             try:
                 result = action()
-            except (_GivenUp, BackendRefused, BackendError):
+            except (_GivenUp, _TakenOver, BackendRefused, BackendError):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a plugin lets through, its rows are sent again
                 self._note_trouble(error)

@@ -142,6 +142,11 @@ class Acknowledgements:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def is_taken_over(self) -> bool:
+        """Whether another courier counted this one as dead, and holds the lease now."""
+        last = newest(self._session.path.parent)
+        return last is not None and last.number > self._session.number
+
     def touch(self) -> None:
         """Show other hosts that this courier is alive."""
         with suppress(OSError):

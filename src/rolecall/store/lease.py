@@ -166,20 +166,28 @@ def proves_alive(session: Session, holder: str) -> bool:
     owner = session.owner()
     if owner is None or owner.is_here():
         return session.is_live()
-    began = before = None
     # `status` opens the file, so what is seen of it then is not what a network filesystem had cached.
-    while session.status() is None and session.path.exists():
-        found, now = session.path.stat(), time.monotonic()
-        if before is None or began is None:
-            began, before = now, found
-            wait = f"waiting for up to {STALE:.0f} s to see whether it is alive"
-            logger.warning("%s was held by %s, which did not end it; %s", holder, owner, wait)
-        elif (found.st_mtime_ns, found.st_size) != (before.st_mtime_ns, before.st_size):
+    if session.status() is not None or (before := _seen(session)) is None:
+        return False
+    began = time.monotonic()
+    wait = f"waiting for up to {STALE:.0f} s to see whether it is alive"
+    logger.warning("%s was held by %s, which did not end it; %s", holder, owner, wait)
+    while session.status() is None and (found := _seen(session)) is not None:
+        if found != before:
             return True
-        elif now - began >= STALE:
+        if time.monotonic() - began >= STALE:
             return False
         time.sleep(POLL_INTERVAL)
     return False
+
+
+def _seen(session: Session) -> tuple[int, int] | None:
+    """What changes of a file when its owner shows that it is alive; `None` if there is no file."""
+    try:
+        found = session.path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:

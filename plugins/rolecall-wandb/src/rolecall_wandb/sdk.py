@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rolecall import BackendRefused, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.server import Denied
-from rolecall_wandb.service import Service, with_own_service
+from rolecall_wandb.service import Service, await_orphans, with_own_service
 from rolecall_wandb.situation import base_url, mode
 from rolecall_wandb.surroundings import in_place_of_role, settings_of_role
 
@@ -89,6 +89,7 @@ def init(ticket: RunTicket, args: WandbArgs) -> OpenRun:
         with _environment(ticket, args), in_place_of_role(ticket):
             return _init(ticket, args)
 
+    await_orphans()
     return OpenRun(*with_own_service(start), ticket, args)
 
 
