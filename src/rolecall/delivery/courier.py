@@ -76,12 +76,18 @@ class Courier:
     _reported: set[tuple[str, str]] = field(default_factory=set, init=False)
     _held: dict[str, int] = field(default_factory=dict, init=False)
 
-    def run(self, roles: Iterable[None] = (), is_own: Callable[[], bool] = lambda: True) -> None:
+    def run(
+        self,
+        roles: Iterable[None] = (),
+        is_own: Callable[[], bool] = lambda: True,
+        others: Callable[[], Iterable[Status]] = lambda: (),
+    ) -> None:
         """Deliver until every writer has ended and all is acknowledged, or there is no time left; then end the run.
 
         Args:
             roles: what a primary waits for before it ends the run: an item for each look that found roles at work.
             is_own: whether the run is still this courier's to end.
+            others: how other writers ended that have a part in the run's status.
         """
         closed: Status | None = None
         try:
@@ -90,11 +96,11 @@ class Courier:
             run = self._open()
             while not self._attempt(lambda: self._deliver_some(run)):
                 pass
-            # One writer that did not finish makes it the status of the run.
-            statuses: list[Status] = [cursor.status or "finished" for cursor in self.cursors]
-            status: Status = next((each for each in statuses if each != "finished"), "finished")
             for _ in roles:
                 self._stand_by(run)
+            # One writer that did not finish makes it the status of the run.
+            statuses: list[Status] = [cursor.status or "finished" for cursor in self.cursors]
+            status: Status = next((each for each in (*statuses, *others()) if each != "finished"), "finished")
             if is_own():
                 self._attempt(lambda: self._exchange(run))
                 self._require_lease()

@@ -8,11 +8,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rolecall import timings
 from rolecall.backends.registry import Backend
@@ -20,10 +21,11 @@ from rolecall.config.plan import BackendPlan
 from rolecall.config.redact import scrub_text, scrub_trace
 from rolecall.config.spec import JobSpec
 from rolecall.delivery.courier import Courier
-from rolecall.delivery.cursor import Cursor
+from rolecall.delivery.cursor import Cursor, ended_as
 from rolecall.delivery.events import CourierEvent
 from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict
 from rolecall.protocol import RunTicket
+from rolecall.states import Status
 from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_left, read_reference
 from rolecall.store.axes import AxisBook
 from rolecall.store.codec import end_of_lines
@@ -148,7 +150,9 @@ class CourierGroup:
         )
         self._couriers.append(courier)
         if writer == LAUNCH:
-            courier.run(self._roles_at_work(place, name), lambda: not place.is_followed())
+            ends_with_last = "ends" in place.header()
+            others = self._ends if ends_with_last else tuple
+            courier.run(self._roles_at_work(place, name), lambda: not place.is_followed(), others)
         else:
             courier.run()
 
@@ -183,6 +187,11 @@ class CourierGroup:
                 if rows != before or are_live:
                     moved = time.monotonic()
             yield
+
+    def _ends(self) -> Iterable[Status]:
+        """How each role ended."""
+        found = (newest(self._layout.journal(writer)) for writer in self._layout.writers())
+        return [ended_as(session.state()) for session in found if session is not None]
 
     def _is_carried(self, backend: str, writers: Sequence[str]) -> bool:
         """Whether a courier of a role is at work for this backend, here or in another process."""
@@ -232,6 +241,10 @@ class _Writer:
             self._syncing = threading.Thread(target=self._keep_synced, args=(spec.sync_every,), daemon=True)
             self._syncing.start()
         self.must_stay = self._is_spooled or self._syncing is not None
+
+    def header(self) -> Mapping[str, Any]:
+        """What the first line of its session says."""
+        return self._session.header() if self._session else {}
 
     def stop(self) -> None:
         """What comes after the couriers."""

@@ -1,33 +1,26 @@
-"""Launch a job, join it as a role, or do both at once."""
+"""Launch a job: settle what happens, and open the runs that its roles share."""
 
 import itertools
 import logging
-import os
-import random
-import sys
 import time
 import uuid
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final, Self
 
 from rolecall import timings
-from rolecall.backends.builtin import LOCAL
-from rolecall.config.commands import command
-from rolecall.config.model import MonitorConfig, directory_name
+from rolecall.config.model import MonitorConfig
 from rolecall.config.plain import public_args
 from rolecall.config.plan import Plan
 from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver
 from rolecall.errors import ConfigError, DirectoryError, WriterConflict
-from rolecall.job.monitor import Monitor, close_forgotten
+from rolecall.job.monitor import close_forgotten
 from rolecall.job.session import WriterSession, claim_in
 from rolecall.job.status import WriterState, read_writers, wait_for_writers
 from rolecall.states import State, Status, status_of
 from rolecall.store.acks import is_carried
-from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, read_record, write_record, writer_name
+from rolecall.store.layout import LAUNCH, Layout, RunRecord, read_record, write_record
 from rolecall.store.lease import Session, end, is_held, newest, proves_alive, this_process
 
 logger = logging.getLogger("rolecall")
@@ -35,8 +28,6 @@ logger = logging.getLogger("rolecall")
 # What backends wrote goes with the job, or a new one's curves would run on from the old one's. The record goes last:
 # while it is there, a launcher that dies half-way is followed by one that goes on with this.
 _OURS: Final = ("journal", "axes", "delivery", "courier", "backends", "run.json")
-_ADJECTIVES: Final = ("bold", "brisk", "calm", "clear", "deft", "eager", "fair", "keen", "lucid", "mild", "quiet")
-_NOUNS: Final = ("basin", "birch", "cliff", "crane", "delta", "ember", "fjord", "grove", "heron", "larch")
 
 
 class Job:
@@ -87,68 +78,22 @@ class Job:
         Raises:
             Undelivered: with `on_backend_error: raise`, if rows are left; several in an `ExceptionGroup`.
         """
-        if not self._forgotten.detach() or self._session is None:
-            return
-        states = wait_for_writers(Layout(self.config.monitor_dir), wait)
-        if open_roles := [str(each) for each in states if not each.closed]:
-            logger.warning("closing the job with roles that did not close: %s", "; ".join(open_roles))
-        self._session.close(status, timeout)
+        if self._session is not None and self._forgotten.alive:
+            states = wait_for_writers(Layout(self.config.monitor_dir), wait)
+            if open_roles := [str(each) for each in states if not each.closed]:
+                logger.warning("closing the job with roles that did not close: %s", "; ".join(open_roles))
+        self.leave(status, timeout)
+
+    def leave(self, status: Status, timeout: float) -> None:
+        """Close the job, whatever the roles do; their couriers end the runs after them."""
+        if self._forgotten.detach() and self._session is not None:
+            self._session.close(status, timeout)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close(status_of(error))
-
-
-def init(
-    project: str | None = None,
-    config: object = None,
-    name: str | None = None,
-    *,
-    monitor_type: str | list[str] | None = None,
-    monitor_args: Mapping[str, Any] | None = None,
-    monitor_dir: str | os.PathLike[str] | None = None,
-) -> Monitor:
-    """Launch a job of one process, and open its only role, `main`. Close it with `finish`.
-
-    Prints one line on standard error that says where to look; `ROLECALL_LOG=error` silences it.
-
-    Args:
-        project: where backends file the run; by default the name of the working directory.
-        config: the run's config, of any kind, as `run_config` of `launch`.
-        name: the run's display name; generated if not given.
-        monitor_type: the backend, or several; by default `ROLECALL_MONITOR_TYPE`, or else `local`.
-        monitor_args: the arguments of the backend.
-        monitor_dir: where the journal is; by default `{project}/{name}` below `ROLECALL_DIR`, or else below
-            `rolecall` in the working directory.
-
-    Raises:
-        ConfigError, BackendError, DirectoryError, WriterConflict, BackendRefused: as `launch` does.
-    """
-    # With a generator of its own: the job's random state is not touched.
-    chance = random.Random()
-    name = name or f"{chance.choice(_ADJECTIVES)}-{chance.choice(_NOUNS)}-{chance.randrange(1000):03}"
-    backends = [backend.strip() for backend in os.environ.get("ROLECALL_MONITOR_TYPE", "").split(",")]
-    project = project or Path.cwd().name or "rolecall"
-    if monitor_dir is None and (parent := os.environ.get("ROLECALL_DIR")):
-        monitor_dir = Path(parent, directory_name(project), directory_name(name))
-    loaded = MonitorConfig(
-        project=project,
-        name=name,
-        monitor_type=monitor_type or [backend for backend in backends if backend] or LOCAL,
-        monitor_args=monitor_args,
-        monitor_dir=monitor_dir,
-        resume="never",
-    )
-    monitor = open_monitor(loaded, SINGLE, primary=True, run_config=config)
-    if not loaded.disabled and os.environ.get("ROLECALL_LOG") != "error":
-        root = loaded.monitor_dir
-        # A path that a person recognises, where the run is below the working directory.
-        shown = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
-        where = monitor.url or command("show", shown)
-        print(f"rolecall: {project}/{name} -> {where}", file=sys.stderr)  # noqa: T201 - a notebook shows it too
-    return monitor
 
 
 def launch(config: object, run_config: object = None) -> Job:
@@ -171,95 +116,26 @@ def launch(config: object, run_config: object = None) -> Job:
         return Job(config, plan, None)
     for downgrade in plan.downgrades:
         logger.warning("%s", downgrade)
-    config, session = _begin(config, plan, run_config)
+    return begin(config, plan, run_config)
+
+
+def begin(config: MonitorConfig, plan: Plan, run_config: object = None, *, by_any: bool = False) -> Job:
+    """Take the launcher's place, and open the primary runs.
+
+    Args:
+        config: checked.
+        plan: what will happen.
+        run_config: as in `launch`.
+        by_any: whether any role may have launched, and the last one to leave ends the runs.
+    """
+    config, session = _begin(config, plan, run_config, {"ends": "with the last role"} if by_any else {})
     session.wait_opened()
     return Job(config, plan, session)
 
 
-def open_monitor(
-    config: object, role: str, rank: int | None = None, primary: bool = False, run_config: object = None
-) -> Monitor:
-    """Join a job as a role.
-
-    Args:
-        config: `job.config` of the launcher. A role that has only the user's config, as under torchrun, finds the
-            job in `monitor_dir` and waits for its primary.
-        role: letters, digits, `.`, `_` and `-`.
-        rank: tells processes of one role apart; in a shared run their keys and axes are then `{role}/{rank}/...`.
-        primary: also do what `launch` does, for jobs without a launcher.
-        run_config: this role's config, as in `launch`.
-
-    Raises:
-        ConfigError: the role's name, or the config.
-        DirectoryError: `monitor_dir` is not the launcher's, or cannot be written.
-        WriterConflict: a live process has this role and rank.
-        BackendError: a backend is not installed where this role runs.
-        BackendRefused: a backend said no.
-    """
-    writer = writer_name(role, rank)
-    config = config if isinstance(config, MonitorConfig) else MonitorConfig.load(config)
-    if config.disabled:
-        return Monitor(writer)
-    job = launch(config) if primary else None
-    try:
-        return _join(job.config if job else config, writer, run_config, job)
-    except BaseException:
-        if job is not None:
-            job.close("failed")
-        raise
-
-
-def _join(config: MonitorConfig, writer: str, run_config: object, job: Job | None) -> Monitor:
-    record = _meet(config)
-    plan = _plan_here(config, record.plan)
-    config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=plan))
-    session = WriterSession(config, writer, run_config)
-    session.wait_opened()
-    return Monitor(
-        writer,
-        session.journal,
-        session.events,
-        run_id=record.run_id,
-        raises=config.on_backend_error == "raise",
-        closing=[session.close] if job is None else [session.close, job.close],
-    )
-
-
-def _meet(config: MonitorConfig) -> RunRecord:
-    """The record that the launcher left."""
-    layout = Layout(config.monitor_dir)
-    if config.hand_over is not None:
-        record = read_record(layout)
-        if record is None or record.nonce != config.hand_over.nonce:
-            what = "this is not the directory that the launcher wrote to. Put it on a filesystem that all roles share"
-            raise DirectoryError(f"monitor_dir {layout.root}: {what}")
-        return record
-    # Under torchrun all ranks start at once: rank 0 launches, the others find its record.
-    deadline = time.monotonic() + timings.JOIN_TIMEOUT
-    while time.monotonic() < deadline:
-        if is_held(layout.journal(LAUNCH)) and (record := read_record(layout)) is not None:
-            return record
-        time.sleep(timings.POLL_INTERVAL)
-    advice = "start it with rolecall.launch and pass on job.config, or open one role with primary=True"
-    raise ConfigError(f"no job runs in monitor_dir {layout.root} (waited {timings.JOIN_TIMEOUT:.0f} s): {advice}")
-
-
-def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
-    """The launcher's plan, less what the node of this role lacks."""
-    here = resolve(config)
-    for downgrade in here.downgrades:
-        if downgrade not in plan.downgrades:
-            logger.warning("on this node: %s", downgrade)
-    couriers = {each.backend: each.courier for each in here.backends}
-    backends = tuple(
-        replace(each, shared=each.shared and here.shared(each.backend), courier=couriers[each.backend])
-        for each in plan.backends
-        if each.backend in couriers
-    )
-    return Plan(backends=backends, downgrades=here.downgrades)
-
-
-def _begin(config: MonitorConfig, plan: Plan, run_config: object) -> tuple[MonitorConfig, WriterSession]:
+def _begin(
+    config: MonitorConfig, plan: Plan, run_config: object, header: Mapping[str, Any]
+) -> tuple[MonitorConfig, WriterSession]:
     """Take the launcher's place. Other launchers are kept out until it is clear which job goes on."""
     layout = Layout(config.monitor_dir)
     launching = claim_in(layout, layout.launching, {}, "the launcher's place")
@@ -284,7 +160,7 @@ def _begin(config: MonitorConfig, plan: Plan, run_config: object) -> tuple[Monit
         )
         write_record(layout, record)
         config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=plan))
-        return config, WriterSession(config, LAUNCH, run_config)
+        return config, WriterSession(config, LAUNCH, run_config, header)
     finally:
         end(launching, "finished")
 

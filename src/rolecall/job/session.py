@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from rolecall import timings
 from rolecall.config.commands import command
@@ -24,6 +25,9 @@ from rolecall.store.spool import is_spooled, open_spool
 
 logger = logging.getLogger("rolecall")
 
+NAMED: Final = 10
+"""How many values that a config is kept without are named."""
+
 
 class WriterSession:
     """One writer's open session.
@@ -32,6 +36,7 @@ class WriterSession:
         config: as the launcher handed it on, with a plan for this node.
         writer: whose session it is; `LAUNCH` for the launcher.
         run_config: the writer's own config.
+        header: what the first line of the session says beside that.
 
     Attributes:
         events: what the couriers said.
@@ -42,7 +47,9 @@ class WriterSession:
         DirectoryError: the journal cannot be written.
     """
 
-    def __init__(self, config: MonitorConfig, writer: str, run_config: object) -> None:
+    def __init__(
+        self, config: MonitorConfig, writer: str, run_config: object, header: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self.events = EventLog(writer)
         self._config = config
         self._spec = config.spec()
@@ -57,10 +64,11 @@ class WriterSession:
         steps = next(filter(None, earlier), {})
         kept, left_out = plain_config(run_config, config.secrets)
         if left_out:
-            more = f"; and {len(left_out) - 10} more" if len(left_out) > 10 else ""  # noqa: PLR2004
+            more = f"; and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
             who = "the job" if writer == LAUNCH else writer
-            logger.warning("%s: run_config is kept without %s%s", who, "; ".join(left_out[:10]), more)
+            logger.warning("%s: run_config is kept without %s%s", who, "; ".join(left_out[:NAMED]), more)
         self._header = {
+            **header,
             "writer": writer,
             "opened": time.time(),
             **({"spool": self._spec.nonce} if self._is_spooled else {}),

@@ -1,0 +1,246 @@
+"""Open a role's monitor: in a job that was launched, or one that it launches itself."""
+
+import logging
+import os
+import random
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from rolecall import timings
+from rolecall.backends.builtin import LOCAL
+from rolecall.config.commands import command
+from rolecall.config.model import MonitorConfig, directory_name
+from rolecall.config.plan import Plan
+from rolecall.config.resolve import resolve
+from rolecall.config.spec import HandOver
+from rolecall.errors import ConfigError, DirectoryError, WriterConflict
+from rolecall.job.launch import Job, begin, launch
+from rolecall.job.monitor import Close, Monitor
+from rolecall.job.session import WriterSession
+from rolecall.states import Status
+from rolecall.store.acks import is_carried, is_left
+from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, read_record, writer_name
+from rolecall.store.lease import is_held
+
+logger = logging.getLogger("rolecall")
+
+_ADJECTIVES: Final = ("bold", "brisk", "calm", "clear", "deft", "eager", "fair", "keen", "lucid", "mild", "quiet")
+_NOUNS: Final = ("basin", "birch", "cliff", "crane", "delta", "ember", "fjord", "grove", "heron", "larch")
+
+
+def init(
+    project: str | None = None,
+    config: object = None,
+    name: str | None = None,
+    *,
+    monitor_type: str | list[str] | None = None,
+    monitor_args: Mapping[str, Any] | None = None,
+    monitor_dir: str | os.PathLike[str] | None = None,
+) -> Monitor:
+    """Launch a job of one process, and open its only role, `main`. Close it with `finish`.
+
+    Prints one line on standard error that says where to look; `ROLECALL_LOG=error` silences it.
+
+    Args:
+        project: where backends file the run; by default the name of the working directory.
+        config: the run's config, of any kind, as `run_config` of `launch`.
+        name: the run's display name; generated if not given.
+        monitor_type: the backend, or several; by default `ROLECALL_MONITOR_TYPE`, or else `local`.
+        monitor_args: the arguments of the backend.
+        monitor_dir: where the journal is; by default `{project}/{name}` below `ROLECALL_DIR`, or else below
+            `rolecall` in the working directory.
+
+    Raises:
+        ConfigError, BackendError, DirectoryError, WriterConflict, BackendRefused: as `launch` does.
+    """
+    # With a generator of its own: the job's random state is not touched.
+    chance = random.Random()
+    name = name or f"{chance.choice(_ADJECTIVES)}-{chance.choice(_NOUNS)}-{chance.randrange(1000):03}"
+    backends = [backend.strip() for backend in os.environ.get("ROLECALL_MONITOR_TYPE", "").split(",")]
+    project = project or Path.cwd().name or "rolecall"
+    if monitor_dir is None and (parent := os.environ.get("ROLECALL_DIR")):
+        monitor_dir = Path(parent, directory_name(project), directory_name(name))
+    loaded = MonitorConfig(
+        project=project,
+        name=name,
+        monitor_type=monitor_type or [backend for backend in backends if backend] or LOCAL,
+        monitor_args=monitor_args,
+        monitor_dir=monitor_dir,
+        resume="never",
+    )
+    monitor = open_monitor(loaded, SINGLE, primary=True, run_config=config)
+    if not loaded.disabled and os.environ.get("ROLECALL_LOG") != "error":
+        root = loaded.monitor_dir
+        # A path that a person recognises, where the run is below the working directory.
+        shown = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
+        where = monitor.url or command("show", shown)
+        print(f"rolecall: {project}/{name} -> {where}", file=sys.stderr)  # noqa: T201 - a notebook shows it too
+    return monitor
+
+
+def open_monitor(
+    config: object,
+    role: str,
+    rank: int | None = None,
+    primary: bool | Literal["auto"] = False,
+    run_config: object = None,
+) -> Monitor:
+    """Join a job as a role.
+
+    Args:
+        config: `job.config` of the launcher. A role that has only the user's config, as under torchrun, finds the
+            job in `monitor_dir` and waits for its primary.
+        role: letters, digits, `.`, `_` and `-`.
+        rank: tells processes of one role apart; in a shared run their keys and axes are then `{role}/{rank}/...`.
+        primary: also do what `launch` does, for jobs without a launcher. With `"auto"`, processes that are started
+            separately share a job: the first one launches it, the others join, and the last one to leave ends its
+            runs. A process that comes later goes on in the same runs.
+        run_config: this role's config, as in `launch`.
+
+    Raises:
+        ConfigError: the role's name, or the config.
+        DirectoryError: `monitor_dir` is not the launcher's, or cannot be written.
+        WriterConflict: a live process has this role and rank.
+        BackendError: a backend is not installed where this role runs.
+        BackendRefused: a backend said no.
+    """
+    writer = writer_name(role, rank)
+    config = config if isinstance(config, MonitorConfig) else MonitorConfig.load(config)
+    if config.disabled:
+        return Monitor(writer)
+    if primary == "auto":
+        return _open_any(config, writer, run_config)
+    job = launch(config) if primary else None
+    try:
+        own = job.config if job else config
+        return _join(own, _meet(own), writer, run_config, [job.close] if job else [])
+    except BaseException:
+        if job is not None:
+            job.close("failed")
+        raise
+
+
+def _open_any(config: MonitorConfig, writer: str, run_config: object) -> Monitor:
+    """Launch a job, or join the one that another process has launched."""
+    plan = resolve(config)
+    found = _launched(config, plan)
+    if isinstance(found, RunRecord):
+        _agree(config, found)
+        return _join(config, found, writer, run_config, [partial(_leave, config, plan)])
+    for downgrade in plan.downgrades:
+        logger.warning("%s", downgrade)
+    try:
+        return _join(found.config, _meet(found.config), writer, run_config, [partial(_leave_launched, found)])
+    except BaseException:
+        found.leave("failed", timings.CLOSE_TIMEOUT)
+        raise
+
+
+def _launched(config: MonitorConfig, plan: Plan) -> Job | RunRecord:
+    """The job that this process launched, or the record of another one's."""
+    layout = Layout(config.monitor_dir)
+    deadline = time.monotonic() + timings.JOIN_TIMEOUT
+    while True:
+        before = read_record(layout)
+        resume = "allow" if before is None or before.name == config.name else "never"
+        try:
+            return begin(config.model_copy(update={"resume": resume}), plan, by_any=True)
+        except WriterConflict:
+            # A launcher writes its record before it shows that it is there.
+            if is_held(layout.journal(LAUNCH)) and (record := read_record(layout)) is not None:
+                return record
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(timings.POLL_INTERVAL)
+
+
+def _agree(config: MonitorConfig, record: RunRecord) -> None:
+    """Refuse to share a job that is another one."""
+    given = {"project": config.project, "name": config.name, "monitor_type": sorted(config.monitor_args)}
+    there = {
+        "project": record.project,
+        "name": record.name,
+        "monitor_type": sorted(plan.backend for plan in record.plan.backends),
+    }
+    for setting, value in given.items():
+        if value != there[setting]:
+            what = f"the job that runs in monitor_dir {config.monitor_dir} has {there[setting]!r}, not {value!r}"
+            raise ConfigError(f"{setting}: {what}. Use the same, or another monitor_dir")
+
+
+def _leave_launched(job: Job, status: Status, timeout: float) -> None:
+    """The process that launched leaves; while roles are at work, its couriers wait for them."""
+    layout = Layout(job.config.monitor_dir)
+    job.leave(status, 0.0 if _roles_at_work(layout) else timeout)
+
+
+def _leave(config: MonitorConfig, plan: Plan, status: Status, timeout: float) -> None:
+    """A process that joined leaves. As the last one it ends the runs that nobody else will end."""
+    layout = Layout(config.monitor_dir)
+    shared = [each.backend for each in plan.backends if each.shared]
+    is_done = not any(is_left(layout, backend, LAUNCH) for backend in shared)
+    is_cared_for = is_held(layout.journal(LAUNCH)) or any(is_carried(layout, backend, LAUNCH) for backend in shared)
+    if not (is_done or is_cared_for or _roles_at_work(layout)):
+        with suppress(WriterConflict):  # another process came, and will do it
+            begin(config, plan, by_any=True).leave(status, timeout)
+
+
+def _roles_at_work(layout: Layout) -> bool:
+    return any(is_held(layout.journal(writer)) for writer in layout.writers())
+
+
+def _join(
+    config: MonitorConfig, record: RunRecord, writer: str, run_config: object, closing: Sequence[Close]
+) -> Monitor:
+    plan = _plan_here(config, record.plan)
+    config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=plan))
+    session = WriterSession(config, writer, run_config)
+    session.wait_opened()
+    return Monitor(
+        writer,
+        session.journal,
+        session.events,
+        run_id=record.run_id,
+        raises=config.on_backend_error == "raise",
+        closing=[session.close, *closing],
+    )
+
+
+def _meet(config: MonitorConfig) -> RunRecord:
+    """The record that the launcher left."""
+    layout = Layout(config.monitor_dir)
+    if config.hand_over is not None:
+        record = read_record(layout)
+        if record is None or record.nonce != config.hand_over.nonce:
+            what = "this is not the directory that the launcher wrote to. Put it on a filesystem that all roles share"
+            raise DirectoryError(f"monitor_dir {layout.root}: {what}")
+        return record
+    # Under torchrun all ranks start at once: rank 0 launches, the others find its record.
+    deadline = time.monotonic() + timings.JOIN_TIMEOUT
+    while time.monotonic() < deadline:
+        if is_held(layout.journal(LAUNCH)) and (record := read_record(layout)) is not None:
+            return record
+        time.sleep(timings.POLL_INTERVAL)
+    advice = "start it with rolecall.launch and pass on job.config, or open one role with primary=True"
+    raise ConfigError(f"no job runs in monitor_dir {layout.root} (waited {timings.JOIN_TIMEOUT:.0f} s): {advice}")
+
+
+def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
+    """The launcher's plan, less what the node of this role lacks."""
+    here = resolve(config)
+    for downgrade in here.downgrades:
+        if downgrade not in plan.downgrades:
+            logger.warning("on this node: %s", downgrade)
+    couriers = {each.backend: each.courier for each in here.backends}
+    backends = tuple(
+        replace(each, shared=each.shared and here.shared(each.backend), courier=couriers[each.backend])
+        for each in plan.backends
+        if each.backend in couriers
+    )
+    return Plan(backends=backends, downgrades=here.downgrades)
