@@ -17,7 +17,7 @@ from rolecall import BackendRefused, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.server import Denied
 from rolecall_wandb.service import Service, await_orphans, with_own_service
-from rolecall_wandb.situation import base_url, mode
+from rolecall_wandb.situation import base_url, mode, takes_key
 from rolecall_wandb.surroundings import in_place_of_role, settings_of_role
 
 if TYPE_CHECKING:
@@ -52,7 +52,11 @@ class OpenRun:
     def at_hand(self) -> Iterator[None]:
         """Make this run's service and settings those of the process, while a table is logged."""
         # For a table the SDK takes server, key and mode from the process and not from the run.
-        with self.service.at_hand(), _environment(self.ticket, self.args), _staging(self.ticket, self.args):
+        with (
+            self.service.at_hand(),
+            _environment(self.ticket, self.args, has_key=True),
+            _staging(self.ticket, self.args),
+        ):
             yield
 
     @contextmanager
@@ -86,7 +90,8 @@ def init(ticket: RunTicket, args: WandbArgs) -> OpenRun:
     """
 
     def start() -> wandb.Run:
-        with _environment(ticket, args), in_place_of_role(ticket):
+        # The service that starts here inherits the environment, where every process of this user can read it.
+        with _environment(ticket, args, has_key=not takes_key()), in_place_of_role(ticket):
             return _init(ticket, args)
 
     await_orphans()
@@ -186,13 +191,12 @@ def _directory(ticket: RunTicket, args: WandbArgs) -> Path:
 
 
 @contextmanager
-def _environment(ticket: RunTicket, args: WandbArgs) -> Iterator[None]:
+def _environment(ticket: RunTicket, args: WandbArgs, *, has_key: bool) -> Iterator[None]:
     """Hide variables that are not meant for this run, and set those that the SDK reads from nowhere else."""
     names = [f"WANDB_{name}" for name in _IDENTITY + (() if ticket.primary else _NAMES)]
-    # 0.19 reads the key only here. In all versions, what does not belong to the run, such as a table's artifact, takes
-    # the server from here.
+    # In all versions, what does not belong to the run, such as a table's artifact, takes server and key from here.
     wanted: dict[str, str | None] = {"WANDB_BASE_URL": base_url(args), "WANDB_MODE": mode(args).value}
-    if args.api_key is not None:
+    if args.api_key is not None and has_key:
         wanted["WANDB_API_KEY"] = args.api_key.get_secret_value()
     with _variables(dict.fromkeys(names) | wanted):
         yield

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from rolecall_wandb.args import WandbArgs
 
-__all__ = ["OLDEST", "Setting", "api_key", "base_url", "mode", "what_hinders", "what_is_missing"]
+__all__ = ["OLDEST", "Setting", "api_key", "base_url", "mode", "takes_key", "what_hinders", "what_is_missing"]
 
 OLDEST: Final = (0, 19, 10)
 """The oldest wandb that is tested. Shared mode is public since 0.19.9."""
@@ -30,6 +30,8 @@ _HOSTED: Final = "https://api.wandb.ai"
 # The names of wandb's own cloud. 0.31 uses the second, and accepts a key that is stored for the first (`lib/urls.py`).
 _HOSTED_HOSTS: Final = ("api.wandb.ai", "api.forge.coreweave.com")
 _MOVES_SETTINGS: Final = (0, 19, 11)  # the first version that reads WANDB_CONFIG_DIR
+# The oldest tested version whose runs take the key from their settings; 0.19.10 does not (measured).
+_TAKES_KEY: Final = (0, 24, 2)
 _ALIASES: Final = {"dryrun": "offline", "run": "online", "shared": "online"}
 _TRUE: Final = {"1", "true", "t", "yes", "y", "on"}
 
@@ -51,6 +53,11 @@ def what_is_missing() -> str | None:
         installed = ".".join(map(str, found))
         return f"wandb {installed} is too old to share a run reliably; run: pip install 'wandb>={oldest}'"
     return None
+
+
+def takes_key() -> bool:
+    """Whether a run takes its key from its settings alone; older versions look for it in the environment."""
+    return _version() >= _TAKES_KEY
 
 
 def _version() -> tuple[int, ...]:
