@@ -18,8 +18,7 @@ from rolecall.errors import (
     WriterConflict,
 )
 from rolecall.hookspecs import HOOKS_VERSION, hookimpl, hookspec
-from rolecall.job.joining import init, open_monitor
-from rolecall.job.launch import Job, launch
+from rolecall.job.launch import Job, init, launch, open_monitor
 from rolecall.job.monitor import Monitor
 from rolecall.job.status import WriterState
 from rolecall.protocol import (

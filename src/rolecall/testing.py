@@ -37,8 +37,7 @@ from rolecall.backends.registry import Backend, Registry
 from rolecall.config.model import MonitorConfig
 from rolecall.config.resolve import resolve
 from rolecall.delivery.redeliver import deliver
-from rolecall.job.joining import open_monitor
-from rolecall.job.launch import Job, launch
+from rolecall.job.launch import Job, launch, open_monitor
 from rolecall.protocol import RunTicket, SharedRunSupport, SupportsTables
 from rolecall.rows import Row
 from rolecall.states import Status

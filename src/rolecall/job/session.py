@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -15,12 +14,12 @@ from rolecall.config.model import MonitorConfig
 from rolecall.config.plain import plain_config
 from rolecall.delivery.events import EventLog
 from rolecall.delivery.group import Assignment, CourierGroup
-from rolecall.errors import BackendRefused, DirectoryError, Undelivered, raise_together
+from rolecall.errors import BackendRefused, Undelivered, raise_together
 from rolecall.job.beside import CourierProcess
 from rolecall.states import Status
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import LAUNCH, Layout
-from rolecall.store.lease import Fill, Session, claim, end, sessions, succeed
+from rolecall.store.lease import Fill, Session, claim_in, end, sessions, succeed
 from rolecall.store.spool import is_spooled, open_spool
 
 logger = logging.getLogger("rolecall")
@@ -76,7 +75,7 @@ class WriterSession:
             "config": kept,
         }
         holder = "the launcher's place" if writer == LAUNCH else f"writer {writer!r}"
-        session = claim_in(self._layout, self._layout.journal(writer), self._header, holder)
+        session = claim_in(self._layout.root, self._layout.journal(writer), self._header, holder)
         try:
             place = open_spool(self._spec, writer, session) if self._is_spooled else session
             self.journal = JournalWriter(place, steps, self._succeed)
@@ -167,11 +166,3 @@ class WriterSession:
             for name, rows in lacking
             if rows or (rows is None and self.journal.seq)
         ]
-
-
-def claim_in(layout: Layout, directory: Path, header: Mapping[str, Any], holder: str) -> Session:
-    """`claim`, where a `monitor_dir` that cannot be written is the user's to fix."""
-    try:
-        return claim(directory, header, holder)
-    except OSError as error:
-        raise DirectoryError(f"monitor_dir {layout.root}: cannot be written: {error.strerror}; use another") from error

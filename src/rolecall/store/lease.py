@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
 
-from rolecall.errors import WriterConflict
+from rolecall.errors import DirectoryError, WriterConflict
 from rolecall.states import State
 from rolecall.store.codec import append_line, draft_of, encode, first_line, last_line, open_own, put_whole
 from rolecall.timings import POLL_INTERVAL, STALE
@@ -211,6 +211,14 @@ def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
             )
         if session := _create(directory, (last.number if last else 0) + 1, header):
             return session
+
+
+def claim_in(root: Path, directory: Path, header: Mapping[str, Any], holder: str) -> Session:
+    """`claim`, where a `monitor_dir` that cannot be written is the user's to fix: it raises `DirectoryError`."""
+    try:
+        return claim(directory, header, holder)
+    except OSError as error:
+        raise DirectoryError(f"monitor_dir {root}: cannot be written: {error.strerror}; use another") from error
 
 
 def succeed(session: Session, header: Mapping[str, Any], fill: Fill | None = None) -> Session:
