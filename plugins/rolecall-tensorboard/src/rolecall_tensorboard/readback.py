@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 class TensorBoardReadback:
     """Reads event files; a `rolecall.SupportsReadback` that reads them once for all metrics.
 
-    It reports what is in the files. After a restart from a checkpoint, TensorBoard draws less: the later values alone. A
-    file that is cut off or damaged is read up to there, as TensorBoard does, with a warning.
+    It reports what is in the files. After a restart from a checkpoint, TensorBoard draws less: the later values alone.
+    A file that is cut off or damaged is read up to there, as TensorBoard does, with a warning.
     """
 
     def __init__(self, files: Sequence[Path], sdk: Sdk) -> None:
