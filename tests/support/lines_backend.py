@@ -95,7 +95,7 @@ class LinesReadback:
     """The points of a run's file, which is read once for all metrics, or once for each of them."""
 
     def __init__(self, args: LinesArgs, ticket: RunTicket) -> None:
-        _suffer(args.path, "read")
+        _suffer(args.path, "open")
         self._server = args.path
         self._file = args.path / f"{ticket.backend_run_id}.jsonl"
         if not self._file.exists():
@@ -108,9 +108,9 @@ class LinesReadback:
         yield from (point for name, point in self.scan() if name == key)
 
     def scan(self) -> Iterator[tuple[str, Point]]:
+        _suffer(self._server, "read")
         with self._file.open() as lines:
             for line in map(json.loads, lines):
-                _suffer(self._server, "read")
                 for key, value in line.get("metrics", {}).items():
                     yield key, Point(line["step"], value, line["time"])
 

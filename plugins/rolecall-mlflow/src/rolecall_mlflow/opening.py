@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 from typing import TYPE_CHECKING
 
-from rolecall import BackendRefused, RunTicket
+from rolecall import BackendRefused, RunGone, RunTicket
 from rolecall_mlflow.args import sqlite_path
 from rolecall_mlflow.faults import Fault, fault_of
 from rolecall_mlflow.sdk import Store
@@ -75,19 +75,19 @@ def find_run(store: Store, run_id: str) -> mlflow.entities.Run:
     """The run with this id.
 
     Raises:
-        BackendRefused: there is none, or it was deleted.
+        RunGone: there is none, or it was deleted.
     """
     try:
         run = store.client.get_run(run_id)
     except Exception as error:
         if fault_of(error) is not Fault.ABSENT:
             raise
-        raise BackendRefused(
+        raise RunGone(
             f"MLflow at {store.uri} has no run {run_id}; correct monitor_args.uri, or, if the run was removed "
             "permanently, start a new run with resume: never"
         ) from error
     if run.info.lifecycle_stage != "active":
-        raise BackendRefused(
+        raise RunGone(
             f"the run {run_id} was deleted in MLflow at {store.uri}; run `mlflow runs restore --run-id {run_id}`, "
             "or start a new run with resume: never"
         )

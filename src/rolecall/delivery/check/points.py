@@ -6,6 +6,7 @@ They are sorted outside of memory, in a database file of sqlite that nobody else
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from enum import IntEnum
 from itertools import groupby
 from typing import Final, Literal, NamedTuple, Self
@@ -45,7 +46,8 @@ class Side(IntEnum):
     """The backend."""
 
 
-class Difference(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Difference:
     """A point that is not the same on both sides.
 
     Attributes:
