@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,7 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rolecall import BackendRefused, Rejected, Row, RunTicket, SupportsConfig, SupportsTables, TableData, Unavailable
+from rolecall import (
+    BackendRefused,
+    MonitorConfig,
+    Rejected,
+    Row,
+    RunTicket,
+    SupportsConfig,
+    SupportsTables,
+    TableData,
+    Unavailable,
+    launch,
+    open_monitor,
+)
+from rolecall.__main__ import main
 from rolecall_mlflow.args import MlflowArgs
 from rolecall_mlflow.plugin import prepare
 
@@ -87,6 +102,45 @@ def test_resuming_goes_on_with_same_run(job: Job, row: MakeRow) -> None:
     assert again.id == first.id
     assert job.points("a") == [(1, 1.0), (2, 2.0)]
     assert job.stored().info.status == "RUNNING"
+
+
+def test_ended_run_keeps_its_times(job: Job, row: MakeRow) -> None:
+    """Its rows come late: it is not set to running again, and its end is the job's."""
+    began, ended = 1_700_000_000.5, 1_700_000_060.25
+    job.open(created=began).close("finished")
+    late = job.open(backend_run_id=job.runs[0].id, created=began, ended=ended)
+    late.log([row(1, {"a": 1.0})])
+    assert job.stored().info.status == "FINISHED"
+    late.close("failed")
+    info = job.stored().info
+    assert (info.status, info.start_time, info.end_time) == ("FAILED", 1_700_000_000_500, 1_700_000_060_250)
+    assert job.points("a") == [(1, 1.0)]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_job_delivered_later_keeps_its_times(database: Job, tmp_path: Path, shared: bool) -> None:
+    """Also if a courier died and left the run running."""
+    args: dict[str, Any] = {"uri": database.uri, "experiment": f"late {database.ticket().project}"}
+    config = MonitorConfig(project="p", name="n", monitor_type="local", shared_run=shared, monitor_dir=tmp_path / "job")
+    with launch(config) as job, contextlib.suppress(ZeroDivisionError), open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0}, step=1)
+        monitor.log({"loss": 1 / 0}, step=2)
+    opened, ended = (_line(config, *place) for place in (("@launch", 0), ("@launch" if shared else "trainer", -1)))
+    for _ in range(2):
+        assert main(["deliver", str(config.monitor_dir), "--to", "mlflow", "--args", json.dumps({"mlflow": args})]) == 0
+        experiment = database.client.get_experiment_by_name(args["experiment"])
+        (run,) = database.client.search_runs([experiment.experiment_id])
+        assert run.info.status == ("FINISHED" if shared else "FAILED")
+        assert run.info.start_time == round(opened["opened"] * 1000)
+        assert run.info.end_time == round(ended["time"] * 1000)
+        assert database.points("trainer/loss" if shared else "loss", run.info.run_id) == [(1, 1.0)]
+        database.client.update_run(run.info.run_id, "RUNNING")
+        shutil.rmtree(config.monitor_dir / "delivery")
+
+
+def _line(config: MonitorConfig, writer: str, number: int) -> dict[str, Any]:
+    lines = (config.monitor_dir / "journal" / writer / "1.jsonl").read_text().splitlines()
+    return dict(json.loads(lines[number]))
 
 
 def test_run_with_lost_id_is_resumed(job: Job) -> None:
@@ -332,5 +386,7 @@ def test_system_metrics_are_each_roles_own(database: Job) -> None:
     for run in [*roles, primary]:
         run.close("finished")
     seen = len(database.points("system/trainer/cpu_utilization_percentage"))
+    late = {**_role("evaluator"), "shared": False, "primary": True, "run_id": "r-2", "ended": 1_700_000_060.0}
+    assert database.open(args, **late)._system is None
     assert {key.split("/")[1] for key in database.stored().data.metrics} == {"explorer", "trainer"}
     assert len(database.points("system/trainer/cpu_utilization_percentage")) == seen

@@ -144,6 +144,17 @@ def test_rows_wait_while_job_is_refused(proxy: Proxy, ticket: MakeTicket, row: M
         run.log([row(1, {"a": 1.0})])
 
 
+def test_unshown_status_is_tried_again(proxy: Proxy, ticket: MakeTicket) -> None:
+    """A proxy may answer 200 for a server that never heard of it."""
+    proxy.body = json.dumps({"run": RUN}).encode()
+    run = open_run(ticket(backend_run_id="a" * 32, ended=1_700_000_060.25), MlflowArgs(uri=proxy.uri))
+    with pytest.raises(Unavailable, match="shows the run as RUNNING, not as KILLED"):
+        run.close("killed")
+    assert proxy.taken[-1].items() >= {"status": "KILLED", "end_time": 1_700_000_060_250}.items()
+    proxy.body = json.dumps({"run": {"info": {**RUN["info"], "status": "KILLED"}}}).encode()
+    run.close("killed")
+
+
 def test_too_large_a_request_is_halved(proxy: Proxy, ticket: MakeTicket, row: MakeRow) -> None:
     proxy.body = json.dumps({"run": RUN}).encode()
     run = open_run(ticket(primary=False, writer="explorer", backend_run_id="a" * 32), MlflowArgs(uri=proxy.uri))

@@ -28,7 +28,7 @@ from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_l
 from rolecall.store.axes import AxisBook
 from rolecall.store.codec import end_of_lines
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
-from rolecall.store.lease import Session, is_held, newest
+from rolecall.store.lease import Session, is_held, newest, sessions
 from rolecall.store.spool import Mirror
 
 logger = logging.getLogger("rolecall.courier")
@@ -319,8 +319,11 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
     is_launcher = writer == LAUNCH
     is_own = not shared and not is_launcher
     reference = read_reference(layout, backend, LAUNCH if shared else writer)
-    sessions = [newest(layout.journal(name)) for name in (LAUNCH, writer)]
-    job, own = (session.header() if session else {} for session in sessions)
+    launches = sessions(layout.journal(LAUNCH))
+    first, job, own = (
+        session.header() if session else {}
+        for session in (next(iter(launches), None), next(reversed(launches), None), newest(layout.journal(writer)))
+    )
     return RunTicket(
         project=spec.project,
         # The only role of `rolecall.init` needs no name beside the job's.
@@ -336,5 +339,14 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         config={**(job.get("config") or {}), **({} if shared else own.get("config") or {})},
         directory=layout.backend(backend),
         pid=int(own.get("owner", {}).get("pid", 0)),
-        created=float(job.get("opened", 0.0)),
+        created=float(first.get("opened", 0.0)),
+        ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.writers()]),
     )
+
+
+def _ended(layout: Layout, writers: Iterable[str]) -> float | None:
+    """When the last of these writers ended, or wrote its last line before it died; `None` while one lives."""
+    found = [session for writer in writers if (session := newest(layout.journal(writer)))]
+    if any(session.is_live() for session in found):
+        return None
+    return max((time for session in found if (time := session.last_time()) is not None), default=None)
