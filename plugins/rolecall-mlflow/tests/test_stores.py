@@ -320,6 +320,14 @@ def test_configs_are_merged_by_the_primary(job: Job) -> None:
     }
 
 
+def test_config_with_odd_characters_is_stored(job: Job) -> None:
+    """PostgreSQL holds no NUL, and no database half of a surrogate pair."""
+    job.open(config={"nul": "a\0b", "half": "a\ud800b", "list": ["\0"], "key\0": 1, "lr": 0.1})
+    params = job.stored().data.params
+    assert len(params) == 5
+    assert params.items() >= {"nul": r"a\x00b", "half": r"a\ud800b", "list": r'["\u0000"]', "lr": "0.1"}.items()
+
+
 def test_param_keeps_first_value_and_warns(job: Job, caplog: pytest.LogCaptureFixture) -> None:
     first = job.open(config={"lr": 0.1})
     again = job.open(config={"lr": 0.2, "new": True}, backend_run_id=first.id)
