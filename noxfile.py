@@ -141,7 +141,10 @@ def mlflow(session: nox.Session, version: str) -> None:
 @nox.session
 @matrix("mlflow_server")
 def mlflow_server(session: nox.Session, version: str) -> None:
-    """rolecall-mlflow against a real `mlflow server` on this machine, client and server of one version."""
+    """rolecall-mlflow against real `mlflow server`s on this machine, client and server of one version.
+
+    One of them is on Debian's PostgreSQL; where that is not installed, its tests are skipped, with the reason.
+    """
     install(session, f"mlflow_server-{version}", ".", MLFLOW)
     # a file of tests to a worker, as each file starts a server of its own
     session.run("pytest", "-n", "4", "--dist", "loadfile", "-m", "servers", f"{MLFLOW}/tests", *session.posargs)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from local_postgresql import NotHere, PostgreSQL, serving_postgresql
 from local_servers import free_port, serving_mlflow
 
 from rolecall import Row, RunTicket
@@ -113,7 +114,7 @@ class Job:
         return sorted((metric.step, metric.value) for metric in history)
 
     def wait(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not condition():
             assert time.monotonic() < deadline, "the condition did not become true"
             time.sleep(0.05)
@@ -160,9 +161,13 @@ def start_role() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @dataclass(slots=True)
 class Server:
-    """A real `mlflow server`, which can be stopped and started again on the same port and store."""
+    """A real `mlflow server`, which can be stopped and started again on the same port and store.
+
+    Its store is a sqlite file, or a database.
+    """
 
     directory: Path
+    database: str | None = None
     port: int = field(default_factory=free_port)
     running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -171,7 +176,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        self.running.enter_context(serving_mlflow(self.directory, self.port))
+        self.running.enter_context(serving_mlflow(self.directory, self.port, self.database))
 
     def stop(self) -> None:
         self.running.close()
@@ -188,4 +193,33 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def served(server: Server, ticket: Callable[..., RunTicket], request: pytest.FixtureRequest) -> Job:
     """A job on the server, with an experiment of its own for each test."""
+    return _job_on(server, ticket, request)
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[PostgreSQL]:
+    with contextlib.ExitStack() as stack:
+        try:
+            database = stack.enter_context(serving_postgresql())
+        except NotHere as why:
+            pytest.skip(str(why))
+        yield database
+
+
+@pytest.fixture(scope="module")
+def production(tmp_path_factory: pytest.TempPathFactory, postgresql: PostgreSQL) -> Iterator[Server]:
+    """A server on PostgreSQL, as production has it."""
+    server = Server(tmp_path_factory.mktemp("production"), postgresql.uri)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def produced(production: Server, ticket: Callable[..., RunTicket], request: pytest.FixtureRequest) -> Job:
+    """A job on that server."""
+    return _job_on(production, ticket, request)
+
+
+def _job_on(server: Server, ticket: Callable[..., RunTicket], request: pytest.FixtureRequest) -> Job:
     return Job(server.uri, lambda **changes: ticket(**{"project": request.node.name, **changes}))

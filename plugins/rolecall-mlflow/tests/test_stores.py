@@ -1,4 +1,4 @@
-"""What holds in every store: a sqlite file, a directory of files, a server."""
+"""What holds in every store: a sqlite file, a directory of files, servers on sqlite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from conftest import Job
 
 MakeRow = Callable[..., Row]
-STORES = ["sqlite", "files", pytest.param("served", marks=pytest.mark.servers)]
-DATABASES = ["sqlite", pytest.param("served", marks=pytest.mark.servers)]
+RunRoles = Callable[..., list[str]]
+SERVERS = [pytest.param(name, marks=pytest.mark.servers) for name in ("served", "produced")]
+STORES = ["sqlite", "files", *SERVERS]
+DATABASES = ["sqlite", *SERVERS]
 
 
 @pytest.fixture(params=STORES)
