@@ -79,9 +79,9 @@ def test_dead_role_ended_with_its_last_row(config: MonitorConfig) -> None:
 
 def test_job_that_goes_on_began_first(make_config: MakeConfig) -> None:
     config = make_config(monitor_type="local", monitor_args={}, resume="allow")
-    for _ in range(2):
-        with launch(config) as job:
-            open_monitor(job.config, "trainer").close()
+    launch(config).close()
+    with launch(config) as job:
+        open_monitor(job.config, "trainer").close()
     assert line(job, "@launch", 0, session=2)["opened"] > line(job, "@launch", 0)["opened"]
     assert ticket(job).created == line(job, "@launch", 0)["opened"]
     assert ticket(job).ended == line(job, "@launch", -1, session=2)["time"]
