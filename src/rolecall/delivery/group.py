@@ -319,11 +319,9 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
     is_launcher = writer == LAUNCH
     is_own = not shared and not is_launcher
     reference = read_reference(layout, backend, LAUNCH if shared else writer)
-    launches = sessions(layout.journal(LAUNCH))
-    first, job, own = (
-        session.header() if session else {}
-        for session in (next(iter(launches), None), next(reversed(launches), None), newest(layout.journal(writer)))
-    )
+    launches, session = sessions(layout.journal(LAUNCH)), newest(layout.journal(writer))
+    first, job = (launches[0].header(), launches[-1].header()) if launches else ({}, {})
+    own = session.header() if session else {}
     return RunTicket(
         project=spec.project,
         # The only role of `rolecall.init` needs no name beside the job's.
@@ -346,7 +344,11 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
 
 def _ended(layout: Layout, writers: Iterable[str]) -> float | None:
     """When the last of these writers ended, or wrote its last line before it died; `None` while one lives."""
-    found = [session for writer in writers if (session := newest(layout.journal(writer)))]
-    if any(session.is_live() for session in found):
-        return None
-    return max((time for session in found if (time := session.last_time()) is not None), default=None)
+    times: list[float] = []
+    for writer in writers:
+        session = newest(layout.journal(writer))
+        if session is not None and session.is_live():
+            return None
+        if session is not None and (last := session.last_time()) is not None:
+            times.append(last)
+    return max(times, default=None)
