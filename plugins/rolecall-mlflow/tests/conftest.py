@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +123,17 @@ class Job:
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sqlite file as MLflow makes it, which takes it seconds."""
+    """A sqlite file as MLflow makes it. That takes it seconds, so the workers of pytest-xdist share one."""
     from mlflow import MlflowClient
 
-    path = tmp_path_factory.mktemp("sqlite") / "mlflow.db"
-    with contextlib.chdir(path.parent):
-        MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments(max_results=1)
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    path, draft = folder / "mlflow.db", folder / "draft.db"
+    with (folder / "mlflow.lock").open("w") as lock, contextlib.chdir(folder):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            MlflowClient(tracking_uri=f"sqlite:///{draft}").search_experiments(max_results=1)
+            draft.rename(path)
     return path
 
 
@@ -144,19 +150,20 @@ def files(tmp_path: Path, ticket: Callable[..., RunTicket]) -> Job:
 
 
 @pytest.fixture
-def start_role() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start `role.py` in a process of its own; the arguments are its errand."""
-    started: list[subprocess.Popen[str]] = []
+def run_roles() -> Callable[..., list[str]]:
+    """Run `role.py` with a process for each errand, all at the same time; the ids of their runs."""
 
-    def start(**errand: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, str(ROLE), json.dumps(errand)]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-        return started[-1]
+    def run(*errands: dict[str, Any]) -> list[str]:
+        command = [sys.executable, str(ROLE), json.dumps(errands, default=_plain)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    return run
+
+
+def _plain(value: object) -> object:
+    return asdict(value) if isinstance(value, RunTicket) else str(value)
 
 
 @dataclass(slots=True)
