@@ -42,7 +42,7 @@ class PostgreSQL:
         return f"postgresql://{_USER}@127.0.0.1:{self._port}/postgres"
 
     def make(self) -> None:
-        """Make the data."""
+        """Make the data, once."""
         command = ["initdb", "--no-sync", "--auth=trust", f"--username={_USER}", "--encoding=UTF8", "--pgdata=data"]
         subprocess.run([self._programs / command[0], *command[1:]], check=True, capture_output=True, **self._runs_as)
 
@@ -76,8 +76,10 @@ class PostgreSQL:
     def refusing(self) -> Iterator[None]:
         """It is down as long as the block lasts."""
         self.stop()
-        yield
-        self.start()
+        try:
+            yield
+        finally:
+            self.start()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -128,8 +130,8 @@ def serving_postgresql() -> Iterator[PostgreSQL]:
             os.chown(folder, runs_as["user"], runs_as["group"])
         server = PostgreSQL(programs, Path(folder), runs_as)
         server.make()
-        server.start()
         try:
+            server.start()
             yield server
         finally:
             server.stop()
