@@ -30,7 +30,7 @@ from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_l
 from rolecall.store.axes import AxisBook
 from rolecall.store.codec import end_of_lines
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
-from rolecall.store.lease import Session, is_held, newest
+from rolecall.store.lease import Session, is_held, newest, sessions
 from rolecall.store.spool import Mirror
 
 logger = logging.getLogger("rolecall.courier")
@@ -332,8 +332,9 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
     is_launcher = writer == LAUNCH
     is_own = not shared and not is_launcher
     reference = read_reference(layout, backend, LAUNCH if shared else writer)
-    sessions = [newest(layout.journal(name)) for name in (LAUNCH, writer)]
-    job, own = (session.header() if session else {} for session in sessions)
+    launches, session = sessions(layout.journal(LAUNCH)), newest(layout.journal(writer))
+    first, job = (launches[0].header(), launches[-1].header()) if launches else ({}, {})
+    own = session.header() if session else {}
     run_id = f"{spec.run_id}-{slug_of(writer).replace('@', '-')}" if is_own else spec.run_id
     return RunTicket(
         project=spec.project,
@@ -351,5 +352,18 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         config={**(job.get("config") or {}), **({} if shared else own.get("config") or {})},
         directory=layout.backend(backend),
         pid=int(own.get("owner", {}).get("pid", 0)),
-        created=float(job.get("opened", 0.0)),
+        created=float(first.get("opened", 0.0)),
+        ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.writers()]),
     )
+
+
+def _ended(layout: Layout, writers: Iterable[str]) -> float | None:
+    """When the last of these writers ended, or wrote its last line before it died; `None` while one lives."""
+    times: list[float] = []
+    for writer in writers:
+        session = newest(layout.journal(writer))
+        if session is not None and session.is_live():
+            return None
+        if session is not None and (last := session.last_time()) is not None:
+            times.append(last)
+    return max(times, default=None)

@@ -24,7 +24,16 @@ from zlib import crc32
 
 from rolecall.errors import DirectoryError, WriterConflict
 from rolecall.states import State
-from rolecall.store.codec import append_line, draft_of, encode, first_line, last_line, open_own, put_whole
+from rolecall.store.codec import (
+    append_line,
+    draft_of,
+    encode,
+    first_line,
+    last_line,
+    lines_from_end,
+    open_own,
+    put_whole,
+)
 from rolecall.timings import POLL_INTERVAL, STALE
 
 logger = logging.getLogger("rolecall")
@@ -116,6 +125,12 @@ class Session:
         """What a reader can tell of it."""
         is_live = self.is_live()  # first: see `State.of`
         return State.of(self.status(), is_live=is_live)
+
+    def last_time(self) -> float | None:
+        """When its owner ended it or, without an end, last wrote to it, by the owner's clock."""
+        # Not the time of the file: a copy of the directory has another one, and so have rows that were spooled.
+        times = (line.get("time", line.get("opened")) for line in lines_from_end(self.path, self.seed))
+        return next((float(time) for time in times if isinstance(time, int | float)), None)
 
     def silence(self) -> float:
         """Seconds since the file was last written or touched."""
