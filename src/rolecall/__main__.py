@@ -24,7 +24,7 @@ from importlib.metadata import requires
 from rolecall.backends.installed import version_of
 from rolecall.cli import backends, check, deliver, export, show
 from rolecall.demo import command as demo
-from rolecall.errors import RolecallError
+from rolecall.errors import RolecallError, describe_os_error
 
 FOR_CLI = ("rich", "plotext", "numpy")
 """What the extra `cli` installs."""
@@ -55,6 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = 0
         # `rolecall show | head`: Python would report the pipe once more when it flushes at exit
         sys.stderr.close()
+    except OSError as error:  # a file of somebody else, a read-only disk, a symlink where none may be
+        status = 2
+        advice = "; run this as the user whose job it is" if isinstance(error, PermissionError) else ""
+        print(f"rolecall: {describe_os_error(error)}{advice}", file=sys.stderr)
     except KeyboardInterrupt:
         status = 130
         print("rolecall: interrupted", file=sys.stderr)

@@ -593,5 +593,5 @@ provides it\
 def test_monitor_dir_that_cannot_be_written(script: Run, computer: Computer) -> None:
     (computer.home / "file").write_text("")
     assert script('rolecall.launch({"project": "p", "name": "n", "monitor_dir": "file/job"})') == snapshot("""\
-monitor_dir HOME/file/job: cannot be written: Not a directory; use another\
+monitor_dir HOME/file/job: cannot be used: HOME/file/job: Not a directory; use another monitor_dir\
 """)

@@ -100,7 +100,7 @@ def _draw(job: JobHistory, backends: Sequence[DeliveryStatus], root: Path, patte
     parts: list[str | Table] = [
         *_describe_writers(job, root),
         *(_describe_backends(backends, root) if backends else ()),
-        *(f"damaged: {damage}" for writer in job.writers for damage in writer.damages),
+        *(f"damaged: {damage}" for writer in job.writers for damage in writer.describe_damages()),
         *(_chart(name, metrics[name], width, ascii_only) for name in drawn),
     ]
     if rest := len(chosen) - len(drawn):

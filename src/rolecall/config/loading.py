@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from rolecall.errors import ConfigError
 
+_LONGEST = 16 << 20
 BLOCK = "monitor"
 """The key of our settings in a training job's own config."""
 
@@ -98,10 +99,14 @@ def parse_mapping(option: str, text: str) -> dict[str, Any]:
 
 def _read_yaml(path: str) -> object:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        # Not `read_text`: a device has no end. A pipe is fine, as of a shell's `<(...)`.
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_LONGEST + 1)
     except (OSError, ValueError) as error:  # ValueError: bytes that are not UTF-8, a null in the path
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{path}: cannot be read: {reason}; give the path of a YAML file") from None
+    if len(text) > _LONGEST:
+        raise ConfigError(f"{path}: is too large; give the path of a YAML file")
     return parse_yaml(text, path)
 
 

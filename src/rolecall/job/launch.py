@@ -23,12 +23,12 @@ from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver
 from rolecall.errors import ConfigError, DirectoryError, WriterConflict
 from rolecall.job.monitor import Monitor, close_forgotten
-from rolecall.job.session import WriterSession, claim_in
+from rolecall.job.session import WriterSession, usable
 from rolecall.job.status import WriterState, read_writers, wait_for_writers
 from rolecall.states import State, Status, status_of
 from rolecall.store.acks import is_carried
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, read_record, write_record, writer_name
-from rolecall.store.lease import Session, end, is_held, newest, proves_alive, this_process
+from rolecall.store.lease import Session, claim, end, is_held, newest, proves_alive, this_process
 
 logger = logging.getLogger("rolecall")
 
@@ -171,7 +171,8 @@ def launch(config: object, run_config: object = None) -> Job:
         return Job(config, plan, None)
     for downgrade in plan.downgrades:
         logger.warning("%s", downgrade)
-    config, session = _begin(config, plan, run_config)
+    with usable(Layout(config.monitor_dir)):
+        config, session = _begin(config, plan, run_config)
     session.wait_opened()
     return Job(config, plan, session)
 
@@ -210,7 +211,8 @@ def open_monitor(
 
 
 def _join(config: MonitorConfig, writer: str, run_config: object, job: Job | None) -> Monitor:
-    record = _meet(config)
+    with usable(Layout(config.monitor_dir)):
+        record = _meet(config)
     plan = _plan_here(config, record.plan)
     config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=plan))
     session = WriterSession(config, writer, run_config)
@@ -262,7 +264,7 @@ def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
 def _begin(config: MonitorConfig, plan: Plan, run_config: object) -> tuple[MonitorConfig, WriterSession]:
     """Take the launcher's place. Other launchers are kept out until it is clear which job goes on."""
     layout = Layout(config.monitor_dir)
-    launching = claim_in(layout, layout.launching, {}, "the launcher's place")
+    launching = claim(layout.launching, {}, "the launcher's place")
     try:
         launcher = newest(layout.journal(LAUNCH))
         if launcher is not None and proves_alive(launcher, "the launcher's place"):

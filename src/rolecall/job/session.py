@@ -4,8 +4,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rolecall import timings
@@ -14,7 +14,7 @@ from rolecall.config.model import MonitorConfig
 from rolecall.config.plain import plain_config
 from rolecall.delivery.events import EventLog
 from rolecall.delivery.group import Assignment, CourierGroup
-from rolecall.errors import BackendRefused, DirectoryError, Undelivered, raise_together
+from rolecall.errors import BackendRefused, DirectoryError, Undelivered, describe_os_error, raise_together
 from rolecall.job.beside import CourierProcess
 from rolecall.states import Status
 from rolecall.store.journal import JournalWriter, last_steps
@@ -52,14 +52,20 @@ class WriterSession:
         self._process: CourierProcess | None = None
         self._thread: threading.Thread | None = None
         self._is_spooled = is_spooled(self._spec)
-        # The last step on each axis of an earlier session, by the newest that has rows.
-        earlier = map(last_steps, reversed(sessions(self._layout.journal(writer))))
-        steps = next(filter(None, earlier), {})
         kept, left_out = plain_config(run_config, config.secrets)
         if left_out:
             more = f"; and {len(left_out) - 10} more" if len(left_out) > 10 else ""  # noqa: PLR2004
             who = "the job" if writer == LAUNCH else writer
             logger.warning("%s: run_config is kept without %s%s", who, "; ".join(left_out[:10]), more)
+        with usable(self._layout):
+            self._open(kept)
+
+    def _open(self, kept: Mapping[str, Any]) -> None:
+        """Claim the writer's name, and begin its journal."""
+        writer = self._writer
+        # The last step on each axis of an earlier session, by the newest that has rows.
+        earlier = map(last_steps, reversed(sessions(self._layout.journal(writer))))
+        steps = next(filter(None, earlier), {})
         self._header = {
             "writer": writer,
             "opened": time.time(),
@@ -68,7 +74,7 @@ class WriterSession:
             "config": kept,
         }
         holder = "the launcher's place" if writer == LAUNCH else f"writer {writer!r}"
-        session = claim_in(self._layout, self._layout.journal(writer), self._header, holder)
+        session = claim(self._layout.journal(writer), self._header, holder)
         try:
             place = open_spool(self._spec, writer, session) if self._is_spooled else session
             self.journal = JournalWriter(place, steps, self._succeed)
@@ -161,9 +167,11 @@ class WriterSession:
         ]
 
 
-def claim_in(layout: Layout, directory: Path, header: Mapping[str, Any], holder: str) -> Session:
-    """`claim`, where a `monitor_dir` that cannot be written is the user's to fix."""
+@contextmanager
+def usable(layout: Layout) -> Iterator[None]:
+    """Where a `monitor_dir` that cannot be read or written is the user's to fix."""
     try:
-        return claim(directory, header, holder)
+        yield
     except OSError as error:
-        raise DirectoryError(f"monitor_dir {layout.root}: cannot be written: {error.strerror}; use another") from error
+        what = f"monitor_dir {layout.root}: cannot be used: {describe_os_error(error)}"
+        raise DirectoryError(f"{what}; use another monitor_dir") from error

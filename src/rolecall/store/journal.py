@@ -55,7 +55,17 @@ from pydantic_core import to_json
 from rolecall.errors import DirectoryError
 from rolecall.rows import TableData
 from rolecall.states import State, Status
-from rolecall.store.codec import decode, encode, lines_from_end, open_own, put_whole, seal, write_whole
+from rolecall.store.codec import (
+    LARGEST_ATTACHMENT,
+    decode,
+    encode,
+    lines_from_end,
+    make_folder,
+    open_own,
+    put_whole,
+    seal,
+    write_whole,
+)
 from rolecall.store.lease import Fill, Session
 from rolecall.timings import FILE_CHECK_INTERVAL
 
@@ -207,6 +217,8 @@ class JournalWriter:
     def _attach(self, row: dict[str, Any], kind: str) -> bytes:
         """The text of a row whose content is stored beside the journal."""
         body = to_json({kind: row.pop(kind)}, inf_nan_mode="strings")
+        if len(body) > LARGEST_ATTACHMENT:
+            raise ValueError(f"the row has {len(body)} bytes, and none can have more than {LARGEST_ATTACHMENT}")
         return to_json({**row, "attached": put_attachment(self.session.attachments, f"{row['seq']}.json", body)})
 
     def _look(self, now: float) -> None:
@@ -285,7 +297,7 @@ def put_attachment(folder: Path, name: str, data: bytes) -> dict[str, Any]:
     Raises:
         OSError: they were not written.
     """
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     put_whole(folder / name, data)
     return {"name": name, "size": len(data), "sum": f"{crc32(data):08x}"}
 

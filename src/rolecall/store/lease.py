@@ -24,7 +24,17 @@ from zlib import crc32
 
 from rolecall.errors import WriterConflict
 from rolecall.states import State
-from rolecall.store.codec import append_line, draft_of, encode, first_line, last_line, open_own, put_whole
+from rolecall.store.codec import (
+    append_line,
+    draft_of,
+    encode,
+    first_line,
+    last_line,
+    make_folder,
+    open_own,
+    put_whole,
+    refuse_link,
+)
 from rolecall.timings import POLL_INTERVAL, STALE
 
 logger = logging.getLogger("rolecall")
@@ -120,7 +130,7 @@ class Session:
     def silence(self) -> float:
         """Seconds since the file was last written or touched."""
         try:
-            return max(0.0, time.time() - self.path.stat().st_mtime)
+            return max(0.0, time.time() - self.path.lstat().st_mtime)
         except FileNotFoundError:
             return float("inf")
 
@@ -136,9 +146,13 @@ def this_process() -> Owner:
 
 
 def sessions(directory: Path) -> list[Session]:
-    """The sessions of a lease, oldest first."""
+    """The sessions of a lease, oldest first.
+
+    Raises:
+        OSError: the directory cannot be read, or is a symlink.
+    """
     try:
-        names = os.listdir(directory)
+        names = os.listdir(refuse_link(directory))
     except (FileNotFoundError, NotADirectoryError):
         return []
     numbers = (int(match[1]) for match in map(_SESSION.fullmatch, names) if match)
@@ -169,7 +183,7 @@ def proves_alive(session: Session, holder: str) -> bool:
     began = before = None
     # `status` opens the file, so what is seen of it then is not what a network filesystem had cached.
     while session.status() is None and session.path.exists():
-        found, now = session.path.stat(), time.monotonic()
+        found, now = session.path.lstat(), time.monotonic()
         if before is None or began is None:
             began, before = now, found
             wait = f"waiting for up to {STALE:.0f} s to see whether it is alive"
@@ -193,7 +207,7 @@ def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
     Raises:
         WriterConflict: a live process holds it. About one on another machine that takes up to `STALE` seconds to tell.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     while True:
         last = newest(directory)
         if last is not None and proves_alive(last, holder):
@@ -214,7 +228,7 @@ def succeed(session: Session, header: Mapping[str, Any], fill: Fill | None = Non
         fill: appends to the file of the new session before anyone can see it.
     """
     directory = session.path.parent
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     while True:
         number = max(each.number for each in (session, *sessions(directory))) + 1
         if successor := _create(directory, number, {**header, "continues": session.number}, fill):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rolecall.errors import DirectoryError
-from rolecall.store.codec import draft_of, put_whole, whole_lines
+from rolecall.store.codec import draft_of, make_folder, put_whole, whole_lines
 from rolecall.store.layout import Layout, slug_of
 from rolecall.store.lease import Fill, Session, sessions
 
@@ -115,7 +115,7 @@ def _copy(spool: Session, target: Session) -> None:
         for name in os.listdir(spool.attachments) if spool.attachments.is_dir() else ():
             # What begins with a dot is a draft.
             if not name.startswith(".") and not (target.attachments / name).exists():
-                target.attachments.mkdir(exist_ok=True)
+                make_folder(target.attachments)
                 put_whole(target.attachments / name, (spool.attachments / name).read_bytes())
         with os.fdopen(os.open(target.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "wb", buffering=0) as file:
             offset += os.pwrite(file.fileno(), chunk, offset)
