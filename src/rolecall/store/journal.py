@@ -63,6 +63,7 @@ from rolecall.store.codec import (
     make_folder,
     open_own,
     put_whole,
+    refuse_link,
     seal,
     write_whole,
 )
@@ -297,6 +298,7 @@ def put_attachment(folder: Path, name: str, data: bytes) -> dict[str, Any]:
     Raises:
         OSError: they were not written.
     """
+    refuse_link(folder.parent)  # somebody may have swapped it since it was opened
     make_folder(folder)
     put_whole(folder / name, data)
     return {"name": name, "size": len(data), "sum": f"{crc32(data):08x}"}
