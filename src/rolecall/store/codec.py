@@ -43,6 +43,9 @@ LARGEST_ATTACHMENT: Final = 1 << 30
 # What lines begin with. JSON escapes the quotes inside a string, so this never matches within one.
 _START: Final = re.compile(rb'\{"(?:seq|end|ack|axes|config|rolecall)":')
 _MOST_STARTS: Final = 8
+_FIXED: Final = frozenset([float, int, bool])
+_PER_NUMBER: Final = 64
+_LITTLE: Final = 8 << 10
 
 
 class Line(NamedTuple):
@@ -178,8 +181,39 @@ def encode(value: Mapping[str, Any], seed: int = 0) -> bytes:
     Raises:
         ValueError: it holds something that is not.
     """
+    ensure_memory()
     # "strings" needs pydantic 2.8. msgspec and orjson take half of the time, but write NaN as null.
     return seal(to_json(value, inf_nan_mode="strings"), seed)
+
+
+def ensure_memory(content: Mapping[str, Any] | None = None) -> None:
+    """Make sure that there is memory to encode something that is ready for JSON.
+
+    Where pydantic_core gets none, it ends the process (2.46, as Rust does by default). `bytes` raises, and touches no
+    page of a large piece.
+
+    Raises:
+        MemoryError: there is not enough.
+    """
+    more = 0
+    if content is not None:
+        # Almost every row holds numbers alone.
+        is_flat = _FIXED.issuperset(map(type, content.values()))
+        # The encoder's buffer doubles as it grows, and then it is copied.
+        more = _PER_NUMBER * len(content) if is_flat else 4 * _size_of(content)
+    bytes(_LITTLE + more)
+
+
+def _size_of(value: Any) -> int:
+    match value:
+        case str():
+            return len(value) if value.isascii() else 4 * len(value)
+        case dict():
+            return sum(len(key) + _size_of(item) for key, item in value.items())
+        case list() | tuple():
+            return sum(map(_size_of, value))
+        case _:
+            return _PER_NUMBER
 
 
 def seal(text: bytes, seed: int) -> bytes:

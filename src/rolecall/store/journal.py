@@ -59,6 +59,7 @@ from rolecall.store.codec import (
     LARGEST_ATTACHMENT,
     decode,
     encode,
+    ensure_memory,
     lines_from_end,
     make_folder,
     open_own,
@@ -161,6 +162,7 @@ class JournalWriter:
                         row["lost"] = self._failed
                     if seq % _STEPS_EVERY == 0:
                         row["steps"] = {**self._steps, DEFAULT_AXIS: at}
+                    ensure_memory(content)
                     text = to_json(row, inf_nan_mode="strings")
                     if len(text) > _LONGEST_LINE:
                         text = self._attach(row, kind)
