@@ -29,6 +29,7 @@ from typing import Any, Final, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from rolecall.config.plan import Name, Plan, Slug
+from rolecall.config.redact import shown
 from rolecall.errors import ConfigError, DirectoryError
 from rolecall.store.codec import put_whole, refuse_link
 
@@ -52,8 +53,8 @@ def writer_name(role: object, rank: Any) -> str:
     """
     if not isinstance(role, str) or _ROLE.fullmatch(role) is None:
         raise ConfigError(
-            f"role {role!r}: must start with a letter or digit and consist of at most 64 letters, digits, '.', '_' "
-            f"and '-'; pass a number as rank"
+            f"role {shown(role)}: must start with a letter or digit and consist of at most 64 letters, digits, '.', "
+            f"'_' and '-'; pass a number as rank"
         )
     if rank is None:
         return role
@@ -62,8 +63,8 @@ def writer_name(role: object, rank: Any) -> str:
     except TypeError:
         number = -1
     if number < 0:
-        hint = f"; pass int({rank!r})" if isinstance(rank, str) and rank.isdecimal() else ""
-        raise ConfigError(f"rank {rank!r} of role {role!r}: must be None or a whole number from 0{hint}")
+        hint = f"; pass int({shown(rank)})" if isinstance(rank, str) and rank.isdecimal() else ""
+        raise ConfigError(f"rank {shown(rank)} of role {role!r}: must be None or a whole number from 0{hint}")
     return f"{role}/{number}"
 
 
