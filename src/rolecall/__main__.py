@@ -23,6 +23,7 @@ from importlib.metadata import requires
 
 from rolecall.backends.installed import version_of
 from rolecall.cli import backends, check, deliver, export, show
+from rolecall.cli.text import visible_lines
 from rolecall.demo import command as demo
 from rolecall.errors import RolecallError, describe_os_error
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
     except RolecallError as error:
         status = 2
-        print(f"rolecall: {error}", file=sys.stderr)
+        print(visible_lines(f"rolecall: {error}"), file=sys.stderr)
     except ModuleNotFoundError as error:
         if error.name not in FOR_CLI:
             raise
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a file of somebody else, a read-only disk, a symlink where none may be
         status = 2
         advice = "; run this as the user whose job it is" if isinstance(error, PermissionError) else ""
-        print(f"rolecall: {describe_os_error(error)}{advice}", file=sys.stderr)
+        print(visible_lines(f"rolecall: {describe_os_error(error)}{advice}"), file=sys.stderr)
     except KeyboardInterrupt:
         status = 130
         print("rolecall: interrupted", file=sys.stderr)

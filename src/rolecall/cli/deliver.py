@@ -20,6 +20,7 @@ from typing import Any
 
 from rolecall.backends.builtin import LOCAL, NONE
 from rolecall.backends.registry import Registry
+from rolecall.cli.text import visible_lines
 from rolecall.config.commands import command
 from rolecall.config.loading import parse_mapping
 from rolecall.delivery.events import CourierEvent
@@ -100,7 +101,7 @@ def _check_backend(name: str) -> None:
 def _report(event: CourierEvent) -> None:
     # That a run was opened, gets on or is done is what a user expects.
     if event.kind not in ("ended", "opened", "prepared", "progress"):
-        print(f"{event.writer}: {event.backend}: {event.kind} {event.message}", file=sys.stderr)
+        print(visible_lines(f"{event.writer}: {event.backend}: {event.kind} {event.message}"), file=sys.stderr)
 
 
 @contextmanager
