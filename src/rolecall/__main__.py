@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from importlib.metadata import requires
 
 from rolecall.backends.installed import version_of
-from rolecall.cli import backends, check, deliver, export, show
+from rolecall.cli import backends, check, clean, deliver, export, show
 from rolecall.cli.text import visible_lines
 from rolecall.demo import command as demo
 from rolecall.errors import RolecallError, describe_os_error
@@ -73,7 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("rolecall", description=summary, epilog=more, formatter_class=as_written)
     parser.add_argument("--version", action="version", version=f"rolecall {version_of('rolecall')}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
-    modules = {"backends": backends, "check": check, "demo": demo, "show": show, "deliver": deliver, "export": export}
+    modules = {
+        "backends": backends,
+        "check": check,
+        "demo": demo,
+        "show": show,
+        "deliver": deliver,
+        "export": export,
+        "clean": clean,
+    }
     for name, module in modules.items():
         summary, _, more = (module.__doc__ or "").partition("\n")
         command = commands.add_parser(name, help=summary, description=summary, epilog=more, formatter_class=as_written)

@@ -122,10 +122,11 @@ def _describe_writers(job: JobHistory, root: Path) -> Iterator[str | Table]:
             (visible(key), str(each.steps[-1]), _number(each.values[-1]))
             for key, each in sorted(writer.metrics.items())
         ]
-        head = (writer.writer, str(writer.state), str(writer.rows), _clock(writer.last_time))
+        rows = f"{writer.rows}, {writer.cleaned} cleaned" if writer.cleaned else str(writer.rows)
+        head = (writer.writer, str(writer.state), rows, _clock(writer.last_time))
         for key, step, value in values or [("", "", "")]:
-            name, state, rows, last = head
-            table.add_row(name, state, rows, step, last, key, value)
+            name, state, count, last = head
+            table.add_row(name, state, count, step, last, key, value)
             head = ("", "", "", "")  # is said once for each writer
         table.add_section()
     yield table

@@ -246,7 +246,8 @@ class _Writer:
 
     def stop(self) -> None:
         """What comes after the couriers."""
-        self.mirror()
+        with suppress(OSError):  # as above
+            self._mirror.copy()
         self._over.set()
         if self._syncing is not None:
             self._syncing.join(timings.SYNC_TIMEOUT)

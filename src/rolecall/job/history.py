@@ -9,7 +9,7 @@ from typing import Any, Final
 from rolecall.rows import Row
 from rolecall.states import State
 from rolecall.store import reader
-from rolecall.store.codec import Damage
+from rolecall.store.codec import Damage, last_line
 from rolecall.store.layout import LAUNCH, Layout, RunRecord, job_record
 from rolecall.store.lease import sessions
 
@@ -42,6 +42,8 @@ class WriterHistory:
     """What one writer logged, and how it ended.
 
     Attributes:
+        rows: how many rows are in its journal.
+        cleaned: how many `rolecall clean` removed from it.
         damages: the first places where its journal is damaged.
         damaged: how many there are.
     """
@@ -50,6 +52,7 @@ class WriterHistory:
     sessions: int = 0
     state: State = State.NONE
     rows: int = 0
+    cleaned: int = 0
     tables: int = 0
     first_time: float | None = None
     last_time: float | None = None
@@ -59,7 +62,7 @@ class WriterHistory:
 
     def summary(self) -> dict[str, Any]:
         """Ready for JSON."""
-        plain = ("writer", "state", "sessions", "rows", "tables", "first_time", "last_time")
+        plain = ("writer", "state", "sessions", "rows", "cleaned", "tables", "first_time", "last_time")
         metrics = {key: metric.summary() for key, metric in sorted(self.metrics.items())}
         damaged = list(self.describe_damages())
         return {**{name: getattr(self, name) for name in plain}, "damaged": damaged, "metrics": metrics}
@@ -112,6 +115,8 @@ def read_rows(root: Path) -> Iterator[Row]:
 def _read_writer(layout: Layout, writer: str) -> WriterHistory:
     found = sessions(layout.journal(writer))
     history = WriterHistory(writer, len(found), found[-1].state() if found else State.NONE)
+    ends = (last_line(session.path, session.seed) or {} for session in found)
+    history.cleaned = sum(rows for each in ends if isinstance(rows := each.get("cleaned"), int))
     for row in reader.read_rows(layout, writer):
         if isinstance(row, Damage):
             history.damaged += 1

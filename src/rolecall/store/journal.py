@@ -37,6 +37,8 @@ an attachment. The first row after some that could not be written says how many 
 
 The header of a session that goes on with the rows of an earlier one, because that file was changed from outside, says
 `"continues": N`. Its rows keep their `seq`, and a reader skips those that it has.
+
+The end of a session whose rows `rolecall clean` removed says how many in `cleaned`.
 """
 
 import errno

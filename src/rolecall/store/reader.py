@@ -78,8 +78,9 @@ class JournalReader:
                 found = True
                 seq = last_seq(line.value)
                 last = seq if isinstance(entry, End) else seq - 1
-                if "lost" in line.value:
-                    damage = None  # rows that could not be written, or were cut off: the role reported them
+                if "lost" in line.value or "cleaned" in line.value:
+                    # Rows that could not be written, or were cut off: the role reported them. Or they were removed.
+                    damage = None
                 elif damage is None and is_known and last > self.seq:
                     # A sector that ends where lines end may hold newlines alone, and so nothing that is damaged.
                     damage = Damage(self.session.path, behind, line.offset, "rows are missing")
