@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, groupby
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pydantic import BaseModel
 
@@ -33,6 +33,8 @@ from rolecall.store.axes import AxisBook
 
 logger = logging.getLogger("rolecall.courier")
 T = TypeVar("T")
+_MOST_REPORTS: Final = 100
+"""Of one run: a wrecked journal may be damaged in millions of places."""
 
 
 class _GivenUp(Exception):
@@ -312,9 +314,10 @@ class Courier:
 
     def _report_once(self, kind: Kind, reason: str, message: str) -> None:
         """The first of its reason; the others are in the file of the acknowledgements."""
-        if (kind, reason) not in self._reported:
+        if (kind, reason) not in self._reported and len(self._reported) < _MOST_REPORTS:
             self._reported.add((kind, reason))
-            self._event(kind, message)
+            is_last = len(self._reported) == _MOST_REPORTS
+            self._event(kind, f"{message}; from now on, nothing like this is reported" if is_last else message)
 
     def _report_progress(self) -> None:
         for cursor in self.cursors:

@@ -23,7 +23,7 @@ from rolecall.config.spec import JobSpec
 from rolecall.delivery.courier import Courier
 from rolecall.delivery.cursor import Cursor, ended_as
 from rolecall.delivery.events import CourierEvent
-from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict
+from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict, describe_os_error
 from rolecall.protocol import RunTicket
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_left, read_reference
@@ -79,7 +79,16 @@ class CourierGroup:
     def run(self) -> bool:
         """Deliver until all is done; `False` if a backend hung and was left behind."""
         # Here and not when it is made: a directory may not answer, and the role must not wait for it.
-        self._writers = {name: _Writer(self._spec, name, self._report) for name in self._names}
+        try:
+            self._writers = {name: _Writer(self._spec, name, self._report) for name in self._names}
+        except OSError as error:
+            for each in self._threads:
+                self._report(CourierEvent(each.plan.backend, "refused", describe_os_error(error), each.writer))
+            return True
+        return self._tend()
+
+    def _tend(self) -> bool:
+        """Let every courier work, and do beside them what writers need."""
         writers = self._writers.values()
         for thread in self._threads.values():
             thread.start()
@@ -128,6 +137,8 @@ class CourierGroup:
             self._report(event("unavailable", str(error)))
         except (BackendRefused, BackendError) as error:
             self._report(event("refused", str(error)))
+        except OSError as error:  # a directory that cannot be written, for one
+            self._report(event("refused", describe_os_error(error)))
         except Exception as error:  # noqa: BLE001 - it is reported, and only this backend is lost
             # Not logger.exception: the traceback may hold secrets.
             logger.error("%s: %s", plan.backend, scrub_trace(error, self._spec.secrets))  # noqa: TRY400
@@ -248,7 +259,8 @@ class _Writer:
 
     def stop(self) -> None:
         """What comes after the couriers."""
-        self.mirror()
+        with suppress(OSError):  # as above
+            self._mirror.copy()
         self._over.set()
         if self._syncing is not None:
             self._syncing.join(timings.SYNC_TIMEOUT)
@@ -264,7 +276,7 @@ class _Writer:
         if (session := self.live()) is None:
             return False
         with suppress(OSError):
-            os.utime(session.path)
+            os.utime(session.path, follow_symlinks=False)
         return True
 
     def live(self) -> Session | None:
@@ -307,7 +319,7 @@ class _Writer:
 
     def _sync(self, path: Path) -> None:
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 os.fsync(descriptor)
             finally:

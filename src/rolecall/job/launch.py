@@ -27,7 +27,7 @@ from rolecall.job.session import WriterSession
 from rolecall.job.status import WriterState, read_writers, wait_for_writers
 from rolecall.states import Status, status_of
 from rolecall.store.acks import is_carried, is_left
-from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, read_record, writer_name
+from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, read_record, usable, writer_name
 from rolecall.store.lease import is_held
 
 logger = logging.getLogger("rolecall")
@@ -322,6 +322,11 @@ def _join(
 def _meet(config: MonitorConfig) -> RunRecord:
     """The record that the launcher left."""
     layout = Layout(config.monitor_dir)
+    with usable(layout):
+        return _find_record(layout, config)
+
+
+def _find_record(layout: Layout, config: MonitorConfig) -> RunRecord:
     if config.hand_over is not None:
         record = read_record(layout)
         if record is None or record.nonce != config.hand_over.nonce:

@@ -15,8 +15,8 @@ from rolecall.config.spec import HandOver
 from rolecall.errors import ConfigError, DirectoryError, WriterConflict
 from rolecall.states import State
 from rolecall.store.acks import is_carried
-from rolecall.store.layout import LAUNCH, Layout, RunRecord, read_record, write_record
-from rolecall.store.lease import Session, claim_in, end, is_held, newest, proves_alive, this_process
+from rolecall.store.layout import LAUNCH, Layout, RunRecord, read_record, usable, write_record
+from rolecall.store.lease import Session, claim, end, is_held, newest, proves_alive, this_process
 
 # What backends wrote goes with the job, or a new one's curves would run on from the old one's. The record goes last:
 # while it is there, a launcher that dies half-way is followed by one that goes on with this.
@@ -35,8 +35,7 @@ def launchers_place(config: MonitorConfig, plan: Plan) -> Iterator[MonitorConfig
         ConfigError, DirectoryError: the job in the directory cannot go on with this config.
     """
     layout = Layout(config.monitor_dir)
-    launching = claim_in(layout.root, layout.launching, {}, "the launcher's place")
-    try:
+    with usable(layout), _launching(layout):
         launcher = newest(layout.journal(LAUNCH))
         if launcher is not None and proves_alive(launcher, "the launcher's place"):
             raise WriterConflict(_alive(layout, launcher))
@@ -48,6 +47,13 @@ def launchers_place(config: MonitorConfig, plan: Plan) -> Iterator[MonitorConfig
         hand_over = HandOver(run_id=run_id, nonce=uuid.uuid4().hex, plan=plan)
         write_record(layout, _record(config, hand_over))
         yield config.handed(hand_over)
+
+
+@contextmanager
+def _launching(layout: Layout) -> Iterator[None]:
+    launching = claim(layout.launching, {}, "the launcher's place")
+    try:
+        yield
     finally:
         end(launching, "finished")
 

@@ -18,8 +18,8 @@ from rolecall.errors import BackendRefused, Undelivered, raise_together
 from rolecall.job.beside import CourierProcess
 from rolecall.states import Status
 from rolecall.store.journal import JournalWriter, last_steps
-from rolecall.store.layout import LAUNCH, Layout
-from rolecall.store.lease import Fill, Session, claim_in, end, sessions, succeed
+from rolecall.store.layout import LAUNCH, Layout, usable
+from rolecall.store.lease import Fill, Session, claim, end, sessions, succeed
 from rolecall.store.spool import is_spooled, open_spool
 
 logger = logging.getLogger("rolecall")
@@ -58,24 +58,29 @@ class WriterSession:
         self._process: CourierProcess | None = None
         self._thread: threading.Thread | None = None
         self._is_spooled = is_spooled(self._spec)
-        # The last step on each axis of an earlier session, by the newest that has rows.
-        earlier = map(last_steps, reversed(sessions(self._layout.journal(writer))))
-        steps = next(filter(None, earlier), {})
         kept, left_out = plain_config(run_config, config.secrets)
         if left_out:
             more = f"; and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
             who = "the job" if writer == LAUNCH else writer
             logger.warning("%s: run_config is kept without %s%s", who, "; ".join(left_out[:NAMED]), more)
+        with usable(self._layout):
+            self._open({**header, "config": kept})
+
+    def _open(self, header: Mapping[str, Any]) -> None:
+        """Claim the writer's name, and begin its journal."""
+        writer = self._writer
+        # The last step on each axis of an earlier session, by the newest that has rows.
+        earlier = map(last_steps, reversed(sessions(self._layout.journal(writer))))
+        steps = next(filter(None, earlier), {})
         self._header = {
-            **header,
             "writer": writer,
             "opened": time.time(),
             **({"spool": self._spec.nonce} if self._is_spooled else {}),
             **({"steps": steps} if steps else {}),
-            "config": kept,
+            **header,
         }
         holder = "the launcher's place" if writer == LAUNCH else f"writer {writer!r}"
-        session = claim_in(self._layout.root, self._layout.journal(writer), self._header, holder)
+        session = claim(self._layout.journal(writer), self._header, holder)
         try:
             place = open_spool(self._spec, writer, session) if self._is_spooled else session
             self.journal = JournalWriter(place, steps, self._succeed)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
 
-from rolecall.errors import DirectoryError, WriterConflict
+from rolecall.errors import WriterConflict
 from rolecall.states import State
 from rolecall.store.codec import (
     append_line,
@@ -31,8 +31,10 @@ from rolecall.store.codec import (
     first_line,
     last_line,
     lines_from_end,
+    make_folder,
     open_own,
     put_whole,
+    refuse_link,
 )
 from rolecall.timings import POLL_INTERVAL, STALE
 
@@ -135,7 +137,7 @@ class Session:
     def silence(self) -> float:
         """Seconds since the file was last written or touched."""
         try:
-            return max(0.0, time.time() - self.path.stat().st_mtime)
+            return max(0.0, time.time() - self.path.lstat().st_mtime)
         except FileNotFoundError:
             return float("inf")
 
@@ -151,9 +153,13 @@ def this_process() -> Owner:
 
 
 def sessions(directory: Path) -> list[Session]:
-    """The sessions of a lease, oldest first."""
+    """The sessions of a lease, oldest first.
+
+    Raises:
+        OSError: the directory cannot be read, or is a symlink.
+    """
     try:
-        names = os.listdir(directory)
+        names = os.listdir(refuse_link(directory))
     except (FileNotFoundError, NotADirectoryError):
         return []
     numbers = (int(match[1]) for match in map(_SESSION.fullmatch, names) if match)
@@ -199,7 +205,7 @@ def proves_alive(session: Session, holder: str) -> bool:
 def _seen(session: Session) -> tuple[int, int] | None:
     """What changes of a file when its owner shows that it is alive; `None` if there is no file."""
     try:
-        found = session.path.stat()
+        found = session.path.lstat()
     except FileNotFoundError:
         return None
     return found.st_mtime_ns, found.st_size
@@ -216,7 +222,7 @@ def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
     Raises:
         WriterConflict: a live process holds it. About one on another machine that takes up to `STALE` seconds to tell.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     while True:
         last = newest(directory)
         if last is not None and proves_alive(last, holder):
@@ -228,14 +234,6 @@ def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
             return session
 
 
-def claim_in(root: Path, directory: Path, header: Mapping[str, Any], holder: str) -> Session:
-    """`claim`, where a `monitor_dir` that cannot be written is the user's to fix: it raises `DirectoryError`."""
-    try:
-        return claim(directory, header, holder)
-    except OSError as error:
-        raise DirectoryError(f"monitor_dir {root}: cannot be written: {error.strerror}; use another") from error
-
-
 def succeed(session: Session, header: Mapping[str, Any], fill: Fill | None = None) -> Session:
     """Go on in a new session of this process's own, behind one whose file is not what it wrote any more.
 
@@ -245,7 +243,7 @@ def succeed(session: Session, header: Mapping[str, Any], fill: Fill | None = Non
         fill: appends to the file of the new session before anyone can see it.
     """
     directory = session.path.parent
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     while True:
         number = max(each.number for each in (session, *sessions(directory))) + 1
         if successor := _create(directory, number, {**header, "continues": session.number}, fill):
