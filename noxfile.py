@@ -218,7 +218,7 @@ def install_(session: nox.Session) -> None:
     session.install("--no-deps", "--force-reinstall", *map(str, sorted(wheels.glob("*.whl"))))
     env = {"ROLECALL_WHEELS": str(wheels.resolve())}
     # not side by side, as each worker would install all of it
-    session.run("pytest", "-m", "install", *session.posargs, env=env)
+    session.run("pytest", "-m", "install", "tests/install", *session.posargs, env=env)
 
 
 @nox.session
@@ -227,7 +227,7 @@ def demo(session: nox.Session) -> None:
     install(session, "dev", *ALL)
     with session.chdir(session.create_tmp()):
         session.run("rolecall", "demo")
-    session.run("pytest", "-n", "2", "-m", "demo", *session.posargs)
+    session.run("pytest", "-n", "2", "-m", "demo", "tests/demo", *session.posargs)
 
 
 @nox.session(venv_backend="virtualenv")
@@ -291,8 +291,7 @@ def types(session: nox.Session) -> None:
     session.run("mypy", "benchmarks")
     for path in PLUGINS:
         session.run("mypy", f"{path}/tests")
-    # each worker has a cache of its own, which takes a minute to fill
-    session.run("pytest", "-n", "2", "-m", "types", "tests/docs", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "loadgroup", "-m", "types", "tests/docs", *session.posargs)
 
 
 @nox.session
