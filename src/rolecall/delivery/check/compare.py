@@ -103,7 +103,7 @@ def compare(target: Target, table: PointTable) -> RunReport:
         with closing(target.open_readback()) as readback:
             return _compare(target, table, readback, until)
     except RunGone as error:
-        return report_on(target, "gone", scrub_text(str(error), target.spec.secrets))
+        return report_on(target, "gone", scrub_text(str(error), target.secrets))
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and other runs can still be read
         return report_on(target, "unreadable", in_words(error, target))
 
@@ -150,7 +150,7 @@ def _logged(
 
 def in_words(error: Exception, target: Target) -> str:
     """Why a backend could not be read or repaired; the traceback of what no plugin should raise goes to the log."""
-    secrets = target.spec.secrets
+    secrets = target.secrets
     if isinstance(error, RolecallError):
         return scrub_text(str(error), secrets)
     logger.error("%s: %s", target.backend.name, scrub_trace(error, secrets))
