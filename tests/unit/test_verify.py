@@ -386,3 +386,18 @@ def test_command_that_cannot_start(
 def test_directory_without_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(tmp_path)]) == 2
     assert "not a monitor_dir" in capsys.readouterr().err
+
+
+def test_cleaned_rows_are_no_extra_points(
+    separate: Path, server: LinesServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["clean", str(separate)]) == 0
+    assert [(counts(report), report.cleaned) for report in check(separate)] == [(EQUAL, len(STEPS))] * 2
+    capsys.readouterr()
+    assert main(["verify", str(separate)]) == 0
+    assert "200 rows were cleaned" in capsys.readouterr().out
+    for writer in ("trainer", "evaluator"):
+        run_file(server, writer).unlink()
+    reports = check(separate, repair=True, new_run=True)
+    assert {(report.state, report.new_run) for report in reports} == {("gone", False)}
+    assert "a new run would lack them" in reports[0].problem

@@ -47,6 +47,7 @@ class RunReport:
         examples: the first differences of each kind.
         waiting: how many rows were not delivered yet; they are not compared.
         damages: what is wrong with the journals, so that points can seem to be extra.
+        cleaned: how many rows were removed from the journals; if there are any, extra points are not reported.
         sent: how many rows were sent to it, to repair it.
         new_run: whether it is a new run, to which everything was sent.
     """
@@ -64,6 +65,7 @@ class RunReport:
     examples: tuple[Difference, ...] = ()
     waiting: int = 0
     damages: tuple[str, ...] = ()
+    cleaned: int = 0
     sent: int = 0
     new_run: bool = False
 
@@ -86,6 +88,7 @@ def report_on(target: Target, state: RunState, problem: str = "") -> RunReport:
         state=state,
         problem=problem,
         waiting=target.waiting(),
+        cleaned=target.cleaned(),
     )
 
 
@@ -117,7 +120,10 @@ def _compare(target: Target, table: PointTable, readback: SupportsReadback, unti
     counts: dict[str, Counter[str]] = {}
     shown: Counter[str] = Counter()
     examples: list[Difference] = []
+    cleaned = target.cleaned()
     for each in table.differences():
+        if cleaned and each.kind == "extra":
+            continue
         counts.setdefault(each.key, Counter())[each.kind] += 1
         shown[each.kind] += 1
         if shown[each.kind] <= _EXAMPLES:
@@ -136,6 +142,7 @@ def _compare(target: Target, table: PointTable, readback: SupportsReadback, unti
         examples=tuple(examples),
         waiting=target.waiting(),
         damages=tuple(damages[:_EXAMPLES]),
+        cleaned=cleaned,
     )
 
 

@@ -138,7 +138,7 @@ class _Work:
             self.repair.deliver(target.backend.name, self.deadline - time.monotonic())
         with PointTable() as table:
             again = compare(target, table)
-        return replace(again, sent=done.sent, problem=again.problem or done.problem, new_run=done.new_run)
+        return replace(again, sent=done.sent, problem=done.problem or again.problem, new_run=done.new_run)
 
 
 def _repaired(target: Target, table: PointTable, report: RunReport, leases: Leases, repair: Repair) -> RunReport:
@@ -154,6 +154,9 @@ def _repaired(target: Target, table: PointTable, report: RunReport, leases: Leas
             return replace(report, sent=sent.rows, problem=scrub_text(sent.reason, target.secrets))
     if not repair.new_run:
         return report
+    if report.cleaned:
+        gone = f"{report.cleaned} rows were removed by `rolecall clean`, so a new run would lack them"
+        return replace(report, problem=f"{report.problem}; {gone}" if report.problem else gone)
     try:
         open_new_run(target, leases)
     except Exception as error:  # noqa: BLE001 - see `compare`
