@@ -194,9 +194,9 @@ def long_outage(session: nox.Session) -> None:
 def faults_smoke(session: nox.Session) -> None:
     """A little of each fault, beside an MLflow server and wandb's emulator too, and a little of each benchmark."""
     install(session, "web", *ALL)
-    # together, as the faults wait and the benchmarks compute
+    # together, as the faults wait and the benchmarks compute; a worker for each backend, and one for all benchmarks
     marked = ("-m", "faults or benchmarks", "tests/faults", "tests/benchmarks")
-    session.run("pytest", "-n", "4", "--dist", "loadgroup", *marked, *session.posargs)
+    session.run("pytest", "-n", "5", "--dist", "loadgroup", *marked, *session.posargs)
 
 
 @nox.session
