@@ -144,10 +144,14 @@ def mlflow(session: nox.Session, version: str) -> None:
 @nox.session
 @matrix("mlflow_server")
 def mlflow_server(session: nox.Session, version: str) -> None:
-    """rolecall-mlflow against a real `mlflow server` on this machine, client and server of one version."""
+    """rolecall-mlflow against real `mlflow server`s on this machine, client and server of one version.
+
+    One of them is on Debian's PostgreSQL; where that is not installed, its tests are skipped, with the reason.
+    """
     install(session, f"mlflow_server-{version}", ".", MLFLOW)
-    # a file of tests to a worker, as each file starts a server of its own
-    session.run("pytest", "-n", "4", "--dist", "loadfile", "-m", "servers", f"{MLFLOW}/tests", *session.posargs)
+    # a file of tests to a worker, as each file starts servers of its own
+    beside = ("-n", "4", "--dist", "loadfile")
+    session.run("pytest", *beside, "-rs", "-m", "servers", f"{MLFLOW}/tests", *session.posargs)
 
 
 @nox.session
@@ -320,7 +324,8 @@ def lock(session: nox.Session) -> None:
     groups = {
         "core": core,
         "tensorboard": (*core, f"{TENSORBOARD}/pyproject.toml", "--group", "read-tensorboard"),
-        "mlflow": (*core, *with_mlflow),
+        # without pandas: MLflow imports it where it is, which takes each of the tests' processes 2 s
+        "mlflow": ("pyproject.toml", "--extra", "cli", "--group", "pytest", *with_mlflow),
         "mlflow_server": (*core, *with_mlflow),
         "wandb": (*core, f"{WANDB}/pyproject.toml"),
         "fuzz": core,

@@ -11,6 +11,7 @@ from rolecall.errors import (
     DirectoryError,
     Rejected,
     RolecallError,
+    RunGone,
     Unavailable,
     Undelivered,
     UnknownBackend,
@@ -29,6 +30,7 @@ from rolecall.protocol import (
     SupportsConfirmation,
     SupportsProgress,
     SupportsReadback,
+    SupportsScan,
     SupportsTables,
 )
 from rolecall.rows import Cell, Metrics, Row, TableData
@@ -53,6 +55,7 @@ __all__ = [
     "RolecallError",
     "Row",
     "Run",
+    "RunGone",
     "RunTicket",
     "SharedRunSupport",
     "Status",
@@ -60,6 +63,7 @@ __all__ = [
     "SupportsConfirmation",
     "SupportsProgress",
     "SupportsReadback",
+    "SupportsScan",
     "SupportsTables",
     "TableData",
     "Unavailable",

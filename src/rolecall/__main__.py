@@ -2,8 +2,9 @@
 
 Exit status:
   0  done
-  1  deliver: some rows are left
+  1  deliver: some rows are left; verify: something differs
   2  the call, the config, the directory or a backend cannot be used
+  3  verify: a backend could not be read
   130  interrupted
 
 Examples:
@@ -22,9 +23,10 @@ from collections.abc import Sequence
 from importlib.metadata import requires
 
 from rolecall.backends.installed import version_of
-from rolecall.cli import backends, check, deliver, export, show
+from rolecall.cli import backends, check, clean, deliver, export, show, verify
+from rolecall.cli.text import visible_lines
 from rolecall.demo import command as demo
-from rolecall.errors import RolecallError
+from rolecall.errors import RolecallError, describe_os_error
 
 FOR_CLI = ("rich", "plotext", "numpy")
 """What the extra `cli` installs."""
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
     except RolecallError as error:
         status = 2
-        print(f"rolecall: {error}", file=sys.stderr)
+        print(visible_lines(f"rolecall: {error}"), file=sys.stderr)
     except ModuleNotFoundError as error:
         if error.name not in FOR_CLI:
             raise
@@ -55,6 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = 0
         # `rolecall show | head`: Python would report the pipe once more when it flushes at exit
         sys.stderr.close()
+    except OSError as error:  # a file of somebody else, a read-only disk, a symlink where none may be
+        status = 2
+        advice = "; run this as the user whose job it is" if isinstance(error, PermissionError) else ""
+        print(visible_lines(f"rolecall: {describe_os_error(error)}{advice}"), file=sys.stderr)
     except KeyboardInterrupt:
         status = 130
         print("rolecall: interrupted", file=sys.stderr)
@@ -68,7 +74,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("rolecall", description=summary, epilog=more, formatter_class=as_written)
     parser.add_argument("--version", action="version", version=f"rolecall {version_of('rolecall')}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
-    modules = {"backends": backends, "check": check, "demo": demo, "show": show, "deliver": deliver, "export": export}
+    modules = {
+        "backends": backends,
+        "check": check,
+        "demo": demo,
+        "show": show,
+        "deliver": deliver,
+        "verify": verify,
+        "export": export,
+        "clean": clean,
+    }
     for name, module in modules.items():
         summary, _, more = (module.__doc__ or "").partition("\n")
         command = commands.add_parser(name, help=summary, description=summary, epilog=more, formatter_class=as_written)

@@ -29,6 +29,10 @@ class BackendRefused(RolecallError):
     """A backend answered, and said no for good: wrong credentials, wrong arguments, a run that is not there."""
 
 
+class RunGone(BackendRefused):
+    """A backend answered that it holds the run no more: somebody deleted it."""
+
+
 class DirectoryError(RolecallError):
     """`monitor_dir` or `spool_dir` cannot be used: unwritable, not shared with the launcher, not rolecall's."""
 
@@ -56,6 +60,11 @@ class Rejected(RolecallError):
         self.rows = tuple(rows)
         self.reason = reason
         super().__init__(f"{len(self.rows)} rows rejected" + (f": {reason}" if reason else ""))
+
+
+def describe_os_error(error: OSError) -> str:
+    """Which file, and what is wrong with it."""
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
 
 
 def raise_together(message: str, errors: Sequence[Exception]) -> None:

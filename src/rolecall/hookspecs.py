@@ -85,5 +85,6 @@ def open_readback(ticket: RunTicket, args: BaseModel) -> SupportsReadback | None
 
     Raises:
         Unavailable: the backend cannot be reached now.
-        BackendRefused: it answered, and said no for good: the run is gone, for one.
+        RunGone: it answered that there is no such run any more.
+        BackendRefused: it answered, and said no for another reason, and for good.
     """

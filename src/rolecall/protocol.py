@@ -39,8 +39,9 @@ class RunTicket:
         writer: `"explorer"` or `"explorer/0"`; `None` in a launcher, which logs no rows.
         role: the role of the writer, or `None`.
         tags: labels of the run.
-        created: when the job was launched, in seconds since the epoch.
-        ended: when the run ended, if it is opened again after its end; `None` while the job runs.
+        created: when the job was first launched, in seconds since the epoch; 0 if that is not known.
+        ended: when the writers of the run ended, if it is opened after that, as `rolecall deliver` does; `None` while
+            one of them runs. It is the run's end then, and not the moment at which the last row arrives.
         writers: whether rows of several writers come through this one `Run`. With `"many"`, steps repeat and
             decrease from one writer to the next, and state is kept per (writer, session).
         config: the run's config as a nested mapping, secrets scrubbed: the job's, and in a run that is not shared
@@ -48,6 +49,10 @@ class RunTicket:
         directory: the backend's own folder, absolute: the only place below `monitor_dir` that it may write to. It
             may not exist yet.
         pid: the process whose rows these are (the courier is another one).
+        repair: whether the run is opened to put back points that `rolecall verify` misses. Rows then have the missing
+            metrics alone, and are written whatever the run's own records say of them. `backend_run_id` is set and
+            `primary` is not: the run's status and times stay as they are. Raise `BackendRefused` if the run takes no
+            points between those that it holds.
     """
 
     project: str
@@ -66,6 +71,7 @@ class RunTicket:
     created: float = 0.0
     ended: float | None = None
     writers: Literal["one", "many"] = "one"
+    repair: bool = False
 
 
 class Run(Protocol):
@@ -163,7 +169,7 @@ class SupportsReadback(Protocol):
     """What a run holds, read back. Nothing here creates, resumes or changes a run."""
 
     def keys(self) -> Iterable[str]:
-        """The metrics that the run holds, named as the backend names them.
+        """The metrics that the run holds, named as the backend names them; without those that come from no row.
 
         Raises:
             Unavailable: the backend does not answer; any method here may raise it.
@@ -173,7 +179,19 @@ class SupportsReadback(Protocol):
         """All points of a metric, in any order, as many times as the backend holds each."""
 
     def expected(self, row: Row) -> Row:
-        """The row as this backend would hold it: keys renamed, values of 32 bits, what it leaves out left out."""
+        """The row as this backend would hold it: keys renamed, values of 32 bits, what it leaves out left out.
+
+        Called for each row of a writer, in order. So a backend that stores equal points once leaves out the later ones
+        here. The time is rounded as the backend rounds it; that helps to tell which of several equal points is missing.
+        """
 
     def close(self) -> None:
         """Let go of it."""
+
+
+@runtime_checkable
+class SupportsScan(Protocol):
+    """A readback of a backend that keeps all metrics in one place, a file for example, and reads it once for all."""
+
+    def scan(self) -> Iterator[tuple[str, Point]]:
+        """All points of all metrics with their keys, in any order: what `points` yields for each of `keys`."""

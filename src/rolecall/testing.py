@@ -22,8 +22,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import entry_points, packages_distributions, requires
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,9 @@ from rolecall.backends.installed import GROUP
 from rolecall.backends.registry import Backend, Registry
 from rolecall.config.model import MonitorConfig
 from rolecall.config.resolve import resolve
+from rolecall.delivery.check.compare import compare
+from rolecall.delivery.check.points import PointTable
+from rolecall.delivery.check.verify import targets
 from rolecall.delivery.redeliver import deliver
 from rolecall.job.launch import Job, launch, open_monitor
 from rolecall.protocol import RunTicket, SharedRunSupport, SupportsTables
@@ -184,6 +189,24 @@ class BackendContract:
         done = self._finished(job)
         assert [step for step, _ in self.points(done, "evaluator", "easy")] == [1, 2]
         assert undelivered(Layout(done.monitor_dir), self.monitor_type, "evaluator") == 0
+
+    def test_readback_agrees_with_points(self, backend: Backend, config: MonitorConfig) -> None:
+        """`rolecall verify` sees what your `points` sees, and finds it equal to what was logged."""
+        if not backend.reads_back:
+            pytest.skip("it has no open_readback")
+        job = self._run(config)
+        for target in targets(job.config.spec()):
+            with closing(target.open_readback()) as readback:
+                for writer, key in product(target.writers, ("reward/mean", "loss")):
+                    row = Row(writer=writer, session=1, seq=1, step=1, time=0.0, metrics={job.key(writer, key): 0.0})
+                    (name,) = readback.expected(row).metrics
+                    held = sorted((point.step, point.value) for point in readback.points(name))
+                    assert [step for step, _ in held] == list(STEPS)
+                    wanted = [value for _, value in self.points(job, writer, key)]
+                    assert [value for _, value in held] == pytest.approx(wanted, rel=self.tolerance, abs=0)
+            with PointTable() as table:
+                report = compare(target, table)
+                assert report.state == "equal", (report.problem, report.examples)
 
     def test_opened_run_is_whole(self, backend: Backend, config: MonitorConfig) -> None:
         config.monitor_dir.mkdir(parents=True, exist_ok=True)

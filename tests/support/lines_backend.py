@@ -2,9 +2,11 @@
 
 It is installed as a distribution is (there is a dist-info beside it), so processes find it by its entry point. A
 file in the directory puts a fault into every process that talks to this server: `down` (not reachable), `hang`
-(calls never return, or only that which it names: `open`, `log`, `flush` or `close`), `forbidden` (credentials
+(calls never return, or only that which it names: `open`, `log`, `flush`, `close` or `read`), `forbidden` (credentials
 refused), `broken` (an error of the plugin's own), `picky` (rows of the steps that it lists are rejected). Taking the
 file away fixes it.
+
+As the history of some trackers, a run that is its writer's own takes no points between those that it holds.
 """
 
 from __future__ import annotations
@@ -12,13 +14,25 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from rolecall import BackendRefused, Rejected, Row, Run, RunTicket, SharedRunSupport, Status, Unavailable, hookimpl
+from rolecall import (
+    BackendRefused,
+    Point,
+    Rejected,
+    Row,
+    Run,
+    RunGone,
+    RunTicket,
+    SharedRunSupport,
+    Status,
+    Unavailable,
+    hookimpl,
+)
 
 
 class LinesArgs(BaseModel):
@@ -77,6 +91,36 @@ class LinesRun:
             os.close(descriptor)
 
 
+class LinesReadback:
+    """The points of a run's file, which is read once for all metrics, or once for each of them."""
+
+    def __init__(self, args: LinesArgs, ticket: RunTicket) -> None:
+        _suffer(args.path, "open")
+        self._server = args.path
+        self._file = args.path / f"{ticket.backend_run_id}.jsonl"
+        if not self._file.exists():
+            raise RunGone(f"{self._file} is not there")
+
+    def keys(self) -> Iterator[str]:
+        yield from dict.fromkeys(key for key, _ in self.scan())
+
+    def points(self, key: str) -> Iterator[Point]:
+        yield from (point for name, point in self.scan() if name == key)
+
+    def scan(self) -> Iterator[tuple[str, Point]]:
+        _suffer(self._server, "read")
+        with self._file.open() as lines:
+            for line in map(json.loads, lines):
+                for key, value in line.get("metrics", {}).items():
+                    yield key, Point(line["step"], value, line["time"])
+
+    def expected(self, row: Row) -> Row:
+        return row
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 def _suffer(server: Path, call: str) -> None:
     while _hangs(server, call):
         time.sleep(0.05)
@@ -119,7 +163,16 @@ def prepare(ticket: RunTicket, args: LinesArgs) -> None:
 @hookimpl
 def open_run(ticket: RunTicket, args: LinesArgs) -> Run:
     prepare(ticket, args)
+    if ticket.repair and not ticket.shared:
+        raise BackendRefused("a run of lines takes rows in order only")
     return LinesRun(args, ticket)
+
+
+@hookimpl
+def open_readback(ticket: RunTicket, args: LinesArgs) -> LinesReadback:
+    if (args.path / "forbidden").exists():
+        raise BackendRefused(f"the server refuses the api_key {args.api_key}")
+    return LinesReadback(args, ticket)
 
 
 @hookimpl

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from rolecall.backends import installed
 from rolecall.backends.builtin import BUILTIN, NONE
 from rolecall.backends.installed import IN_CHECKOUT, provider
-from rolecall.backends.validation import check_hooks, describe, wrong_run
+from rolecall.backends.validation import check_hooks, describe, wrong_readback, wrong_run
 from rolecall.errors import BackendError, RolecallError, UnknownBackend
 from rolecall.protocol import Run, RunTicket, SharedRunSupport, SupportsReadback
 
@@ -60,6 +60,11 @@ class Backend:
         return bool(self.manager.hook.declare_axes.get_hookimpls())
 
     @property
+    def reads_back(self) -> bool:
+        """Whether it implements the optional hook `open_readback`."""
+        return bool(self.manager.hook.open_readback.get_hookimpls())
+
+    @property
     def couriers(self) -> frozenset[str]:
         """Where its couriers may run: what its `COURIERS` names, or else anywhere."""
         named = getattr(self.manager.get_plugin(self.name), "COURIERS", tuple(_PLACES))
@@ -96,9 +101,12 @@ class Backend:
             raise self._wrong("open_run", run, wrong)
         return run  # type: ignore[no-any-return]
 
-    def open_readback(self, ticket: RunTicket, args: BaseModel) -> SupportsReadback | None:
-        """See `rolecall.hookspecs.open_readback`; `None` if the backend does not implement it."""
-        return self.manager.hook.open_readback(ticket=ticket, args=args)  # type: ignore[no-any-return]
+    def open_readback(self, ticket: RunTicket, args: BaseModel) -> SupportsReadback:
+        """See `rolecall.hookspecs.open_readback`; only if the backend implements it."""
+        readback = self.manager.hook.open_readback(ticket=ticket, args=args)
+        if wrong := wrong_readback(readback):
+            raise self._wrong("open_readback", readback, wrong)
+        return readback  # type: ignore[no-any-return]
 
     def declare_axes(self, run: Run, axes: Mapping[str, str]) -> None:
         """See `rolecall.hookspecs.declare_axes`."""

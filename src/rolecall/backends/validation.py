@@ -84,6 +84,14 @@ def wrong_run(run: object) -> str | None:
     return None
 
 
+def wrong_readback(readback: object) -> str | None:
+    """What keeps an object from being a `rolecall.SupportsReadback`."""
+    for name, parameters in _methods(protocol.SupportsReadback).items():
+        if (method := getattr(readback, name, None)) is None or not _takes(method, len(parameters)):
+            return f"a rolecall.SupportsReadback, with {name}({', '.join(parameters)})"
+    return None
+
+
 def _methods(kind: type) -> dict[str, list[str]]:
     """The methods of a Protocol, and their parameters without `self`."""
     return {

@@ -10,49 +10,34 @@ Examples:
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
-from rolecall.backends.builtin import LOCAL, NONE
-from rolecall.backends.registry import Registry
+from rolecall.cli.arguments import add_job_options, check_backend, collect_args, print_event
 from rolecall.config.commands import command
-from rolecall.config.loading import parse_mapping
-from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.redeliver import Held, deliver
-from rolecall.errors import BackendError, ConfigError
-
-ARGS = "ROLECALL_ARGS"
-"""The environment's `--args`, for secrets: every user of a machine can list the arguments of its processes."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("directory", type=Path, help="the monitor_dir of a job")
+    add_job_options(parser)
     to = "copy the whole job to this backend (default: the job's own backends)"
-    args = f"arguments of the backend, as YAML or JSON, that the job did not keep; put secrets in {ARGS} instead"
     parser.add_argument("--to", metavar="BACKEND", help=to)
-    parser.add_argument("--args", default="{}", help=args)
-    trust = "use servers that only the directory names, although somebody else may have written it"
-    parser.add_argument("--trust", action="store_true", help=trust)
-    parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="when to give up (default: 600)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Deliver a job, and say what is left."""
     if options.to:
         # before the job is read, so that the message names the option and not a config that nobody wrote
-        _check_backend(options.to)
-    args = _collect_args(options)
+        check_backend("--to", options.to)
+    args = collect_args(options, options.to)
     with _progress_bars() as draw:
         left = deliver(
             *(options.directory, options.to, args, options.timeout),
             trust=options.trust,
-            on_event=_report,
+            on_event=print_event,
             on_progress=draw,
         )
     for each in left:
@@ -68,39 +53,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         print("what the journal still has is delivered" if left else "all rows are delivered")
     return 1 if left else 0
-
-
-def _collect_args(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """The arguments by backend; the command line's win over the environment's."""
-    args: dict[str, dict[str, Any]] = {}
-    for option, text in ((ARGS, os.environ.get(ARGS, "{}")), ("--args", options.args)):
-        given = parse_mapping(option, text)
-        # With --to there is one backend, whose arguments need no name above them.
-        keyed = {options.to: given} if options.to and options.to not in given else given
-        for name, values in keyed.items():
-            if not isinstance(values, dict):
-                raise ConfigError(
-                    f"{option}: {name}: must be the arguments of a backend of that name, as a mapping: "
-                    "'{mlflow: {uri: ...}}'; or name one backend with --to"
-                )
-            args[name] = {**args.get(name, {}), **values}
-    return args
-
-
-def _check_backend(name: str) -> None:
-    """Refuse a backend that nothing can be delivered to; the message names the option."""
-    if name in (LOCAL, NONE):
-        raise ConfigError(f"--to: nothing can be delivered to {name!r}; choose another backend")
-    try:
-        Registry().load(name)
-    except BackendError as error:
-        raise type(error)(f"--to: {error}") from error.__cause__
-
-
-def _report(event: CourierEvent) -> None:
-    # That a run was opened, gets on or is done is what a user expects.
-    if event.kind not in ("ended", "opened", "prepared", "progress"):
-        print(f"{event.writer}: {event.backend}: {event.kind} {event.message}", file=sys.stderr)
 
 
 @contextmanager

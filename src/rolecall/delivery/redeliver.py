@@ -78,11 +78,8 @@ def deliver(  # noqa: PLR0913 - the last three by name
         DirectoryError: no job is there, or its record may be somebody else's and names a server.
         ConfigError, BackendError: the backend, or its arguments.
     """
-    record, distrust = job_record(Layout(root))
-    layout = Layout(root.absolute())
-    if distrust and not trust:
-        record = _trusted_part(layout, record, distrust, to, args)
-    spec = _spec(layout, record, to, args, registry)
+    spec = open_job(root, to, args, trust=trust, registry=registry)
+    layout = Layout(spec.monitor_dir)
     backends = [plan.backend for plan in spec.plan.backends]
     writers = layout.writers()
     for writer in writers:
@@ -106,6 +103,41 @@ def deliver(  # noqa: PLR0913 - the last three by name
         for writer in layout.writers()
     ]
     return [each for each in found if each.rows or each.missing]
+
+
+def open_job(
+    root: Path,
+    to: str | None,
+    args: Mapping[str, Any],
+    *,
+    trust: bool = False,
+    option: str = "--to",
+    registry: Registry | None = None,
+) -> JobSpec:
+    """The settings of the job in a `monitor_dir`, as far as they were kept, with the backends that are asked for.
+
+    Args:
+        root: the `monitor_dir`.
+        to: as in `deliver`, and so are `args`, `trust` and `registry`.
+        args: as there.
+        trust: as there.
+        option: what a user names a backend with.
+        registry: as there.
+
+    Raises:
+        DirectoryError: no job is there, or its record may be somebody else's and names a server.
+        ConfigError, BackendError: the backend, or its arguments.
+    """
+    record, distrust = job_record(Layout(root))
+    layout = Layout(root.absolute())
+    if distrust and not trust:
+        record = _trusted_part(layout, record, distrust, to, args)
+    names = [to] if to else [plan.backend for plan in record.plan.backends if plan.backend != LOCAL]
+    if not names:
+        raise DirectoryError(
+            f"{layout.root}: the job's only backend is local, so all of it is here; name a backend with {option}"
+        )
+    return _spec(layout, record, names, args, registry)
 
 
 def _run(group: CourierGroup, timeout: float, on_progress: Callable[[], None]) -> None:
@@ -141,14 +173,8 @@ def _trusted_part(
 
 
 def _spec(
-    layout: Layout, record: RunRecord, to: str | None, args: Mapping[str, Any], registry: Registry | None
+    layout: Layout, record: RunRecord, names: Sequence[str], args: Mapping[str, Any], registry: Registry | None
 ) -> JobSpec:
-    """The job's settings as far as they were kept, with the backends that are asked for."""
-    names = [to] if to else [plan.backend for plan in record.plan.backends if plan.backend != LOCAL]
-    if not names:
-        raise DirectoryError(
-            f"{layout.root}: the job's only backend is local, so all of it is here; name a backend with --to"
-        )
     planned = {plan.backend: plan.shared for plan in record.plan.backends}
     data = {
         **{setting: getattr(record, setting) for setting in ("project", "name", "group", "spool_dir")},
@@ -159,9 +185,10 @@ def _spec(
         "courier": "thread",
     }
     config = MonitorConfig.load(data, registry=registry)
-    if to is not None and to not in planned:  # as it would have been planned
-        backend, backend_args = config.registry.load(to), config.monitor_args[to]
-        planned[to] = config.shared_run and backend.supports_shared_run(backend_args).supported
+    for name in names:
+        if name not in planned:  # as it would have been planned
+            backend, backend_args = config.registry.load(name), config.monitor_args[name]
+            planned[name] = config.shared_run and backend.supports_shared_run(backend_args).supported
     backends = tuple(BackendPlan(backend=name, shared=planned[name], courier="thread") for name in names)
     return config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=Plan(backends=backends))).spec()
 

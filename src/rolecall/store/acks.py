@@ -8,6 +8,7 @@ is a file of lines, each of which says how far the backend holds the rows::
     {"ack":[1,5248,41],"rows":41,"rejected":{"session":1,"seq":41,"step":41,"reason":"..."},"sum":"..."}
     {"ack":[1,5248,41],"rows":41,"why":"cannot reach http://...","sum":"..."}   and one without it when that is over
     {"ack":[1,5320,42],"rows":42,"end":"finished","sum":"..."}                  or "unfinished"
+    {"ack":[1,0,0],"rows":0,"again":true,"sum":"..."}                           all goes to a new run
 
 `ack` is the writer's session, the offset in its file and the number of the last row before that. `rows` counts the rows
 that are done with, and `missing`, if it is there, those that should be in the journal before that place and are not.
@@ -18,6 +19,7 @@ What comes after `ack` is undelivered, so an acknowledgement that is lost costs 
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -26,13 +28,25 @@ from typing import Any, Final, NamedTuple
 
 from rolecall.rows import Row
 from rolecall.states import State, Status
-from rolecall.store.codec import append_line, end_of_lines, last_line, last_seq, lines_from_end, open_own, put_whole
+from rolecall.store.codec import (
+    append_line,
+    end_of_lines,
+    last_line,
+    last_seq,
+    lines_from_end,
+    make_folder,
+    open_own,
+    put_whole,
+    read_small,
+)
 from rolecall.store.layout import Layout
 from rolecall.store.lease import claim, is_held, newest, sessions
 
 logger = logging.getLogger("rolecall.courier")
 
 _INT64: Final = 1 << 63
+_RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
+_LONGEST_REFERENCE: Final = 1 << 16
 
 
 class Position(NamedTuple):
@@ -69,10 +83,17 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class RunReference:
-    """What a backend calls the run that a writer's rows went to."""
+    """What a backend calls the run that a writer's rows went to.
+
+    Attributes:
+        id: the backend's id.
+        url: where you look at it.
+        run_id: rolecall's id, which it was opened with; `None` in files that an earlier version wrote.
+    """
 
     id: str
     url: str | None
+    run_id: str | None = None
 
 
 class Acknowledgements:
@@ -99,6 +120,11 @@ class Acknowledgements:
             self.done = Acknowledged(position, self.done.rows + rows, self.done.missing + missing)
             self._append()
 
+    def start_again(self) -> None:
+        """Go back to the first row, as all of them go to a new run: it holds none, and has rejected none."""
+        self.done = Acknowledged(START, 0)
+        self._append(again=True)
+
     def set_aside(self, rows: Sequence[Row], reason: str) -> None:
         """The backend will never take these rows."""
         for row in rows:
@@ -112,7 +138,7 @@ class Acknowledgements:
 
     def refer(self, reference: RunReference) -> None:
         """Keep what the backend calls the run, for later sessions and for roles that join it."""
-        self._reference.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._reference.parent)
         put_whole(self._reference, json.dumps(asdict(reference), indent=1).encode() + b"\n")
 
     def release(self, closed: Status | None) -> None:
@@ -127,10 +153,15 @@ class Acknowledgements:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def is_taken_over(self) -> bool:
+        """Whether another courier counted this one as dead, and holds the lease now."""
+        last = newest(self._session.path.parent)
+        return last is not None and last.number > self._session.number
+
     def touch(self) -> None:
         """Show other hosts that this courier is alive."""
         with suppress(OSError):
-            os.utime(self._session.path)
+            os.utime(self._session.path, follow_symlinks=False)
 
     def _append(self, **more: Any) -> None:
         append_line(self._descriptor, {**_line(self.done), **more}, self._session.seed)
@@ -173,20 +204,24 @@ def rows_behind(journal: Path, position: Position, last: int = _INT64) -> tuple[
 def read_reference(layout: Layout, backend: str, writer: str) -> RunReference | None:
     """What a backend calls the run of a writer; `None` if it was never opened."""
     try:
-        value = json.loads(layout.run(backend, writer).read_text(encoding="utf-8"))
-        url = value["url"]
-        return RunReference(id=str(value["id"]), url=None if url is None else str(url))
-    except (FileNotFoundError, KeyError, TypeError, ValueError, RecursionError):
+        value = json.loads(read_small(layout.run(backend, writer), _LONGEST_REFERENCE))
+        url, run_id = value["url"], value.get("run_id")
+        # It becomes a part of paths.
+        is_ours = isinstance(run_id, str) and _RUN_ID.fullmatch(run_id)
+        return RunReference(str(value["id"]), None if url is None else str(url), run_id if is_ours else None)
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
 
 
 def rejections(layout: Layout, backend: str, writer: str) -> set[tuple[int, int]]:
     """The session and number of each row that a backend will never take."""
-    found = set()
-    for session in sessions(layout.delivery(backend, writer)):
+    found: set[tuple[int, int]] = set()
+    for session in reversed(sessions(layout.delivery(backend, writer))):
         for value in lines_from_end(session.path, session.seed):
-            match value.get("rejected"):
-                case {"session": int(number), "seq": int(seq)}:
+            match value:
+                case {"again": True}:  # what comes before that is about another run
+                    return found
+                case {"rejected": {"session": int(number), "seq": int(seq)}}:
                     found.add((number, seq))
                 case _:
                     pass

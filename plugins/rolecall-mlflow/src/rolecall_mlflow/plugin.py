@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from rolecall import BackendRefused, RunTicket, SharedRunSupport, Unavailable, hookimpl
-from rolecall_mlflow.args import MlflowArgs
+from rolecall import BackendRefused, RunGone, RunTicket, SharedRunSupport, Unavailable, hookimpl
+from rolecall_mlflow.args import MlflowArgs, sqlite_path
 from rolecall_mlflow.opening import find_or_create, find_run, require_experiment
-from rolecall_mlflow.run import MlflowRun
+from rolecall_mlflow.run import MlflowReadback, MlflowRun
 from rolecall_mlflow.sdk import Store, connect, what_is_missing
 from rolecall_mlflow.system import SystemMetrics, probes_are_missing
 
 if TYPE_CHECKING:
     import mlflow.entities
 
-__all__ = ["ROLECALL_HOOKS", "backend_args", "open_run", "prepare", "supports_shared_run"]
+__all__ = ["ROLECALL_HOOKS", "backend_args", "open_readback", "open_run", "prepare", "supports_shared_run"]
 
 ROLECALL_HOOKS = 2
 
@@ -56,15 +57,30 @@ def open_run(ticket: RunTicket, args: BaseModel) -> MlflowRun:
             found = find_or_create(store, ticket)
         else:
             found = find_run(store, ticket.backend_run_id or "")
-        run = MlflowRun(store, found, primary=ticket.primary)
+        run = MlflowRun(store, found, primary=ticket.primary, ended=ticket.ended)
         if ticket.primary:
             run.add_params(ticket.config)
         run.watch(_system_metrics(store, found, ticket))
         return run
 
 
+@hookimpl
+def open_readback(ticket: RunTicket, args: BaseModel) -> MlflowReadback:
+    """Read a run; a store that is a file has to be there."""
+    ours = _ours(args)
+    uri = ours.store_uri(ticket.directory)
+    # `connect` would create it.
+    file = sqlite_path(uri) if uri.startswith("sqlite:") else Path(uri.removeprefix("file://"))
+    if not uri.startswith("http") and not file.exists():
+        raise RunGone(f"{file} is not there, so the run {ticket.backend_run_id} is gone with it")
+    with connect(ours, ticket.directory) as store:
+        return MlflowReadback(store, find_run(store, ticket.backend_run_id or ""))
+
+
 def _system_metrics(store: Store, found: mlflow.entities.Run, ticket: RunTicket) -> SystemMetrics | None:
-    if not store.args.system_metrics or ticket.writer is None:
+    # Once the role has ended, samples would be those of whatever delivers or repairs its rows.
+    is_late = ticket.ended is not None or ticket.repair
+    if not store.args.system_metrics or ticket.writer is None or is_late:
         return None
     if missing := probes_are_missing():
         _logger.warning("system metrics of this node are not logged: %s", missing)

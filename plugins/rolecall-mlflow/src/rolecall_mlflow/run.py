@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from rolecall import Rejected, Row, Status, Unavailable
+from rolecall import Point, Rejected, Row, Status, Unavailable
 from rolecall_mlflow.args import sqlite_path
 from rolecall_mlflow.faults import Fault, describe, fault_of
 from rolecall_mlflow.keys import KeyNames
 from rolecall_mlflow.params import Params, flatten
-from rolecall_mlflow.sdk import Store
+from rolecall_mlflow.sdk import Store, opening
 from rolecall_mlflow.system import SystemMetrics
 from rolecall_mlflow.tables import store_table
 
 if TYPE_CHECKING:
     import mlflow.entities
 
-__all__ = ["MlflowRun"]
+__all__ = ["MlflowReadback", "MlflowRun"]
 
 _BATCH = 1000  # metrics that a server accepts in one request (`MAX_METRICS_PER_BATCH`, 2.16 to 3.17)
 
 _STATUS: Final = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 _KEY_TAG = "rolecall.key."
 _LARGEST = 2**63
+_PAGE = 25_000  # points that a server sends in one answer (`GET_METRIC_HISTORY_MAX_RESULTS`, 2.16 to 3.17)
+_SYSTEM = re.compile("system/.+/(cpu|system_memory|disk|network|gpu)_")  # what MLflow's probes measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +61,13 @@ class MlflowRun:
     # row that comes again is the same entry (measured on sqlite and on a server, 2.16.0 and 3.17.2). The file store
     # appends lines to a file.
 
-    def __init__(self, store: Store, run: mlflow.entities.Run, *, primary: bool) -> None:
+    def __init__(self, store: Store, run: mlflow.entities.Run, *, primary: bool, ended: float | None = None) -> None:
         self._store = store
         self._client = store.client
         self._run_id = str(run.info.run_id)
         self._experiment_id = str(run.info.experiment_id)
         self._primary = primary
+        self._ended = None if ended is None else round(ended * 1000)
         self._system: SystemMetrics | None = None
         self._names = KeyNames(_remembered(run.data.tags))
         self._params = Params(store.client, self._run_id, run.data.params)
@@ -117,17 +123,25 @@ class MlflowRun:
         """Return at once: `log` has returned only when the store held the rows."""
 
     def close(self, status: Status) -> None:
-        """Release the run; the primary also sets its status."""
+        """Release the run; the primary also sets its status, and the job's own end if that is over.
+
+        Raises:
+            Unavailable: the store does not show the status.
+        """
         if self._system is not None:
             self._system.stop()
             self._system = None
         # In MLflow the last status that is set counts, so no other writer sets one.
         if not self._primary:
             return
+        wanted = _STATUS[status]
         try:
-            self._client.set_terminated(self._run_id, _STATUS[status])
+            self._client.set_terminated(self._run_id, wanted, self._ended)
+            found = self._client.get_run(self._run_id).info.status
         except Exception as error:
             raise Unavailable(f"MLflow cannot end the run at the moment: {describe(error)}") from error
+        if found != wanted:
+            raise Unavailable(f"MLflow shows the run as {found}, not as {wanted}")
 
     def _learn(self, rows: Sequence[Row]) -> None:
         """Choose names for new keys, and store in the run those that depend on the order in which keys came."""
@@ -146,9 +160,8 @@ class MlflowRun:
             if not -_LARGEST <= row.step < _LARGEST:
                 refusals.append(_Refusal(row, "MLflow needs steps that fit in 64 bits"))
                 continue
-            time = round(row.time * 1000)
             for key, value in row.metrics.items():
-                yield _Point(row, Metric(self._names[key], float(value), time, row.step))
+                yield _Point(row, Metric(self._names[key], float(value), _milliseconds(row), row.step))
 
     def _batches(self, points: Sequence[_Point]) -> Iterator[Sequence[_Point]]:
         """Split the points into requests as large as the store accepts."""
@@ -198,6 +211,72 @@ class MlflowRun:
             raise Unavailable(
                 f"the run was deleted in MLflow; run `mlflow runs restore --run-id {self._run_id}`"
             ) from error
+
+
+class MlflowReadback:
+    """What a run of an MLflow store holds; a `rolecall.SupportsReadback`."""
+
+    def __init__(self, store: Store, run: mlflow.entities.Run) -> None:
+        self._store = store
+        self._run_id = str(run.info.run_id)
+        self._names = KeyNames(_remembered(run.data.tags))
+        self._keys = list(run.data.metrics)
+        self._moment: tuple[str, int] | None = None
+        self._seen: set[tuple[str, int, float | None]] = set()
+
+    def keys(self) -> Iterator[str]:
+        """See `rolecall.SupportsReadback`. System metrics come from no row."""
+        has_system = self._store.args.system_metrics
+        yield from (key for key in self._keys if not (has_system and _SYSTEM.match(key)))
+
+    def points(self, key: str) -> Iterator[Point]:
+        """See `rolecall.SupportsReadback`; reads a page at a time, where the store can send one."""
+        # `MlflowClient.get_metric_history` itself keeps all pages in memory (2.16 to 3.17).
+        tracking, token = self._store.client._tracking_client.store, None  # noqa: SLF001
+        while True:
+            with opening(self._store.uri):
+                page = tracking.get_metric_history(self._run_id, key, max_results=_PAGE, page_token=token)
+            for metric in page:
+                yield Point(metric.step, _clipped(metric.value), metric.timestamp / 1000)
+            # Stores of a file or a database send all at once, up to 3.11 or so, and name no next page.
+            if not (token := getattr(page, "token", None)):
+                return
+
+    def expected(self, row: Row) -> Row:
+        """The row as MLflow holds it: keys renamed, infinities clipped, times in milliseconds, equal points once."""
+        self._names.learn(row.metrics)
+        held: dict[str, float] = {}
+        for key, value in row.metrics.items():
+            name, number = self._names[key], _clipped(float(value))
+            if self._is_new(row, name, number):
+                held[name] = number
+        return replace(row, metrics=held, time=_milliseconds(row) / 1000)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _is_new(self, row: Row, name: str, value: float) -> bool:
+        """Whether the store does not hold this very point yet, as far as the time of the row tells."""
+        # The file store appends each point to a file; databases have the point as their key: see `MlflowRun`.
+        if self._store.uri.startswith("file:"):
+            return True
+        # Rows come in order, so only those of the same millisecond can repeat a point.
+        if self._moment != (moment := (row.writer, _milliseconds(row))):
+            self._moment = moment
+            self._seen.clear()
+        point = (name, row.step, None if math.isnan(value) else value)
+        is_new = point not in self._seen
+        self._seen.add(point)
+        return is_new
+
+
+def _milliseconds(row: Row) -> int:
+    return round(row.time * 1000)
+
+
+def _clipped(value: float) -> float:
+    """The value with infinities as databases hold them; a file, and a server that has one, keeps them."""
+    return value if math.isnan(value) else max(-sys.float_info.max, min(sys.float_info.max, value))
 
 
 def _distinct(refusals: Sequence[_Refusal]) -> list[Row]:

@@ -57,6 +57,13 @@ class Encoder:
         """
         if row.table is not None:
             return self._text(row.table.name, table_text(row.table), row.step, row.time)
+        for key, value in row.metrics.items():
+            if abs(value) >= FLOAT32_END:
+                self._warn_overflow(key, value)
+        return self._record(self.event(row))
+
+    def event(self, row: Row) -> Any:
+        """The content of that record, of a row without a table; its values are of 32 bits."""
         # One record for all values of a row: 6 µs for each metric, where `SummaryWriter.add_scalar` takes 190 µs
         # (measured: 2.6.5 with protobuf 7, 10 metrics in a row, 2 busy cores).
         event = self._sdk.Event(wall_time=row.time, step=row.step)
@@ -65,12 +72,10 @@ class Encoder:
         # `add_scalar` would turn `a@b`, `a b` and `a#b` into the same `a_b`.
         add = event.summary.value.add
         for key, value in row.metrics.items():
-            if abs(value) >= FLOAT32_END:
-                self._warn_overflow(key, value)
             add(tag=key, simple_value=value)
         for key, text in row.text.items():
             event.summary.MergeFrom(self._summary(key, text))
-        return self._record(event)
+        return event
 
     def _warn_overflow(self, key: str, value: float) -> None:
         if math.isinf(value) or key in self._warned:

@@ -9,14 +9,16 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from rolecall import BackendRefused, RunTicket, SharedRunSupport, Unavailable, hookimpl
+from rolecall import BackendRefused, RunGone, RunTicket, SharedRunSupport, Unavailable, hookimpl
 from rolecall_tensorboard import sdk
 from rolecall_tensorboard.args import TensorBoardArgs
 from rolecall_tensorboard.encode import Encoder
-from rolecall_tensorboard.ledger import event_files, owner, read_ledger
+from rolecall_tensorboard.ledger import event_files, owned_files, owner, read_ledger
+from rolecall_tensorboard.readback import TensorBoardReadback
+from rolecall_tensorboard.repair import TensorBoardRepair
 from rolecall_tensorboard.run import RunPlace, TensorBoardRun, file_suffix
 
-__all__ = ["ROLECALL_HOOKS", "backend_args", "open_run", "prepare", "supports_shared_run"]
+__all__ = ["ROLECALL_HOOKS", "backend_args", "open_readback", "open_run", "prepare", "supports_shared_run"]
 
 ROLECALL_HOOKS = 2
 
@@ -63,7 +65,7 @@ def prepare(ticket: RunTicket, args: TensorBoardArgs) -> None:
 
 
 @hookimpl
-def open_run(ticket: RunTicket, args: TensorBoardArgs) -> TensorBoardRun:
+def open_run(ticket: RunTicket, args: TensorBoardArgs) -> TensorBoardRun | TensorBoardRepair:
     """Open or resume the run of one writer.
 
     Raises:
@@ -82,9 +84,31 @@ def open_run(ticket: RunTicket, args: TensorBoardArgs) -> TensorBoardRun:
             run_id=ticket.run_id,
             config=ticket.config,
         )
-        return TensorBoardRun(place, Encoder(parts), read_ledger(directory, ticket.run_id, parts))
+        ledger = read_ledger(directory, ticket.run_id, parts)
+        if ticket.repair:
+            return TensorBoardRepair(place, parts, ledger)
+        return TensorBoardRun(place, Encoder(parts), ledger)
     except OSError as error:
         raise _not_writable(base, error) from error
+
+
+@hookimpl
+def open_readback(ticket: RunTicket, args: TensorBoardArgs) -> TensorBoardReadback:
+    """Read the event files of one writer's run.
+
+    Raises:
+        RunGone: there are none.
+        BackendRefused: tensorboardX is missing, too old or broken, or the files cannot be read.
+    """
+    parts = sdk.load()
+    try:
+        directory = _directory(args.base(ticket.directory), ticket.writer or "launcher", ticket.run_id, parts)
+        files = owned_files(directory, ticket.run_id, parts)
+    except OSError as error:
+        raise BackendRefused(f"cannot read event files: {error.filename}: {error.strerror}") from error
+    if not files:
+        raise RunGone(f"{directory} has no event file of this run")
+    return TensorBoardReadback(files, parts)
 
 
 def _directory(base: Path, writer: str, run_id: str, parts: sdk.Sdk) -> Path:

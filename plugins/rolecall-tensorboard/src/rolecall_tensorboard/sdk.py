@@ -26,12 +26,14 @@ class Sdk:
 
     Attributes:
         Event: the protobuf class of one record of an event file.
+        DecodeError: what parsing a damaged record raises.
         SessionLog: the protobuf class that marks the step at which a restarted job continues.
         text: makes a summary for TensorBoard's Text tab, from a tag and a string.
         masked_crc32c: the checksum of a record.
     """
 
     Event: Any
+    DecodeError: type[Exception]
     SessionLog: Any
     text: Callable[[str, str], Any]
     masked_crc32c: Callable[[bytes], int]
@@ -63,6 +65,7 @@ def load() -> Sdk:
         event = import_module("tensorboardX.proto.event_pb2")
         return Sdk(
             Event=event.Event,
+            DecodeError=import_module("google.protobuf.message").DecodeError,
             SessionLog=event.SessionLog,
             text=import_module("tensorboardX.summary").text,
             masked_crc32c=import_module("tensorboardX.record_writer").masked_crc32c,

@@ -1,0 +1,157 @@
+"""Compares one run with the journals, point by point."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from rolecall.config.redact import scrub_text, scrub_trace
+from rolecall.delivery.check.points import Difference, PointTable, Side
+from rolecall.delivery.check.target import Target
+from rolecall.errors import RolecallError, RunGone
+from rolecall.protocol import Point, SupportsReadback
+from rolecall.store.acks import START, Position
+
+logger = logging.getLogger("rolecall.verify")
+
+RunState = Literal["equal", "different", "gone", "unreadable"]
+_EXAMPLES: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many points of a metric differ, and in which way."""
+
+    missing: int = 0
+    extra: int = 0
+    different: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """What a run holds, beside what the journals say.
+
+    Attributes:
+        backend: the backend.
+        writers: whose rows it should hold.
+        shared: whether it is the run of all writers.
+        id: what the backend calls it; `None` if it was never opened.
+        url: where you look at it.
+        state: `equal`, `different`, `gone`, or `unreadable`.
+        problem: why it is gone or unreadable, or why it could not be repaired.
+        points: how many points it should hold.
+        held: how many it holds.
+        metrics: the metrics that differ, as the backend names them.
+        examples: the first differences of each kind.
+        waiting: how many rows were not delivered yet; they are not compared.
+        damages: what is wrong with the journals, so that points can seem to be extra.
+        sent: how many rows were sent to it, to repair it.
+        new_run: whether it is a new run, to which everything was sent.
+    """
+
+    backend: str
+    writers: tuple[str, ...]
+    shared: bool
+    id: str | None = None
+    url: str | None = None
+    state: RunState = "equal"
+    problem: str = ""
+    points: int = 0
+    held: int = 0
+    metrics: Mapping[str, Counts] = field(default_factory=dict)
+    examples: tuple[Difference, ...] = ()
+    waiting: int = 0
+    damages: tuple[str, ...] = ()
+    sent: int = 0
+    new_run: bool = False
+
+    def total(self) -> Counts:
+        """Over all metrics."""
+        found = self.metrics.values()
+        sums = {kind: sum(getattr(each, kind) for each in found) for kind in ("missing", "extra", "different")}
+        return Counts(**sums)
+
+
+def report_on(target: Target, state: RunState, problem: str = "") -> RunReport:
+    """What can be said of a run that was not compared."""
+    reference = target.reference()
+    return RunReport(
+        backend=target.backend.name,
+        writers=target.writers,
+        shared=target.shared,
+        id=reference.id if reference else None,
+        url=reference.url if reference else None,
+        state=state,
+        problem=problem,
+        waiting=target.waiting(),
+    )
+
+
+def compare(target: Target, table: PointTable) -> RunReport:
+    """Compare a run with the journals; errors of the backend are in the report.
+
+    Args:
+        target: the run.
+        table: takes the points; afterwards it knows what is missing.
+    """
+    until = target.positions()
+    if target.reference() is None and all(position == START for position in until.values()):
+        return report_on(target, "equal")  # nothing was delivered yet, so nothing can be missing
+    try:
+        with closing(target.open_readback()) as readback:
+            return _compare(target, table, readback, until)
+    except RunGone as error:
+        return report_on(target, "gone", scrub_text(str(error), target.secrets))
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and other runs can still be read
+        return report_on(target, "unreadable", in_words(error, target))
+
+
+def _compare(target: Target, table: PointTable, readback: SupportsReadback, until: Mapping[str, Position]) -> RunReport:
+    damages: list[str] = []
+    # The run first: what it holds by then is in a journal by now, also if the job still runs.
+    table.add((Side.HELD, key, point) for key, point in target.held(readback))
+    for writer in target.writers:
+        table.add(_logged(target, readback, writer, until[writer], damages))
+    counts: dict[str, Counter[str]] = {}
+    shown: Counter[str] = Counter()
+    examples: list[Difference] = []
+    for each in table.differences():
+        counts.setdefault(each.key, Counter())[each.kind] += 1
+        shown[each.kind] += 1
+        if shown[each.kind] <= _EXAMPLES:
+            examples.append(each)
+    reference = target.reference()
+    return RunReport(
+        backend=target.backend.name,
+        writers=target.writers,
+        shared=target.shared,
+        id=reference.id if reference else None,
+        url=reference.url if reference else None,
+        state="different" if counts else "equal",
+        points=table.counts[Side.WANTED],
+        held=table.counts[Side.HELD],
+        metrics={key: Counts(**counts[key]) for key in sorted(counts)},
+        examples=tuple(examples),
+        waiting=target.waiting(),
+        damages=tuple(damages[:_EXAMPLES]),
+    )
+
+
+def _logged(
+    target: Target, readback: SupportsReadback, writer: str, until: Position, damages: list[str]
+) -> Iterator[tuple[Side, str, Point]]:
+    for row, is_wanted in target.rows(writer, until, damages):
+        side = Side.WANTED if is_wanted else Side.ALLOWED
+        for key, point in target.points(readback, row):
+            yield side, key, point
+
+
+def in_words(error: Exception, target: Target) -> str:
+    """Why a backend could not be read or repaired; the traceback of what no plugin should raise goes to the log."""
+    secrets = target.secrets
+    if isinstance(error, RolecallError):
+        return scrub_text(str(error), secrets)
+    logger.error("%s: %s", target.backend.name, scrub_trace(error, secrets))
+    return scrub_text(f"{type(error).__name__}: {error}", secrets)
