@@ -150,7 +150,7 @@ def mlflow_server(session: nox.Session, version: str) -> None:
     """
     install(session, f"mlflow_server-{version}", ".", MLFLOW)
     # a file of tests to a worker, as each file starts servers of its own
-    beside = ("-n", "4", "--dist", "loadfile")
+    beside = ("-n", "4", "--dist", "loadfile", "--timeout", "600")
     session.run("pytest", *beside, "-rs", "-m", "servers", f"{MLFLOW}/tests", *session.posargs)
 
 
