@@ -160,6 +160,17 @@ def test_deleted_run_goes_to_new_one(request: pytest.FixtureRequest, server: Lin
     assert len(server.lines()) == lines
 
 
+def test_run_that_nobody_knows(shared: Path, server: LinesServer) -> None:
+    """What the backend calls it was lost with the launcher's delivery."""
+    shutil.rmtree(shared / "delivery" / "lines" / "@launch")
+    (report,) = check(shared)
+    assert report.state == "gone"
+    assert "run.json is missing, which said what lines calls the run" in report.problem
+    (report,) = check(shared, repair=Repair(new_run=True))
+    assert counts(report) == EQUAL
+    assert len(server.runs()) == 2
+
+
 def test_new_run_that_cannot_be_opened(shared: Path, server: LinesServer) -> None:
     """Nothing changes, and it can be tried again."""
     run_file(server).unlink()

@@ -21,8 +21,11 @@ class Leases:
         self._owner = target.owner
         self._acks: dict[str, Acknowledgements] = {}
         self._statuses: dict[str, Status | None] = {}
+        backend = target.backend.name
+        delivered = [writer for writer in target.carriers if newest(target.layout.delivery(backend, writer))]
         try:
-            for writer in target.carriers:
+            # The owner's in any case, as a new run would be written down there.
+            for writer in dict.fromkeys([target.owner, *delivered] if delivered else ()):
                 self._claim(target, writer)
         except WriterConflict:
             self.release()
@@ -53,9 +56,7 @@ class Leases:
 
     def _claim(self, target: Target, writer: str) -> None:
         session = newest(target.layout.delivery(target.backend.name, writer))
-        if session is None:
-            return  # nothing was ever delivered
-        status = session.status()
+        status = session.status() if session else None
         self._statuses[writer] = status if status in get_args(Status) else None  # type: ignore[assignment]
         self._acks[writer] = Acknowledgements(target.layout, target.backend.name, writer)
 
