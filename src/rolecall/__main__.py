@@ -23,9 +23,10 @@ from collections.abc import Sequence
 from importlib.metadata import requires
 
 from rolecall.backends.installed import version_of
-from rolecall.cli import backends, check, deliver, export, show, verify
+from rolecall.cli import backends, check, clean, deliver, export, show, verify
+from rolecall.cli.text import visible_lines
 from rolecall.demo import command as demo
-from rolecall.errors import RolecallError
+from rolecall.errors import RolecallError, describe_os_error
 
 FOR_CLI = ("rich", "plotext", "numpy")
 """What the extra `cli` installs."""
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
     except RolecallError as error:
         status = 2
-        print(f"rolecall: {error}", file=sys.stderr)
+        print(visible_lines(f"rolecall: {error}"), file=sys.stderr)
     except ModuleNotFoundError as error:
         if error.name not in FOR_CLI:
             raise
@@ -56,6 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = 0
         # `rolecall show | head`: Python would report the pipe once more when it flushes at exit
         sys.stderr.close()
+    except OSError as error:  # a file of somebody else, a read-only disk, a symlink where none may be
+        status = 2
+        advice = "; run this as the user whose job it is" if isinstance(error, PermissionError) else ""
+        print(visible_lines(f"rolecall: {describe_os_error(error)}{advice}"), file=sys.stderr)
     except KeyboardInterrupt:
         status = 130
         print("rolecall: interrupted", file=sys.stderr)
@@ -77,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         "deliver": deliver,
         "verify": verify,
         "export": export,
+        "clean": clean,
     }
     for name, module in modules.items():
         summary, _, more = (module.__doc__ or "").partition("\n")

@@ -62,6 +62,11 @@ class Rejected(RolecallError):
         super().__init__(f"{len(self.rows)} rows rejected" + (f": {reason}" if reason else ""))
 
 
+def describe_os_error(error: OSError) -> str:
+    """Which file, and what is wrong with it."""
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+
+
 def raise_together(message: str, errors: Sequence[Exception]) -> None:
     """One error as it is, several as a group, none not at all."""
     if len(errors) == 1:

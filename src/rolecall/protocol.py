@@ -39,8 +39,9 @@ class RunTicket:
         writer: `"explorer"` or `"explorer/0"`; `None` in a launcher, which logs no rows.
         role: the role of the writer, or `None`.
         tags: labels of the run.
-        created: when the job was launched, in seconds since the epoch.
-        ended: when the run ended, if it is opened again after its end; `None` while the job runs.
+        created: when the job was first launched, in seconds since the epoch; 0 if that is not known.
+        ended: when the writers of the run ended, if it is opened after that, as `rolecall deliver` does; `None` while
+            one of them runs. It is the run's end then, and not the moment at which the last row arrives.
         writers: whether rows of several writers come through this one `Run`. With `"many"`, steps repeat and
             decrease from one writer to the next, and state is kept per (writer, session).
         config: the run's config as a nested mapping, secrets scrubbed: the job's, and in a run that is not shared

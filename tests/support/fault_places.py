@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fault_gate import Gate
+from fault_gate import FAULTS, Gate
+from local_postgresql import DATABASE_FAULTS, serving_postgresql
 from local_servers import serving_mlflow
 from wandb_emulator import WandbServer, environment
 
@@ -33,7 +35,7 @@ class Place:
         args: of it, for a job in a directory.
         read: the step of every point that it holds of a job's writer `trainer`.
         exactly_once: whether the docs say that it holds each row once.
-        gate: is between it and its clients, if they speak HTTP.
+        faults: what can happen to it, by name: each lasts as long as its context.
         environment: what its clients need.
         shared_run: whether it has one run for the job.
     """
@@ -43,7 +45,7 @@ class Place:
     args: Callable[[Path], dict[str, Any]]
     read: Callable[[MonitorConfig], list[int]]
     exactly_once: bool
-    gate: Gate | None = None
+    faults: Mapping[str, Callable[[], AbstractContextManager[None]]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     shared_run: bool = True
 
@@ -84,17 +86,31 @@ def mlflow_sqlite(folder: Path) -> Iterator[Place]:
 
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[Place]:
-    """A real `mlflow server`, behind a gate."""
-    with serving_mlflow(folder) as url, Gate(url) as gate:
+    """A real `mlflow server` on a file of sqlite, behind a gate."""
+    with _mlflow("mlflow server", folder) as place:
+        yield place
+
+
+@contextmanager
+def mlflow_postgresql(folder: Path) -> Iterator[Place]:
+    """A real `mlflow server` on PostgreSQL, behind a gate."""
+    with serving_postgresql() as database, _mlflow("mlflow postgresql", folder, database.uri) as place:
+        own = {name: partial(fault, database) for name, fault in DATABASE_FAULTS.items()}
+        yield replace(place, faults={**place.faults, **own})
+
+
+@contextmanager
+def _mlflow(name: str, folder: Path, database: str | None = None) -> Iterator[Place]:
+    with serving_mlflow(folder, database=database) as url, Gate(url) as gate:
         # the client tries again for many minutes by itself
         patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
         yield Place(
-            "mlflow server",
+            name,
             "mlflow",
             lambda _: {"uri": gate.url},
             _mlflow_points,
             exactly_once=True,
-            gate=gate,
+            faults=_faults(gate),
             environment=patience,
         )
 
@@ -109,7 +125,11 @@ def wandb(folder: Path) -> Iterator[Place]:
             lines = server.run(config.run_id or "").rows("trainer/step")
             return [int(line["trainer/step"]) for line in lines]
 
-        yield Place("wandb", "wandb", lambda _: {}, read, exactly_once=False, gate=gate, environment=given)
+        yield Place("wandb", "wandb", lambda _: {}, read, exactly_once=False, faults=_faults(gate), environment=given)
+
+
+def _faults(gate: Gate) -> dict[str, Callable[[], AbstractContextManager[None]]]:
+    return {fault: partial(gate.faulty, fault) for fault in FAULTS}
 
 
 PLACES: Mapping[str, Callable[[Path], AbstractContextManager[Place]]] = {
@@ -117,6 +137,7 @@ PLACES: Mapping[str, Callable[[Path], AbstractContextManager[Place]]] = {
     "tensorboard": tensorboard,
     "mlflow sqlite": mlflow_sqlite,
     "mlflow server": mlflow_server,
+    "mlflow postgresql": mlflow_postgresql,
     "wandb": wandb,
 }
 

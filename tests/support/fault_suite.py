@@ -22,15 +22,16 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fault_gate import FAULTS, Fault
+from fault_gate import FAULTS
 from fault_page import Page
 from fault_places import PLACES, Place
 from fault_role import FORKED
+from local_postgresql import DATABASE_FAULTS, NotHere
 
 from rolecall import Job, MonitorConfig, launch
 from rolecall.store.layout import Layout
@@ -208,21 +209,21 @@ def _descendants(pid: int) -> Iterator[int]:
 # --------------------------------------------------------------------- outages
 
 
-def outage(fault: Fault) -> Callable[[Place, Path, int, int], Line | None]:
-    """A backend that misbehaves for some seconds, several times."""
+def outage(fault: str, seconds: float = 5.0) -> Callable[[Place, Path, int, int], Line | None]:
+    """A backend that misbehaves for about so many seconds, several times, while a role logs."""
 
     def scene(place: Place, folder: Path, seed: int, times: int) -> Line | None:
-        if place.gate is None:
+        if fault not in place.faults:
             return None
         rounds = max(1, times // 50)
         with job_on(place, folder, seed) as scene:
             for _ in range(rounds):
-                role = scene.start("--pace", "0.01", count=800)
+                role = scene.start("--pace", str(seconds / 500), count=800)
                 _reach(scene, "append", role)
-                with place.gate.faulty(fault):
-                    time.sleep(scene.rng.uniform(4.0, 6.0))
+                with place.faults[fault]():
+                    time.sleep(scene.rng.uniform(1.0, 1.2) * seconds)
                 role.wait(120)
-            return scene.line(f"backend {fault}", rounds)
+            return scene.line(fault if fault in DATABASE_FAULTS else f"backend {fault}", rounds)
 
     return scene
 
@@ -241,14 +242,14 @@ def fork(place: Place, folder: Path, seed: int, times: int) -> Line:
 
 def preempted(place: Place, folder: Path, seed: int, times: int) -> Line | None:
     """SIGTERM to the role and its courier while they drain into a backend that hangs, then SIGKILL."""
-    if place.gate is None:
+    if "hanging" not in place.faults:
         return None
     rounds = max(1, times // 100)
     with job_on(place, folder, seed) as scene:
         for _ in range(rounds):
             role = scene.start()
             _reach(scene, "append", role)
-            with place.gate.faulty("hanging"):
+            with place.faults["hanging"]():
                 _reach(scene, "close", role)
                 family = [role.pid, *_descendants(role.pid)]
                 _signal(family, signal.SIGTERM)
@@ -355,6 +356,8 @@ def _mount(*options: str) -> bool:
 SCENES: Mapping[str, Callable[[Place, Path, int, int], Line | None]] = {
     "kills": kills,
     **{fault: outage(fault) for fault in FAULTS},
+    **{fault: outage(fault) for fault in DATABASE_FAULTS},
+    "table locked": outage("table locked", 30.0),
     "full disk": full_disk,
     "frozen directory": frozen_directory,
     "fork": fork,
@@ -363,11 +366,16 @@ SCENES: Mapping[str, Callable[[Place, Path, int, int], Line | None]] = {
 
 
 def run(backends: Sequence[str], faults: Sequence[str], times: int, seed: int, folder: Path) -> Iterator[Line]:
-    """Every fault in every backend, one after the other."""
+    """Every fault in every backend that is here, one after the other."""
     for backend in backends:
         home = folder / backend.replace(" ", "-")
         home.mkdir(parents=True)
-        with PLACES[backend](home) as place:
+        with ExitStack() as stack:
+            try:
+                place = stack.enter_context(PLACES[backend](home))
+            except NotHere as why:
+                print(f"{backend} is not run: {why}")
+                continue
             for fault in faults:
                 line = SCENES[fault](place, home / fault.replace(" ", "-"), seed, times)
                 if line is not None:

@@ -13,6 +13,12 @@ def explore(config: MonitorConfig, rank: int) -> None:
             monitor.log({"reward/mean": step / 2}, step=step)
 
 
+def explore_as_any(config: MonitorConfig, rank: int) -> None:
+    with open_monitor(config, "explorer", rank, primary="auto") as monitor:
+        for step in range(1, 21):
+            monitor.log({"a": step}, step=step)
+
+
 KEPT: list[Monitor] = []
 
 

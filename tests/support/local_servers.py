@@ -79,9 +79,10 @@ def serving(*command: str, folder: Path, port: int | None = None) -> Iterator[st
 
 
 @contextmanager
-def serving_mlflow(folder: Path, port: int | None = None) -> Iterator[str]:
-    """A real `mlflow server` on the file `server.db`, which it makes if it is missing; its URL."""
-    store = ("--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", f"{folder}/artifacts")
+def serving_mlflow(folder: Path, port: int | None = None, database: str | None = None) -> Iterator[str]:
+    """A real `mlflow server` on a database, by default the file `server.db`, whose tables it makes; its URL."""
+    database = database or f"sqlite:///{folder}/server.db"
+    store = ("--backend-store-uri", database, "--artifacts-destination", f"{folder}/artifacts")
     with serving("mlflow", "server", "--workers", "1", *store, folder=folder, port=port) as url:
         yield url
 

@@ -255,8 +255,8 @@ def test_settings_of_a_wrong_type(check: Run) -> None:
 rolecall: config.yaml cannot be used:
   project: must be a string; given 2024; put it in quotes
   name: must be a string; given 2024-05-01; put it in quotes
-  monitor_type: must be the name of a backend, or a list of names; given
-{'local': 1}
+  monitor_type: must be the name of a backend, or a list of names; given a
+mapping
   shared_run: must be true or false; given 'perhaps'
   run_id: must be 1 to 128 letters, digits, '.', '_' and '-', and start with a
 letter or a digit; given 'a b'
@@ -276,7 +276,7 @@ def test_one_backend_twice(check: Run) -> None:
     assert check(JOB + "monitor_type: [console, console]") == snapshot("""\
 rolecall: config.yaml cannot be used:
   monitor_type: must name one backend, or several different ones; 'none' cannot
-be combined; given ['console', 'console']\
+be combined; given a list\
 """)
 
 
@@ -593,5 +593,6 @@ provides it\
 def test_monitor_dir_that_cannot_be_written(script: Run, computer: Computer) -> None:
     (computer.home / "file").write_text("")
     assert script('rolecall.launch({"project": "p", "name": "n", "monitor_dir": "file/job"})') == snapshot("""\
-monitor_dir HOME/file/job: cannot be written: Not a directory; use another\
+monitor_dir HOME/file/job: cannot be used: HOME/file/job/launching: Not a
+directory; use another monitor_dir\
 """)

@@ -329,13 +329,13 @@ def test_lines_come_backwards_once(sizes: list[int], noise: bytes) -> None:
 def test_only_the_end_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_bytes(encode({"seq": 1, "text": "x" * 100}) * 10_000)
     offsets: list[int] = []
-    look = rolecall.store.codec.whole_lines
+    look = rolecall.store.codec._read_data
 
-    def record(path: Path, offset: int = 0, limit: int = 1 << 20) -> bytes:
-        offsets.append(offset)
-        return look(path, offset, limit)
+    def record(descriptor: int, start: int, stop: int) -> bytes:
+        offsets.append(start)
+        return look(descriptor, start, stop)
 
-    monkeypatch.setattr(rolecall.store.codec, "whole_lines", record)
+    monkeypatch.setattr(rolecall.store.codec, "_read_data", record)
     last_line(path)
     end_of_lines(path)
     assert min(offsets) >= path.stat().st_size - (1 << 13)

@@ -26,6 +26,7 @@ from rolecall import (
 )
 from rolecall.store.acks import undelivered
 from rolecall.store.layout import Layout
+from rolecall.store.lease import end, newest, succeed
 
 WaitUntil = Callable[..., None]
 
@@ -201,3 +202,17 @@ def test_only_rows_that_are_not_held_are_handed_over(
     late.shown = 6
     wait_until(lambda: left(tmp_path) == 0)
     assert late.handed == handed
+
+
+def test_courier_that_was_taken_for_dead_sends_nothing_more(
+    monitor: Monitor, late: Late, tmp_path: Path, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    monitor.log({"a": 1}, step=1)
+    wait_until(lambda: late.handed == [1])
+    own = newest(Layout(tmp_path / "monitor").delivery("late", "trainer"))
+    assert own is not None
+    other = succeed(own, {"ack": [1, 0, 0], "rows": 0})
+    monitor.log({"a": 2}, step=2)
+    wait_until(lambda: "another courier has taken over" in caplog.text)
+    assert late.handed == [1]
+    end(other, "unfinished")

@@ -27,7 +27,7 @@ from pydantic_core import from_json, to_json
 
 from rolecall import ConfigError, MonitorConfig, launch, open_monitor
 from rolecall.config.plain import plain, plain_config, public_args, scrub
-from rolecall.config.redact import MASK, is_secret_name, reveal, scrub_text, secrets_of
+from rolecall.config.redact import MASK, is_secret_name, reveal, scrub_text, secrets_of, shown
 
 SECRET = "hunter2hunter2"
 SPOKEN = """
@@ -147,6 +147,90 @@ def test_number_as_password_is_hidden(site: MadeSite, number: float) -> None:
         MonitorConfig.load({"project": "p", "name": "n", "monitor_type": "acme", "monitor_args": {"password": number}})
     assert "put it in quotes" in str(raised.value)
     assert "12345678" not in str(raised.value)
+
+
+KEYS = [
+    "hunter2hunter2",
+    "local0000000000000000000000000000000000b",
+    "sk-proj-Ab3dEfGh1jKlMn0p",
+    "hf_AbCdEfGhIjKlMnOpQrStUvWxYz",
+    "p@ssw0rd!",
+    "postgres://ada:hunter3@host/db",
+    "WANDB_API_KEY=hunter3hunter3",
+    "Bearer abcdef.ghijkl",
+]
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"monitor_type": "{key}"},
+        {"monitor_type": ["local", "{key}"]},
+        {"monitor_type": {"local": "{key}"}},
+        {"monitor_type": ["local", {"api_key": "{key}"}]},
+        {"resume": "{key}"},
+        {"courier": "{key}"},
+        {"shared_run": "{key}"},
+        {"sync_every": "{key}"},
+        {"run_id": "{key} "},
+        {"name": "{key}\n"},
+        {"project": ["{key}"]},
+        {"api_key": "{key}"},
+        {"{key}": 1},
+        {"monitor_args": "{key}"},
+        {"monitor_args": {"{key}": {"local": 1}}},
+        {"monitor_args": {"local": {"{key}": 1}}},
+        {"monitor_args": {"local": "{key}"}},
+        {"monitor_args": {"local": {"uri": "{key}"}}},
+        {"monitor_type": "console", "monitor_args": {"level": "{key}"}},
+        {"monitor_type": "console", "monitor_args": {"logger": ["{key}"]}},
+    ],
+    ids=str,
+)
+def test_key_in_a_wrong_place(settings: dict[str, Any], key: str) -> None:
+    """No message quotes it, whatever it was given as."""
+    given = json.loads(json.dumps({"project": "p", "name": "n", **settings}).replace("{key}", key))
+    with pytest.raises(ConfigError) as raised:
+        MonitorConfig.load(given)
+    words = " ".join(words_of(raised.value))
+    assert key not in words
+    assert "hunter" not in words
+
+
+@pytest.mark.parametrize("key", [*KEYS, "project: p\nmonitor_args: {api_key: hunter2}", "{project: p, api_key: x}"])
+def test_config_given_as_text(key: str) -> None:
+    """It was taken for a path, which no message quotes either."""
+    with pytest.raises(ConfigError, match="a string is the path of a YAML file") as raised:
+        MonitorConfig.load(key)
+    assert key not in " ".join(words_of(raised.value))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["always", "tensorbord", "grpo-qwen2-7b-gsm8k", "runs/2024-05-01/a b", "数学", "x y!", "", "1e-6", "20240501"],
+)
+def test_words_are_quoted(text: str) -> None:
+    assert shown(text) == repr(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "nothing"),
+        (True, "True"),
+        pytest.param(10**5000, "a number", id="large"),
+        (math.nan, "nan"),
+        (-math.inf, "-inf"),
+        (date(2024, 5, 1), "2024-05-01"),
+        ({"a": SECRET}, "a mapping"),
+        ([SECRET], "a list"),
+        ("x" * 61, "a string"),
+        (object(), "a object"),
+    ],
+)
+def test_other_values_by_their_kind(value: object, words: str) -> None:
+    assert shown(value) == words
 
 
 def test_errors_show_uri_without_user(site: MadeSite) -> None:

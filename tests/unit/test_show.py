@@ -18,6 +18,8 @@ import pytest
 from rolecall import MonitorConfig, launch, open_monitor
 from rolecall.__main__ import main
 from rolecall.config.commands import command
+from rolecall.store.codec import encode
+from rolecall.store.lease import Session
 
 
 @pytest.fixture
@@ -93,6 +95,96 @@ def test_commands_and_paths_stay_unbroken(
     lines = capsys.readouterr().out.splitlines()
     assert str(odd) in lines
     assert f"2 more metrics: {command('show', odd, '--metric', '*')}" in lines
+
+
+EXTREMES: dict[str, tuple[list[int], list[float]]] = {
+    "largest": ([1, 2, 3], [1.7e308, -1.7e308, 1.0]),
+    "all_largest": ([1, 2], [1e308, 1e308]),
+    "smallest": ([1, 2, 3], [5e-324, 0.0, 1e-320]),
+    "both": ([1, 2], [1e308, 1e-308]),
+    "negative_zero": ([1], [-0.0]),
+    "integers": ([1, 2], [2**63 - 1, -(2**63)]),
+    "nan": ([1, 2], [math.nan, math.nan]),
+    "infinite": ([1, 2, 3], [math.inf, 1.0, -math.inf]),
+    "one_row": ([5], [1.0]),
+    "jumps": ([1, 2**63 - 1, -(2**63), 7], [1.0, 2.0, 3.0, 4.0]),
+    "same_step": ([7, 7, 7], [1.0, 2.0, 3.0]),
+    "close": ([1, 2], [1.0, 1.0 + 2e-16]),
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_extreme_values_are_drawn(
+    make_config: Callable[..., MonitorConfig], monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    """In 40 columns, too."""
+    with launch(make_config(monitor_type="local", monitor_args={})) as job:
+        for role, (steps, values) in EXTREMES.items():
+            with open_monitor(job.config, role) as monitor:
+                for step, value in zip(steps, values, strict=True):
+                    monitor.log({"x": value}, step)
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["show", str(job.config.monitor_dir), "--metric", "*"]) == 0
+    out.seek(0)
+    drawn = out.read().splitlines()
+    assert all(any(line.startswith(f"{role}/x") for line in drawn) for role in EXTREMES)
+    assert "largest/x (in units of 1e+300)" in drawn
+    assert "smallest/x (in units of 1e-300)" in drawn
+    assert "one_row/x" in drawn
+
+
+NAMES = {
+    "long": "k" * 250,
+    "emoji": "\N{FIRE}" * 30,
+    "right to left": "\N{HEBREW LETTER ALEF}\N{HEBREW LETTER BET}/x",
+    "markup": "[bold]loss[/] :cat:",
+}
+
+
+@pytest.mark.parametrize("columns", [40, 100])
+@pytest.mark.parametrize("key", NAMES.values(), ids=list(NAMES))
+def test_every_key_is_above_its_chart(
+    make_config: Callable[..., MonitorConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    columns: int,
+    key: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with launch(make_config(monitor_type="local", monitor_args={})) as job, open_monitor(job.config, "a") as monitor:
+        monitor.log({key: 0.5})
+    assert main(["show", str(job.config.monitor_dir)]) == 0
+    assert f"a/{key}" in capsys.readouterr().out.splitlines()
+
+
+def test_control_characters_are_escaped(
+    make_config: Callable[..., MonitorConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of a crafted journal, of a record, of a path and of an error."""
+    root = tmp_path / "a\nb\x9b31m"
+    root.mkdir()
+    (tmp_path / "link").symlink_to(root)
+    config = make_config(project="p\N{RIGHT-TO-LEFT OVERRIDE}q", monitor_dir=tmp_path / "link")
+    with launch(config) as job, open_monitor(job.config, "trainer"):
+        pass
+    session = Session(root / "journal" / "trainer" / "1.jsonl", 1)
+    row = {"seq": 1, "step": 1, "time": 1e300, "data": {"k\x1b[2J": 0.5}}
+    with session.path.open("ab") as file:
+        file.write(encode(row, session.seed) + encode({"end": "killed", "seq": 1}, session.seed))
+    assert main(["show", str(root)]) == 0
+    assert main(["show", str(root), "--metric", "nothing"]) == 2
+    assert main(["show", f"{root}\x1b[2J"]) == 2
+    printed = capsys.readouterr()
+    for text in (printed.out, printed.err):
+        assert text.replace("\n", "").isprintable()
+        assert "k\\x1b[2J" in text
+    assert "p\\u202eq" in printed.out
+    assert "a\\nb\\x9b31m" in printed.out
+    again = next(line for line in printed.out.splitlines() if line.startswith("to send what is waiting: "))
+    ran = subprocess.run(["bash", "-c", f"printf %s {again.split(' deliver ')[1]}"], capture_output=True, check=True)
+    assert ran.stdout == os.fsencode(root)
 
 
 def test_the_csv_has_every_value(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -269,6 +269,7 @@ def test_mirrors_write_the_same_bytes(spooled: Spooled, make_spec: MakeSpec, tmp
 
 def test_mirror_follows_no_symlink(spooled: Spooled, tmp_path: Path) -> None:
     journal, mirror, target = spooled
+    mirror.copy()
     precious = tmp_path / "precious"
     target.path.rename(precious)
     target.path.symlink_to(precious)

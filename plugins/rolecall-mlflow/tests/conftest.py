@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -10,11 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from local_postgresql import NotHere, PostgreSQL, serving_postgresql
 from local_servers import free_port, serving_mlflow
 
 from rolecall import Row, RunTicket
@@ -113,7 +115,7 @@ class Job:
         return sorted((metric.step, metric.value) for metric in history)
 
     def wait(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not condition():
             assert time.monotonic() < deadline, "the condition did not become true"
             time.sleep(0.05)
@@ -121,12 +123,17 @@ class Job:
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sqlite file as MLflow makes it, which takes it seconds."""
+    """A sqlite file as MLflow makes it. That takes it seconds, so the workers of pytest-xdist share one."""
     from mlflow import MlflowClient
 
-    path = tmp_path_factory.mktemp("sqlite") / "mlflow.db"
-    with contextlib.chdir(path.parent):
-        MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments(max_results=1)
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    path, draft = folder / "mlflow.db", folder / "draft.db"
+    with (folder / "mlflow.lock").open("w") as lock, contextlib.chdir(folder):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            MlflowClient(tracking_uri=f"sqlite:///{draft}").search_experiments(max_results=1)
+            draft.rename(path)
     return path
 
 
@@ -143,26 +150,31 @@ def files(tmp_path: Path, ticket: Callable[..., RunTicket]) -> Job:
 
 
 @pytest.fixture
-def start_role() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start `role.py` in a process of its own; the arguments are its errand."""
-    started: list[subprocess.Popen[str]] = []
+def run_roles() -> Callable[..., list[str]]:
+    """Run `role.py` with a process for each errand, all at the same time; the ids of their runs."""
 
-    def start(**errand: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, str(ROLE), json.dumps(errand)]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-        return started[-1]
+    def run(*errands: dict[str, Any]) -> list[str]:
+        command = [sys.executable, str(ROLE), json.dumps(errands, default=_plain)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    return run
+
+
+def _plain(value: object) -> object:
+    return asdict(value) if isinstance(value, RunTicket) else str(value)
 
 
 @dataclass(slots=True)
 class Server:
-    """A real `mlflow server`, which can be stopped and started again on the same port and store."""
+    """A real `mlflow server`, which can be stopped and started again on the same port and store.
+
+    Its store is a sqlite file, or a database.
+    """
 
     directory: Path
+    database: str | None = None
     port: int = field(default_factory=free_port)
     running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -171,7 +183,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        self.running.enter_context(serving_mlflow(self.directory, self.port))
+        self.running.enter_context(serving_mlflow(self.directory, self.port, self.database))
 
     def stop(self) -> None:
         self.running.close()
@@ -188,4 +200,33 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def served(server: Server, ticket: Callable[..., RunTicket], request: pytest.FixtureRequest) -> Job:
     """A job on the server, with an experiment of its own for each test."""
+    return _job_on(server, ticket, request)
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[PostgreSQL]:
+    with contextlib.ExitStack() as stack:
+        try:
+            database = stack.enter_context(serving_postgresql())
+        except NotHere as why:
+            pytest.skip(str(why))
+        yield database
+
+
+@pytest.fixture(scope="module")
+def production(tmp_path_factory: pytest.TempPathFactory, postgresql: PostgreSQL) -> Iterator[Server]:
+    """A server on PostgreSQL, as production has it."""
+    server = Server(tmp_path_factory.mktemp("production"), postgresql.uri)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def produced(production: Server, ticket: Callable[..., RunTicket], request: pytest.FixtureRequest) -> Job:
+    """A job on that server."""
+    return _job_on(production, ticket, request)
+
+
+def _job_on(server: Server, ticket: Callable[..., RunTicket], request: pytest.FixtureRequest) -> Job:
     return Job(server.uri, lambda **changes: ticket(**{"project": request.node.name, **changes}))

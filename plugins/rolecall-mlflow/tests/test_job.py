@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MUCH = Path(__file__).parent / "much.py"
 ROLES = (("explorer", 0), ("explorer", 1), ("trainer", None))
-ROWS, METRICS = 2_000, 20
+METRICS = 20
 
 
 class TestContract(BackendContract):
@@ -30,6 +30,11 @@ class TestContract(BackendContract):
     def monitor_args(self, tmp_path: Path, migrated: Path) -> Mapping[str, Any]:
         shutil.copy(migrated, tmp_path / "mlflow.db")
         return {"uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+
+    @pytest.mark.parametrize("config", ["shared", pytest.param("separate", marks=pytest.mark.servers)], indirect=True)
+    def test_holds_every_row_of_every_writer(self, config: MonitorConfig) -> None:
+        """By name for separate runs: each courier is a process that imports MLflow, as with a shared one."""
+        super().test_holds_every_row_of_every_writer(config)
 
     def points(self, job: FinishedJob, writer: str, key: str) -> Points:
         uri = job.config.monitor_args["mlflow"].model_dump()["uri"]
@@ -44,7 +49,7 @@ def history(uri: str, run_id: str, key: str) -> Points:
     return sorted((metric.step, metric.value) for metric in found)
 
 
-def run_job(uri: str, directory: Path) -> str:
+def run_job(uri: str, directory: Path, rows: int) -> str:
     """Run three roles at the same time, each a process, with one run; return its URL."""
     config = MonitorConfig(
         project="scale",
@@ -56,14 +61,14 @@ def run_job(uri: str, directory: Path) -> str:
     )
     with launch(config) as job:
         environ = {**os.environ, **job.config.to_env()}
-        errands = [[role, "" if rank is None else str(rank), str(ROWS), str(METRICS)] for role, rank in ROLES]
+        errands = [[role, "" if rank is None else str(rank), str(rows), str(METRICS)] for role, rank in ROLES]
         roles = [subprocess.Popen([sys.executable, str(MUCH), *errand], env=environ) for errand in errands]
         assert [role.wait() for role in roles] == [0, 0, 0]
         return str(job.urls["mlflow"])
 
 
-def check_every_point(uri: str) -> None:
-    """Check that all 120,000 points are in the only run, none of them twice."""
+def check_every_point(uri: str, rows: int) -> None:
+    """Check that all points are in the only run, none of them twice."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
@@ -75,19 +80,23 @@ def check_every_point(uri: str) -> None:
         writer = role if rank is None else f"{role}/{rank}"
         for number in range(METRICS):
             points = history(uri, run.info.run_id, f"{writer}/metric/{number}")
-            assert points == [(step, step + number / 100) for step in range(1, ROWS + 1)]
+            assert points == [(step, step + number / 100) for step in range(1, rows + 1)]
 
 
 @pytest.mark.processes
 @pytest.mark.timeout(300)
-def test_three_roles_share_one_sqlite_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [300, pytest.param(2_000, marks=pytest.mark.servers)])
+def test_three_roles_share_one_sqlite_run(tmp_path: Path, rows: int) -> None:
+    """In a new file: 120,000 points by name, fewer at each change."""
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    assert run_job(uri, tmp_path).startswith("mlflow ui")
-    check_every_point(uri)
+    assert run_job(uri, tmp_path, rows).startswith("mlflow ui")
+    check_every_point(uri, rows)
 
 
 @pytest.mark.servers
 @pytest.mark.timeout(400)
-def test_three_roles_share_a_servers_run(server: Server, tmp_path: Path) -> None:
-    assert run_job(server.uri, tmp_path).startswith(server.uri)
-    check_every_point(server.uri)
+@pytest.mark.parametrize("store", ["server", "production"])
+def test_three_roles_share_a_servers_run(request: pytest.FixtureRequest, store: str, tmp_path: Path) -> None:
+    server: Server = request.getfixturevalue(store)
+    assert run_job(server.uri, tmp_path, 2_000).startswith(server.uri)
+    check_every_point(server.uri, 2_000)

@@ -1,18 +1,31 @@
-"""What holds in every store: a sqlite file, a directory of files, a server."""
+"""What holds in every store: a sqlite file, a directory of files, servers on sqlite and on PostgreSQL."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import subprocess
+import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rolecall import BackendRefused, Rejected, Row, RunTicket, SupportsConfig, SupportsTables, TableData, Unavailable
+from rolecall import (
+    BackendRefused,
+    MonitorConfig,
+    Rejected,
+    Row,
+    RunTicket,
+    SupportsConfig,
+    SupportsTables,
+    TableData,
+    Unavailable,
+    launch,
+    open_monitor,
+)
+from rolecall.__main__ import main
 from rolecall_mlflow.args import MlflowArgs
 from rolecall_mlflow.plugin import prepare
 
@@ -20,8 +33,10 @@ if TYPE_CHECKING:
     from conftest import Job
 
 MakeRow = Callable[..., Row]
-STORES = ["sqlite", "files", pytest.param("served", marks=pytest.mark.servers)]
-DATABASES = ["sqlite", pytest.param("served", marks=pytest.mark.servers)]
+RunRoles = Callable[..., list[str]]
+SERVERS = [pytest.param(name, marks=pytest.mark.servers) for name in ("served", "produced")]
+STORES = ["sqlite", "files", *SERVERS]
+DATABASES = ["sqlite", *SERVERS]
 
 
 @pytest.fixture(params=STORES)
@@ -87,6 +102,45 @@ def test_resuming_goes_on_with_same_run(job: Job, row: MakeRow) -> None:
     assert again.id == first.id
     assert job.points("a") == [(1, 1.0), (2, 2.0)]
     assert job.stored().info.status == "RUNNING"
+
+
+def test_ended_run_keeps_its_times(job: Job, row: MakeRow) -> None:
+    """Its rows come late: it is not set to running again, and its end is the job's."""
+    began, ended = 1_700_000_000.5, 1_700_000_060.25
+    job.open(created=began).close("finished")
+    late = job.open(backend_run_id=job.runs[0].id, created=began, ended=ended)
+    late.log([row(1, {"a": 1.0})])
+    assert job.stored().info.status == "FINISHED"
+    late.close("failed")
+    info = job.stored().info
+    assert (info.status, info.start_time, info.end_time) == ("FAILED", 1_700_000_000_500, 1_700_000_060_250)
+    assert job.points("a") == [(1, 1.0)]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_job_delivered_later_keeps_its_times(database: Job, tmp_path: Path, shared: bool) -> None:
+    """Also if a courier died and left the run running."""
+    args: dict[str, Any] = {"uri": database.uri, "experiment": f"late {database.ticket().project}"}
+    config = MonitorConfig(project="p", name="n", monitor_type="local", shared_run=shared, monitor_dir=tmp_path / "job")
+    with launch(config) as job, contextlib.suppress(ZeroDivisionError), open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0}, step=1)
+        monitor.log({"loss": 1 / 0}, step=2)
+    opened, ended = (_line(config, *place) for place in (("@launch", 0), ("@launch" if shared else "trainer", -1)))
+    for _ in range(2):
+        assert main(["deliver", str(config.monitor_dir), "--to", "mlflow", "--args", json.dumps({"mlflow": args})]) == 0
+        experiment = database.client.get_experiment_by_name(args["experiment"])
+        (run,) = database.client.search_runs([experiment.experiment_id])
+        assert run.info.status == ("FINISHED" if shared else "FAILED")
+        assert run.info.start_time == round(opened["opened"] * 1000)
+        assert run.info.end_time == round(ended["time"] * 1000)
+        assert database.points("trainer/loss" if shared else "loss", run.info.run_id) == [(1, 1.0)]
+        database.client.update_run(run.info.run_id, "RUNNING")
+        shutil.rmtree(config.monitor_dir / "delivery")
+
+
+def _line(config: MonitorConfig, writer: str, number: int) -> dict[str, Any]:
+    lines = (config.monitor_dir / "journal" / writer / "1.jsonl").read_text().splitlines()
+    return dict(json.loads(lines[number]))
 
 
 def test_run_with_lost_id_is_resumed(job: Job) -> None:
@@ -244,11 +298,11 @@ def _artifact(job: Job, run_id: str, path: str) -> str:
 
 def test_list_of_tables_stays_within_tag(sqlite: Job, row: MakeRow) -> None:
     run = sqlite.open()
-    for seq in range(1, 81):
-        run.log_table(row(seq, table=TableData(name="samples", columns=("a",), rows=((seq,),))))
+    for seq in range(1, 21):
+        run.log_table(row(seq, table=TableData(name="long" * 60, columns=("a",), rows=((seq,),))))
     listed = json.loads(sqlite.stored().data.tags["mlflow.loggedArtifacts"])
-    assert listed[-1]["path"].endswith("00000080-1-80.json")
-    assert 40 < len(listed) < 80
+    assert listed[-1]["path"].endswith("00000020-1-20.json")
+    assert 10 < len(listed) < 20
 
 
 def test_configs_are_merged_by_the_primary(job: Job) -> None:
@@ -264,6 +318,14 @@ def test_configs_are_merged_by_the_primary(job: Job) -> None:
         "explorer/0.layers": "[1, 2]",
         "trainer.model.name": "None",
     }
+
+
+def test_config_with_odd_characters_is_stored(job: Job) -> None:
+    """PostgreSQL holds no NUL, and no database half of a surrogate pair."""
+    job.open(config={"nul": "a\0b", "half": "a\ud800b", "list": ["\0"], "key\0": 1, "lr": 0.1})
+    params = job.stored().data.params
+    assert len(params) == 5
+    assert params.items() >= {"nul": r"a\x00b", "half": r"a\ud800b", "list": r'["\u0000"]', "lr": "0.1"}.items()
 
 
 def test_param_keeps_first_value_and_warns(job: Job, caplog: pytest.LogCaptureFixture) -> None:
@@ -285,15 +347,12 @@ def test_a_large_config_is_stored(job: Job) -> None:
 
 
 @pytest.mark.processes
-def test_several_processes_write_one_run(job: Job, start_role: Callable[..., subprocess.Popen[str]]) -> None:
+def test_several_processes_write_one_run(job: Job, run_roles: RunRoles) -> None:
     run = job.open()
-    tickets = [_plain(job.ticket(**_role(writer), backend_run_id=run.id)) for writer in ("a", "b")]
-    roles = [
-        start_role(uri=job.uri, ticket=ticket, rows=300, metrics=5, prefix=f"{ticket['writer']}/") for ticket in tickets
-    ]
-    for role in roles:
-        printed, errors = role.communicate(timeout=300)
-        assert printed.strip() == run.id, errors
+    tickets = [job.ticket(**_role(writer), backend_run_id=run.id) for writer in "ab"]
+    errand = {"uri": job.uri, "rows": 300, "metrics": 5}
+    ids = run_roles(*({**errand, "ticket": ticket, "prefix": f"{ticket.writer}/"} for ticket in tickets))
+    assert ids == [run.id, run.id]
     for key in (f"{writer}/m{number}" for writer in "ab" for number in (0, 4)):
         assert job.points(key) == [(step, step / 10) for step in range(1, 301)]
     assert job.stored().info.status == "RUNNING"
@@ -301,25 +360,16 @@ def test_several_processes_write_one_run(job: Job, start_role: Callable[..., sub
 
 @pytest.mark.servers  # as test_processes_open_one_new_file_together, which makes the experiment too
 @pytest.mark.processes
-def test_processes_create_one_experiment_together(
-    database: Job, start_role: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_processes_create_one_experiment_together(database: Job, run_roles: RunRoles) -> None:
     changes = [{**_role(writer), "shared": False, "primary": True, "run_id": writer} for writer in "ab"]
-    tickets = [_plain(database.ticket(**change)) for change in changes]
-    roles = [start_role(uri=database.uri, ticket=ticket, rows=3) for ticket in tickets]
-    finished = [role.communicate(timeout=300) for role in roles]
-    ids = {printed.strip() for printed, _ in finished}
-    assert len(ids) == 2, finished
+    ids = set(run_roles(*({"uri": database.uri, "ticket": database.ticket(**each), "rows": 3} for each in changes)))
+    assert len(ids) == 2
     for run_id in ids:
         assert database.points("m0", run_id) == [(1, 0.1), (2, 0.2), (3, 0.3)]
 
 
 def _role(writer: str) -> dict[str, Any]:
     return {"primary": False, "writer": writer, "role": writer}
-
-
-def _plain(ticket: RunTicket) -> dict[str, Any]:
-    return {**asdict(ticket), "directory": str(ticket.directory)}
 
 
 def test_system_metrics_are_each_roles_own(database: Job) -> None:
@@ -332,5 +382,7 @@ def test_system_metrics_are_each_roles_own(database: Job) -> None:
     for run in [*roles, primary]:
         run.close("finished")
     seen = len(database.points("system/trainer/cpu_utilization_percentage"))
+    late = {**_role("evaluator"), "shared": False, "primary": True, "run_id": "r-2", "ended": 1_700_000_060.0}
+    assert database.open(args, **late)._system is None
     assert {key.split("/")[1] for key in database.stored().data.metrics} == {"explorer", "trainer"}
     assert len(database.points("system/trainer/cpu_utilization_percentage")) == seen

@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -144,6 +143,17 @@ def test_rows_wait_while_job_is_refused(proxy: Proxy, ticket: MakeTicket, row: M
         run.log([row(1, {"a": 1.0})])
 
 
+def test_unshown_status_is_tried_again(proxy: Proxy, ticket: MakeTicket) -> None:
+    """A proxy may answer 200 for a server that never heard of it."""
+    proxy.body = json.dumps({"run": RUN}).encode()
+    run = open_run(ticket(backend_run_id="a" * 32, ended=1_700_000_060.25), MlflowArgs(uri=proxy.uri))
+    with pytest.raises(Unavailable, match="shows the run as RUNNING, not as KILLED"):
+        run.close("killed")
+    assert proxy.taken[-1].items() >= {"status": "KILLED", "end_time": 1_700_000_060_250}.items()
+    proxy.body = json.dumps({"run": {"info": {**RUN["info"], "status": "KILLED"}}}).encode()
+    run.close("killed")
+
+
 def test_too_large_a_request_is_halved(proxy: Proxy, ticket: MakeTicket, row: MakeRow) -> None:
     proxy.body = json.dumps({"run": RUN}).encode()
     run = open_run(ticket(primary=False, writer="explorer", backend_run_id="a" * 32), MlflowArgs(uri=proxy.uri))
@@ -211,20 +221,13 @@ def test_a_store_that_vanished_is_unavailable(sqlite: Job, row: MakeRow, tmp_pat
 
 
 @pytest.mark.processes
-def test_processes_open_one_new_file_together(tmp_path: Path, start_role: Callable[..., subprocess.Popen[str]]) -> None:
+def test_processes_open_one_new_file_together(
+    tmp_path: Path, ticket: MakeTicket, run_roles: Callable[..., list[str]]
+) -> None:
     uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
-    roles = [
-        start_role(uri=uri, ticket=_separate(writer, tmp_path / "backends" / "mlflow"), rows=3) for writer in "abc"
-    ]
-    finished = [role.communicate(timeout=300) for role in roles]
-    assert len({printed for printed, _ in finished if printed.strip()}) == 3, finished
+    tickets = [ticket(shared=False, writer=writer, role=writer, run_id=writer) for writer in "abc"]
+    assert len(set(run_roles(*({"uri": uri, "ticket": each, "rows": 3} for each in tickets)))) == 3
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["mlflow.db"]
-
-
-def _separate(writer: str, directory: Path) -> dict[str, Any]:
-    given: dict[str, Any] = dict.fromkeys(RunTicket.__slots__)
-    mine = {"project": "p", "name": f"n_{writer}", "run_id": writer, "writer": writer, "role": writer, "config": {}}
-    return {**given, **mine, "shared": False, "primary": True, "directory": str(directory), "pid": 1}
 
 
 def test_tables_go_beside_the_database(sqlite: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

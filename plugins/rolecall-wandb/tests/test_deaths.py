@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from wandb_emulator import Fault
-from wandb_scene import RUN, SHOWS_LATE, Role, Scene, kill_with_children, services_of
+from wandb_scene import ENDS_LATE, RUN, Role, Scene, kill_with_children, services_of
 
 from rolecall import MonitorConfig, launch, open_monitor
 
@@ -61,7 +61,7 @@ def test_next_session_delivers_dead_couriers_rows(scene: Scene) -> None:
         assert scene.start(job.config, "explorer/0", *LATER).wait() == 0
     scene.wait_for_end()
     print(f"missing after the death: {missing}")
-    scene.check(may_double=SHOWS_LATE)
+    scene.check()
 
 
 def left_by_a_dead_courier(scene: Scene) -> int:
@@ -81,7 +81,7 @@ def test_deliver_sends_a_dead_couriers_rows(scene: Scene) -> None:
     print(f"missing after the death: {missing}")
     assert missing > 30
     scene.deliver()
-    scene.check(may_double=SHOWS_LATE)
+    scene.check()
 
 
 @pytest.mark.servers
@@ -93,12 +93,12 @@ def test_deliver_ends_though_server_takes_nothing(scene: Scene) -> None:
     command = [sys.executable, "-m", "rolecall", "deliver", str(scene.config.monitor_dir), "--timeout", "10"]
     with subprocess.Popen(command) as deliver:
         # 0.19 does part of `finish` in a pool of threads, for which the interpreter waits: until the service is killed
-        assert deliver.wait(120.0 if SHOWS_LATE else 60.0) == 1
+        assert deliver.wait(120.0 if ENDS_LATE else 60.0) == 1
     assert refusal.hits
     scene.wait(lambda: not list(services_of(deliver.pid)))
     scene.server.faults.clear()
     scene.deliver()
-    scene.check(may_double=SHOWS_LATE)
+    scene.check()
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from wandb_emulator import Fault, StoredRun, WandbServer
-from wandb_scene import SHOWS_LATE, LogTimes, Role, Scene
+from wandb_scene import LogTimes, Role, Scene
 
 from rolecall import BackendRefused, MonitorConfig, launch, open_monitor
+from rolecall_wandb.situation import takes_key
 
 BRIEF = ("--steps", "20", "--every", "0.05")
 SECRET = "5ec4e75ec4e75ec4e75ec4e75ec4e75ec4e75ec4"
@@ -70,7 +71,7 @@ def test_rows_wait_while_key_is_refused(scene: Scene, caplog: pytest.LogCaptureF
         scene.server.state.keys = None
         trainer.log_for(1.0)
     scene.wait_for_end()
-    scene.check(may_double=SHOWS_LATE)
+    scene.check()
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -152,6 +153,29 @@ def test_key_is_only_in_its_header(
     assert any(path.suffix == ".wandb" and path.stat().st_size > 1000 for path in files)
     assert [name for name, run in server.runs.items() if holds_key(all_of(run))] == []
     assert bool(server.runs) == (kind != "offline")
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(not takes_key(), reason="this SDK looks for the key in the environment")
+@pytest.mark.parametrize("shared", [True, False])
+def test_key_is_in_no_processes_environment(scene: Scene, shared: bool) -> None:
+    del os.environ["WANDB_API_KEY"]
+    scene.server.state.keys = {SECRET}
+    config = with_args(scene, api_key=SECRET).model_copy(update={"shared_run": shared})
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 0.5})
+        monitor.log_table("samples", [{"prompt": "1+1"}])
+        scene.wait(lambda: any(run.history for run in scene.server.runs.values()))
+        services = [path for path in Path("/proc").glob("[0-9]*/environ") if is_service(path)]
+        assert services
+        assert [path for path in services if holds_key(path.read_bytes())] == []
+
+
+def is_service(environ: Path) -> bool:
+    try:
+        return b"wandb-core" in environ.with_name("cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def holds_key(content: bytes) -> bool:

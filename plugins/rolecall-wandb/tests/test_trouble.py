@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 from wandb_core import shorten_drain
 from wandb_emulator import Fault, Policy, StoredRun
-from wandb_scene import SHOWS_LATE, LogTimes, Scene
+from wandb_scene import LogTimes, Scene
 
 import rolecall_wandb.sdk
 import rolecall_wandb.service
 import rolecall_wandb.shared
 import rolecall_wandb.watch
 from rolecall import launch, open_monitor
-from rolecall_wandb.situation import sends_summary_early
 
 BRIEF = ("--steps", "40", "--every", "0.1", "--grow", "10")
 LONGEST_LOG = 0.25
@@ -79,7 +78,7 @@ def test_refused_rows_are_resent_at_end(scene: Scene) -> None:
         held = scene.held("trainer")
         assert held < len(trainer.calls)
     scene.wait_for_end()
-    scene.check(may_double=SHOWS_LATE)
+    scene.check()
 
 
 @pytest.mark.servers
@@ -97,7 +96,7 @@ def test_refused_rows_are_resent_while_running(scene: Scene, monkeypatch: pytest
         logged = len(trainer.calls)
         trainer.log_until(lambda: scene.held("trainer") > logged)
     scene.wait_for_end()
-    scene.check(may_double=SHOWS_LATE)
+    scene.check()
 
 
 @pytest.mark.servers
@@ -105,10 +104,7 @@ def test_refused_rows_are_resent_while_running(scene: Scene, monkeypatch: pytest
 def test_stream_ends_despite_a_slow_server(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """33 MB, of which a run that ends sends 10 to 20: lost rows go in pieces that it can send.
-
-    Before 0.22.1 all rows do.
-    """
+    """33 MB, of which a run that ends sends 10 to 20: lost rows go in pieces that it can send."""
     monkeypatch.setattr(rolecall_wandb.sdk, "FINISH_TIMEOUT", 1.0)
     monkeypatch.setattr(rolecall_wandb.sdk, "GRACE", 1.0)
     monkeypatch.setattr(rolecall_wandb.service, "END_TIMEOUT", 1.0)
@@ -122,7 +118,7 @@ def test_stream_ends_despite_a_slow_server(
     scene.wait_for_end()
     assert len(slow.hits) > 5
     scene.check(may_double=True)
-    assert outages(caplog, "trainer") == ([] if sends_summary_early() else ["not", "again"])
+    assert outages(caplog, "trainer") == ["not", "again"]
 
 
 @pytest.mark.servers
@@ -132,7 +128,7 @@ def test_run_ends_though_stream_was_refused(scene: Scene) -> None:
         trainer.log_until(lambda: refused.hits)
         trainer.log_until(lambda: scene.held("trainer") > 0)
     scene.wait_for_end()
-    scene.check(may_double=SHOWS_LATE)
+    scene.check()
 
 
 @pytest.mark.servers
@@ -147,7 +143,7 @@ def test_deliver_sends_rows_refused_until_end(scene: Scene, monkeypatch: pytest.
     assert scene.tallies()["trainer"].lost
     scene.server.faults.clear()
     scene.deliver()
-    scene.check(may_double=SHOWS_LATE)
+    scene.check()
 
 
 MISBEHAVIOURS: dict[str, Callable[[], list[Fault]]] = {

@@ -20,6 +20,7 @@ from typing import Any
 
 from rolecall.backends.builtin import LOCAL, NONE
 from rolecall.backends.registry import Registry
+from rolecall.cli.text import visible_lines
 from rolecall.config.commands import command
 from rolecall.config.loading import parse_mapping
 from rolecall.delivery.events import CourierEvent
@@ -110,7 +111,7 @@ def print_event(event: CourierEvent) -> None:
     """Say what happened to a backend, on standard error."""
     # That a run was opened, gets on or is done is what a user expects.
     if event.kind not in ("ended", "opened", "prepared", "progress"):
-        print(f"{event.writer}: {event.backend}: {event.kind} {event.message}", file=sys.stderr)
+        print(visible_lines(f"{event.writer}: {event.backend}: {event.kind} {event.message}"), file=sys.stderr)
 
 
 @contextmanager

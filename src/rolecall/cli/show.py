@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
+from rolecall.cli.text import visible
 from rolecall.config.commands import command, with_path
 from rolecall.errors import ConfigError
 from rolecall.job.history import JobHistory, MetricHistory, read_history, read_rows
@@ -35,6 +36,7 @@ CHARTS = 4
 """How many metrics are drawn if none is chosen."""
 HEIGHT = 14
 WIDEST_CHART = 100
+_LARGEST_DRAWN = 1e290
 UNBOUNDED = 10_000
 """The width of a file or a pipe, in which nothing has to be folded."""
 _ASCII_FRAME = str.maketrans("─│┌┐└┘├┤┬┴┼", "-|+++++++++")
@@ -100,8 +102,8 @@ def _draw(job: JobHistory, backends: Sequence[DeliveryStatus], root: Path, patte
     parts: list[str | Table] = [
         *_describe_writers(job, root),
         *(_describe_backends(backends, root) if backends else ()),
-        *(f"damaged: {damage}" for writer in job.writers for damage in writer.damages),
-        *(_chart(name, metrics[name], width, ascii_only) for name in drawn),
+        *(f"damaged: {visible(damage)}" for writer in job.writers for damage in writer.describe_damages()),
+        *(part for name in drawn for part in _chart(name, metrics[name], width, ascii_only)),
     ]
     if rest := len(chosen) - len(drawn):
         parts.append(f"{rest} more metrics: {command('show', root, '--metric', '*')}")
@@ -112,16 +114,19 @@ def _draw(job: JobHistory, backends: Sequence[DeliveryStatus], root: Path, patte
 
 def _describe_writers(job: JobHistory, root: Path) -> Iterator[str | Table]:
     # Not the table's title, which would be folded to the table's width.
-    yield f"{job.record.project} / {job.record.name}  run {job.record.run_id}  {job.state}"
-    yield str(root)
+    yield visible(f"{job.record.project} / {job.record.name}  run {job.record.run_id}  {job.state}")
+    yield visible(str(root))
     table = _table("writer", "state", "rows", "step", "last row", "metric", "last value")
     for writer in job.writers:
-        when = time.strftime("%H:%M:%S", time.localtime(writer.last_time)) if writer.last_time else ""
-        values = [(key, str(each.steps[-1]), f"{each.values[-1]:.6g}") for key, each in sorted(writer.metrics.items())]
-        head = (writer.writer, str(writer.state), str(writer.rows), when)
+        values = [
+            (visible(key), str(each.steps[-1]), _number(each.values[-1]))
+            for key, each in sorted(writer.metrics.items())
+        ]
+        rows = f"{writer.rows}, {writer.cleaned} cleaned" if writer.cleaned else str(writer.rows)
+        head = (writer.writer, str(writer.state), rows, _clock(writer.last_time))
         for key, step, value in values or [("", "", "")]:
-            name, state, rows, last = head
-            table.add_row(name, state, rows, step, last, key, value)
+            name, state, count, last = head
+            table.add_row(name, state, count, step, last, key, value)
             head = ("", "", "", "")  # is said once for each writer
         table.add_section()
     yield table
@@ -136,7 +141,7 @@ def _describe_backends(backends: Sequence[DeliveryStatus], root: Path) -> Iterat
     runs = [f"{each.backend}: {with_path(each.run.url or each.run.id)}" for each in backends if each.run]
     reasons = [f"{each.backend}: rows of {each.writer} are waiting: {each.why}" for each in backends if each.why]
     # One run is one line, though several writers share it.
-    yield from dict.fromkeys(runs + reasons)
+    yield from dict.fromkeys(map(visible, runs + reasons))
     # A live courier sends them by itself.
     if any(status.waiting and status.courier is not State.RUNNING for status in backends):
         yield f"to send what is waiting: {command('deliver', root)}"
@@ -149,17 +154,34 @@ def _table(*headers: str) -> Table:
     return Table(*(Column(header, overflow="fold") for header in headers))
 
 
-def _chart(name: str, metric: MetricHistory, width: int, ascii_only: bool) -> str:
-    """A line over the writer's own step. Values that are not finite leave a gap."""
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+def _clock(seconds: float | None) -> str:
+    """The time of day; the number itself if it is none that a calendar has."""
+    try:
+        return "" if seconds is None else time.strftime("%H:%M:%S", time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:g}"
+
+
+def _chart(name: str, metric: MetricHistory, width: int, ascii_only: bool) -> Iterator[str]:
+    """A line over the writer's own step, below its name. Values that are not finite leave a gap."""
     import plotext
 
     points = [(step, value) for step, value in zip(metric.steps, metric.values, strict=True) if math.isfinite(value)]
+    # plotext (5.3) computes with the range, which a float cannot hold if values are as large or as small as it can.
+    largest = max((abs(value) for _, value in points), default=0.0)
+    unit = 1e300 if largest > _LARGEST_DRAWN else 1e-300 if 0 < largest < 1 / _LARGEST_DRAWN else 1.0
+    points = [(step, value / unit) for step, value in points]
+    # plotext leaves out a title that is wider than the chart
+    yield visible(name) if unit == 1 else f"{visible(name)} (in units of {unit:g})"
     plotext.clear_figure()  # plotext draws on one figure of the whole process
     plotext.theme("clear")
     plotext.plotsize(width, HEIGHT)
-    plotext.title(name)
     plotext.xlabel("step")
     marker = "*" if ascii_only else "braille"
     plotext.plot([step for step, _ in points], [value for _, value in points], marker=marker)
     chart = str(plotext.uncolorize(plotext.build()))
-    return chart.translate(_ASCII_FRAME) if ascii_only else chart
+    yield chart.translate(_ASCII_FRAME) if ascii_only else chart

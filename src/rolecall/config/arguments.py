@@ -9,12 +9,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, to_jsonable_python
 
 from rolecall.config.loading import BLOCK, Settings
-from rolecall.config.plain import scrub
-from rolecall.config.redact import is_secret_name, reveal
+from rolecall.config.redact import is_secret_name, kind_of, reveal, scrub_text, shown, shown_name
 
 _DESCRIBED = "described"
 """The type of an error whose message says everything already."""
-_LONGEST = 100
 _SCALARS = (bool, int, float, str, date)
 _NAME = "must be 1 to 200 characters, without control characters"
 _FORMATS = {
@@ -50,7 +48,7 @@ def typed_args(value: object, models: Mapping[str, type[BaseModel]]) -> dict[str
     if value is None or not models:
         value = {}
     if not isinstance(value, Mapping):
-        problems.append(((), f"must be a mapping of arguments; given {_kind_of(value)}"))
+        problems.append(((), f"must be a mapping of arguments; given {kind_of(value)}"))
         value, models = {}, {}
     is_keyed = len(models) != 1 or _is_keyed(value, *models.items())
     given = value if is_keyed else dict.fromkeys(models, value)
@@ -93,7 +91,7 @@ def explain(error: ValidationError, settings: Settings, names: Collection[str]) 
     for problem in error.errors(include_url=False):
         loc = problem["loc"]
         text = problem["msg"] if problem["type"] == _DESCRIBED else _describe(problem, names if len(loc) == 1 else ())
-        lines.append(f"{settings.prefix}{'.'.join(map(str, loc)) or 'config'}: {text}")
+        lines.append(f"{settings.prefix}{'.'.join(map(shown_name, loc)) or 'config'}: {scrub_text(text)}")
     return "\n  ".join(lines)
 
 
@@ -115,33 +113,11 @@ def _describe(problem: Any, allowed: Collection[str], backend: str = "", *, is_s
         return f"{what}; {hint} allowed: {', '.join(sorted(allowed)) or 'none'}"
     if kind == "missing":
         return f"missing; {backend or 'every config'} needs it"
-    if value is None:
-        given = "nothing"
-    elif is_secret_name(name) or not is_shown:
-        given = _kind_of(value)
-    else:
-        given = str(value) if isinstance(value, date) else repr(scrub(value))
-        given = given if len(given) <= _LONGEST else f"{given[: _LONGEST - 3]}..."
+    is_hidden = value is not None and (is_secret_name(name) or not is_shown)
+    given = kind_of(value) if is_hidden else shown(value)
     # YAML reads more as numbers and dates than people expect: `name: 2024-05-01` is a date.
     advice = "; put it in quotes" if kind == "string_type" and isinstance(value, _SCALARS) else ""
     return f"{_expected(problem, backend)}; given {given}{advice}"
-
-
-def _kind_of(value: object) -> str:
-    """What a value is, where it may be a secret."""
-    match value:
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case Mapping():
-            return "a mapping"
-        case list() | tuple():
-            return "a list"
-        case _:
-            return f"a {type(value).__name__}"
 
 
 def _expected(problem: Any, backend: str) -> str:

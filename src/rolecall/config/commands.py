@@ -20,7 +20,7 @@ def command(*arguments: str | os.PathLike[str]) -> str:
     else:
         # Not `samefile` of what is on PATH: another environment's script may be a link to a shared one.
         program = ["rolecall" if shutil.which("rolecall") == str(script) else str(script)]
-    return shlex.join([*program, *map(_argument, arguments)])
+    return " ".join(map(_quoted, [*program, *map(_argument, arguments)]))
 
 
 def with_path(url: str) -> str:
@@ -34,6 +34,15 @@ def with_path(url: str) -> str:
         return url
     found = shutil.which(program, path=str(Path(sys.executable).parent))
     return url if found is None else f"{shlex.quote(found)} {arguments}"
+
+
+def _quoted(text: str) -> str:
+    """A word of a command on one line, with nothing that a terminal would act on."""
+    if text.isprintable():
+        return shlex.quote(text)
+    # bash, zsh and ksh; in bytes, as a path may hold what is no text
+    safe = (chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in os.fsencode(text))  # noqa: PLR2004
+    return f"$'{''.join(safe)}'"
 
 
 def _argument(value: str | os.PathLike[str]) -> str:

@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from rolecall.config.redact import may_be_secret, scrub_text
 from rolecall.errors import ConfigError
 
+_LONGEST = 16 << 20
 BLOCK = "monitor"
 """The key of our settings in a training job's own config."""
 
@@ -42,13 +44,14 @@ def read_settings(source: object) -> Settings:
     """
     origin = block = ""
     if isinstance(source, (str, os.PathLike)):
-        origin = str(Path(os.fsdecode(source)))
-        source = _read_yaml(origin)
+        given = os.fsdecode(source)
+        origin = str(Path(given))
+        source = _read_yaml(origin, given)
     fields = _fields(source)
     if fields is not None and BLOCK in fields:
         block, source = BLOCK, fields[BLOCK]
     where = ": ".join(filter(None, (origin, block))) or "config"
-    given = "nothing" if source is None else f"a value of type {type(source).__name__}"
+    kind = "nothing" if source is None else f"a value of type {type(source).__name__}"
     # By the module's name: omegaconf is not a dependency, and must not be imported to find out.
     if type(source).__module__.partition(".")[0] == "omegaconf":
         source = _resolve_omegaconf(source, where)
@@ -60,7 +63,7 @@ def read_settings(source: object) -> Settings:
     expected = "a mapping, a dataclass, an OmegaConf node or the path of a YAML file"
     if origin or block:
         expected = "a mapping of settings, with project and name" + ("" if block else ", or with a key monitor")
-    raise ConfigError(f"{where}: expected {expected}; given {given}")
+    raise ConfigError(f"{where}: expected {expected}; given {kind}")
 
 
 def parse_yaml(text: str, origin: str) -> Any:
@@ -77,7 +80,7 @@ def parse_yaml(text: str, origin: str) -> Any:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        what = " ".join(str(error).split())
+        what = scrub_text(" ".join(str(error).split()))
         if mark is not None and problem is not None:
             what = f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
         raise ConfigError(f"{origin}: not valid YAML: {what}") from None
@@ -96,12 +99,20 @@ def parse_mapping(option: str, text: str) -> dict[str, Any]:
     return {str(key): item for key, item in value.items()}
 
 
-def _read_yaml(path: str) -> object:
+def _read_yaml(path: str, given: str) -> object:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        # Not `read_text`: a device has no end. A pipe is fine, as of a shell's `<(...)`.
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_LONGEST + 1)
     except (OSError, ValueError) as error:  # ValueError: bytes that are not UTF-8, a null in the path
+        if "\n" in given or ": " in given or may_be_secret(given):
+            # The text of a config, or a secret: neither is for a log.
+            what = "a string is the path of a YAML file, and no file has this one; give a config itself as a mapping"
+            raise ConfigError(f"config: {what}") from None
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{path}: cannot be read: {reason}; give the path of a YAML file") from None
+    if len(text) > _LONGEST:
+        raise ConfigError(f"{path}: is too large; give the path of a YAML file")
     return parse_yaml(text, path)
 
 

@@ -20,7 +20,7 @@ from rolecall.config.arguments import explain, plain_args, typed_args
 from rolecall.config.loading import Settings, read_settings
 from rolecall.config.plain import public_args, scrub
 from rolecall.config.plan import Name, Slug
-from rolecall.config.redact import secrets_of
+from rolecall.config.redact import may_be_secret, secrets_of
 from rolecall.config.spec import HandOver, JobSpec
 from rolecall.errors import BackendError, ConfigError
 
@@ -291,6 +291,9 @@ def _models(names: Sequence[str], info: ValidationInfo) -> dict[str, type[BaseMo
         return {}  # the config of a job must load where its backends are not installed, to debug it
     # A config as a field of somebody's own pydantic model is validated without our context.
     registry = info.context if isinstance(info.context, Registry) else Registry()
+    if any(may_be_secret(name) for name in set(names) - {*registry.names(), NONE}):
+        words = "must be the name of a backend, or a list of names; given a string that may be a secret"
+        raise PydanticCustomError("monitor_type", words)
     try:
         return {name: registry.load(name).args_model() for name in names if name != NONE}
     except BackendError as error:

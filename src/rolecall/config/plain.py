@@ -25,6 +25,8 @@ _LONGEST_DECIMAL: Final = 4096
 _DEEPEST: Final = 50
 _MOST: Final = 100_000
 """Values: where a mapping holds another one twice, which does the same, and so on, no disk would hold them all."""
+_MOST_TEXT: Final = 4 << 20
+"""Characters: a config is one line of a journal, and readers take lines of 32 MiB."""
 
 _Readers = Mapping[str, Callable[[], Any]] | list[Callable[[], Any]]
 
@@ -72,6 +74,7 @@ class _Copy:
         self._secrets = secrets
         self._around: set[int] = set()
         self._count = 0
+        self._text = 0
 
     def read(self, read: Callable[[], Any], path: tuple[str, ...], hidden_by: str = "") -> Iterator[Any]:
         """The plain value, once; nothing if it had to be left out."""
@@ -95,6 +98,9 @@ class _Copy:
             case float() | int():
                 return _number(value)
             case str():
+                self._text += len(value)
+                if self._text > _MOST_TEXT:
+                    raise _Unreadable(f"the config holds more than {_MOST_TEXT:,} characters of text")
                 return scrub_text(str.__str__(value), self._secrets)
             case _ if (readers := _readers(value)) is not None:
                 return self._container(value, readers, path)

@@ -4,9 +4,11 @@ A backend's arguments hold secrets as `pydantic.SecretStr`, which masks itself. 
 values under keys that sound secret are masked, the known secrets of the job, and the user part of URIs.
 """
 
+import math
 import re
 import traceback
 from collections.abc import Callable, Mapping
+from datetime import date
 from typing import Any
 
 from pydantic import BaseModel
@@ -27,6 +29,13 @@ _TOKEN_WORDS = frozenset(
     | {"prompt", "think", "first", "last", "new", "next", "per", "max", "min", "num", "fim", "decoder", "forced"}
 )
 """Before `token`: a tokenizer's."""
+_PART = re.compile(r"[A-Za-z0-9+=~]+")
+_SYMBOLS = re.compile(r"^[^\s/]*[A-Za-z0-9][!#%^&*?@][^\s/]*$")
+"""In what is no path and no sentence."""
+_SHORTEST_TOKEN = 12
+_LONGEST_WORD = 24
+_LONGEST_SHOWN = 60
+_LARGEST = 1 << 64
 _SHORTEST = 4
 """Shorter secrets are not looked for: masking them would mask half of every text."""
 
@@ -61,6 +70,62 @@ def _is_token(words: list[str]) -> bool:
     # `tokens` alone and `max_tokens` are counted; `api_tokens` are not.
     kinds = {"api", "access", "auth", "bearer", "refresh", "hf", "secret", "session", "github", "gitlab"}
     return bool(kinds & {*words[:-1]}) if words[-1] == "tokens" else not _TOKEN_WORDS & {*words[:-1]}
+
+
+def may_be_secret(text: str) -> bool:
+    """Whether somebody may have put a secret here: an address with a password, a key, a password with symbols.
+
+    A short password that is a word looks like any other word.
+    """
+    return scrub_text(text) != text or _is_like_a_key(text)
+
+
+def _is_like_a_key(text: str) -> bool:
+    parts = _PART.findall(text)
+    is_token = any(len(part) >= _SHORTEST_TOKEN and not part.isalpha() and not part.isdigit() for part in parts)
+    return is_token or any(len(part) >= _LONGEST_WORD for part in parts) or _SYMBOLS.search(text.strip()) is not None
+
+
+def shown(value: object) -> str:
+    """A value as a message may quote it: a short one that does not look like a secret; of others the kind."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value)
+        case int() | float() if -_LARGEST < value < _LARGEST or value != value or value in (math.inf, -math.inf):  # noqa: PLR0124
+            return repr(value)
+        case date():
+            return str(value)
+        case str() if len(value) <= _LONGEST_SHOWN and not _is_like_a_key(
+            (text := scrub_text(value)).replace(MASK, "")
+        ):
+            return repr(text)
+        case _:
+            return kind_of(value)
+
+
+def kind_of(value: object) -> str:
+    """What a value is, where it may be a secret."""
+    match value:
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case Mapping():
+            return "a mapping"
+        case list() | tuple():
+            return "a list"
+        case _:
+            return f"a {type(value).__name__}"
+
+
+def shown_name(name: object) -> str:
+    """A name in a path: a secret may stand where a name should."""
+    text = str(name)
+    return MASK if len(text) > _LONGEST_SHOWN or may_be_secret(text) else text
 
 
 def scrub_text(text: str, secrets: tuple[str, ...] = ()) -> str:

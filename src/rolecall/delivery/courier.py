@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, groupby
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pydantic import BaseModel
 
@@ -33,10 +33,16 @@ from rolecall.store.axes import AxisBook
 
 logger = logging.getLogger("rolecall.courier")
 T = TypeVar("T")
+_MOST_REPORTS: Final = 100
+"""Of one run: a wrecked journal may be damaged in millions of places."""
 
 
 class _GivenUp(Exception):
     """The writers have ended, and so has the time to drain."""
+
+
+class _TakenOver(Exception):
+    """This courier was taken for dead, as it stood still for a minute: another one sends the rows now."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -72,12 +78,18 @@ class Courier:
     _reported: set[tuple[str, str]] = field(default_factory=set, init=False)
     _held: dict[str, int] = field(default_factory=dict, init=False)
 
-    def run(self, roles: Iterable[None] = (), is_own: Callable[[], bool] = lambda: True) -> None:
+    def run(
+        self,
+        roles: Iterable[None] = (),
+        is_own: Callable[[], bool] = lambda: True,
+        others: Callable[[], Iterable[Status]] = lambda: (),
+    ) -> None:
         """Deliver until every writer has ended and all is acknowledged, or there is no time left; then end the run.
 
         Args:
             roles: what a primary waits for before it ends the run: an item for each look that found roles at work.
             is_own: whether the run is still this courier's to end.
+            others: how other writers ended that have a part in the run's status.
         """
         closed: Status | None = None
         try:
@@ -86,15 +98,18 @@ class Courier:
             run = self._open()
             while not self._attempt(lambda: self._deliver_some(run)):
                 pass
-            # One writer that did not finish makes it the status of the run.
-            statuses: list[Status] = [cursor.status or "finished" for cursor in self.cursors]
-            status: Status = next((each for each in statuses if each != "finished"), "finished")
             for _ in roles:
                 self._stand_by(run)
+            # One writer that did not finish makes it the status of the run.
+            statuses: list[Status] = [cursor.status or "finished" for cursor in self.cursors]
+            status: Status = next((each for each in (*statuses, *others()) if each != "finished"), "finished")
             if is_own():
                 self._attempt(lambda: self._exchange(run))
+                self._require_lease()
                 self._attempt(lambda: run.close(status))
                 closed = status
+        except _TakenOver:
+            logger.warning("%s: another courier has taken over; this one ends", self.backend.name)
         except _GivenUp:
             logger.warning("%s: gave up with rows undelivered", self.backend.name)
         except (BackendRefused, BackendError) as error:
@@ -157,12 +172,19 @@ class Courier:
         batch = cursor.read()
         for damage in batch.damages:
             self._report_once("damaged", damage, damage)
+        if batch.rows:
+            self._require_lease()
         taken: list[Row] = []
         for has_table, group in groupby(batch.rows, key=lambda row: row.table is not None):
             rows = [self._shared(row) if self.shared else row for row in group]
             taken += self._hand_over(run, cursor, rows, has_table)
         cursor.mark(batch, taken[-1] if taken else None)
         return bool(batch.rows or batch.damages)
+
+    def _require_lease(self) -> None:
+        # What was sent from here on would be there twice.
+        if any(cursor.acks.is_taken_over() for cursor in self.cursors):
+            raise _TakenOver
 
     def _shared(self, row: Row) -> Row:
         return shared_row(row, self.backend.declares_axes, lambda text: self._report_once("warning", text, text))
@@ -232,7 +254,7 @@ class Courier:
         while True:
             try:
                 result = action()
-            except (_GivenUp, BackendRefused, BackendError):
+            except (_GivenUp, _TakenOver, BackendRefused, BackendError):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a plugin lets through, its rows are sent again
                 self._note_trouble(error)
@@ -292,9 +314,10 @@ class Courier:
 
     def _report_once(self, kind: Kind, reason: str, message: str) -> None:
         """The first of its reason; the others are in the file of the acknowledgements."""
-        if (kind, reason) not in self._reported:
+        if (kind, reason) not in self._reported and len(self._reported) < _MOST_REPORTS:
             self._reported.add((kind, reason))
-            self._event(kind, message)
+            is_last = len(self._reported) == _MOST_REPORTS
+            self._event(kind, f"{message}; from now on, nothing like this is reported" if is_last else message)
 
     def _report_progress(self) -> None:
         for cursor in self.cursors:

@@ -196,7 +196,7 @@ class Cursor:
                         continue  # the next session has the rest
                     damages += self._note_missing(value.seq - seq)
                     if session.number >= self._last:
-                        self.status = _status(value.status)
+                        self.status = ended_as(value.status)
         self._position = Position(session.number, entries[-1].offset, seq)
         return Batch(rows, damages)
 
@@ -222,7 +222,7 @@ class Cursor:
                 self._suspects.clear()  # the writer reported what the changed file lost
             return ()
         status = session.status()
-        self.status = _status(State.of(status, is_live=False))
+        self.status = ended_as(State.of(status, is_live=False))
         suspects, self._suspects = self._suspects, []
         if status == State.CONTINUED:
             self._missing += 1
@@ -250,5 +250,6 @@ class Cursor:
         return owner.is_running() if owner.is_here() else session.is_live()
 
 
-def _status(state: State) -> Status:
+def ended_as(state: State) -> Status:
+    """What a run says of a writer whose session is in this state."""
     return state.value if state in (State.FINISHED, State.FAILED) else "killed"  # type: ignore[return-value]

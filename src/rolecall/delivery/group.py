@@ -8,11 +8,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rolecall import timings
 from rolecall.backends.registry import Backend
@@ -20,15 +21,16 @@ from rolecall.config.plan import BackendPlan
 from rolecall.config.redact import scrub_text, scrub_trace
 from rolecall.config.spec import JobSpec
 from rolecall.delivery.courier import Courier
-from rolecall.delivery.cursor import Cursor
+from rolecall.delivery.cursor import Cursor, ended_as
 from rolecall.delivery.events import CourierEvent
-from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict
+from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict, describe_os_error
 from rolecall.protocol import RunTicket
+from rolecall.states import Status
 from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_left, read_reference
 from rolecall.store.axes import AxisBook
 from rolecall.store.codec import end_of_lines
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
-from rolecall.store.lease import Session, is_held, newest
+from rolecall.store.lease import Session, is_held, newest, sessions
 from rolecall.store.spool import Mirror
 
 logger = logging.getLogger("rolecall.courier")
@@ -77,7 +79,16 @@ class CourierGroup:
     def run(self) -> bool:
         """Deliver until all is done; `False` if a backend hung and was left behind."""
         # Here and not when it is made: a directory may not answer, and the role must not wait for it.
-        self._writers = {name: _Writer(self._spec, name, self._report) for name in self._names}
+        try:
+            self._writers = {name: _Writer(self._spec, name, self._report) for name in self._names}
+        except OSError as error:
+            for each in self._threads:
+                self._report(CourierEvent(each.plan.backend, "refused", describe_os_error(error), each.writer))
+            return True
+        return self._tend()
+
+    def _tend(self) -> bool:
+        """Let every courier work, and do beside them what writers need."""
         writers = self._writers.values()
         for thread in self._threads.values():
             thread.start()
@@ -126,6 +137,8 @@ class CourierGroup:
             self._report(event("unavailable", str(error)))
         except (BackendRefused, BackendError) as error:
             self._report(event("refused", str(error)))
+        except OSError as error:  # a directory that cannot be written, for one
+            self._report(event("refused", describe_os_error(error)))
         except Exception as error:  # noqa: BLE001 - it is reported, and only this backend is lost
             # Not logger.exception: the traceback may hold secrets.
             logger.error("%s: %s", plan.backend, scrub_trace(error, self._spec.secrets))  # noqa: TRY400
@@ -148,7 +161,9 @@ class CourierGroup:
         )
         self._couriers.append(courier)
         if writer == LAUNCH:
-            courier.run(self._roles_at_work(place, name), lambda: not place.is_followed())
+            ends_with_last = "ends" in place.header()
+            others = self._ends if ends_with_last else tuple
+            courier.run(self._roles_at_work(place, name), lambda: not place.is_followed(), others)
         else:
             courier.run()
 
@@ -183,6 +198,11 @@ class CourierGroup:
                 if rows != before or are_live:
                     moved = time.monotonic()
             yield
+
+    def _ends(self) -> Iterable[Status]:
+        """How each role ended."""
+        found = (newest(self._layout.journal(writer)) for writer in self._layout.writers())
+        return [ended_as(session.state()) for session in found if session is not None]
 
     def _is_carried(self, backend: str, writers: Sequence[str]) -> bool:
         """Whether a courier of a role is at work for this backend, here or in another process."""
@@ -233,9 +253,14 @@ class _Writer:
             self._syncing.start()
         self.must_stay = self._is_spooled or self._syncing is not None
 
+    def header(self) -> Mapping[str, Any]:
+        """What the first line of its session says."""
+        return self._session.header() if self._session else {}
+
     def stop(self) -> None:
         """What comes after the couriers."""
-        self.mirror()
+        with suppress(OSError):  # as above
+            self._mirror.copy()
         self._over.set()
         if self._syncing is not None:
             self._syncing.join(timings.SYNC_TIMEOUT)
@@ -251,7 +276,7 @@ class _Writer:
         if (session := self.live()) is None:
             return False
         with suppress(OSError):
-            os.utime(session.path)
+            os.utime(session.path, follow_symlinks=False)
         return True
 
     def live(self) -> Session | None:
@@ -294,7 +319,7 @@ class _Writer:
 
     def _sync(self, path: Path) -> None:
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 os.fsync(descriptor)
             finally:
@@ -319,8 +344,9 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
     is_launcher = writer == LAUNCH
     is_own = not shared and not is_launcher
     reference = read_reference(layout, backend, LAUNCH if shared else writer)
-    sessions = [newest(layout.journal(name)) for name in (LAUNCH, writer)]
-    job, own = (session.header() if session else {} for session in sessions)
+    launches, session = sessions(layout.journal(LAUNCH)), newest(layout.journal(writer))
+    first, job = (launches[0].header(), launches[-1].header()) if launches else ({}, {})
+    own = session.header() if session else {}
     run_id = f"{spec.run_id}-{slug_of(writer).replace('@', '-')}" if is_own else spec.run_id
     return RunTicket(
         project=spec.project,
@@ -338,5 +364,18 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         config={**(job.get("config") or {}), **({} if shared else own.get("config") or {})},
         directory=layout.backend(backend),
         pid=int(own.get("owner", {}).get("pid", 0)),
-        created=float(job.get("opened", 0.0)),
+        created=float(first.get("opened", 0.0)),
+        ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.writers()]),
     )
+
+
+def _ended(layout: Layout, writers: Iterable[str]) -> float | None:
+    """When the last of these writers ended, or wrote its last line before it died; `None` while one lives."""
+    times: list[float] = []
+    for writer in writers:
+        session = newest(layout.journal(writer))
+        if session is not None and session.is_live():
+            return None
+        if session is not None and (last := session.last_time()) is not None:
+            times.append(last)
+    return max(times, default=None)

@@ -18,6 +18,7 @@ from rolecall import timings
 from rolecall.config.model import MonitorConfig
 from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.group import Assignment, CourierGroup
+from rolecall.store.codec import make_folder, open_own
 
 
 def main() -> None:
@@ -39,8 +40,8 @@ def _channel(log: Path) -> Callable[[CourierEvent], None]:
     """Keep standard output for events, and send what anything else prints to the log."""
     channel = os.dup(1)
     os.set_blocking(channel, False)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    make_folder(log.parent)
+    file = open_own(log, create=True)
     os.dup2(file, 1)
     os.dup2(file, 2)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")

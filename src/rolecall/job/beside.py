@@ -14,7 +14,7 @@ from typing import Any
 from rolecall import timings
 from rolecall.delivery.events import CourierEvent
 from rolecall.errors import BackendError
-from rolecall.store.codec import open_own
+from rolecall.store.codec import make_folder, open_own, read_end
 
 
 class CourierProcess:
@@ -43,8 +43,8 @@ class CourierProcess:
         self._until = float("inf")
         self._ending = threading.Event()
         self._has_died = self._has_spoken = False
-        log.parent.mkdir(parents=True, exist_ok=True)
         try:
+            make_folder(log.parent)
             self._process = self._start()
         except (OSError, TypeError, ValueError) as error:  # TypeError: an embedded Python has no executable
             advice = "use courier: thread, or set sys.executable to a Python that has rolecall"
@@ -134,7 +134,7 @@ class CourierProcess:
 
     def _last_words(self) -> str:
         with suppress(OSError):
-            lines = self._log.read_bytes()[-2000:].decode("utf-8", "replace").split("\n")
+            lines = read_end(self._log, 2000).decode("utf-8", "replace").split("\n")
             return next((line for line in reversed(lines) if line.strip()), "it said nothing")
         return "its log cannot be read"
 

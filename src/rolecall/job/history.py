@@ -4,14 +4,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rolecall.rows import Row
 from rolecall.states import State
 from rolecall.store import reader
-from rolecall.store.codec import Damage
+from rolecall.store.codec import Damage, last_line
 from rolecall.store.layout import LAUNCH, Layout, RunRecord, job_record
 from rolecall.store.lease import sessions
+
+_MOST_DAMAGES: Final = 20
+"""Of a writer, that are described: a wrecked file may have millions."""
 
 
 @dataclass(slots=True)
@@ -36,24 +39,39 @@ class MetricHistory:
 
 @dataclass(slots=True)
 class WriterHistory:
-    """What one writer logged, and how it ended."""
+    """What one writer logged, and how it ended.
+
+    Attributes:
+        rows: how many rows are in its journal.
+        cleaned: how many `rolecall clean` removed from it.
+        damages: the first places where its journal is damaged.
+        damaged: how many there are.
+    """
 
     writer: str
     sessions: int = 0
     state: State = State.NONE
     rows: int = 0
+    cleaned: int = 0
     tables: int = 0
     first_time: float | None = None
     last_time: float | None = None
     metrics: dict[str, MetricHistory] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
+    damaged: int = 0
 
     def summary(self) -> dict[str, Any]:
         """Ready for JSON."""
-        plain = ("writer", "state", "sessions", "rows", "tables", "first_time", "last_time")
+        plain = ("writer", "state", "sessions", "rows", "cleaned", "tables", "first_time", "last_time")
         metrics = {key: metric.summary() for key, metric in sorted(self.metrics.items())}
-        damaged = [str(damage) for damage in self.damages]
+        damaged = list(self.describe_damages())
         return {**{name: getattr(self, name) for name in plain}, "damaged": damaged, "metrics": metrics}
+
+    def describe_damages(self) -> Iterator[str]:
+        """The first places, and how many more there are."""
+        yield from map(str, self.damages)
+        if more := self.damaged - len(self.damages):
+            yield f"{self.writer}: {more} more places"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +115,13 @@ def read_rows(root: Path) -> Iterator[Row]:
 def _read_writer(layout: Layout, writer: str) -> WriterHistory:
     found = sessions(layout.journal(writer))
     history = WriterHistory(writer, len(found), found[-1].state() if found else State.NONE)
+    ends = (last_line(session.path, session.seed) or {} for session in found)
+    history.cleaned = sum(rows for each in ends if isinstance(rows := each.get("cleaned"), int))
     for row in reader.read_rows(layout, writer):
         if isinstance(row, Damage):
-            history.damages.append(row)
+            history.damaged += 1
+            if len(history.damages) < _MOST_DAMAGES:
+                history.damages.append(row)
             continue
         history.rows += 1
         history.tables += row.table is not None

@@ -1,40 +1,37 @@
 """Launch a job, join it as a role, or do both at once."""
 
-import itertools
 import logging
 import os
 import random
 import sys
 import time
-import uuid
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from rolecall import timings
 from rolecall.backends.builtin import LOCAL
 from rolecall.config.commands import command
 from rolecall.config.model import MonitorConfig, directory_name
-from rolecall.config.plain import public_args
 from rolecall.config.plan import Plan
 from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver
 from rolecall.errors import ConfigError, DirectoryError, WriterConflict
-from rolecall.job.monitor import Monitor, close_forgotten
-from rolecall.job.session import WriterSession, claim_in
+from rolecall.job.monitor import Close, Monitor, close_forgotten
+from rolecall.job.place import launchers_place
+from rolecall.job.session import WriterSession
 from rolecall.job.status import WriterState, read_writers, wait_for_writers
-from rolecall.states import State, Status, status_of
-from rolecall.store.acks import is_carried
-from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, read_record, write_record, writer_name
-from rolecall.store.lease import Session, end, is_held, newest, proves_alive, this_process
+from rolecall.states import Status, status_of
+from rolecall.store.acks import is_carried, is_left
+from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, read_record, usable, writer_name
+from rolecall.store.lease import is_held
 
 logger = logging.getLogger("rolecall")
 
-# What backends wrote goes with the job, or a new one's curves would run on from the old one's. The record goes last:
-# while it is there, a launcher that dies half-way is followed by one that goes on with this.
-_OURS: Final = ("journal", "axes", "delivery", "courier", "backends", "run.json")
 _ADJECTIVES: Final = ("bold", "brisk", "calm", "clear", "deft", "eager", "fair", "keen", "lucid", "mild", "quiet")
 _NOUNS: Final = ("basin", "birch", "cliff", "crane", "delta", "ember", "fjord", "grove", "heron", "larch")
 
@@ -87,12 +84,16 @@ class Job:
         Raises:
             Undelivered: with `on_backend_error: raise`, if rows are left; several in an `ExceptionGroup`.
         """
-        if not self._forgotten.detach() or self._session is None:
-            return
-        states = wait_for_writers(Layout(self.config.monitor_dir), wait)
-        if open_roles := [str(each) for each in states if not each.closed]:
-            logger.warning("closing the job with roles that did not close: %s", "; ".join(open_roles))
-        self._session.close(status, timeout)
+        if self._session is not None and self._forgotten.alive:
+            states = wait_for_writers(Layout(self.config.monitor_dir), wait)
+            if open_roles := [str(each) for each in states if not each.closed]:
+                logger.warning("closing the job with roles that did not close: %s", "; ".join(open_roles))
+        self.leave(status, timeout)
+
+    def leave(self, status: Status, timeout: float) -> None:
+        """Close the job, whatever the roles do; their couriers end the runs after them."""
+        if self._forgotten.detach() and self._session is not None:
+            self._session.close(status, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -171,13 +172,31 @@ def launch(config: object, run_config: object = None) -> Job:
         return Job(config, plan, None)
     for downgrade in plan.downgrades:
         logger.warning("%s", downgrade)
-    config, session = _begin(config, plan, run_config)
+    return _begin(config, plan, run_config)
+
+
+def _begin(config: MonitorConfig, plan: Plan, run_config: object = None, *, by_any: bool = False) -> Job:
+    """Take the launcher's place, and open the primary runs.
+
+    Args:
+        config: checked.
+        plan: what will happen.
+        run_config: as in `launch`.
+        by_any: whether any role may have launched, and the last one to leave ends the runs.
+    """
+    header = {"ends": "with the last role"} if by_any else {}
+    with launchers_place(config, plan) as own:
+        session = WriterSession(own, LAUNCH, run_config, header)
     session.wait_opened()
-    return Job(config, plan, session)
+    return Job(own, plan, session)
 
 
 def open_monitor(
-    config: object, role: str, rank: int | None = None, primary: bool = False, run_config: object = None
+    config: object,
+    role: str,
+    rank: int | None = None,
+    primary: bool | Literal["auto"] = False,
+    run_config: object = None,
 ) -> Monitor:
     """Join a job as a role.
 
@@ -186,7 +205,9 @@ def open_monitor(
             job in `monitor_dir` and waits for its primary.
         role: letters, digits, `.`, `_` and `-`.
         rank: tells processes of one role apart; in a shared run their keys and axes are then `{role}/{rank}/...`.
-        primary: also do what `launch` does, for jobs without a launcher.
+        primary: also do what `launch` does, for jobs without a launcher. With `"auto"`, processes that are started
+            separately share a job: the first one launches it, the others join, and the last one to leave ends its
+            runs. A process that comes later goes on in the same runs.
         run_config: this role's config, as in `launch`.
 
     Raises:
@@ -200,17 +221,90 @@ def open_monitor(
     config = config if isinstance(config, MonitorConfig) else MonitorConfig.load(config)
     if config.disabled:
         return Monitor(writer)
+    if primary == "auto":
+        return _open_any(config, writer, run_config)
     job = launch(config) if primary else None
     try:
-        return _join(job.config if job else config, writer, run_config, job)
+        own = job.config if job else config
+        return _join(own, _meet(own), writer, run_config, [job.close] if job else [])
     except BaseException:
         if job is not None:
             job.close("failed")
         raise
 
 
-def _join(config: MonitorConfig, writer: str, run_config: object, job: Job | None) -> Monitor:
-    record = _meet(config)
+def _open_any(config: MonitorConfig, writer: str, run_config: object) -> Monitor:
+    """Launch a job, or join the one that another process has launched."""
+    plan = resolve(config)
+    found = _launched(config, plan)
+    if isinstance(found, RunRecord):
+        _agree(config, found)
+        return _join(config, found, writer, run_config, [partial(_leave, config, plan)])
+    for downgrade in plan.downgrades:
+        logger.warning("%s", downgrade)
+    try:
+        return _join(found.config, _meet(found.config), writer, run_config, [partial(_leave_launched, found)])
+    except BaseException:
+        found.leave("failed", timings.CLOSE_TIMEOUT)
+        raise
+
+
+def _launched(config: MonitorConfig, plan: Plan) -> Job | RunRecord:
+    """The job that this process launched, or the record of another one's."""
+    layout = Layout(config.monitor_dir)
+    deadline = time.monotonic() + timings.JOIN_TIMEOUT
+    while True:
+        before = read_record(layout)
+        resume = "allow" if before is None or before.name == config.name else "never"
+        try:
+            return _begin(config.model_copy(update={"resume": resume}), plan, by_any=True)
+        except WriterConflict:
+            # A launcher writes its record before it shows that it is there.
+            if is_held(layout.journal(LAUNCH)) and (record := read_record(layout)) is not None:
+                return record
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(timings.POLL_INTERVAL)
+
+
+def _agree(config: MonitorConfig, record: RunRecord) -> None:
+    """Refuse to share a job that is another one."""
+    given = {"project": config.project, "name": config.name, "monitor_type": sorted(config.monitor_args)}
+    there = {
+        "project": record.project,
+        "name": record.name,
+        "monitor_type": sorted(plan.backend for plan in record.plan.backends),
+    }
+    for setting, value in given.items():
+        if value != there[setting]:
+            what = f"the job that runs in monitor_dir {config.monitor_dir} has {there[setting]!r}, not {value!r}"
+            raise ConfigError(f"{setting}: {what}. Use the same, or another monitor_dir")
+
+
+def _leave_launched(job: Job, status: Status, timeout: float) -> None:
+    """The process that launched leaves; while roles are at work, its couriers wait for them."""
+    layout = Layout(job.config.monitor_dir)
+    job.leave(status, 0.0 if _roles_at_work(layout) else timeout)
+
+
+def _leave(config: MonitorConfig, plan: Plan, status: Status, timeout: float) -> None:
+    """A process that joined leaves. As the last one it ends the runs that nobody else will end."""
+    layout = Layout(config.monitor_dir)
+    shared = [each.backend for each in plan.backends if each.shared]
+    is_done = not any(is_left(layout, backend, LAUNCH) for backend in shared)
+    is_cared_for = is_held(layout.journal(LAUNCH)) or any(is_carried(layout, backend, LAUNCH) for backend in shared)
+    if not (is_done or is_cared_for or _roles_at_work(layout)):
+        with suppress(WriterConflict):  # another process came, and will do it
+            _begin(config, plan, by_any=True).leave(status, timeout)
+
+
+def _roles_at_work(layout: Layout) -> bool:
+    return any(is_held(layout.journal(writer)) for writer in layout.writers())
+
+
+def _join(
+    config: MonitorConfig, record: RunRecord, writer: str, run_config: object, closing: Sequence[Close]
+) -> Monitor:
     plan = _plan_here(config, record.plan)
     config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=plan))
     session = WriterSession(config, writer, run_config)
@@ -221,13 +315,18 @@ def _join(config: MonitorConfig, writer: str, run_config: object, job: Job | Non
         session.events,
         run_id=record.run_id,
         raises=config.on_backend_error == "raise",
-        closing=[session.close] if job is None else [session.close, job.close],
+        closing=[session.close, *closing],
     )
 
 
 def _meet(config: MonitorConfig) -> RunRecord:
     """The record that the launcher left."""
     layout = Layout(config.monitor_dir)
+    with usable(layout):
+        return _find_record(layout, config)
+
+
+def _find_record(layout: Layout, config: MonitorConfig) -> RunRecord:
     if config.hand_over is not None:
         record = read_record(layout)
         if record is None or record.nonce != config.hand_over.nonce:
@@ -257,89 +356,3 @@ def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
         if each.backend in couriers
     )
     return Plan(backends=backends, downgrades=here.downgrades)
-
-
-def _begin(config: MonitorConfig, plan: Plan, run_config: object) -> tuple[MonitorConfig, WriterSession]:
-    """Take the launcher's place. Other launchers are kept out until it is clear which job goes on."""
-    layout = Layout(config.monitor_dir)
-    launching = claim_in(layout, layout.launching, {}, "the launcher's place")
-    try:
-        launcher = newest(layout.journal(LAUNCH))
-        if launcher is not None and proves_alive(launcher, "the launcher's place"):
-            raise WriterConflict(_alive(layout, launcher))
-        before = read_record(layout)
-        goes_on = _goes_on(config, before, is_finished=launcher is not None and launcher.status() == State.FINISHED)
-        if before is not None and not goes_on:
-            _set_aside(layout, before)
-        record = RunRecord(
-            run_id=before.run_id if before is not None and goes_on else config.run_id or uuid.uuid4().hex[:12],
-            nonce=uuid.uuid4().hex,
-            project=config.project,
-            name=config.name,
-            group=config.group,
-            created=time.time(),
-            spool_dir=str(config.spool_dir) if config.spool_dir else None,
-            plan=plan,
-            args={name: public_args(model) for name, model in config.monitor_args.items()},
-        )
-        write_record(layout, record)
-        config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=plan))
-        return config, WriterSession(config, LAUNCH, run_config)
-    finally:
-        end(launching, "finished")
-
-
-def _alive(layout: Layout, launcher: Session) -> str:
-    """That a launcher is alive, and what to do."""
-    owner = launcher.owner()
-    if owner == this_process():  # the cell of a notebook that was run again
-        return (
-            f"monitor_dir {layout.root}: this process has launched a job there and not closed it. Close that first "
-            "(`close` of the job, or `finish` of what rolecall.init returned), or use another monitor_dir"
-        )
-    return (
-        f"monitor_dir {layout.root}: a launcher is alive there ({owner or 'another process'}). Stop it, or use another "
-        "monitor_dir"
-    )
-
-
-def _goes_on(config: MonitorConfig, before: RunRecord | None, *, is_finished: bool) -> bool:
-    """Whether the job that was in the directory before goes on."""
-    if config.resume == "must" and (before is None or is_finished):
-        what = "the job there is finished" if before else "no job is there"
-        raise DirectoryError(f"resume: must: {what} ({config.monitor_dir}); use resume: auto to start a new one")
-    if before is None or config.resume == "never" or (config.resume == "auto" and is_finished):
-        return False
-    for setting in ("project", "run_id"):
-        value, there = getattr(config, setting), getattr(before, setting)
-        if value not in (None, there):
-            what = f"monitor_dir {config.monitor_dir} holds a job with {setting} {there!r}, not {value!r}"
-            advice = "to go on with it, or another monitor_dir (or resume: never) to start a new one"
-            raise ConfigError(f"{setting}: {what}. Use {setting} {there!r} {advice}")
-    return True
-
-
-def _set_aside(layout: Layout, before: RunRecord) -> None:
-    """Move what is ours below `previous/`, where it stays a monitor_dir of its own."""
-    # A courier that still drains would go on below the new job: give it a moment to end.
-    deadline = time.monotonic() + timings.QUIET_TIMEOUT
-    while (busy := next(_busy(layout, before), None)) is not None:
-        if time.monotonic() >= deadline:
-            what = f"monitor_dir {layout.root}: {busy} of the earlier job {before.run_id} is still at work"
-            raise WriterConflict(f"{what}. Wait for it to end, stop it, or use another monitor_dir")
-        time.sleep(timings.POLL_INTERVAL)
-    path = layout.previous(before.run_id)
-    names = (f"{path.name}-{number}" if number > 1 else path.name for number in itertools.count(1))
-    target = next(free for free in map(path.with_name, names) if not free.exists())
-    target.mkdir(parents=True)
-    for name in _OURS:
-        if (layout.root / name).exists():
-            (layout.root / name).rename(target / name)
-
-
-def _busy(layout: Layout, before: RunRecord) -> Iterator[str]:
-    """The live roles and couriers of an earlier job."""
-    yield from (f"role {writer}" for writer in layout.writers() if is_held(layout.journal(writer)))
-    for writer, plan in itertools.product((*layout.writers(), LAUNCH), before.plan.backends):
-        if is_carried(layout, plan.backend, writer):
-            yield f"the courier of {writer} to {plan.backend}"

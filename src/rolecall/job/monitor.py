@@ -187,11 +187,14 @@ class Monitor:
 
     def _lose(self, error: OSError) -> None:
         """The disk is full or gone: training goes on. The journal counts the loss; warn once an episode."""
-        now = time.monotonic()
-        # A disk that is almost full takes a row now and then.
-        if now - self._lost_at > timings.LOSS_INTERVAL:
-            logger.warning("%s: rows are being lost, the journal cannot be written: %s", self.writer, error)
-        self._lost_at = now
+        try:
+            now = time.monotonic()
+            # A disk that is almost full takes a row now and then.
+            if now - self._lost_at > timings.LOSS_INTERVAL:
+                logger.warning("%s: rows are being lost, the journal cannot be written: %s", self.writer, error)
+            self._lost_at = now
+        except Exception:  # noqa: BLE001, S110 - as in `Normalizer.drop`
+            pass
 
 
 def _leave_to_parent(reference: weakref.ref[Monitor]) -> None:

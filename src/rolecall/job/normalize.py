@@ -84,8 +84,12 @@ class Normalizer:
         return plain
 
     def drop_row(self, error: Exception) -> None:
-        """A row could not be recorded, for a reason that no look at its values shows."""
-        self.drop("data", f"the row cannot be recorded ({_words(error)}) and is left out")
+        """A row could not be recorded, for a reason that no look at its values shows. Raises nothing."""
+        try:
+            reason = f"the row cannot be recorded ({_words(error)}) and is left out"
+        except Exception:  # noqa: BLE001 - there may be no memory for words
+            reason = "the row cannot be recorded and is left out"
+        self.drop("data", reason)
 
     def _mapping(self, data: Mapping[Any, Any], prefix: str, depth: int) -> dict[str, Any]:
         plain: dict[str, Any] = {}
@@ -103,6 +107,8 @@ class Normalizer:
                 elif value is not None:
                     try:
                         plain[name] = _scalar(value)
+                    except MemoryError:
+                        self.drop(path, "there is no memory to read it")
                     except Exception:  # noqa: BLE001 - anyone's object raises anything
                         given = type(value).__name__
                         self.drop(path, f"a value must be a number of 64 bits or a string, not {given}")
@@ -147,14 +153,17 @@ class Normalizer:
         return None
 
     def drop(self, key: str, reason: str) -> None:
-        """Count something that is left out; warn once for each key and reason."""
-        self.dropped += 1
-        if (key, reason) in self._warned or len(self._warned) >= _MOST_WARNINGS:
-            return
-        self._warned.add((key, reason))
-        logger.warning("%s: %s: %s", self._writer, key, reason)
-        if len(self._warned) == _MOST_WARNINGS:
-            logger.warning("%s: from now on, what is left out is only counted", self._writer)
+        """Count something that is left out; warn once for each key and reason. Raises nothing."""
+        try:
+            self.dropped += 1
+            if (key, reason) in self._warned or len(self._warned) >= _MOST_WARNINGS:
+                return
+            self._warned.add((key, reason))
+            logger.warning("%s: %s: %s", self._writer, key, reason)
+            if len(self._warned) == _MOST_WARNINGS:
+                logger.warning("%s: from now on, what is left out is only counted", self._writer)
+        except Exception:  # noqa: BLE001, S110 - no memory, or a handler of the user's that raises: it is counted
+            pass
 
 
 def _has_small_ints(values: Collection[Any]) -> bool:

@@ -5,8 +5,8 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from rolecall import timings
 from rolecall.config.commands import command
@@ -14,15 +14,18 @@ from rolecall.config.model import MonitorConfig
 from rolecall.config.plain import plain_config
 from rolecall.delivery.events import EventLog
 from rolecall.delivery.group import Assignment, CourierGroup
-from rolecall.errors import BackendRefused, DirectoryError, Undelivered, raise_together
+from rolecall.errors import BackendRefused, Undelivered, raise_together
 from rolecall.job.beside import CourierProcess
 from rolecall.states import Status
 from rolecall.store.journal import JournalWriter, last_steps
-from rolecall.store.layout import LAUNCH, Layout
+from rolecall.store.layout import LAUNCH, Layout, usable
 from rolecall.store.lease import Fill, Session, claim, end, sessions, succeed
 from rolecall.store.spool import is_spooled, open_spool
 
 logger = logging.getLogger("rolecall")
+
+NAMED: Final = 10
+"""How many values that a config is kept without are named."""
 
 
 class WriterSession:
@@ -32,6 +35,7 @@ class WriterSession:
         config: as the launcher handed it on, with a plan for this node.
         writer: whose session it is; `LAUNCH` for the launcher.
         run_config: the writer's own config.
+        header: what the first line of the session says beside that.
 
     Attributes:
         events: what the couriers said.
@@ -42,7 +46,9 @@ class WriterSession:
         DirectoryError: the journal cannot be written.
     """
 
-    def __init__(self, config: MonitorConfig, writer: str, run_config: object) -> None:
+    def __init__(
+        self, config: MonitorConfig, writer: str, run_config: object, header: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self.events = EventLog(writer)
         self._config = config
         self._spec = config.spec()
@@ -52,23 +58,29 @@ class WriterSession:
         self._process: CourierProcess | None = None
         self._thread: threading.Thread | None = None
         self._is_spooled = is_spooled(self._spec)
+        kept, left_out = plain_config(run_config, config.secrets)
+        if left_out:
+            more = f"; and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
+            who = "the job" if writer == LAUNCH else writer
+            logger.warning("%s: run_config is kept without %s%s", who, "; ".join(left_out[:NAMED]), more)
+        with usable(self._layout):
+            self._open({**header, "config": kept})
+
+    def _open(self, header: Mapping[str, Any]) -> None:
+        """Claim the writer's name, and begin its journal."""
+        writer = self._writer
         # The last step on each axis of an earlier session, by the newest that has rows.
         earlier = map(last_steps, reversed(sessions(self._layout.journal(writer))))
         steps = next(filter(None, earlier), {})
-        kept, left_out = plain_config(run_config, config.secrets)
-        if left_out:
-            more = f"; and {len(left_out) - 10} more" if len(left_out) > 10 else ""  # noqa: PLR2004
-            who = "the job" if writer == LAUNCH else writer
-            logger.warning("%s: run_config is kept without %s%s", who, "; ".join(left_out[:10]), more)
         self._header = {
             "writer": writer,
             "opened": time.time(),
             **({"spool": self._spec.nonce} if self._is_spooled else {}),
             **({"steps": steps} if steps else {}),
-            "config": kept,
+            **header,
         }
         holder = "the launcher's place" if writer == LAUNCH else f"writer {writer!r}"
-        session = claim_in(self._layout, self._layout.journal(writer), self._header, holder)
+        session = claim(self._layout.journal(writer), self._header, holder)
         try:
             place = open_spool(self._spec, writer, session) if self._is_spooled else session
             self.journal = JournalWriter(place, steps, self._succeed)
@@ -159,11 +171,3 @@ class WriterSession:
             for name, rows in lacking
             if rows or (rows is None and self.journal.seq)
         ]
-
-
-def claim_in(layout: Layout, directory: Path, header: Mapping[str, Any], holder: str) -> Session:
-    """`claim`, where a `monitor_dir` that cannot be written is the user's to fix."""
-    try:
-        return claim(directory, header, holder)
-    except OSError as error:
-        raise DirectoryError(f"monitor_dir {layout.root}: cannot be written: {error.strerror}; use another") from error

@@ -101,9 +101,7 @@ class DeliveryStatus:
 def read_deliveries(layout: Layout, plan: Plan) -> list[DeliveryStatus]:
     """Of every writer in each backend of the job's plan, and in those that it was delivered to later."""
     planned = [each.backend for each in plan.backends if each.courier != "none"]
-    folder = layout.root / "delivery"
-    found = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    backends = dict.fromkeys([*planned, *found])
+    backends = dict.fromkeys([*planned, *layout.backends()])
     return [_delivery(layout, backend, writer) for backend in backends for writer in layout.writers()]
 
 

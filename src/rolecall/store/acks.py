@@ -28,7 +28,17 @@ from typing import Any, Final, NamedTuple
 
 from rolecall.rows import Row
 from rolecall.states import State, Status
-from rolecall.store.codec import append_line, end_of_lines, last_line, last_seq, lines_from_end, open_own, put_whole
+from rolecall.store.codec import (
+    append_line,
+    end_of_lines,
+    last_line,
+    last_seq,
+    lines_from_end,
+    make_folder,
+    open_own,
+    put_whole,
+    read_small,
+)
 from rolecall.store.layout import Layout
 from rolecall.store.lease import claim, is_held, newest, sessions
 
@@ -36,6 +46,7 @@ logger = logging.getLogger("rolecall.courier")
 
 _INT64: Final = 1 << 63
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
+_LONGEST_REFERENCE: Final = 1 << 16
 
 
 class Position(NamedTuple):
@@ -127,7 +138,7 @@ class Acknowledgements:
 
     def refer(self, reference: RunReference) -> None:
         """Keep what the backend calls the run, for later sessions and for roles that join it."""
-        self._reference.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._reference.parent)
         put_whole(self._reference, json.dumps(asdict(reference), indent=1).encode() + b"\n")
 
     def release(self, closed: Status | None) -> None:
@@ -142,10 +153,15 @@ class Acknowledgements:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def is_taken_over(self) -> bool:
+        """Whether another courier counted this one as dead, and holds the lease now."""
+        last = newest(self._session.path.parent)
+        return last is not None and last.number > self._session.number
+
     def touch(self) -> None:
         """Show other hosts that this courier is alive."""
         with suppress(OSError):
-            os.utime(self._session.path)
+            os.utime(self._session.path, follow_symlinks=False)
 
     def _append(self, **more: Any) -> None:
         append_line(self._descriptor, {**_line(self.done), **more}, self._session.seed)
@@ -188,12 +204,12 @@ def rows_behind(journal: Path, position: Position, last: int = _INT64) -> tuple[
 def read_reference(layout: Layout, backend: str, writer: str) -> RunReference | None:
     """What a backend calls the run of a writer; `None` if it was never opened."""
     try:
-        value = json.loads(layout.run(backend, writer).read_text(encoding="utf-8"))
+        value = json.loads(read_small(layout.run(backend, writer), _LONGEST_REFERENCE))
         url, run_id = value["url"], value.get("run_id")
         # It becomes a part of paths.
         is_ours = isinstance(run_id, str) and _RUN_ID.fullmatch(run_id)
         return RunReference(str(value["id"]), None if url is None else str(url), run_id if is_ours else None)
-    except (FileNotFoundError, KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
 
 

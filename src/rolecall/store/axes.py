@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rolecall.store.codec import Line, append_line, open_own, read_lines
+from rolecall.store.codec import Line, append_line, make_folder, open_own, read_lines
 from rolecall.store.layout import Layout, writer_of
 
 
@@ -88,7 +88,7 @@ class AxisBook:
     def _append(self, value: Mapping[str, Any]) -> None:
         """One synced write to this writer's file; a line that a dead process left torn is closed first."""
         path = self._layout.bindings(self._writer)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with os.fdopen(open_own(path, create=True), "ab", buffering=0) as file:
             append_line(file.fileno(), value)
             os.fsync(file.fileno())

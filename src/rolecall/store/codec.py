@@ -33,10 +33,19 @@ from pydantic_core import from_json, to_json
 
 _NO_FILE: Final = frozenset([errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO])
 _SUM: Final = len(b',"sum":"00000000"}')
+_DIGITS: Final = len(b'00000000"}')
+_NO_MATCH: Final = "its checksum does not match"
 _NEAR_END: Final = 1 << 13
+_PIECE: Final = 1 << 20
+_LONGEST_LINE: Final = 32 << 20
+"""What is longer is damage: rows of over 4 MiB are attachments, and a config has a limit, too."""
+LARGEST_ATTACHMENT: Final = 1 << 30
 # What lines begin with. JSON escapes the quotes inside a string, so this never matches within one.
 _START: Final = re.compile(rb'\{"(?:seq|end|ack|axes|config|rolecall)":')
 _MOST_STARTS: Final = 8
+_FIXED: Final = frozenset([float, int, bool])
+_PER_NUMBER: Final = 64
+_LITTLE: Final = 8 << 10
 
 
 class Line(NamedTuple):
@@ -70,6 +79,22 @@ class Damage:
         return f"{self.path}: {self.end - self.offset} bytes at offset {self.offset} are damaged ({self.reason}{rows})"
 
 
+def refuse_link(path: Path) -> Path:
+    """The path, unless it is a symlink: somebody else may have put it there, to lead rolecall elsewhere.
+
+    Raises:
+        OSError: it is one.
+    """
+    if os.path.islink(path):
+        raise OSError(errno.ELOOP, "is a symlink, and rolecall follows none in a monitor_dir", str(path))
+    return path
+
+
+def make_folder(path: Path) -> None:
+    """Make a directory of rolecall's own, if there is none; a symlink in its place is not followed."""
+    refuse_link(path).mkdir(parents=True, exist_ok=True)
+
+
 def open_own(path: Path, create: bool = False) -> int:
     """A descriptor that appends to a file of this process's own; a symlink in its place is not followed."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -77,10 +102,11 @@ def open_own(path: Path, create: bool = False) -> int:
 
 
 def open_regular(path: Path) -> BinaryIO | None:
-    """A file to read; `None` if there is none, or if the path is a directory, a pipe or a device."""
+    """A file to read; `None` if there is none, or if the path is a symlink, a directory, a pipe or a device."""
+    # Without O_NONBLOCK, opening a pipe that somebody put there would wait for a writer.
+    careful = os.O_NONBLOCK | os.O_NOFOLLOW
     try:
-        # Without O_NONBLOCK, opening a pipe that somebody put there would wait for a writer.
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - the caller closes it
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | careful))  # noqa: SIM115 - the caller closes it
     except OSError as error:
         if error.errno in _NO_FILE:
             return None
@@ -89,6 +115,25 @@ def open_regular(path: Path) -> BinaryIO | None:
         return file
     file.close()
     return None
+
+
+def read_small(path: Path, limit: int) -> bytes:
+    """The content of a small file; of a longer one, `limit` bytes and one more. Nothing if there is none."""
+    file = open_regular(path)
+    if file is None:
+        return b""
+    with file:
+        return file.read(limit + 1)
+
+
+def read_end(path: Path, limit: int) -> bytes:
+    """The last `limit` bytes of a file; nothing if there is none."""
+    file = open_regular(path)
+    if file is None:
+        return b""
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        return os.pread(file.fileno(), limit, max(0, size - limit))
 
 
 def write_whole(descriptor: int, data: bytes) -> None:
@@ -136,8 +181,39 @@ def encode(value: Mapping[str, Any], seed: int = 0) -> bytes:
     Raises:
         ValueError: it holds something that is not.
     """
+    ensure_memory()
     # "strings" needs pydantic 2.8. msgspec and orjson take half of the time, but write NaN as null.
     return seal(to_json(value, inf_nan_mode="strings"), seed)
+
+
+def ensure_memory(content: Mapping[str, Any] | None = None) -> None:
+    """Make sure that there is memory to encode something that is ready for JSON.
+
+    Where pydantic_core gets none, it ends the process (2.46, as Rust does by default). `bytes` raises, and touches no
+    page of a large piece.
+
+    Raises:
+        MemoryError: there is not enough.
+    """
+    more = 0
+    if content is not None:
+        # Almost every row holds numbers alone.
+        is_flat = _FIXED.issuperset(map(type, content.values()))
+        # The encoder's buffer doubles as it grows, and then it is copied.
+        more = _PER_NUMBER * len(content) if is_flat else 4 * _size_of(content)
+    bytes(_LITTLE + more)
+
+
+def _size_of(value: Any) -> int:
+    match value:
+        case str():
+            return len(value) if value.isascii() else 4 * len(value)
+        case dict():
+            return sum(len(key) + _size_of(item) for key, item in value.items())
+        case list() | tuple():
+            return sum(map(_size_of, value))
+        case _:
+            return _PER_NUMBER
 
 
 def seal(text: bytes, seed: int) -> bytes:
@@ -154,7 +230,7 @@ def decode(line: bytes, seed: int = 0) -> dict[str, Any]:
     """
     payload = line[:-_SUM]
     if line[-_SUM:] != b',"sum":"%08x"}' % crc32(payload, seed):
-        raise ValueError("its checksum does not match")
+        raise ValueError(_NO_MATCH)
     value = from_json(payload + b"}")
     if not isinstance(value, dict):
         raise ValueError("it is not an object")  # noqa: TRY004 - one error for all damage
@@ -174,20 +250,27 @@ def append_line(descriptor: int, value: Mapping[str, Any], seed: int = 0) -> Non
 
 
 def read_lines(path: Path, offset: int = 0, limit: int = 1 << 20, seed: int = 0) -> Iterator[Line | Damage]:
-    """The complete lines from `offset` on: about `limit` bytes of them, but at least one if there is one."""
+    """The complete lines from `offset` on: about `limit` bytes of them, but at least one if there is one.
+
+    Damaged lines that follow one another are one damage.
+    """
     found = False
-    while not found and (data := whole_lines(path, offset, limit)):
-        for raw in data.split(b"\n")[:-1]:
-            if raw:
-                found = True
-                yield from _decode_at(path, raw, offset, seed)
-            offset += len(raw) + 1
+    while not found:
+        data = whole_lines(path, offset, limit)
+        for entry in _interpret(path, data, offset, seed):
+            found = True
+            yield entry
+        offset += len(data)
+        if not data:
+            if (end := _behind_overlong(path, offset)) > offset:
+                yield Damage(path, offset, end, "it is longer than any line")
+            return
 
 
 def whole_lines(path: Path, offset: int = 0, limit: int = 1 << 20) -> bytes:
     """The bytes of the complete lines from `offset` on, about `limit` of them, but at least one line if there is one.
 
-    Nothing if there is no such file.
+    Nothing if there is no such file, or if the line there is longer than any of ours.
     """
     file = open_regular(path)
     if file is None:
@@ -196,16 +279,13 @@ def whole_lines(path: Path, offset: int = 0, limit: int = 1 << 20) -> bytes:
         file.seek(offset)
         data = file.read(limit)
         if data and not data.endswith(b"\n"):
-            data += file.readline()
+            data += file.readline(_LONGEST_LINE)
     return data[: data.rfind(b"\n") + 1]
 
 
 def end_of_lines(path: Path) -> int:
     """Where the last complete line ends; 0 if there is none. The cost does not grow with the file."""
-    for start, reach in _back_from_end(path):
-        if lines := whole_lines(path, start, reach):
-            return start + len(lines)
-    return 0
+    return next((offset + len(data) for offset, data in _blocks_from_end(path)), 0)
 
 
 def first_line(path: Path, seed: int = 0) -> dict[str, Any] | None:
@@ -227,40 +307,91 @@ def last_seq(value: Mapping[str, Any] | None) -> int:
 
 def lines_from_end(path: Path, seed: int = 0) -> Iterator[dict[str, Any]]:
     """What the sound lines hold, the last one first; what is not asked for is not read."""
-    seen = 0
-    for start, reach in _back_from_end(path):
-        found = [line.value for line in read_lines(path, start, reach, seed) if isinstance(line, Line)]
-        # Where a read begins in the middle of a line, that line is found by the next, longer read.
-        yield from reversed(found[: len(found) - seen])
-        seen = max(seen, len(found))
+    for _, data in _blocks_from_end(path):
+        for raw in reversed(data.split(b"\n")[:-1]):
+            if (value := _find_line(raw, seed)[1]) is not None:
+                yield value
 
 
-def _back_from_end(path: Path) -> Iterator[tuple[int, int]]:
-    """Offsets further and further back, and how many bytes of the file there are from there on."""
-    try:
-        size, reach = path.stat().st_size, _NEAR_END
-    except OSError:
+def _blocks_from_end(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Where some complete lines begin, and their bytes: the last of the file first."""
+    file = open_regular(path)
+    if file is None:
         return
-    while size > reach:
-        yield size - reach, reach
-        reach *= 8
-    yield 0, reach
+    with file:
+        stop, reach = os.fstat(file.fileno()).st_size, _NEAR_END
+        while stop > 0:
+            start = max(0, stop - reach)
+            data = _read_data(file.fileno(), start, stop)
+            # What begins before this block is for the next one.
+            begin = data.find(b"\n") + 1 if start else 0
+            end = data.rfind(b"\n") + 1
+            if begin < end or not start:
+                yield start + begin, data[begin:end]
+                stop, reach = start + begin, min(reach * 8, _PIECE)
+            elif reach < _LONGEST_LINE:
+                reach *= 8
+            else:
+                stop = start  # no line of ours is as long
 
 
-def _decode_at(path: Path, raw: bytes, start: int, seed: int) -> Iterator[Line | Damage]:
-    end = start + len(raw) + 1
+def _read_data(descriptor: int, start: int, stop: int) -> bytes:
+    """The bytes from `start` to `stop`; nothing if the file has no blocks there."""
+    return b"" if _next_data(descriptor, start) >= stop else os.pread(descriptor, stop - start, start)
+
+
+def _behind_overlong(path: Path, offset: int) -> int:
+    """Where to read on behind what is longer than any line and has no newline; `offset` if there is no such thing."""
+    file = open_regular(path)
+    if file is None:
+        return offset
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size - offset <= _LONGEST_LINE:
+            return offset
+        return min(size, max(offset + _LONGEST_LINE, _next_data(file.fileno(), offset)))
+
+
+def _next_data(descriptor: int, offset: int) -> int:
+    """Where the file has blocks from `offset` on: a sparse one of any size is passed in no time."""
+    try:
+        return os.lseek(descriptor, offset, os.SEEK_DATA)
+    except OSError as error:
+        # ENXIO: none up to its end. Others: the filesystem cannot tell.
+        return os.fstat(descriptor).st_size if error.errno == errno.ENXIO else offset
+
+
+def _interpret(path: Path, data: bytes, offset: int, seed: int) -> Iterator[Line | Damage]:
+    """What complete lines hold, of which the first begins at `offset`."""
+    begin, until, why = -1, -1, ""
+    for raw in data.split(b"\n")[:-1]:
+        end = offset + len(raw) + 1
+        cut, value, reason = _find_line(raw, seed) if raw else (0, None, "")
+        if raw and (cut or value is None):
+            begin, why = (offset, reason) if begin < 0 else (begin, why)
+            until = end if value is None else offset + cut
+        if value is not None:
+            if begin >= 0:
+                yield Damage(path, begin, until, why)
+                begin = -1
+            yield Line(value, offset + cut, end)
+        offset = end
+    if begin >= 0:
+        yield Damage(path, begin, until, why)
+
+
+def _find_line(raw: bytes, seed: int) -> tuple[int, dict[str, Any] | None, str]:
+    """Where the sound line in these bytes begins and what it holds, if there is one; what is wrong before it."""
     reason = ""
+    # What does not end like a line holds none. A file may have millions of those, so this is quick.
+    if raw[-_SUM:-_DIGITS] != b',"sum":"':
+        return 0, None, _NO_MATCH
     # A damaged newline must not cost the next line, so look for one that begins inside of this one. A crafted line may
     # hold any number of starts: few are tried.
     inside = (match.start() for match in islice(_START.finditer(raw, 1), _MOST_STARTS))
     for cut in chain([0], inside):
         try:
-            value = decode(raw[cut:], seed)
+            return cut, decode(raw[cut:], seed), reason
         except (ValueError, RecursionError) as error:
             reason = reason or str(error)
-            continue
-        if cut:
-            yield Damage(path, start, start + cut, reason)
-        yield Line(value, start + cut, end)
-        return
-    yield Damage(path, start, end, reason)
+    return 0, None, reason

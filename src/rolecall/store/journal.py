@@ -37,6 +37,8 @@ an attachment. The first row after some that could not be written says how many 
 
 The header of a session that goes on with the rows of an earlier one, because that file was changed from outside, says
 `"continues": N`. Its rows keep their `seq`, and a reader skips those that it has.
+
+The end of a session whose rows `rolecall clean` removed says how many in `cleaned`.
 """
 
 import errno
@@ -55,7 +57,19 @@ from pydantic_core import to_json
 from rolecall.errors import DirectoryError
 from rolecall.rows import TableData
 from rolecall.states import State, Status
-from rolecall.store.codec import decode, encode, lines_from_end, open_own, put_whole, seal, write_whole
+from rolecall.store.codec import (
+    LARGEST_ATTACHMENT,
+    decode,
+    encode,
+    ensure_memory,
+    lines_from_end,
+    make_folder,
+    open_own,
+    put_whole,
+    refuse_link,
+    seal,
+    write_whole,
+)
 from rolecall.store.lease import Fill, Session
 from rolecall.timings import FILE_CHECK_INTERVAL
 
@@ -150,6 +164,7 @@ class JournalWriter:
                         row["lost"] = self._failed
                     if seq % _STEPS_EVERY == 0:
                         row["steps"] = {**self._steps, DEFAULT_AXIS: at}
+                    ensure_memory(content)
                     text = to_json(row, inf_nan_mode="strings")
                     if len(text) > _LONGEST_LINE:
                         text = self._attach(row, kind)
@@ -207,6 +222,8 @@ class JournalWriter:
     def _attach(self, row: dict[str, Any], kind: str) -> bytes:
         """The text of a row whose content is stored beside the journal."""
         body = to_json({kind: row.pop(kind)}, inf_nan_mode="strings")
+        if len(body) > LARGEST_ATTACHMENT:
+            raise ValueError(f"the row has {len(body)} bytes, and none can have more than {LARGEST_ATTACHMENT}")
         return to_json({**row, "attached": put_attachment(self.session.attachments, f"{row['seq']}.json", body)})
 
     def _look(self, now: float) -> None:
@@ -285,7 +302,8 @@ def put_attachment(folder: Path, name: str, data: bytes) -> dict[str, Any]:
     Raises:
         OSError: they were not written.
     """
-    folder.mkdir(exist_ok=True)
+    refuse_link(folder.parent)  # somebody may have swapped it since it was opened
+    make_folder(folder)
     put_whole(folder / name, data)
     return {"name": name, "size": len(data), "sum": f"{crc32(data):08x}"}
 

@@ -21,6 +21,8 @@ import operator
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -29,8 +31,9 @@ from typing import Any, Final, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from rolecall.config.plan import Name, Plan, Slug
-from rolecall.errors import ConfigError, DirectoryError
-from rolecall.store.codec import put_whole
+from rolecall.config.redact import shown
+from rolecall.errors import ConfigError, DirectoryError, describe_os_error
+from rolecall.store.codec import put_whole, refuse_link
 
 _LARGEST_RECORD: Final = 1 << 20
 VERSION: Final = 2
@@ -52,8 +55,8 @@ def writer_name(role: object, rank: Any) -> str:
     """
     if not isinstance(role, str) or _ROLE.fullmatch(role) is None:
         raise ConfigError(
-            f"role {role!r}: must start with a letter or digit and consist of at most 64 letters, digits, '.', '_' "
-            f"and '-'; pass a number as rank"
+            f"role {shown(role)}: must start with a letter or digit and consist of at most 64 letters, digits, '.', "
+            f"'_' and '-'; pass a number as rank"
         )
     if rank is None:
         return role
@@ -62,8 +65,8 @@ def writer_name(role: object, rank: Any) -> str:
     except TypeError:
         number = -1
     if number < 0:
-        hint = f"; pass int({rank!r})" if isinstance(rank, str) and rank.isdecimal() else ""
-        raise ConfigError(f"rank {rank!r} of role {role!r}: must be None or a whole number from 0{hint}")
+        hint = f"; pass int({shown(rank)})" if isinstance(rank, str) and rank.isdecimal() else ""
+        raise ConfigError(f"rank {shown(rank)} of role {role!r}: must be None or a whole number from 0{hint}")
     return f"{role}/{number}"
 
 
@@ -78,24 +81,33 @@ def writer_of(slug: str) -> str:
 
 
 class Layout:
-    """The paths below one `monitor_dir`.
+    """The paths below one `monitor_dir`, which itself may be a symlink.
+
+    No directory below it may be one: somebody else may have put it there, to have this user's files read or written
+    elsewhere. Whoever asks for a path that leads through one gets an `OSError`.
 
     Attributes:
         root: the `monitor_dir`.
         record: the run's record.
-        launching: the claim of a launcher that is deciding what to go on with.
-        axes: the folder of all writers' bindings.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.record = root / "run.json"
-        self.launching = root / "launching"
-        self.axes = root / "axes"
+
+    @property
+    def launching(self) -> Path:
+        """The claim of a launcher that is deciding what to go on with."""
+        return self._folder("launching")
+
+    @property
+    def axes(self) -> Path:
+        """The folder of all writers' bindings."""
+        return self._folder("axes")
 
     def journal(self, writer: str) -> Path:
         """The folder of a writer's sessions."""
-        return self.root / "journal" / slug_of(writer)
+        return self._folder("journal", slug_of(writer))
 
     def bindings(self, writer: str) -> Path:
         """A writer's own file of bindings."""
@@ -103,7 +115,7 @@ class Layout:
 
     def delivery(self, backend: str, writer: str) -> Path:
         """The claim, and the acknowledgements, of carrying a writer to a backend."""
-        return self.root / "delivery" / backend / slug_of(writer)
+        return self._folder("delivery", backend, slug_of(writer))
 
     def run(self, backend: str, writer: str) -> Path:
         """What the backend calls the run of a writer."""
@@ -111,21 +123,38 @@ class Layout:
 
     def courier_log(self, writer: str) -> Path:
         """What the courier's process and its SDKs printed."""
-        return self.root / "courier" / f"{slug_of(writer)}.log"
+        return self._folder("courier") / f"{slug_of(writer)}.log"
 
     def backend(self, name: str) -> Path:
         """The folder that a backend may write to."""
-        return self.root / "backends" / name
+        return self._folder("backends", name)
 
     def previous(self, run_id: str) -> Path:
         """Where a finished job of this directory is kept."""
-        return self.root / "previous" / run_id
+        return self._folder("previous", run_id)
 
     def writers(self) -> list[str]:
         """Every writer with a journal, the launcher left out; and whatever else lies there that no role can be."""
-        folder = self.root / "journal"
-        slugs = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-        return [writer_of(slug) for slug in slugs if _SLUG.fullmatch(slug)]
+        return [writer_of(slug) for slug in _folders_in(self._folder("journal")) if _SLUG.fullmatch(slug)]
+
+    def backends(self) -> list[str]:
+        """Every backend that rows were delivered to."""
+        return _folders_in(self._folder("delivery"))
+
+    def _folder(self, *names: str) -> Path:
+        path = self.root
+        for name in names:
+            path = refuse_link(path / name)
+        return path
+
+
+def _folders_in(folder: Path) -> list[str]:
+    """The names of the directories in one; those of symlinks, too, which are refused when they are used."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(each.name for each in found if each.is_dir(follow_symlinks=False) or each.is_symlink())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +249,16 @@ def job_record(layout: Layout) -> tuple[RunRecord, str]:
 
 def write_record(layout: Layout, record: RunRecord) -> None:
     """Leave the record; readers see the old one or the new."""
-    layout.record.parent.mkdir(parents=True, exist_ok=True)
+    layout.root.mkdir(parents=True, exist_ok=True)
     # Never for others to write, whatever the umask: see `judge_record`.
     put_whole(layout.record, json.dumps(asdict(record), indent=1).encode() + b"\n", 0o644)
+
+
+@contextmanager
+def usable(layout: Layout) -> Iterator[None]:
+    """Where a `monitor_dir` that cannot be read or written is the user's to fix: the block raises `DirectoryError`."""
+    try:
+        yield
+    except OSError as error:
+        what = f"monitor_dir {layout.root}: cannot be used: {describe_os_error(error)}"
+        raise DirectoryError(f"{what}; use another monitor_dir") from error

@@ -24,7 +24,18 @@ from zlib import crc32
 
 from rolecall.errors import WriterConflict
 from rolecall.states import State
-from rolecall.store.codec import append_line, draft_of, encode, first_line, last_line, open_own, put_whole
+from rolecall.store.codec import (
+    append_line,
+    draft_of,
+    encode,
+    first_line,
+    last_line,
+    lines_from_end,
+    make_folder,
+    open_own,
+    put_whole,
+    refuse_link,
+)
 from rolecall.timings import POLL_INTERVAL, STALE
 
 logger = logging.getLogger("rolecall")
@@ -117,10 +128,16 @@ class Session:
         is_live = self.is_live()  # first: see `State.of`
         return State.of(self.status(), is_live=is_live)
 
+    def last_time(self) -> float | None:
+        """When its owner ended it or, without an end, last wrote to it, by the owner's clock."""
+        # Not the time of the file: a copy of the directory has another one, and so have rows that were spooled.
+        times = (line.get("time", line.get("opened")) for line in lines_from_end(self.path, self.seed))
+        return next((float(time) for time in times if isinstance(time, int | float)), None)
+
     def silence(self) -> float:
         """Seconds since the file was last written or touched."""
         try:
-            return max(0.0, time.time() - self.path.stat().st_mtime)
+            return max(0.0, time.time() - self.path.lstat().st_mtime)
         except FileNotFoundError:
             return float("inf")
 
@@ -136,9 +153,13 @@ def this_process() -> Owner:
 
 
 def sessions(directory: Path) -> list[Session]:
-    """The sessions of a lease, oldest first."""
+    """The sessions of a lease, oldest first.
+
+    Raises:
+        OSError: the directory cannot be read, or is a symlink.
+    """
     try:
-        names = os.listdir(directory)
+        names = os.listdir(refuse_link(directory))
     except (FileNotFoundError, NotADirectoryError):
         return []
     numbers = (int(match[1]) for match in map(_SESSION.fullmatch, names) if match)
@@ -166,20 +187,28 @@ def proves_alive(session: Session, holder: str) -> bool:
     owner = session.owner()
     if owner is None or owner.is_here():
         return session.is_live()
-    began = before = None
     # `status` opens the file, so what is seen of it then is not what a network filesystem had cached.
-    while session.status() is None and session.path.exists():
-        found, now = session.path.stat(), time.monotonic()
-        if before is None or began is None:
-            began, before = now, found
-            wait = f"waiting for up to {STALE:.0f} s to see whether it is alive"
-            logger.warning("%s was held by %s, which did not end it; %s", holder, owner, wait)
-        elif (found.st_mtime_ns, found.st_size) != (before.st_mtime_ns, before.st_size):
+    if session.status() is not None or (before := _seen(session)) is None:
+        return False
+    began = time.monotonic()
+    wait = f"waiting for up to {STALE:.0f} s to see whether it is alive"
+    logger.warning("%s was held by %s, which did not end it; %s", holder, owner, wait)
+    while session.status() is None and (found := _seen(session)) is not None:
+        if found != before:
             return True
-        elif now - began >= STALE:
+        if time.monotonic() - began >= STALE:
             return False
         time.sleep(POLL_INTERVAL)
     return False
+
+
+def _seen(session: Session) -> tuple[int, int] | None:
+    """What changes of a file when its owner shows that it is alive; `None` if there is no file."""
+    try:
+        found = session.path.lstat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
@@ -193,7 +222,7 @@ def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
     Raises:
         WriterConflict: a live process holds it. About one on another machine that takes up to `STALE` seconds to tell.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     while True:
         last = newest(directory)
         if last is not None and proves_alive(last, holder):
@@ -214,7 +243,7 @@ def succeed(session: Session, header: Mapping[str, Any], fill: Fill | None = Non
         fill: appends to the file of the new session before anyone can see it.
     """
     directory = session.path.parent
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     while True:
         number = max(each.number for each in (session, *sessions(directory))) + 1
         if successor := _create(directory, number, {**header, "continues": session.number}, fill):

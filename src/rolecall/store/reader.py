@@ -10,14 +10,14 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 from zlib import crc32
 
 from pydantic_core import from_json
 
 from rolecall.rows import Cell, Row, TableData
 from rolecall.states import State
-from rolecall.store.codec import Damage, Line, last_seq, open_regular, read_lines
+from rolecall.store.codec import LARGEST_ATTACHMENT, Damage, Line, last_seq, open_regular, read_lines, refuse_link
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, sessions
 
@@ -78,8 +78,9 @@ class JournalReader:
                 found = True
                 seq = last_seq(line.value)
                 last = seq if isinstance(entry, End) else seq - 1
-                if "lost" in line.value:
-                    damage = None  # rows that could not be written, or were cut off: the role reported them
+                if "lost" in line.value or "cleaned" in line.value:
+                    # Rows that could not be written, or were cut off: the role reported them. Or they were removed.
+                    damage = None
                 elif damage is None and is_known and last > self.seq:
                     # A sector that ends where lines end may hold newlines alone, and so nothing that is damaged.
                     damage = Damage(self.session.path, behind, line.offset, "rows are missing")
@@ -173,17 +174,26 @@ def read_attachment(folder: Path, reference: Mapping[str, Any]) -> bytes:
     """
     match reference:
         case {"name": str(name), "size": int(size), "sum": str(checksum)} if name == os.path.basename(name):
-            file = open_regular(folder / name)
+            file = open_regular(refuse_link(folder) / name)
         case _:
             raise ValueError("it does not name an attachment")
     if file is None:
         raise ValueError(f"its attachment {name} is missing")
     with file:
-        # One byte more than there should be: the file may have grown to any size.
-        data = file.read(size + 1)
-    if len(data) != size or f"{crc32(data):08x}" != checksum:
+        # The checksum first, piece by piece: a crafted reference must not have a sparse file read into memory.
+        is_whole = os.fstat(file.fileno()).st_size == size <= LARGEST_ATTACHMENT and _checksum(file) == checksum
+        file.seek(0)
+        data = file.read(size) if is_whole else b""
+    if not is_whole or len(data) != size:
         raise ValueError(f"its attachment {name} is damaged")
     return data
+
+
+def _checksum(file: BinaryIO) -> str:
+    found = 0
+    while piece := file.read(1 << 20):
+        found = crc32(piece, found)
+    return f"{found:08x}"
 
 
 def _with_rows(damage: Damage, before: int, last: int) -> Damage:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rolecall.errors import DirectoryError
-from rolecall.store.codec import draft_of, put_whole, whole_lines
+from rolecall.store.codec import draft_of, end_of_lines, last_line, make_folder, put_whole, whole_lines
 from rolecall.store.layout import Layout, slug_of
 from rolecall.store.lease import Fill, Session, sessions
 
@@ -98,6 +98,8 @@ class Mirror:
     def copy(self, *, newest_only: bool = False) -> None:
         """Append the lines that are not there yet; attachments first, because rows refer to them.
 
+        Without `newest_only`, what nobody appends to any more is then removed from the node.
+
         Raises:
             OSError: a directory does not answer.
         """
@@ -105,8 +107,25 @@ class Mirror:
             found = sessions(self._journal)
             for session in found[-1:] if newest_only else found:
                 spool = self.spool_of(session)
-                if spool is not None:
+                if spool is None:
+                    continue
+                if newest_only:  # several times a second, so without a look at what it holds
                     _copy(Session(spool, session.number), session)
+                elif "cleaned" not in (last_line(session.path, session.seed) or {}):
+                    _copy(Session(spool, session.number), session)
+                    _drop_mirrored(Session(spool, session.number), session)
+
+
+def _drop_mirrored(spool: Session, target: Session) -> None:
+    """Remove what was spooled of a session once nobody appends to it and all of it is in `monitor_dir`."""
+    if target.status() is None and target.is_live():
+        return
+    with os.fdopen(os.open(target.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
+        if os.fstat(file.fileno()).st_size < end_of_lines(spool.path):
+            return
+        os.fsync(file.fileno())  # from here on, this is the only copy
+    spool.path.unlink(missing_ok=True)
+    shutil.rmtree(spool.attachments, ignore_errors=True)
 
 
 def _copy(spool: Session, target: Session) -> None:
@@ -115,7 +134,7 @@ def _copy(spool: Session, target: Session) -> None:
         for name in os.listdir(spool.attachments) if spool.attachments.is_dir() else ():
             # What begins with a dot is a draft.
             if not name.startswith(".") and not (target.attachments / name).exists():
-                target.attachments.mkdir(exist_ok=True)
+                make_folder(target.attachments)
                 put_whole(target.attachments / name, (spool.attachments / name).read_bytes())
         with os.fdopen(os.open(target.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "wb", buffering=0) as file:
             offset += os.pwrite(file.fileno(), chunk, offset)

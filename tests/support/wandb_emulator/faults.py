@@ -18,7 +18,9 @@ class Fault:
 
     Attributes:
         operation: what it happens to; `query` is any GraphQL but an upsert.
-        answer: the HTTP status to refuse with, instead of doing what was asked.
+        answer: the HTTP status to answer with, instead of doing what was asked.
+        body: what that answer says, such as the page of a proxy; by default JSON with an error.
+        drops: answer as if it had been done, and store nothing.
         delay: seconds to wait first.
         loses: do what was asked, and hang up without an answer.
         times: how often; for ever if `None`.
@@ -27,6 +29,8 @@ class Fault:
 
     operation: Operation
     answer: int | None = None
+    body: str | None = None
+    drops: bool = False
     delay: float = 0.0
     loses: bool = False
     times: int | None = None

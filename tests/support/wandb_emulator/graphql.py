@@ -80,10 +80,10 @@ def _run(state: State, query: str, variables: Variables, url: str) -> Answer:
     run = state.runs.get(variables.get("run") or variables.get("name") or "")
     if run is None:
         return {"project": {"run": None, "internalId": "p"}}
-    return {"project": {"internalId": "p", "id": "p", "run": _fields(run, query)}}
+    return {"project": {"internalId": "p", "id": "p", "run": _fields(run, query, variables)}}
 
 
-def _fields(run: StoredRun, query: str) -> Answer:
+def _fields(run: StoredRun, query: str, variables: Variables) -> Answer:
     named = run.named
     answer: Answer = _bucket(run) | {
         "state": run.state,
@@ -104,7 +104,8 @@ def _fields(run: StoredRun, query: str) -> Answer:
     if "historyKeys" in query:
         answer["historyKeys"] = run.keys()
     if "history(" in query:
-        answer["history"] = [json.dumps({**entry.line, "_step": entry.step}) for entry in run.history]
+        end, most = (variables.get(name) for name in ("maxStep", "pageSize"))
+        answer["history"] = run.page(variables.get("minStep") or 0, end or 1 << 63, most or 500)
     return answer
 
 

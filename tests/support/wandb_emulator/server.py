@@ -86,7 +86,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self._refuses(fault):
             return
         with self.server.lock:
-            data = answer(self.server.state, query, variables, client, f"http://{self.headers['Host']}")
+            state = State() if fault is not None and fault.drops else self.server.state
+            data = answer(state, query, variables, client, f"http://{self.headers['Host']}")
         self._send_or_lose(fault, {"data": data})
 
     def _stream(self, body: Mapping[str, Any]) -> None:
@@ -95,8 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self._refuses(fault):
             return
         _, _, entity, project, run, _ = self.path.split("/")
-        with self.server.lock:
-            self.server.state.run(run, project, entity).stream(client, body)
+        if fault is None or not fault.drops:
+            with self.server.lock:
+                self.server.state.run(run, project, entity).stream(client, body)
         self._send_or_lose(fault, {"exitcode": None, "limits": {}})
 
     def _add_faults(self, request: Mapping[str, Any]) -> None:
@@ -113,9 +115,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is None:
             return False
         time.sleep(fault.delay)
-        if fault.answer is not None:
+        if fault.body is not None:
+            kind = "text/html" if fault.body.startswith("<") else "application/json"
+            self._send_text(fault.answer or 200, fault.body, kind)
+        elif fault.answer is not None:
             self._send(fault.answer, {"errors": [{"message": "as the test wants it"}]})
-        return fault.answer is not None
+        return fault.answer is not None or fault.body is not None
 
     def _send_or_lose(self, fault: Fault | None, value: Mapping[str, Any]) -> None:
         if fault is not None and fault.loses:
@@ -125,9 +130,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, value)
 
     def _send(self, status: int, value: Mapping[str, Any]) -> None:
-        body = json.dumps(value).encode()
+        self._send_text(status, json.dumps(value), "application/json")
+
+    def _send_text(self, status: int, text: str, kind: str) -> None:
+        body = text.encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -78,6 +78,8 @@ class StoredRun:
     exits: list[tuple[float, str | None, int]] = field(default_factory=list)
     changes: list[tuple[float, dict[str, str]]] = field(default_factory=list)
     _received: Counter[tuple[str | None, str]] = field(default_factory=Counter)
+    _counts: Counter[str] = field(default_factory=Counter)
+    _last: dict[str, Any] = field(default_factory=dict)
 
     def bindings(self) -> dict[str, str]:
         """Which key is bound to which axis, by the config that the server has now."""
@@ -133,21 +135,29 @@ class StoredRun:
         if name == "wandb-history.jsonl":
             step = len(self.history) if self.is_shared else int(line.get("_step", len(self.history)))
             self.history.append(HistoryLine(time.time(), client, line, step))
+            self._counts.update(line.keys())
+            self._last.update(line)
         elif name == "wandb-events.jsonl":
             self.events.append(line)
 
     def keys(self) -> dict[str, Any]:
         """`historyKeys`: how often each key came, and its last value."""
-        counts: Counter[str] = Counter()
-        last: dict[str, Any] = {}
-        for entry in self.history:
-            counts.update(entry.line.keys())
-            last.update(entry.line)
         keys = {
-            key: {"typeCounts": [{"type": "number", "count": count}], "previousValue": last[key]}
-            for key, count in counts.items()
+            key: {"typeCounts": [{"type": "number", "count": count}], "previousValue": self._last[key]}
+            for key, count in self._counts.items()
         }
         return {"keys": keys, "lastStep": self.history[-1].step if self.history else -1, "sets": []}
+
+    def page(self, first: int, end: int, most: int) -> list[str]:
+        """The lines of history with a step from `first` up to `end`, evenly chosen if there are more than `most`."""
+        found = [entry for entry in self.history if first <= entry.step < end]
+        chosen = found if len(found) <= most else [found[at * len(found) // most] for at in range(most)]
+        return [json.dumps({**entry.line, "_step": entry.step}) for entry in chosen]
+
+    def forget(self, lines: Collection[int]) -> None:
+        """Lose lines of history, by their places: somebody deleted them, or the server lost them."""
+        self.history = [entry for at, entry in enumerate(self.history) if at not in lines]
+        self._counts = Counter(key for entry in self.history for key in entry.line)
 
 
 @dataclass(slots=True)

@@ -55,20 +55,21 @@ def _artifact_location(store: Store) -> str | None:
 
 
 def find_or_create(store: Store, ticket: RunTicket) -> mlflow.entities.Run:
-    """The run that this primary opened before, set to running again, or a new one."""
+    """The run that this primary opened before, or a new one; set to running again if the job runs."""
     if ticket.backend_run_id:
-        return _running(store, find_run(store, ticket.backend_run_id))
+        return _running(store, find_run(store, ticket.backend_run_id), ticket)
     experiment = require_experiment(store, ticket)
     marks = {RUN_ID_TAG: ticket.run_id, WRITER_TAG: ticket.writer or "launcher"}
     # A request that timed out may have created the run, and a launcher may have been killed before it recorded the id.
     # So a run with these tags is used again, and no empty run is left over.
     query = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in marks.items())
     if found := store.client.search_runs([experiment], filter_string=query, max_results=1):
-        return _running(store, found[0])
+        return _running(store, found[0], ticket)
     # `group` and `role` are tags that Trinity-RFT sets too; MLflow shows `mlflow.user` as the run's user.
     known = {"group": ticket.group, "role": ticket.role, "mlflow.user": _user()}
     tags = {tag: value for tag, value in known.items() if value} | store.args.tags | marks
-    return store.client.create_run(experiment, tags=tags, run_name=ticket.name)
+    began = round(ticket.created * 1000) or None  # the server's time if that is not known
+    return store.client.create_run(experiment, start_time=began, tags=tags, run_name=ticket.name)
 
 
 def find_run(store: Store, run_id: str) -> mlflow.entities.Run:
@@ -94,8 +95,10 @@ def find_run(store: Store, run_id: str) -> mlflow.entities.Run:
     return run
 
 
-def _running(store: Store, run: mlflow.entities.Run) -> mlflow.entities.Run:
-    if run.info.status != "RUNNING":
+def _running(store: Store, run: mlflow.entities.Run, ticket: RunTicket) -> mlflow.entities.Run:
+    # MLflow takes rows after the end, too. A run that has ended stays so while its last rows come: a courier that dies
+    # meanwhile does not leave it running.
+    if ticket.ended is None and run.info.status != "RUNNING":
         store.client.update_run(run.info.run_id, status="RUNNING")
     return run
 

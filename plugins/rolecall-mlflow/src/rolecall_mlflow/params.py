@@ -40,7 +40,10 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, default=str) if isinstance(value, list | tuple | Mapping) else str(value)
+    text = json.dumps(value, default=str) if isinstance(value, list | tuple | Mapping) else str(value)
+    # PostgreSQL's text holds no NUL (its manual, 8.3), and UTF-8 no half of a surrogate pair. With one of them the
+    # request would fail each time, and the run would never open.
+    return text.replace("\0", r"\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class Params:

@@ -57,7 +57,7 @@ def open_run(ticket: RunTicket, args: BaseModel) -> MlflowRun:
             found = find_or_create(store, ticket)
         else:
             found = find_run(store, ticket.backend_run_id or "")
-        run = MlflowRun(store, found, primary=ticket.primary)
+        run = MlflowRun(store, found, primary=ticket.primary, ended=ticket.ended)
         if ticket.primary:
             run.add_params(ticket.config)
         run.watch(_system_metrics(store, found, ticket))
@@ -78,7 +78,9 @@ def open_readback(ticket: RunTicket, args: BaseModel) -> MlflowReadback:
 
 
 def _system_metrics(store: Store, found: mlflow.entities.Run, ticket: RunTicket) -> SystemMetrics | None:
-    if not store.args.system_metrics or ticket.writer is None or ticket.repair:
+    # Once the role has ended, samples would be those of whatever delivers or repairs its rows.
+    is_late = ticket.ended is not None or ticket.repair
+    if not store.args.system_metrics or ticket.writer is None or is_late:
         return None
     if missing := probes_are_missing():
         _logger.warning("system metrics of this node are not logged: %s", missing)

@@ -61,12 +61,13 @@ class MlflowRun:
     # row that comes again is the same entry (measured on sqlite and on a server, 2.16.0 and 3.17.2). The file store
     # appends lines to a file.
 
-    def __init__(self, store: Store, run: mlflow.entities.Run, *, primary: bool) -> None:
+    def __init__(self, store: Store, run: mlflow.entities.Run, *, primary: bool, ended: float | None = None) -> None:
         self._store = store
         self._client = store.client
         self._run_id = str(run.info.run_id)
         self._experiment_id = str(run.info.experiment_id)
         self._primary = primary
+        self._ended = None if ended is None else round(ended * 1000)
         self._system: SystemMetrics | None = None
         self._names = KeyNames(_remembered(run.data.tags))
         self._params = Params(store.client, self._run_id, run.data.params)
@@ -122,17 +123,25 @@ class MlflowRun:
         """Return at once: `log` has returned only when the store held the rows."""
 
     def close(self, status: Status) -> None:
-        """Release the run; the primary also sets its status."""
+        """Release the run; the primary also sets its status, and the job's own end if that is over.
+
+        Raises:
+            Unavailable: the store does not show the status.
+        """
         if self._system is not None:
             self._system.stop()
             self._system = None
         # In MLflow the last status that is set counts, so no other writer sets one.
         if not self._primary:
             return
+        wanted = _STATUS[status]
         try:
-            self._client.set_terminated(self._run_id, _STATUS[status])
+            self._client.set_terminated(self._run_id, wanted, self._ended)
+            found = self._client.get_run(self._run_id).info.status
         except Exception as error:
             raise Unavailable(f"MLflow cannot end the run at the moment: {describe(error)}") from error
+        if found != wanted:
+            raise Unavailable(f"MLflow shows the run as {found}, not as {wanted}")
 
     def _learn(self, rows: Sequence[Row]) -> None:
         """Choose names for new keys, and store in the run those that depend on the order in which keys came."""

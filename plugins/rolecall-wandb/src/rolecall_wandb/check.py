@@ -130,6 +130,9 @@ class _Trial:
     def _look_back(self) -> Iterator[Finding]:
         keys = {"trainer/loss", "explorer/0/loss"}
         yield self._stored("are all keys bound to their axes at the end", keys)
+        counts = self._look().counts
+        answer = "no, so the courier has to read lines back" if counts is None else "yes"
+        yield Finding("does it count the lines that have a key", answer)
         lines = until(lambda: self._look().lines == 2 * ROWS, WAIT)
         yield Finding("does it hold every row of both roles", f"{self._look().lines} of {2 * ROWS}", lines)
         summary = self._look().summary
@@ -140,7 +143,7 @@ class _Trial:
         yield Finding("which state does the run end with", state, state == "finished")
 
     def _look(self) -> RunState:
-        return self._server.look_up(self._path, summary=True, config=True) or RunState()
+        return self._server.look_up(self._path, summary=True, config=True, counts=True) or RunState()
 
     def _open(self, writer: str | None) -> SharedRun:
         run: Any = open_run(self._ticket(writer), self._args)

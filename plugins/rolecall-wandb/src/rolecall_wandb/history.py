@@ -18,8 +18,8 @@ TOO_LATE: Final = "in a run that is not shared, wandb accepts no step below the 
 class History:
     """Logs rows as Trinity-RFT does, `run.log(data, step=step, commit=commit)`, and counts the lines.
 
-    Rows of one step become one line, which ends with the first row of a later step or with a row that commits. A row
-    whose step is below that of the last line is refused; the SDK itself would drop it, with a warning in its own log.
+    Rows of one step become one line, which ends with the first row of a later step or with a row that commits. The SDK
+    drops a row whose step is below that of the last line, with a warning in its own log: `accepts` says so before.
 
     Attributes:
         lines: how many lines the run has, without the one that is open.
@@ -32,31 +32,35 @@ class History:
         self._open: int | None = None
         self._time = 0.0
 
-    def log(self, row: Row) -> int | None:
-        """Log a row; return the number of its line, from 1, or `None` if wandb does not accept it."""
+    def accepts(self, row: Row) -> bool:
+        """Whether wandb accepts a row after those that were asked for before; if so, it is to be logged after them."""
         if row.step < self._least:
-            return None
+            return False
+        self._least = row.step + row.commit
+        return True
+
+    def log(self, row: Row) -> int:
+        """Log a row that is accepted; return the number of its line, from 1."""
         if self._open is not None and row.step > self._open:
-            self._end_line(self._open)
+            self._end_line()
         self._run.log(
             {**table_of(row, str(self._run.id)), **row.metrics, **row.text, "_timestamp": row.time},
             step=row.step,
             commit=row.commit,
         )
-        self._open = self._least = row.step
-        self._time = row.time
+        self._open, self._time = row.step, row.time
         line = self.lines + 1
         if row.commit:
-            self._end_line(row.step)
+            self._end_line()
         return line
 
     def commit(self) -> None:
         """End the line that is open."""
         if self._open is not None:
             self._run.log({"_timestamp": self._time}, step=self._open, commit=True)
-            self._end_line(self._open)
+            self._least = max(self._least, self._open + 1)
+            self._end_line()
 
-    def _end_line(self, step: int) -> None:
+    def _end_line(self) -> None:
         self.lines += 1
-        self._least = step + 1
         self._open = None

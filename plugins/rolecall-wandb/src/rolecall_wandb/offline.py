@@ -12,7 +12,6 @@ from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.sdk import WRITE_EVERY, init
 from rolecall_wandb.situation import mode
 from rolecall_wandb.tables import TableTries
-from rolecall_wandb.watch import NO_TABLE
 
 __all__ = ["NoRun", "OfflineRun", "open_offline"]
 
@@ -50,21 +49,20 @@ class OfflineRun:
 
     def log(self, rows: Sequence[Row]) -> None:
         """See `rolecall.Run`."""
-        late = [row for row in rows if self._history.log(row) is None]
+        late = []
+        for row in rows:
+            if self._history.accepts(row):
+                self._history.log(row)
+            else:
+                late.append(row)
         self._logged = time.monotonic()
         if late:
             raise Rejected(late, TOO_LATE)
 
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`."""
-        try:
-            with self._sdk.at_hand():
-                self.log([row])
-        except (Rejected, Unavailable):
-            raise
-        except Exception as error:
-            self._tables.fail(row, error)
-            raise Unavailable(NO_TABLE.format(error)) from error
+        with self._tables.counted(row, lambda: None, Unavailable), self._sdk.at_hand():
+            self.log([row])
 
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`; a line that is open stays open."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from rolecall import Row
 
-__all__ = ["PIECE", "UnderWay", "pieces"]
+__all__ = ["PIECE", "UnderWay", "pieces", "size_of"]
 
 # Bytes of JSON. Two pieces, one under way and the next, fit in one request of the SDK, of up to 10 MiB. Without pieces
 # a courier hands over hundreds of millions of bytes before it waits, of which the server confirms none before the end
@@ -29,7 +29,7 @@ class UnderWay:
 
     def add(self, rows: Sequence[Row]) -> None:
         """Count rows that the SDK was handed."""
-        self._pieces.append((rows[-1], size := _size(rows)))
+        self._pieces.append((rows[-1], size := sum(map(size_of, rows))))
         self.size += size
 
     def drop(self, is_confirmed: Callable[[Row], bool]) -> None:
@@ -49,7 +49,7 @@ def pieces(rows: Sequence[Row]) -> Iterator[list[Row]]:
     filled = 0
     for row in rows:
         piece.append(row)
-        filled += _size([row])
+        filled += size_of(row)
         if filled >= PIECE:
             yield piece
             piece, filled = [], 0
@@ -57,8 +57,9 @@ def pieces(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield piece
 
 
-def _size(rows: Sequence[Row]) -> int:
-    return sum(_LINE + _numbers(row) + _strings(row) for row in rows)
+def size_of(row: Row) -> int:
+    """The bytes of JSON that the SDK sends for a row."""
+    return _LINE + _numbers(row) + _strings(row)
 
 
 def _numbers(row: Row) -> int:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
-from rolecall import BackendRefused, Run, RunTicket, SharedRunSupport, hookimpl
+from rolecall import BackendRefused, Run, RunTicket, SharedRunSupport, SupportsReadback, hookimpl
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.situation import mode, what_hinders, what_is_missing, what_key_is_missing
 
 if TYPE_CHECKING:
     from rolecall_wandb.server import Server
 
-__all__ = ["ROLECALL_HOOKS", "backend_args", "declare_axes", "open_run", "prepare", "supports_shared_run"]
+__all__ = [
+    "ROLECALL_HOOKS",
+    "backend_args",
+    "declare_axes",
+    "open_readback",
+    "open_run",
+    "prepare",
+    "supports_shared_run",
+]
 
 ROLECALL_HOOKS = 2
+NO_REPAIR: Final = "wandb accepts no step below the last one in a run that is not shared"
+OFFLINE: Final = "wandb is {}, so there is no server whose runs could be read back"
 
 
 @hookimpl
@@ -35,34 +46,66 @@ def supports_shared_run(args: BaseModel) -> SharedRunSupport:
 @hookimpl
 def prepare(ticket: RunTicket, args: BaseModel) -> None:
     """Check that the server knows the key, before any role opens a run of its own."""
-    _require(_ours(args))
+    with _final(at_launch=True):
+        _require(_ours(args))
 
 
 @hookimpl
 def open_run(ticket: RunTicket, args: BaseModel) -> Run:
     """Open, join or resume the run."""
+    with _final(at_launch=ticket.shared and ticket.primary and ticket.backend_run_id is None):
+        return _open(ticket, _ours(args))
+
+
+def _open(ticket: RunTicket, args: WandbArgs) -> Run:
     # In any order: the run's id is rolecall's own, so a role does not have to wait for the launcher.
-    ours = _ours(args)
-    server = _require(ours)
+    server = _require(args)
     if server is None:
         from rolecall_wandb.offline import open_offline
 
-        return open_offline(ticket, ours)
+        return open_offline(ticket, args)
     if not ticket.shared:
+        if ticket.repair:
+            raise BackendRefused(NO_REPAIR)
         from rolecall_wandb.separate import SeparateRun
 
-        return SeparateRun(ticket, ours, server)
-    if reason := what_hinders(ours):
+        return SeparateRun(ticket, args, server)
+    if reason := what_hinders(args):
         raise BackendRefused(reason)
     from rolecall_wandb.shared import SharedRun
 
-    return SharedRun(ticket, ours, server)
+    return SharedRun(ticket, args, server)
+
+
+@contextmanager
+def _final(*, at_launch: bool) -> Iterator[None]:
+    """Refuse at launch what the server denies; later a proxy that reloads may answer in its place."""
+    from rolecall_wandb.server import Denied
+
+    try:
+        yield
+    except Denied as error:
+        if at_launch:
+            raise BackendRefused(str(error)) from error
+        raise
 
 
 @hookimpl
 def declare_axes(run: Any, axes: Mapping[str, str]) -> None:
     """Bind each key, by its full name, in this writer's definitions."""
     run.define(axes)
+
+
+@hookimpl
+def open_readback(ticket: RunTicket, args: BaseModel) -> SupportsReadback:
+    """Read the lines of history that the server holds."""
+    ours = _ours(args)
+    server = _require(ours)
+    if server is None:
+        raise BackendRefused(OFFLINE.format(mode(ours).value))
+    from rolecall_wandb.readback import WandbReadback
+
+    return WandbReadback(ticket, server, ours.entity)
 
 
 def _require(args: WandbArgs) -> Server | None:

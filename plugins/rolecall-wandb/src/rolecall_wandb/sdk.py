@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rolecall import BackendRefused, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
-from rolecall_wandb.service import Service, with_own_service
-from rolecall_wandb.situation import base_url, mode
+from rolecall_wandb.server import Denied
+from rolecall_wandb.service import Service, await_orphans, with_own_service
+from rolecall_wandb.situation import base_url, mode, takes_key
 from rolecall_wandb.surroundings import in_place_of_role, settings_of_role
 
 if TYPE_CHECKING:
@@ -51,7 +52,11 @@ class OpenRun:
     def at_hand(self) -> Iterator[None]:
         """Make this run's service and settings those of the process, while a table is logged."""
         # For a table the SDK takes server, key and mode from the process and not from the run.
-        with self.service.at_hand(), _environment(self.ticket, self.args), _staging(self.ticket, self.args):
+        with (
+            self.service.at_hand(),
+            _environment(self.ticket, self.args, has_key=True),
+            _staging(self.ticket, self.args),
+        ):
             yield
 
     @contextmanager
@@ -80,13 +85,16 @@ def init(ticket: RunTicket, args: WandbArgs) -> OpenRun:
 
     Raises:
         Unavailable: the run cannot be opened at the moment.
-        BackendRefused: this SDK version does not have a setting, or cannot use the credentials.
+        Denied: it cannot use the credentials or the arguments; at launch that is final.
+        BackendRefused: this SDK version does not have a setting.
     """
 
     def start() -> wandb.Run:
-        with _environment(ticket, args), in_place_of_role(ticket):
+        # The service that starts here inherits the environment, where every process of this user can read it.
+        with _environment(ticket, args, has_key=not takes_key()), in_place_of_role(ticket):
             return _init(ticket, args)
 
+    await_orphans()
     return OpenRun(*with_own_service(start), ticket, args)
 
 
@@ -97,11 +105,11 @@ def _init(ticket: RunTicket, args: WandbArgs) -> wandb.Run:
     try:
         return wandb.init(**_arguments(ticket, args), settings=settings)
     except wandb.errors.AuthenticationError as error:
-        raise BackendRefused(
+        raise Denied(
             f"wandb cannot use these credentials: {error}. Set WANDB_API_KEY or monitor_args.api_key"
         ) from error
     except wandb.errors.UsageError as error:
-        raise BackendRefused(f"wandb.init refuses the arguments: {error}") from error
+        raise Denied(f"wandb.init refuses the arguments: {error}") from error
     except Exception as error:
         raise Unavailable(f"wandb.init failed: {_describe(error)}") from error
 
@@ -159,7 +167,8 @@ def _ours(ticket: RunTicket, args: WandbArgs) -> dict[str, Any]:
         ours |= {
             "x_label": ticket.writer or "@launcher",
             "x_primary": ticket.primary,
-            "x_update_finish_state": ticket.primary,
+            # A repair opens a run that has ended, and joining it makes it a running one.
+            "x_update_finish_state": ticket.primary or ticket.repair,
         }
     return ours | ({"api_key": key} if key else {})
 
@@ -182,23 +191,15 @@ def _directory(ticket: RunTicket, args: WandbArgs) -> Path:
 
 
 @contextmanager
-def _environment(ticket: RunTicket, args: WandbArgs) -> Iterator[None]:
+def _environment(ticket: RunTicket, args: WandbArgs, *, has_key: bool) -> Iterator[None]:
     """Hide variables that are not meant for this run, and set those that the SDK reads from nowhere else."""
     names = [f"WANDB_{name}" for name in _IDENTITY + (() if ticket.primary else _NAMES)]
-    # 0.19 reads the key only here. In all versions, what does not belong to the run, such as a table's artifact, takes
-    # the server from here.
-    wanted = {"WANDB_BASE_URL": base_url(args), "WANDB_MODE": mode(args).value}
-    if args.api_key is not None:
+    # In all versions, what does not belong to the run, such as a table's artifact, takes server and key from here.
+    wanted: dict[str, str | None] = {"WANDB_BASE_URL": base_url(args), "WANDB_MODE": mode(args).value}
+    if args.api_key is not None and has_key:
         wanted["WANDB_API_KEY"] = args.api_key.get_secret_value()
-    before = {name: os.environ.pop(name, None) for name in (*names, *wanted)}
-    os.environ.update(wanted)
-    try:
+    with _variables(dict.fromkeys(names) | wanted):
         yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 @contextmanager
@@ -206,19 +207,27 @@ def _staging(ticket: RunTicket, args: WandbArgs) -> Iterator[None]:
     """Let the SDK stage tables in the writer's own directory, where the home directory cannot be written."""
     import wandb.env
 
-    name = "WANDB_DATA_DIR"
+    wanted: dict[str, str | None] = {}
     try:
         Path(wandb.env.get_data_dir(), "artifacts", "staging").mkdir(parents=True, exist_ok=True)
     except OSError:
-        os.environ[name], before = str(_directory(ticket, args)), os.environ.get(name)
-        try:
-            yield
-        finally:
-            os.environ.pop(name)
-            if before is not None:
-                os.environ[name] = before
-    else:
+        wanted = {"WANDB_DATA_DIR": str(_directory(ticket, args))}
+    with _variables(wanted):
         yield
+
+
+@contextmanager
+def _variables(wanted: Mapping[str, str | None]) -> Iterator[None]:
+    """Set these variables of the environment, or hide those that are `None`; afterwards they are as before."""
+    before = {name: os.environ.pop(name, None) for name in wanted}
+    os.environ.update({name: value for name, value in wanted.items() if value is not None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _describe(error: Exception) -> str:

@@ -2,59 +2,68 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from rolecall import Rejected, Row, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.history import TOO_LATE, History
+from rolecall_wandb.pieces import PIECE, size_of
+from rolecall_wandb.readback import is_same
 from rolecall_wandb.sdk import TRANSMIT_EVERY, init
-from rolecall_wandb.server import RunPath, Server
+from rolecall_wandb.server import PAGE_STEPS, RunPath, Server
 from rolecall_wandb.tables import TableTries
-from rolecall_wandb.watch import LOST, NO_ROWS, NO_TABLE, Watch, until
+from rolecall_wandb.watch import LOST, NO_ROWS, Watch, until
 
 __all__ = ["SeparateRun"]
 
 SETTLE: Final = 2 * TRANSMIT_EVERY + 10.0
+SLOW: Final = "wandb does not show all rows yet; the others follow"
 
 
 class _Line(NamedTuple):
-    """A line of the run's history: its number, and the last row of a session in it."""
+    """A line of the run's history: its number, and the rows of a session in it."""
 
     number: int
     session: int
-    seq: int
+    first: int
 
 
 class SeparateRun:
-    """A run that only one writer writes to. A row is held once the server shows its complete line of history."""
+    """A run that only one writer writes to. A row is held once the server counts all lines that it was given.
+
+    More rows go to the SDK when those before are held. wandb accepts no step below the last one, so what was dropped on
+    the way can be sent again only if nothing came after it.
+    """
 
     def __init__(self, ticket: RunTicket, args: WandbArgs, server: Server) -> None:
         self._ticket = ticket
         self._args = args
         self._server = server
         self._tables = TableTries()
-        self._handed: dict[int, int] = {}
-        self._held: dict[int, int] = {}
-        self._waiting: deque[_Line] = deque()
+        self._taken: dict[int, int] = {}
+        self._queue: deque[Row] = deque()
+        self._under_way: deque[_Line] = deque()
+        self._shown = 0
         self._open()
 
     def _open(self) -> None:
         sdk = init(self._ticket, self._args)
-        watch = Watch(self._server, RunPath(sdk.run.entity, sdk.run.project, sdk.run.id))
+        path = RunPath(sdk.run.entity, sdk.run.project, sdk.run.id)
+        watch = Watch(self._server, path)
         with sdk.given_up_on_error():
             lines = watch.look().lines if sdk.run.resumed else 0
         self._sdk, self._run, self._watch = sdk, sdk.run, watch
         self._history = History(sdk.run, lines)
-        self._waiting.clear()
+        self._stored = _Stored(self._server, path, sdk.run.starting_step)
         self._is_open = True
 
     def _resume_if_ended(self) -> None:
-        """Resume the run with a new SDK if the last one's ended, after reading what that has uploaded."""
+        """Resume the run with a new SDK if the last one's ended."""
         if not self._is_open:
-            self._look()
             self._open()
 
     @property
@@ -70,32 +79,41 @@ class SeparateRun:
     def log(self, rows: Sequence[Row]) -> None:
         """See `rolecall.Run`."""
         self._resume_if_ended()
+        late = []
+        for row in rows:
+            if self._history.accepts(row):
+                self._queue.append(row)
+            elif not self._stored.has(row):
+                late.append(row)
+                continue
+            self._taken[row.session] = row.seq
         if not self._is_waiting():
-            self._watch.moved()
-        late = [row for row in rows if not self._is_known(row) and not self._log_row(row)]
+            self._hand_over()
         if late:
             raise Rejected(late, TOO_LATE)
 
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`. The SDK uploads the table before this returns."""
         self._resume_if_ended()
-        try:
-            with self._sdk.at_hand():
-                self.log([row])
-        except (Rejected, Unavailable):
-            raise
-        except Exception as error:
-            self._watch.look()  # raises if the server is unreachable: then the table is not to blame
-            self._tables.fail(row, error)
-            raise self._lost(NO_TABLE.format(error)) from error
+        if self._history.accepts(row):
+            # It cannot wait in the queue, as it may be refused.
+            self._hand_over(limit=float("inf"))
+            with self._tables.counted(row, self._watch.look, self._lost), self._sdk.at_hand():
+                self._log(row)
+        elif not self._stored.has(row):
+            raise Rejected([row], TOO_LATE)
+        self._taken[row.session] = row.seq
 
     def held(self, writer: str, session: int) -> Sequence[tuple[int, int]]:
-        """See `rolecall.SupportsProgress`. Rows that a running SDK was handed count, as it will upload them."""
-        return [(1, max(self._held.get(session, 0), self._handed.get(session, 0)))]
+        """See `rolecall.SupportsProgress`. Rows that a running SDK gets count, as it will upload them."""
+        return [(1, self._taken.get(session, 0))]
 
     def confirmed(self, writer: str, session: int) -> int:
         """See `rolecall.SupportsConfirmation`."""
-        return self._held.get(session, 0)
+        waiting = (line.first for line in self._under_way if line.session == session)
+        queued = (row.seq for row in self._queue if row.session == session)
+        first = next(waiting, None) or next(queued, None)
+        return self._taken.get(session, 0) if first is None else first - 1
 
     def tend(self) -> None:
         """See `rolecall.SupportsConfirmation`."""
@@ -103,25 +121,22 @@ class SeparateRun:
             self._look()
             if self._is_waiting() and self._watch.is_stalled():
                 raise self._lost()
+        if self._is_open and not self._is_waiting():
+            self._hand_over()
 
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`. The last line is committed if it is open, as at the end of the run."""
         self._resume_if_ended()
-        try:
-            self._history.commit()
-        except Exception as error:
-            raise self._lost(NO_ROWS.format(error)) from error
-        if not until(self._is_held, min(timeout, SETTLE)):
-            raise self._lost()
-
-    def _is_waiting(self) -> bool:
-        """Whether the SDK has a complete line that is not confirmed; it does not upload one that is open."""
-        return bool(self._waiting) and self._waiting[0].number <= self._history.lines
-
-    def _is_held(self) -> bool:
-        if self._waiting:
-            self._look()
-        return not self._waiting
+        deadline = time.monotonic() + timeout
+        while self._queue or self._under_way:
+            if time.monotonic() >= deadline:
+                raise Unavailable(SLOW)
+            if not self._is_waiting():
+                self._hand_over()
+            if not self._queue:
+                self._commit()
+            if not until(self._is_shown, min(timeout, SETTLE)):
+                raise self._lost()
 
     def close(self, status: Status) -> None:
         """See `rolecall.Run`. The run is resumed to end it, if the server did not record the end before."""
@@ -129,48 +144,87 @@ class SeparateRun:
         self._finish(status)
         self._watch.require_end(SETTLE)
 
+    # ------------------------------------------------- between queue and server
+
+    def _hand_over(self, limit: float = PIECE) -> None:
+        """Give the SDK the next rows: not more than it sends at once."""
+        if self._queue:
+            self._watch.moved()
+        size = 0
+        while self._queue and size < limit:
+            row = self._queue[0]
+            try:
+                self._log(row)
+            except Exception as error:
+                raise self._lost(NO_ROWS.format(error)) from error
+            self._queue.popleft()
+            size += size_of(row)
+
+    def _log(self, row: Row) -> None:
+        number = self._history.log(row)
+        # One entry for each line: hundreds of thousands of rows may be under way.
+        last = self._under_way[-1] if self._under_way else None
+        if last is None or (last.number, last.session) != (number, row.session):
+            self._under_way.append(_Line(number, row.session, row.seq))
+
+    def _commit(self) -> None:
+        try:
+            self._history.commit()
+        except Exception as error:
+            raise self._lost(NO_ROWS.format(error)) from error
+
+    def _is_waiting(self) -> bool:
+        """Whether the SDK has a complete line that is not confirmed; it does not upload one that is open."""
+        return bool(self._under_way) and self._under_way[0].number <= self._history.lines
+
+    def _is_shown(self) -> bool:
+        if self._is_waiting():
+            self._look()
+        return not self._is_waiting()
+
+    def _look(self) -> None:
+        shown = self._watch.look().lines
+        if shown != self._shown:
+            self._shown = shown
+            self._watch.moved()
+        if shown == self._history.lines:
+            while self._is_waiting():
+                self._under_way.popleft()
+
     def _finish(self, status: Status) -> None:
         """End the SDK's run. From here on only rows that the server shows count."""
         if self._is_open:
             self._is_open = False
-            self._handed.clear()
+            self._taken = {session: self.confirmed("", session) for session in self._taken}
+            self._queue.clear()
+            self._under_way.clear()
             self._sdk.finish(status)
-
-    def _is_known(self, row: Row) -> bool:
-        """Whether the server holds the row; an earlier SDK may have uploaded it."""
-        return row.seq <= self._held.get(row.session, 0)
-
-    def _log_row(self, row: Row) -> bool:
-        try:
-            line = self._history.log(row)
-        except Rejected:
-            raise
-        except Exception as error:
-            if row.table is None:
-                raise self._lost(NO_ROWS.format(error)) from error
-            raise
-        if line is not None:
-            self._expect(_Line(line, row.session, row.seq))
-            self._handed[row.session] = row.seq
-        return line is not None
-
-    def _expect(self, line: _Line) -> None:
-        # One entry for each line: hundreds of thousands of rows may wait.
-        last = self._waiting[-1] if self._waiting else None
-        if last is not None and (last.number, last.session) == (line.number, line.session):
-            self._waiting.pop()
-        self._waiting.append(line)
-
-    def _look(self) -> None:
-        lines = self._watch.look().lines
-        while self._waiting and self._waiting[0].number <= lines:
-            line = self._waiting.popleft()
-            self._held[line.session] = line.seq
-            self._watch.moved()
 
     def _lost(self, reason: str = LOST) -> Unavailable:
         """End an SDK that will not upload all rows; those that the server does not hold go to a new one."""
         with suppress(Exception):
             self._finish("finished")
-        self._resume_if_ended()
         return Unavailable(reason)
+
+
+class _Stored:
+    """The lines that a run had when it was resumed, read page by page as rows come that may be in them."""
+
+    def __init__(self, server: Server, path: RunPath, end: int) -> None:
+        self._server = server
+        self._path = path
+        self._end = end
+        self._first: int | None = None
+        self._lines: Mapping[int, Mapping[str, Any]] = {}
+
+    def has(self, row: Row) -> bool:
+        """Whether the run had a line of the row's step with its values; an earlier SDK may have uploaded it."""
+        if row.step >= self._end:
+            return False
+        first = row.step - row.step % PAGE_STEPS
+        if first != self._first:
+            page = self._server.page(self._path, first, first + PAGE_STEPS)
+            self._lines, self._first = {int(line.get("_step", -1)): line for line in page}, first
+        line = self._lines.get(row.step, {})
+        is_there = row.table is None or row.table.name in line
+        return is_there and all(is_same(line.get(key), value) for key, value in {**row.metrics, **row.text}.items())

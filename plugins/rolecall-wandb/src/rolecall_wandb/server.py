@@ -8,14 +8,14 @@ rows of its file stream (0.31.0, measured). The requested fields are those of th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import requests
 
-from rolecall import BackendRefused, Unavailable
+from rolecall import Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.situation import api_key, base_url
 
@@ -28,14 +28,25 @@ _VIEWER: Final = "query Viewer { viewer { id entity } }"
 _RUN: Final = """query RolecallRun($entity: String, $project: String!, $run: String!) {
   project(name: $project, entityName: $entity) { run(name: $run) { id state %s } }
 }"""
+_PAGE: Final = """query HistoryPage($entity: String, $project: String!, $run: String!, $minStep: Int64!, $maxStep: Int64!, $pageSize: Int!) {
+  project(name: $project, entityName: $entity) {
+    run(name: $run) { history(minStep: $minStep, maxStep: $maxStep, samples: $pageSize) }
+  }
+}"""  # noqa: E501
+PAGE_STEPS: Final = 1_000
+PAGE_LINES: Final = 4 * PAGE_STEPS
+"""Lines of a page. A server may give the lines of several writers one step; it shows a sample if there are more."""
 
 
 class Denied(Unavailable):
-    """The server refuses the credentials. While a job runs this can be temporary, so it is `Unavailable`."""
+    """The server, or what answers in its place, says no. At launch that is final; while a job runs it may pass."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunPath:
+class Refused(Denied):
+    """The server refuses the credentials."""
+
+
+class RunPath(NamedTuple):
     """The path of a run on a server."""
 
     entity: str
@@ -52,12 +63,16 @@ class RunState:
         summary: the last value of each key.
         config: as stored, `{"lr": {"value": 0.1}}`; empty if it was not requested.
         state: `running`, `finished`, `failed`, ...
+        counts: how many lines have each key; `None` if the server does not say so, or was not asked.
+        last_step: the step of the last line, as far as the server says so; below zero if there is none.
     """
 
     lines: int = 0
     summary: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     state: str = ""
+    counts: Mapping[str, int] | None = None
+    last_step: int = -1
 
 
 class Server:
@@ -71,36 +86,84 @@ class Server:
         """Check that the server knows the key.
 
         Raises:
-            BackendRefused: it does not, or it is not a wandb server.
+            Denied: it does not, or it is not a wandb server.
             Unavailable: it does not answer.
         """
-        if self._auth is None:
-            return
+        if self._auth is not None:
+            self.entity()
+
+    def entity(self) -> str:
+        """The default entity of the key; errors as in `require_key`."""
         try:
             viewer = self._ask(_VIEWER, {}).get("viewer")
-        except Denied as error:
-            raise BackendRefused(self._unknown_key(str(error))) from error
+        except Refused as error:
+            raise Denied(self._unknown_key(str(error))) from error
         if not viewer:
-            raise BackendRefused(self._unknown_key("it belongs to no user"))
+            raise Denied(self._unknown_key("it belongs to no user"))
+        if not isinstance(viewer, dict):
+            raise self._unreadable(viewer)
+        return str(viewer.get("entity") or "")
 
-    def look_up(self, path: RunPath, *, summary: bool = False, config: bool = False) -> RunState | None:
+    def look_up(
+        self, path: RunPath, *, summary: bool = False, config: bool = False, counts: bool = False
+    ) -> RunState | None:
         """What the server holds of a run; `None` if there is no such run.
 
         Raises:
             Unavailable: it does not answer, or answers with an error.
         """
-        wanted = {"historyLineCount": True, "summaryMetrics": summary, "config": config}
-        query = _RUN % " ".join(name for name, is_wanted in wanted.items() if is_wanted)
-        data = self._ask(query, {"entity": path.entity, "project": path.project, "run": path.run})
-        run = (data.get("project") or {}).get("run")
-        if not run:
+        wanted = {"historyLineCount": True, "summaryMetrics": summary, "config": config, "historyKeys": counts}
+        run = self._run(_RUN % " ".join(name for name, is_wanted in wanted.items() if is_wanted), path)
+        if run is None:
             return None
+        keys = _decode(run.get("historyKeys"))
+        lines = _number(run.get("historyLineCount"))
         return RunState(
-            run.get("historyLineCount") or 0,
+            lines,
             _decode(run.get("summaryMetrics")),
             _decode(run.get("config")),
-            run.get("state") or "",
+            str(run.get("state") or ""),
+            _counts(keys.get("keys")),
+            max(_number(keys.get("lastStep"), -1), lines - 1),
         )
+
+    def history(self, path: RunPath) -> Iterator[Mapping[str, Any]]:
+        """All lines of a run's history, with their `_step`, in pages of the SDK's public API; none if it is not there.
+
+        Raises:
+            Unavailable: the server does not answer, or answers with an error.
+        """
+        last = (self.look_up(path, counts=True) or RunState()).last_step
+        first, width = 0, PAGE_STEPS
+        while first <= last:
+            page = self.page(path, first, first + width)
+            if len(page) >= PAGE_LINES and width > 1:
+                width //= 2  # it may be a sample
+                continue
+            yield from page
+            first += width
+
+    def page(self, path: RunPath, first: int, end: int) -> list[Mapping[str, Any]]:
+        """The lines with a step from `first` up to `end`, or a sample of them if there are more than `PAGE_LINES`.
+
+        Raises:
+            Unavailable: the server does not answer, or answers with an error.
+        """
+        run = self._run(_PAGE, path, minStep=first, maxStep=end, pageSize=PAGE_LINES)
+        found = (run or {}).get("history")
+        if not isinstance(found, list):
+            raise Unavailable(f"wandb at {self.url} does not show the history of run {path.run}")
+        lines = map(_decode, found)
+        return [line for line in lines if first <= _number(line.get("_step"), first) < end]
+
+    def _run(self, query: str, path: RunPath, **variables: Any) -> Mapping[str, Any] | None:
+        where = {"entity": path.entity, "project": path.project, "run": path.run}
+        found = self._ask(query, {**where, **variables}).get("project")
+        if isinstance(found, dict):
+            found = found.get("run")
+        if not isinstance(found, dict | None):
+            raise self._unreadable(found)
+        return found
 
     def _ask(self, query: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
@@ -114,17 +177,21 @@ class Server:
     def _read(self, response: requests.Response) -> Mapping[str, Any]:
         status = response.status_code
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            raise Denied(f"wandb at {self.url} refuses these credentials ({status})")
+            raise Refused(f"wandb at {self.url} refuses these credentials ({status})")
         if status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
-            raise BackendRefused(self._not_wandb())
+            raise Denied(self._not_wandb())
         try:
             answer = response.json() if status == HTTPStatus.OK else {}
         except requests.JSONDecodeError as error:
-            raise BackendRefused(self._not_wandb()) from error
-        if not isinstance(answer.get("data"), dict):
-            detail = str(answer.get("errors") or response.text)[:_MAX_CHARACTERS]
-            raise Unavailable(f"wandb at {self.url} answers {status}: {detail}")
-        return dict(answer["data"])
+            raise Denied(self._not_wandb()) from error
+        data = answer.get("data") if isinstance(answer, dict) else None
+        if not isinstance(data, dict):
+            errors = answer.get("errors") if isinstance(answer, dict) else None
+            raise self._unreadable(errors or response.text, status)
+        return data
+
+    def _unreadable(self, answer: Any, status: int = HTTPStatus.OK) -> Unavailable:
+        return Unavailable(f"wandb at {self.url} answers {status}: {str(answer)[:_MAX_CHARACTERS]}")
 
     def _not_wandb(self) -> str:
         return f"{self.url} is not a wandb server; correct monitor_args.base_url"
@@ -142,6 +209,23 @@ def server_of(args: WandbArgs) -> Server:
 
 
 def _decode(text: Any) -> Mapping[str, Any]:
-    """Parse a JSON string in a GraphQL answer."""
-    value = json.loads(text) if isinstance(text, str) and text else text
+    """Parse a JSON string in a GraphQL answer; whatever is no mapping counts as an empty one."""
+    try:
+        value = json.loads(text) if isinstance(text, str) and text else text
+    except ValueError:
+        return {}
     return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any, otherwise: int = 0) -> int:
+    return int(value) if isinstance(value, int | float) else otherwise
+
+
+def _counts(keys: Any) -> Mapping[str, int] | None:
+    """How many lines have each key, in values of any type; `None` if that cannot be read."""
+    if not isinstance(keys, dict):
+        return None
+    try:
+        return {key: sum(int(each["count"]) for each in found["typeCounts"]) for key, found in keys.items()}
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -10,17 +10,14 @@ from typing import Any, Final
 from rolecall import Row, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.definitions import Definitions
+from rolecall_wandb.lines import HandedOver, Line, Session
 from rolecall_wandb.pieces import PIECE, UnderWay, pieces
 from rolecall_wandb.sdk import init
 from rolecall_wandb.server import RunPath, RunState, Server
-from rolecall_wandb.situation import sends_summary_early
 from rolecall_wandb.tables import TableTries, table_of
-from rolecall_wandb.watch import LOST, NO_ROWS, NO_TABLE, Watch, until
+from rolecall_wandb.watch import LOST, NO_ROWS, Watch, until
 
-__all__ = ["PROGRESS", "SharedRun"]
-
-PROGRESS: Final = "_rolecall/"
-"""The prefix of summary keys, one for each writer, with session and seq of the writer's last row on the server."""
+__all__ = ["SharedRun"]
 
 CHECK_EVERY: Final = {True: 10.0, False: 60.0}
 """Seconds between checks of the bindings on the server: by the primary, by the other writers."""
@@ -28,36 +25,39 @@ REPAIR_AFTER: Final = 15.0
 """Seconds between two repairs of the bindings; the SDK delays an upload by 5 s (0.31.0)."""
 SETTLE: Final = 10.0
 """Seconds that the server may take to show what the SDK has uploaded."""
-EVERYTHING: Final = (1 << 63) - 1
+MERGE_WAIT: Final = 10.0
+"""Seconds that a line waits for more rows of its step."""
+READ_BACK: Final = 100_000
+"""Lines of a run up to which the end of a session reads all of them back; the counts of a larger one must do."""
 
 
 class SharedRun:
     """One writer's part in a shared run.
 
-    Every row is a line of history, whose `_step` the server counts in the order of arrival. The run's summary holds
-    each writer's progress, so a row is confirmed once the server shows it there.
+    Consecutive rows of one step are a line of history, whose `_step` the server counts in the order of arrival. A row
+    is confirmed once the server counts all lines of its window (see `rolecall_wandb.lines`), or has shown its line.
     """
-
-    # Why the summary proves that the server holds the rows: the SDK transmits it together with the lines it belongs to,
-    # or after them. That holds for 0.22.1 and newer, and for older versions up to requests of 10 MiB (measured).
 
     def __init__(self, ticket: RunTicket, args: WandbArgs, server: Server) -> None:
         self._ticket = ticket
         self._args = args
         self._known: dict[str, str] = {}
+        self._axes: set[str] = set()
         self._configs: dict[str, Mapping[str, Any]] = {}
-        self._handed: dict[str, tuple[int, int]] = {}
-        self._held: dict[str, tuple[int, int]] = {}
+        self._sessions: dict[Session, HandedOver] = {}
+        self._lines: dict[Session, Line] = {}
         self._under_way = UnderWay()
-        self._in_pieces = sends_summary_early()
+        self._in_pieces = False
+        self._is_read = True
         self._tables = TableTries()
+        self._ends_as = _state_before(ticket, args, server) if ticket.repair else None
         self._checked = self._repaired = time.monotonic()
         self._sdk = init(ticket, args)
         with self._sdk.given_up_on_error():
             self._run = self._sdk.run
             self.path = RunPath(self._run.entity, self._run.project, self._run.id)
             self._watch = Watch(server, self.path)
-            self._learn(self._watch.look(summary=True))
+            self._watch.look()
             self._begin()
 
     @property
@@ -70,10 +70,11 @@ class SharedRun:
         """The run's page."""
         return self._run.url
 
+    # ---------------------------------------------------------------- rows
+
     def log(self, rows: Sequence[Row]) -> None:
         """See `rolecall.Run`."""
-        # In pieces once rows were lost, so that no more is under way than the SDK can upload when the run ends. Always
-        # in pieces with SDK versions whose summary, which confirms rows, may arrive before them.
+        # In pieces once rows were lost, so that no more is under way than the SDK can upload when the run ends.
         if not self._in_pieces:
             self._log_some(rows)
             return
@@ -81,39 +82,152 @@ class SharedRun:
             self._log_some(piece)
             self._under_way.add(piece)
             if self._under_way.size >= PIECE:
-                self.flush(SETTLE)
+                self._settle(SETTLE)
 
     def _log_some(self, rows: Sequence[Row]) -> None:
         self._rejoin_if_ended()
         self._expect()
-        with self._lost_on_error():
-            for row in rows:
-                if not self._is_confirmed(row):
-                    self._run.log({**row.metrics, **row.text, "_timestamp": row.time})
-                    self._handed[row.writer] = (row.session, row.seq)
-            self._show_progress()
+        for row in rows:
+            line = self._lines.get((row.writer, row.session))
+            if line is not None and line.takes(row, self._axes):
+                self._lines[row.writer, row.session] = line.plus(row)
+            else:
+                self._end_line(line)
+                self._lines[row.writer, row.session] = Line.of(row)
 
     def log_table(self, row: Row) -> None:
-        """See `rolecall.SupportsTables`. The SDK uploads the table before this returns."""
+        """See `rolecall.SupportsTables`. The SDK uploads the table before this returns, with the line that is open."""
         self._rejoin_if_ended()
-        if self._is_confirmed(row):
-            return
-        table = table_of(row, self.id)
-        try:
-            with self._sdk.at_hand():
-                self._run.log({**table, **row.metrics, "_timestamp": row.time})
-        except Exception as error:
-            self._watch.look()  # raises if the server is unreachable: then the table is not to blame
-            self._tables.fail(row, error)
-            raise self._lost(NO_TABLE.format(error)) from error
         self._expect()
-        self._handed[row.writer] = (row.session, row.seq)
-        with self._lost_on_error():
-            self._show_progress()
+        table = table_of(row, self.id)
+        line = self._lines.get((row.writer, row.session))
+        if line is not None and line.takes(row, self._axes):
+            whole = line.plus(row, **table)
+        else:
+            self._end_line(line)
+            whole = Line.of(row, **table)
+        with self._tables.counted(row, self._watch.look, self._lost), self._sdk.at_hand():
+            self._hand_over(whole)
+
+    def _end_line(self, line: Line | None) -> None:
+        if line is not None:
+            with self._lost_on_error():
+                self._hand_over(line)
+
+    def _end_lines(self, age: float = 0.0) -> None:
+        for line in [each for each in self._lines.values() if time.monotonic() - each.began >= age]:
+            self._end_line(line)
+
+    def _hand_over(self, line: Line) -> None:
+        session = line.last.writer, line.last.session
+        handed = self._handed(session)
+        self._run.log({**line.values, "_timestamp": line.last.time, **handed.marks(line)})
+        handed.add(line)
+        self._lines.pop(session, None)
+
+    # ------------------------------------------------------- what is held
+
+    def held(self, writer: str, session: int) -> Sequence[tuple[int, int]]:
+        """See `rolecall.SupportsProgress`. Rows that a running SDK was handed count, as it will upload them."""
+        self._read_if_ended()
+        known = [*self._handed((writer, session)).rows()]
+        line = self._lines.get((writer, session))
+        return [*known, (line.first, line.last.seq)] if line else known
+
+    def confirmed(self, writer: str, session: int) -> int:
+        """See `rolecall.SupportsConfirmation`."""
+        handed = self._sessions.get((writer, session))
+        line = self._lines.get((writer, session))
+        known = handed.confirmed if handed else 0
+        return min(known, line.first - 1) if line else known
+
+    def tend(self) -> None:
+        """See `rolecall.SupportsConfirmation`: learn which rows the server holds, and repair this writer's bindings."""
+        if self._is_open:
+            self._end_lines(MERGE_WAIT)
+        checks = time.monotonic() - self._checked >= CHECK_EVERY[self._ticket.primary]
+        was_away, is_waiting = self._watch.was_away, self._is_open and self._is_waiting()
+        if self._watch.is_due() and (checks or was_away or is_waiting):
+            state = self._watch.look(counts=is_waiting, config=checks)
+            if was_away:
+                self._repair()
+            if checks:
+                self._check(state)
+            if is_waiting:
+                counts = self._learn(state)
+                lost = [each for each in self._sessions.values() if each.are_lost(counts)]
+                if lost or self._watch.is_stalled():
+                    raise self._lost()
+
+    def flush(self, timeout: float) -> None:
+        """See `rolecall.Run`. The rows are read back, unless the run is large."""
+        self._settle(timeout)
+        if not self._is_open and self._watch.look().lines <= READ_BACK:
+            given = {session: handed.rows() for session, handed in self._sessions.items()}
+            self._read_back()
+            if not all(self._sessions[session].held.cover(rows) for session, rows in given.items()):
+                raise self._lost()
+
+    def _settle(self, timeout: float) -> None:
+        """Return once the server holds everything.
+
+        Raises:
+            Unavailable: it does not within `timeout` seconds, or does not answer.
+        """
+        self._end_lines()
+        # Ask the server first: `finish` below would wait for one that is unreachable.
+        if self._holds_all():
+            return
+        # End the SDK's run, which makes it upload the last rows at once; otherwise that takes seconds. Errors do not
+        # matter here, as the server is asked afterwards.
+        with suppress(Exception):
+            self._finish("finished")
+        if not until(self._holds_all, min(timeout, SETTLE)):
+            raise self._lost()
+        self._is_read = True
+
+    def _holds_all(self) -> bool:
+        """Whether the server holds all lines; it is asked only if that is not known yet."""
+        if self._is_waiting():
+            self._learn(self._watch.look(counts=True))
+        return not self._is_waiting()
+
+    def _handed(self, session: Session) -> HandedOver:
+        """What is known of a session; a predecessor may have handed over some of it."""
+        if session not in self._sessions:
+            handed = HandedOver(*session)
+            counts = self._watch.look(counts=True).counts
+            if counts is None or any(counts.get(key) for key in handed.keys):
+                handed.restart(self._watch.read_back([session]), session)
+            self._sessions[session] = handed
+        return self._sessions[session]
+
+    def _learn(self, state: RunState) -> Mapping[str, int]:
+        counts = state.counts
+        if counts is None:  # a server that does not count
+            counts = self._watch.read_back(self._sessions).counts
+        if [each for each in self._sessions.values() if each.learn(counts)]:  # `any` would stop at the first
+            self._watch.moved()
+            self._under_way.drop(lambda row: row.seq <= self.confirmed(row.writer, row.session))
+        return counts
+
+    def _read_if_ended(self) -> None:
+        """Learn what an SDK has uploaded whose run ended before the server showed all of it."""
+        if not self._is_read:
+            self._read_back()
+            self._is_read = True
+
+    def _read_back(self) -> None:
+        found = self._watch.read_back(self._sessions)
+        for session, handed in self._sessions.items():
+            handed.restart(found, session)
+
+    # ---------------------------------------------- bindings, configs, the end
 
     def define(self, axes: Mapping[str, str]) -> None:
         """Bind keys to their axes. After the SDK's run has ended, the other writers do this."""
         self._known.update(axes)
+        self._axes.update(axes.values())
         if self._is_open:
             with self._lost_on_error():
                 self.definitions.define(axes)
@@ -129,53 +243,6 @@ class SharedRun:
         job = self._ticket.config
         merged = {writer: {**_mapping(job.get(writer)), **own} for writer, own in config.items()}
         self._run.config.update(merged, allow_val_change=True)  # type: ignore[no-untyped-call]
-
-    def held(self, writer: str, session: int) -> Sequence[tuple[int, int]]:
-        """See `rolecall.SupportsProgress`. Rows that a running SDK was handed count, as it will upload them."""
-        return [(1, max(_seq(self._held.get(writer), session), _seq(self._handed.get(writer), session)))]
-
-    def confirmed(self, writer: str, session: int) -> int:
-        """See `rolecall.SupportsConfirmation`."""
-        return _seq(self._held.get(writer), session)
-
-    def tend(self) -> None:
-        """See `rolecall.SupportsConfirmation`: read the writer's progress from the server, and repair its bindings."""
-        now = time.monotonic()
-        checks = now - self._checked >= CHECK_EVERY[self._ticket.primary]
-        was_away = self._watch.was_away
-        if self._watch.is_due() and (checks or was_away or self._is_waiting()):
-            state = self._watch.look(summary=self._is_waiting(), config=checks)
-            self._learn(state)
-            if was_away:
-                self._repair()
-            if checks:
-                self._check(state)
-            if self._is_waiting():
-                if self._watch.is_stalled():
-                    raise self._lost()
-                with self._lost_on_error():
-                    self._show_progress()
-
-    def flush(self, timeout: float) -> None:
-        """See `rolecall.Run`."""
-        handed = dict(self._handed)
-        # Ask the server first: `finish` below would wait for one that is unreachable.
-        if self._holds(handed):
-            return
-        # End the SDK's run, which makes it upload the last rows at once; otherwise that takes seconds. Errors do not
-        # matter here, as the server is asked afterwards.
-        with suppress(Exception):
-            self._show_progress()
-        with suppress(Exception):
-            self._finish("finished")
-        if not until(lambda: self._holds(handed), min(timeout, SETTLE)):
-            raise self._lost()
-
-    def _holds(self, handed: Mapping[str, tuple[int, int]]) -> bool:
-        """Whether the server holds these rows; it is asked only if that is not known yet."""
-        if self._lacks(handed):
-            self._learn(self._watch.look(summary=True))
-        return not self._lacks(handed)
 
     def close(self, status: Status) -> None:
         """See `rolecall.Run`. A primary uploads all bindings again and waits until the server shows the end."""
@@ -200,7 +267,7 @@ class SharedRun:
     def _rejoin_if_ended(self) -> None:
         """Continue with a new SDK, after reading what the last one has uploaded."""
         if not self._is_open:
-            self._learn(self._watch.look(summary=True))
+            self._read_if_ended()
             self._sdk = init(self._ticket, self._args)
             with self._sdk.given_up_on_error():
                 self._begin()
@@ -211,37 +278,9 @@ class SharedRun:
         if not self._is_waiting():
             self._watch.moved()
 
-    def _show_progress(self) -> None:
-        # `tend` calls this again until it has arrived: 0.19 sends a summary only together with something else.
-        marks = {PROGRESS + writer: f"{session}:{seq}" for writer, (session, seq) in self._handed.items()}
-        if marks:
-            self._run.summary.update(marks)
-
-    def _is_confirmed(self, row: Row) -> bool:
-        return row.seq <= self.confirmed(row.writer, row.session)
-
     def _is_waiting(self) -> bool:
-        """Whether the SDK has rows that are not confirmed."""
-        return self._lacks(self._handed)
-
-    def _lacks(self, handed: Mapping[str, tuple[int, int]]) -> bool:
-        return any(self._held.get(writer, (0, 0)) < last for writer, last in handed.items())
-
-    def _learn(self, state: RunState) -> None:
-        for key, value in state.summary.items():
-            if key.startswith(PROGRESS):
-                self._learn_one(key.removeprefix(PROGRESS), str(value))
-
-    def _learn_one(self, writer: str, mark: str) -> None:
-        session, _, seq = mark.partition(":")
-        if session.isdecimal() and seq.isdecimal():
-            found = (int(session), int(seq))
-            if found > self._held.get(writer, (0, 0)):
-                self._held[writer] = found
-                # Only this SDK's own rows count: the summary also shows other writers' rows, which their SDKs upload.
-                if writer in self._handed:
-                    self._watch.moved()
-                    self._under_way.drop(self._is_confirmed)
+        """Whether the SDK was handed rows that are not confirmed."""
+        return any(handed.is_waiting for handed in self._sessions.values())
 
     def _check(self, state: RunState) -> None:
         self._checked = time.monotonic()
@@ -266,27 +305,24 @@ class SharedRun:
         """End an SDK that will not upload all rows; those that the server does not hold go to a new one."""
         self._in_pieces = True
         with suppress(Exception):
-            self._show_progress()
-        with suppress(Exception):
             self._finish("finished")
         with suppress(Exception):
-            self._learn(self._watch.look(summary=True))
+            self._read_if_ended()
         return Unavailable(reason)
 
     def _finish(self, status: Status) -> None:
         """End the SDK's run. From here on only rows that the server shows count."""
         if self._is_open:
-            self._is_open = False
-            self._handed.clear()
+            self._is_open = self._is_read = False
+            self._lines.clear()
             self._under_way.clear()
-            self._sdk.finish(status)
+            self._sdk.finish(self._ends_as or status)
 
 
-def _seq(known: tuple[int, int] | None, session: int) -> int:
-    """The `seq` up to which a session's rows are known; all of them if a later session has begun."""
-    if known is None or known[0] < session:
-        return 0
-    return known[1] if known[0] == session else EVERYTHING
+def _state_before(ticket: RunTicket, args: WandbArgs, server: Server) -> Status:
+    """How a run ended that is opened to repair it."""
+    state = server.look_up(RunPath(args.entity or server.entity(), ticket.project, ticket.run_id)) or RunState()
+    return "finished" if state.state == "finished" else "failed"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

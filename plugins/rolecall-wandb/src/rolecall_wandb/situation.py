@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from rolecall_wandb.args import WandbArgs
 
-__all__ = ["OLDEST", "Setting", "api_key", "base_url", "mode", "sends_summary_early", "what_hinders", "what_is_missing"]
+__all__ = ["OLDEST", "Setting", "api_key", "base_url", "mode", "takes_key", "what_hinders", "what_is_missing"]
 
 OLDEST: Final = (0, 19, 10)
 """The oldest wandb that is tested. Shared mode is public since 0.19.9."""
@@ -30,8 +30,8 @@ _HOSTED: Final = "https://api.wandb.ai"
 # The names of wandb's own cloud. 0.31 uses the second, and accepts a key that is stored for the first (`lib/urls.py`).
 _HOSTED_HOSTS: Final = ("api.wandb.ai", "api.forge.coreweave.com")
 _MOVES_SETTINGS: Final = (0, 19, 11)  # the first version that reads WANDB_CONFIG_DIR
-# The first version that sends a summary together with the last of the rows it belongs to (measured: 0.19.10 to 0.31.0).
-_SUMMARY_LAST: Final = (0, 22, 1)
+# The oldest tested version whose runs take the key from their settings; 0.19.10 does not (measured).
+_TAKES_KEY: Final = (0, 24, 2)
 _ALIASES: Final = {"dryrun": "offline", "run": "online", "shared": "online"}
 _TRUE: Final = {"1", "true", "t", "yes", "y", "on"}
 
@@ -55,9 +55,9 @@ def what_is_missing() -> str | None:
     return None
 
 
-def sends_summary_early() -> bool:
-    """Whether a summary may arrive before its rows, if these do not fit in one request of 10 MiB."""
-    return _version() < _SUMMARY_LAST
+def takes_key() -> bool:
+    """Whether a run takes its key from its settings alone; older versions look for it in the environment."""
+    return _version() >= _TAKES_KEY
 
 
 def _version() -> tuple[int, ...]:

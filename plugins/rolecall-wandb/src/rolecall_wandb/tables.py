@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
-from rolecall import Rejected, Row
+from rolecall import Rejected, Row, Unavailable
 
 if TYPE_CHECKING:
     import wandb
@@ -17,6 +19,7 @@ TRIES: Final = 3
 LONGEST_ARTIFACT: Final = 128
 """Characters of an artifact's name, by the SDK's own check."""
 MARGIN: Final = 16
+NO_TABLE: Final = "wandb did not accept a table, it is sent again: {!r}"
 
 
 def table_of(row: Row, run_id: str) -> dict[str, wandb.Table]:
@@ -53,12 +56,26 @@ class TableTries:
     def __init__(self) -> None:
         self._failed: Counter[tuple[str, int, int]] = Counter()
 
-    def fail(self, row: Row, error: Exception) -> None:
-        """Count a failure.
+    @contextmanager
+    def counted(self, row: Row, look: Callable[[], object], lost: Callable[[str], Unavailable]) -> Iterator[None]:
+        """Hand over a table in this block; it counts as failed if the block raises what is not rolecall's.
+
+        Args:
+            row: the table's row.
+            look: raises if the server is unreachable, as the table is not to blame then.
+            lost: ends what the failure may have left behind, and makes the error to raise.
 
         Raises:
             Rejected: it was the last try.
+            Unavailable: the table is to come again.
         """
-        self._failed[row.writer, row.session, row.seq] += 1
-        if self._failed[row.writer, row.session, row.seq] >= TRIES:
-            raise Rejected([row], f"wandb did not accept the table in {TRIES} tries: {error!r}") from error
+        try:
+            yield
+        except (Rejected, Unavailable):
+            raise
+        except Exception as error:
+            look()
+            self._failed[row.writer, row.session, row.seq] += 1
+            if self._failed[row.writer, row.session, row.seq] >= TRIES:
+                raise Rejected([row], f"wandb did not accept the table in {TRIES} tries: {error!r}") from error
+            raise lost(NO_TABLE.format(error)) from error

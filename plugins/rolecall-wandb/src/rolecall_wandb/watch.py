@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from rolecall import Unavailable
+from rolecall_wandb.lines import Found, find
 from rolecall_wandb.server import RunPath, RunState, Server
 
-__all__ = ["LOST", "NO_ROWS", "NO_TABLE", "Watch", "until"]
+__all__ = ["LOST", "NO_ROWS", "Watch", "until"]
 
 LOOK_EVERY: Final = 5.0
 COST: Final = 20
@@ -22,7 +24,6 @@ transmission after at most 60 s (`x_file_stream_retry_wait_max_seconds`, 0.31.0)
 LOST: Final = "wandb does not show all rows that its SDK sent (its debug-internal.log says why); they are sent again"
 
 NO_ROWS: Final = "wandb's SDK does not accept rows any more, they are sent again with a new one: {!r}"
-NO_TABLE: Final = "wandb did not accept a table, it is sent again: {!r}"
 
 
 class Watch:
@@ -39,15 +40,30 @@ class Watch:
         """Whether it is time for the next request; at once after a failed one, as the courier waits in between."""
         return self.was_away or time.monotonic() >= self._next
 
-    def look(self, *, summary: bool = False, config: bool = False) -> RunState:
+    def look(self, *, counts: bool = False, config: bool = False) -> RunState:
         """Ask the server what it holds now.
 
         Raises:
             Unavailable: it does not answer.
         """
+        with self._asking():
+            return self._server.look_up(self._path, counts=counts, config=config) or RunState(counts={})
+
+    def read_back(self, sessions: Iterable[tuple[str, int]]) -> Found:
+        """Read which rows of these sessions the server holds now, from all of the run's lines.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        with self._asking():
+            return find(self._server.history(self._path), sessions)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Notice whether the server answers, and how long that takes."""
         began = time.monotonic()
         try:
-            found = self._server.look_up(self._path, summary=summary, config=config)
+            yield
         except Unavailable:
             self.was_away = True
             self.moved()
@@ -56,7 +72,6 @@ class Watch:
             now = time.monotonic()
             self._next = now + max(LOOK_EVERY, COST * (now - began))
         self.was_away = False
-        return found or RunState()
 
     def moved(self) -> None:
         """Start the time until `is_stalled` again: the server accepted something, or could not have."""

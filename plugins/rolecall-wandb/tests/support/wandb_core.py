@@ -11,8 +11,9 @@ from rolecall import Row
 from rolecall.job.history import read_rows
 from rolecall.store.acks import acknowledged, is_carried
 from rolecall.store.layout import LAUNCH, Layout
+from rolecall.store.lease import newest
 
-__all__ = ["carried_writers", "delivered_rows", "logged_rows", "shorten_drain"]
+__all__ = ["carried_writers", "courier_of", "delivered_rows", "logged_rows", "shorten_drain"]
 
 
 def logged_rows(monitor_dir: Path) -> list[Row]:
@@ -23,6 +24,13 @@ def logged_rows(monitor_dir: Path) -> list[Row]:
 def delivered_rows(monitor_dir: Path, writer: str) -> int:
     """How many rows of a writer are acknowledged."""
     return acknowledged(Layout(monitor_dir), "wandb", writer).rows
+
+
+def courier_of(monitor_dir: Path, writer: str) -> int | None:
+    """The process that delivers a writer's rows, if one lives."""
+    session = newest(Layout(monitor_dir).delivery("wandb", writer))
+    owner = session.owner() if session is not None and session.is_live() else None
+    return owner.pid if owner else None
 
 
 def shorten_drain(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

@@ -1,0 +1,94 @@
+"""Servers and proxies whose answers are not true: what they drop is sent again, and is never reported as delivered."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from wandb_core import carried_writers, delivered_rows
+from wandb_emulator import Fault
+from wandb_scene import LogTimes, Scene
+
+from rolecall import launch, open_monitor
+
+HTML = "<html><body>We are back in a minute.</body></html>"
+LONG = 12.0
+
+ANSWERS: dict[str, dict[str, Any]] = {
+    "drops": {"drops": True},
+    "page": {"body": HTML},
+    "not found": {"answer": 404},
+    "not found, page": {"answer": 404, "body": HTML},
+    "too many": {"answer": 429},
+    "null": {"body": "null"},
+    "list": {"body": "[]"},
+    "no data": {"body": '{"data": null}'},
+    "list of data": {"body": '{"data": []}'},
+    "list of projects": {"body": '{"data": {"project": []}}'},
+    "list of runs": {"body": '{"data": {"project": {"run": [1]}, "viewer": []}}'},
+    "lists in a run": {"body": '{"data": {"project": {"run": {"historyKeys": [], "historyLineCount": []}}}}'},
+}
+# What the SDK and what we ask for; a stream's answer is not read by the SDK.
+CASES = [
+    ("drops", "stream"),
+    *((kind, operation) for kind in ANSWERS for operation in ("any", "query") if kind != "drops"),
+    ("not found", "stream"),
+    ("too many", "stream"),
+    ("page", "upsert"),
+    ("null", "upsert"),
+]
+DEFAULT = {("drops", "stream"), ("page", "any"), ("list of projects", "query")}
+
+
+def cases() -> list[Any]:
+    """All of them; those that are not run by default by name."""
+    marks = [() if case in DEFAULT else pytest.mark.servers for case in CASES]
+    return [pytest.param(*case, marks=mark, id="-".join(case)) for case, mark in zip(CASES, marks, strict=True)]
+
+
+class Check:
+    """What rolecall says is delivered, against what the server holds, looked at again and again."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.worst = 0
+
+    def look(self) -> bool:
+        # First what is said, as the server may only get more meanwhile.
+        said = delivered_rows(self.scene.config.monitor_dir, "trainer")
+        self.worst = max(self.worst, said - self.scene.held("trainer"))
+        return False
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("kind", "operation"), cases())
+def test_nothing_is_lost_and_nothing_claimed(scene: Scene, kind: str, operation: Any) -> None:
+    check = Check(scene)
+    with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:
+        trainer = LogTimes(monitor)
+        trainer.log_until(lambda: scene.held("trainer") > 0)
+        fault = scene.server.faults.add(Fault(operation, **ANSWERS[kind]))
+        began = time.monotonic()
+        trainer.log_until(lambda: check.look() or time.monotonic() > began + LONG)
+        assert fault.hits
+        scene.server.faults.clear()
+        trainer.log_until(lambda: check.look() or time.monotonic() > began + LONG + 10.0)
+    scene.wait(lambda: check.look() or not carried_writers(scene.config.monitor_dir), 200.0)
+    assert check.worst == 0
+    scene.check(in_order=False)
+    assert scene.deliver().startswith("all rows are delivered")
+
+
+@pytest.mark.processes
+def test_dropped_rows_are_sent_again_while_the_job_goes_on(scene: Scene) -> None:
+    with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:
+        trainer = LogTimes(monitor)
+        trainer.log_until(lambda: scene.held("trainer") > 0)
+        dropped = scene.server.faults.add(Fault("stream", drops=True, times=2))
+        trainer.log_until(lambda: len(dropped.hits) == 2)
+        before = len(trainer.calls)
+        scene.wait_for("trainer", before)
+    scene.wait_for_end()
+    scene.check(in_order=False)

@@ -1,0 +1,31 @@
+"""Remove the rows of a job that each of its backends holds.
+
+The record, the acknowledgements and the numbers of rows stay, so `show` and `deliver` still work. Rows
+that a backend lacks or has rejected stay, too. It refuses a job that is alive.
+
+Examples:
+  rolecall clean runs/grpo-1 --dry-run
+  rolecall clean runs/grpo-1
+"""
+
+import argparse
+from pathlib import Path
+
+from rolecall.cli.text import visible
+from rolecall.delivery.clean import clean
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("directory", type=Path, help="the monitor_dir of a job")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Clean a job, and say what was removed."""
+    found = clean(options.directory, dry_run=options.dry_run)
+    what = "would be removed" if options.dry_run else "removed"
+    for each in found:
+        print(visible(f"{each.writer}, session {each.session}: {each.rows} rows, {each.size:,} bytes"))
+    print(f"{what}: {sum(each.rows for each in found)} rows, {sum(each.size for each in found):,} bytes")
+    return 0

@@ -1,0 +1,101 @@
+"""Processes that are started separately share a job: the first one launches it, the last one to leave ends its runs."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+
+import pytest
+from lines_role import explore_as_any
+from lines_server import LinesServer
+
+from rolecall import ConfigError, Monitor, MonitorConfig, open_monitor
+
+MakeConfig = Callable[..., MonitorConfig]
+WaitUntil = Callable[..., None]
+
+
+def open_any(config: MonitorConfig, role: str) -> Monitor:
+    return open_monitor(config, role, primary="auto", run_config={"role": role})
+
+
+def ends_of(server: LinesServer) -> list[str]:
+    """How the launchers' couriers closed the run."""
+    return [line["closed"] for line in server.lines() if "closed" in line and line["by"] is None]
+
+
+@pytest.mark.parametrize("first_to_leave", ["explorer", "trainer"])
+def test_last_to_leave_ends_the_run(
+    make_config: MakeConfig, server: LinesServer, wait_until: WaitUntil, first_to_leave: str
+) -> None:
+    monitors = [open_any(make_config(), "explorer"), open_any(make_config(), "trainer")]
+    if first_to_leave == "trainer":
+        monitors.reverse()
+    for step, monitor in enumerate(monitors, 1):
+        monitor.log({"a": step}, step)
+    monitors[0].close()
+    monitors[1].log({"a": 3}, 3)
+    assert ends_of(server) == []
+    monitors[1].close()
+    wait_until(lambda: ends_of(server) == ["finished"])
+    assert len(server.runs()) == 1
+    assert {monitor.run_id for monitor in monitors} == set(server.runs())
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_run_ends_with_the_worst_status(
+    make_config: MakeConfig, server: LinesServer, wait_until: WaitUntil, failing: int
+) -> None:
+    for at, monitor in enumerate([open_any(make_config(), "explorer"), open_any(make_config(), "trainer")]):
+        monitor.log({"a": 1})
+        monitor.close("failed" if at == failing else "finished")
+    wait_until(lambda: ends_of(server) == ["failed"])
+
+
+def test_who_comes_later_goes_on_in_the_same_run(
+    make_config: MakeConfig, server: LinesServer, wait_until: WaitUntil
+) -> None:
+    for times, role in enumerate(("explorer", "trainer", "explorer"), 1):
+        with open_any(make_config(), role) as monitor:
+            monitor.log({"a": 1})
+        wait_until(lambda times=times: len(ends_of(server)) == times)
+    assert len(server.runs()) == 1
+    assert server.points(server.runs()[0], "explorer", "explorer/a") == [(1, 1), (2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"project": "other"}, "project: .* has 'gsm8k', not 'other'"),
+        ({"name": "other"}, "name: .* has '.*', not 'other'"),
+        ({"monitor_type": "local", "monitor_args": {}}, r"monitor_type: .* has \['lines'\], not \['local'\]"),
+    ],
+)
+def test_another_job_is_not_joined(make_config: MakeConfig, other: dict[str, object], message: str) -> None:
+    with open_any(make_config(), "explorer"), pytest.raises(ConfigError, match=message):
+        open_any(make_config(**other), "trainer")
+
+
+def test_job_of_another_name_is_a_new_one(make_config: MakeConfig, server: LinesServer, wait_until: WaitUntil) -> None:
+    for times, name in enumerate(("one", "two"), 1):
+        with open_any(make_config(name=name), "explorer") as monitor:
+            monitor.log({"a": 1})
+        wait_until(lambda times=times: len(ends_of(server)) == times)
+    assert len(server.runs()) == 2
+
+
+@pytest.mark.processes
+def test_processes_that_start_at_once(make_config: MakeConfig, server: LinesServer, wait_until: WaitUntil) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    config = make_config(courier="process")
+    roles = [spawn.Process(target=explore_as_any, args=(config, rank)) for rank in range(3)]
+    for role in roles:
+        role.start()
+    for role in roles:
+        role.join()
+    assert [role.exitcode for role in roles] == [0, 0, 0]
+    wait_until(lambda: ends_of(server)[-1:] == ["finished"], 60.0)
+    (run,) = server.runs()
+    for rank in range(3):
+        points = server.points(run, f"explorer/{rank}", f"explorer/{rank}/a")
+        assert points == [(step, step) for step in range(1, 21)]
