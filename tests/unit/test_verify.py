@@ -250,6 +250,21 @@ def test_damaged_journal_is_named(shared: Path, capsys: pytest.CaptureFixture[st
     assert f"  damaged: {journal}" in said
 
 
+def test_cleaned_rows_are_not_extra(
+    shared: Path, server: LinesServer, capsys: pytest.CaptureFixture[str], make_config: MakeConfig
+) -> None:
+    """They are in no journal any more; what is logged afterwards is compared as ever."""
+    assert main(["clean", str(shared)]) == 0
+    with launch(make_config(resume="allow")) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0}, 500)
+    assert main(["verify", str(shared)]) == 0
+    said = capsys.readouterr().out
+    assert "lines: all roles: equal, 1 points\n  400 rows were removed by `rolecall clean`" in said
+    file = run_file(server)
+    file.write_text("".join(line for line in file.read_text().splitlines(True) if '"step": 500' not in line))
+    assert [counts(report) for report in check(shared)] == [("different", 1, 0, 0)]
+
+
 def test_nothing_was_delivered_yet(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
     config = make_config()
     launch(config).close()

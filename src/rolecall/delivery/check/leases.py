@@ -3,7 +3,7 @@
 from typing import Self, get_args
 
 from rolecall.delivery.check.target import Target
-from rolecall.errors import WriterConflict
+from rolecall.errors import Unavailable, WriterConflict
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledgements, RunReference, is_carried
 from rolecall.store.lease import newest
@@ -41,6 +41,15 @@ class Leases:
         """Show other hosts that this process is alive."""
         for acks in list(self._acks.values()):
             acks.touch()
+
+    def require(self) -> None:
+        """Make sure that no other host has counted this process as dead: what it sent then would be there twice.
+
+        Raises:
+            Unavailable: one has, and sends rows itself.
+        """
+        if any(acks.is_taken_over() for acks in self._acks.values()):
+            raise Unavailable("another courier has taken over, as it counted this process as dead")
 
     def start_again(self, reference: RunReference) -> None:
         """From now on, all rows belong to another run, which holds none."""

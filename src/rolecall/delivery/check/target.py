@@ -14,8 +14,9 @@ from rolecall.protocol import Point, RunTicket, SupportsReadback, SupportsScan
 from rolecall.rows import Row
 from rolecall.store.acks import Position, RunReference, acknowledged, read_reference, rejections, undelivered
 from rolecall.store.axes import AxisBook
-from rolecall.store.codec import Damage
+from rolecall.store.codec import Damage, last_line
 from rolecall.store.layout import LAUNCH, Layout
+from rolecall.store.lease import sessions
 from rolecall.store.reader import read_sessions
 
 
@@ -61,6 +62,12 @@ class Target:
     def waiting(self) -> int:
         """How many rows were not delivered yet."""
         return sum(undelivered(self.layout, self.backend.name, writer) for writer in self.writers)
+
+    def cleaned(self) -> int:
+        """How many rows `rolecall clean` removed from the journals."""
+        found = (session for writer in self.writers for session in sessions(self.layout.journal(writer)))
+        counts = ((last_line(session.path, session.seed) or {}).get("cleaned", 0) for session in found)
+        return sum(count for count in counts if isinstance(count, int))
 
     def ticket(self, writer: str, *, repair: bool = False) -> RunTicket:
         """A ticket to read the run, or to put back what it lacks: it neither opens nor ends it."""
