@@ -164,6 +164,17 @@ def test_deleted_run_goes_to_new_one(request: pytest.FixtureRequest, server: Lin
     assert len(server.lines()) == lines
 
 
+def test_run_that_nobody_knows(shared: Path, server: LinesServer) -> None:
+    """What the backend calls it was lost with the launcher's delivery."""
+    shutil.rmtree(shared / "delivery" / "lines" / "@launch")
+    (report,) = check(shared)
+    assert report.state == "gone"
+    assert "run.json is missing, which said what lines calls the run" in report.problem
+    (report,) = check(shared, repair=True, new_run=True)
+    assert counts(report) == EQUAL
+    assert len(server.runs()) == 2
+
+
 def test_new_run_that_cannot_be_opened(shared: Path, server: LinesServer) -> None:
     """Nothing changes, and it can be tried again."""
     run_file(server).unlink()
@@ -241,6 +252,21 @@ def test_damaged_journal_is_named(shared: Path, capsys: pytest.CaptureFixture[st
     said = capsys.readouterr().out
     assert "trainer/loss at step 5: 0.2 is extra" in said
     assert f"  damaged: {journal}" in said
+
+
+def test_cleaned_rows_are_not_extra(
+    shared: Path, server: LinesServer, capsys: pytest.CaptureFixture[str], make_config: MakeConfig
+) -> None:
+    """They are in no journal any more; what is logged afterwards is compared as ever."""
+    assert main(["clean", str(shared)]) == 0
+    with launch(make_config(resume="allow")) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0}, 500)
+    assert main(["verify", str(shared)]) == 0
+    said = capsys.readouterr().out
+    assert "lines: all roles: equal, 1 points\n  400 rows were removed by `rolecall clean`" in said
+    file = run_file(server)
+    file.write_text("".join(line for line in file.read_text().splitlines(True) if '"step": 500' not in line))
+    assert [counts(report) for report in check(shared)] == [("different", 1, 0, 0)]
 
 
 def test_nothing_was_delivered_yet(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
@@ -388,14 +414,8 @@ def test_directory_without_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "not a monitor_dir" in capsys.readouterr().err
 
 
-def test_cleaned_rows_are_no_extra_points(
-    separate: Path, server: LinesServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_cleaned_rows_go_to_no_new_run(separate: Path, server: LinesServer) -> None:
     assert main(["clean", str(separate)]) == 0
-    assert [(counts(report), report.cleaned) for report in check(separate)] == [(EQUAL, len(STEPS))] * 2
-    capsys.readouterr()
-    assert main(["verify", str(separate)]) == 0
-    assert "200 rows were cleaned" in capsys.readouterr().out
     for writer in ("trainer", "evaluator"):
         run_file(server, writer).unlink()
     reports = check(separate, repair=True, new_run=True)

@@ -53,8 +53,10 @@ def open_run(ticket: Callable[..., RunTicket]) -> Iterator[Callable[..., TensorB
     runs: list[TensorBoardRun] = []
 
     def make(writer: str = "explorer/0", log_dir: str = ".", **ticketed: Any) -> TensorBoardRun:
-        runs.append(plugin.open_run(ticket(writer, **ticketed), TensorBoardArgs(log_dir=Path(log_dir))))
-        return runs[-1]
+        run = plugin.open_run(ticket(writer, **ticketed), TensorBoardArgs(log_dir=Path(log_dir)))
+        assert isinstance(run, TensorBoardRun)
+        runs.append(run)
+        return run
 
     yield make
     for run in runs:

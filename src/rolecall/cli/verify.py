@@ -19,6 +19,7 @@ from typing import Final
 from pydantic_core import to_json
 
 from rolecall.cli.arguments import add_job_options, check_backend, collect_args, print_event
+from rolecall.cli.text import visible
 from rolecall.config.commands import command, with_path
 from rolecall.delivery.check.compare import RunReport
 from rolecall.delivery.check.points import Difference
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.buffer.flush()
     else:
         for line in _describe(reports, options):
-            print(line)
+            print(visible(line))
     states = {report.state for report in reports}
     if "unreadable" in states:
         return 3
@@ -104,10 +105,10 @@ def _describe_run(report: RunReport) -> Iterator[str]:
     if report.state == "different" and report.url:
         yield f"  {with_path(report.url)}"
     yield from (f"  damaged: {damage}" for damage in report.damages)
+    if report.cleaned:
+        yield f"  {report.cleaned} rows were removed by `rolecall clean`, so extra points are not listed"
     if report.waiting:
         yield f"  {report.waiting} rows are not delivered yet"
-    if report.cleaned:
-        yield f"  {report.cleaned} rows were cleaned, so points of the run that are not in the journal are not reported"
 
 
 def _table(report: RunReport) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Self, get_args
 
-from rolecall.errors import WriterConflict
+from rolecall.errors import Unavailable, WriterConflict
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledgements, RunReference, is_carried
 from rolecall.store.layout import Layout
@@ -27,8 +27,10 @@ class Leases:
         self._owner = carriers[0]
         self._acks: dict[str, Acknowledgements] = {}
         self._statuses: dict[str, Status | None] = {}
+        delivered = [writer for writer in carriers if newest(layout.delivery(backend, writer))]
         try:
-            for writer in carriers:
+            # The owner's in any case, as a new run would be written down there.
+            for writer in dict.fromkeys([self._owner, *delivered] if delivered else ()):
                 self._claim(layout, backend, writer)
         except WriterConflict:
             self.release()
@@ -45,6 +47,15 @@ class Leases:
         for acks in list(self._acks.values()):
             acks.touch()
 
+    def require(self) -> None:
+        """Make sure that no other host has counted this process as dead: what it sent then would be there twice.
+
+        Raises:
+            Unavailable: one has, and sends rows itself.
+        """
+        if any(acks.is_taken_over() for acks in self._acks.values()):
+            raise Unavailable("another courier has taken over, as it counted this process as dead")
+
     def start_again(self, reference: RunReference) -> None:
         """From now on, all rows belong to another run, which holds none."""
         self._acks[self._owner].refer(reference)
@@ -59,9 +70,7 @@ class Leases:
 
     def _claim(self, layout: Layout, backend: str, writer: str) -> None:
         session = newest(layout.delivery(backend, writer))
-        if session is None:
-            return  # nothing was ever delivered
-        status = session.status()
+        status = session.status() if session else None
         self._statuses[writer] = status if status in get_args(Status) else None  # type: ignore[assignment]
         self._acks[writer] = Acknowledgements(layout, backend, writer)
 

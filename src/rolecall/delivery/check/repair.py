@@ -1,10 +1,10 @@
 """Puts back what a run lacks, or opens a new run for everything."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 from rolecall import timings
@@ -34,7 +34,7 @@ class Sent:
     reason: str = ""
 
 
-def put_back(target: Target, table: PointTable) -> Sent:
+def put_back(target: Target, table: PointTable, leases: Leases) -> Sent:
     """Send the points that `table` found missing, to the run that misses them.
 
     Raises:
@@ -45,9 +45,9 @@ def put_back(target: Target, table: PointTable) -> Sent:
     with closing(target.open_readback()) as readback:
         for writer, until in target.positions().items():
             lacking = _lacking(target, table, readback, writer, until)
-            # A run is opened for a writer that needs it alone.
-            if batch := list(islice(lacking, _BATCH)):
-                _send(target, writer, batch, lacking, sent)
+            # The run is opened only for writers that need it.
+            if batch := next(_batches(lacking), None):
+                _send(target, writer, chain([batch], _batches(lacking)), leases, sent)
     return sent
 
 
@@ -88,14 +88,20 @@ def _lacking_metrics(
     return found
 
 
-def _send(target: Target, writer: str, batch: list[Row], more: Iterator[Row], sent: Sent) -> None:
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while batch := list(islice(rows, _BATCH)):
+        yield batch
+
+
+def _send(target: Target, writer: str, batches: Iterable[list[Row]], leases: Leases, sent: Sent) -> None:
     backend, book = target.backend, AxisBook(target.layout, writer)
     run = backend.open_run(target.ticket(writer, repair=True), target.args)
     try:
         if target.shared:
             # A tracker may keep only what its last writer declared.
             _declare(target, run, book)
-        while batch:
+        for batch in batches:
+            leases.require()
             rows = [shared_row(row, backend.declares_axes) if target.shared else row for row in batch]
             sent.rows += len(rows)
             try:
@@ -103,7 +109,6 @@ def _send(target: Target, writer: str, batch: list[Row], more: Iterator[Row], se
             except Rejected as rejected:
                 sent.rows -= len(rejected.rows)
                 sent.reason = sent.reason or str(rejected)
-            batch = list(islice(more, _BATCH))
         run.flush(timings.EXPORT_TIMEOUT)
     finally:
         run.close("finished")

@@ -145,7 +145,7 @@ def _repaired(target: Target, table: PointTable, report: RunReport, leases: Leas
     """The report, with what was sent, or why nothing was."""
     if report.state == "different":
         try:
-            sent = put_back(target, table)
+            sent = put_back(target, table, leases)
         except BackendRefused as error:  # not between the points that it holds
             report = replace(report, problem=in_words(error, target))
         except Exception as error:  # noqa: BLE001 - see `compare`
