@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from rolecall.rows import Cell, TableData
+from rolecall.store.codec import ensure_memory
 
 logger = logging.getLogger("rolecall")
 
@@ -20,8 +21,8 @@ _MOST_WARNINGS: Final = 1000
 _MOST_KEYS: Final = 100_000
 _DEEPEST: Final = 50
 # Exact types only: a subclass may lie about itself, and the encoder would take it at its word.
-_PLAIN: Final = frozenset([float, str, bool])
-_PLAIN_OR_INT: Final = _PLAIN | {int}
+_FIXED: Final = frozenset([float, bool])
+_PLAIN: Final = _FIXED | {int, str}
 # No key holds a newline, so joined keys of a known number tell which keys they are, by what they spell: a subclass of
 # str may lie about its hash and equality. It takes half of the time of a look at their types and a tuple of them.
 _joined: Final = "\n".join
@@ -58,12 +59,12 @@ class Normalizer:
     def row(self, data: object) -> Mapping[str, Any]:
         """What of a mapping can be recorded: almost always the mapping itself. Empty if nothing can."""
         try:
-            if (
-                type(data) is dict
-                and self._known.get(_joined(data)) == len(data)
-                and (_PLAIN.issuperset(map(type, data.values())) or _has_small_ints(data.values()))
-            ):
-                return data
+            if type(data) is dict and self._known.get(_joined(data)) == len(data):
+                if _FIXED.issuperset(map(type, data.values())):
+                    return data  # `append` knows how much memory that takes
+                if _has_small_ints(data.values()):
+                    ensure_memory(data)
+                    return data
         except Exception:  # noqa: BLE001, S110 - a class without a hash, for one, costs its own value alone
             pass
         return self.careful(data)
@@ -81,6 +82,7 @@ class Normalizer:
                 self._known_size = 0
             self._known[_joined(data)] = len(data)
             self._known_size += len(data)
+        ensure_memory(plain)
         return plain
 
     def drop_row(self, error: Exception) -> None:
@@ -168,7 +170,7 @@ class Normalizer:
 
 def _has_small_ints(values: Collection[Any]) -> bool:
     """Whether these are plain, ints of 64 bits among them: many a reader of JSON takes no longer ones."""
-    if not _PLAIN_OR_INT.issuperset(map(type, values)):
+    if not _PLAIN.issuperset(map(type, values)):
         return False
     # A loop, as `all` of a generator takes twice as long.
     for value in values:  # noqa: SIM110

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, Final, NamedTuple
 from zlib import crc32
 
@@ -43,8 +44,8 @@ LARGEST_ATTACHMENT: Final = 1 << 30
 # What lines begin with. JSON escapes the quotes inside a string, so this never matches within one.
 _START: Final = re.compile(rb'\{"(?:seq|end|ack|axes|config|rolecall)":')
 _MOST_STARTS: Final = 8
-_FIXED: Final = frozenset([float, int, bool])
-_PER_NUMBER: Final = 64
+PER_NUMBER: Final = 128
+"""Bytes that the encoder needs at most for a number and its key, as a part of a row; see `ensure_memory`."""
 _LITTLE: Final = 8 << 10
 
 
@@ -186,7 +187,7 @@ def encode(value: Mapping[str, Any], seed: int = 0) -> bytes:
     return seal(to_json(value, inf_nan_mode="strings"), seed)
 
 
-def ensure_memory(content: Mapping[str, Any] | None = None) -> None:
+def ensure_memory(content: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Make sure that there is memory to encode something that is ready for JSON.
 
     Where pydantic_core gets none, it ends the process (2.46, as Rust does by default). `bytes` raises, and touches no
@@ -195,25 +196,20 @@ def ensure_memory(content: Mapping[str, Any] | None = None) -> None:
     Raises:
         MemoryError: there is not enough.
     """
-    more = 0
-    if content is not None:
-        # Almost every row holds numbers alone.
-        is_flat = _FIXED.issuperset(map(type, content.values()))
-        # The encoder's buffer doubles as it grows, and then it is copied.
-        more = _PER_NUMBER * len(content) if is_flat else 4 * _size_of(content)
-    bytes(_LITTLE + more)
+    # The encoder's buffer doubles as it grows, and then it is copied.
+    bytes(_LITTLE + 4 * _size_of(content))
 
 
 def _size_of(value: Any) -> int:
     match value:
         case str():
             return len(value) if value.isascii() else 4 * len(value)
-        case dict():
+        case dict() | MappingProxyType():
             return sum(len(key) + _size_of(item) for key, item in value.items())
         case list() | tuple():
             return sum(map(_size_of, value))
         case _:
-            return _PER_NUMBER
+            return PER_NUMBER
 
 
 def seal(text: bytes, seed: int) -> bytes:
