@@ -40,7 +40,7 @@ from rolecall.config.model import MonitorConfig
 from rolecall.config.resolve import resolve
 from rolecall.delivery.check.compare import compare
 from rolecall.delivery.check.points import PointTable
-from rolecall.delivery.check.target import targets
+from rolecall.delivery.check.verify import targets
 from rolecall.delivery.redeliver import deliver
 from rolecall.job.launch import Job, launch, open_monitor
 from rolecall.protocol import RunTicket, SharedRunSupport, SupportsTables
@@ -195,7 +195,7 @@ class BackendContract:
         if not backend.reads_back:
             pytest.skip("it has no open_readback")
         job = self._run(config)
-        for target in targets(job.config.spec(), job.config.spec().plan.backends):
+        for target in targets(job.config.spec()):
             with closing(target.open_readback()) as readback:
                 for writer, key in product(target.writers, ("reward/mean", "loss")):
                     row = Row(writer=writer, session=1, seq=1, step=1, time=0.0, metrics={job.key(writer, key): 0.0})

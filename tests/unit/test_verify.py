@@ -15,7 +15,7 @@ from rolecall import MonitorConfig, WriterConflict, launch, open_monitor
 from rolecall.__main__ import main
 from rolecall.delivery.check.compare import RunReport
 from rolecall.delivery.check.verify import Repair, verify
-from rolecall.delivery.redeliver import deliver
+from rolecall.delivery.redeliver import deliver, open_job
 from rolecall.job.status import read_deliveries
 from rolecall.store.acks import Acknowledgements, Position
 from rolecall.store.layout import Layout, read_record
@@ -45,8 +45,12 @@ def separate(make_config: MakeConfig) -> Path:
     return run_job(make_config(shared_run=False))
 
 
-def check(root: Path, **options: Any) -> list[RunReport]:
-    return verify(root, None, {}, 60.0, **options)
+def check(root: Path, timeout: float = 60.0, *, repair: bool = False, **options: Any) -> list[RunReport]:
+    def send(backend: str, timeout: float) -> None:
+        deliver(root, backend, {}, timeout)
+
+    wanted = Repair(deliver=send, **options) if repair else None
+    return verify(open_job(root, None, {}), timeout, wanted)
 
 
 def counts(report: RunReport) -> tuple[str, int, int, int]:
@@ -95,7 +99,7 @@ def test_deleted_altered_and_doubled_rows(shared: Path, server: LinesServer) -> 
 def test_run_is_repaired_in_place(shared: Path, server: LinesServer) -> None:
     """What was altered or doubled stays as it is."""
     tamper(run_file(server))
-    (report,) = check(shared, repair=Repair())
+    (report,) = check(shared, repair=True)
     assert (counts(report), report.sent, report.new_run) == (("different", 0, 30, 10), 40, False)
     ends = [line for line in server.lines() if "closed" in line]
     assert [line["primary"] for line in ends][-1] is False, "a repair ends no run"
@@ -109,7 +113,7 @@ def test_run_is_repaired_in_place(shared: Path, server: LinesServer) -> None:
 def test_lost_metric_is_sent_alone(shared: Path, server: LinesServer) -> None:
     file = run_file(server)
     file.write_text(file.read_text().replace('"trainer/loss": 0.5, ', ""))
-    (report,) = check(shared, repair=Repair())
+    (report,) = check(shared, repair=True)
     assert (counts(report), report.sent) == (EQUAL, 1)
     assert server.lines()[-2]["metrics"] == {"trainer/loss": 0.5, "trainer/step": 2}
 
@@ -119,7 +123,7 @@ def test_repair_leaves_delivery_as_it_was(shared: Path, server: LinesServer) -> 
     assert record is not None
     before = read_deliveries(Layout(shared), record.plan)
     tamper(run_file(server))
-    check(shared, repair=Repair())
+    check(shared, repair=True)
     assert read_deliveries(Layout(shared), record.plan) == before
     lines = len(server.lines())
     assert deliver(shared, None, {}, 30.0) == []
@@ -130,11 +134,11 @@ def test_run_that_takes_no_points_in_place(separate: Path, server: LinesServer) 
     """A new run has all of them, altered ones included; the old one is left alone."""
     old = run_file(server, "trainer")
     tamper(old)
-    reports = {report.writers[0]: report for report in check(separate, repair=Repair())}
+    reports = {report.writers[0]: report for report in check(separate, repair=True)}
     assert counts(reports["trainer"]) == ("different", 120, 30, 10)
     assert reports["trainer"].problem == "a run of lines takes rows in order only"
     before = old.read_text()
-    reports = {report.writers[0]: report for report in check(separate, repair=Repair(new_run=True))}
+    reports = {report.writers[0]: report for report in check(separate, repair=True, new_run=True)}
     assert {counts(report) for report in reports.values()} == {EQUAL}
     assert [reports[writer].new_run for writer in ("trainer", "evaluator")] == [True, False]
     assert reports["trainer"].id != old.stem
@@ -149,9 +153,9 @@ def test_deleted_run_goes_to_new_one(request: pytest.FixtureRequest, server: Lin
     file.unlink()
     gone = [report for report in check(root) if report.state != "equal"]
     assert [(report.state, report.problem) for report in gone] == [("gone", f"{file} is not there")]
-    assert [report.state for report in check(root, repair=Repair())].count("gone") == 1
+    assert [report.state for report in check(root, repair=True)].count("gone") == 1
     assert not file.exists()
-    reports = check(root, repair=Repair(new_run=True))
+    reports = check(root, repair=True, new_run=True)
     assert {counts(report) for report in reports} == {EQUAL}
     assert [report.new_run for report in reports].count(True) == 1
     assert not file.exists()
@@ -166,7 +170,7 @@ def test_run_that_nobody_knows(shared: Path, server: LinesServer) -> None:
     (report,) = check(shared)
     assert report.state == "gone"
     assert "run.json is missing, which said what lines calls the run" in report.problem
-    (report,) = check(shared, repair=Repair(new_run=True))
+    (report,) = check(shared, repair=True, new_run=True)
     assert counts(report) == EQUAL
     assert len(server.runs()) == 2
 
@@ -176,19 +180,19 @@ def test_new_run_that_cannot_be_opened(shared: Path, server: LinesServer) -> Non
     run_file(server).unlink()
     server.fail("forbidden")
     # what is gone is seen before the credentials are
-    assert [report.state for report in check(shared, repair=Repair(new_run=True))] == ["unreadable"]
+    assert [report.state for report in check(shared, repair=True, new_run=True)] == ["unreadable"]
     server.fix("forbidden")
     server.fail("hang", "open")
-    assert [report.state for report in verify(shared, None, {}, 0.5)] == ["unreadable"]
+    assert [report.state for report in check(shared, 0.5)] == ["unreadable"]
     server.fix("hang")
-    assert [counts(report) for report in check(shared, repair=Repair(new_run=True))] == [EQUAL]
+    assert [counts(report) for report in check(shared, repair=True, new_run=True)] == [EQUAL]
 
 
 def test_job_goes_on_in_its_new_run(make_config: MakeConfig, server: LinesServer) -> None:
     config = make_config(resume="allow")
     root = run_job(config)
     run_file(server).unlink()
-    (report,) = check(root, repair=Repair(new_run=True))
+    (report,) = check(root, repair=True, new_run=True)
     with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
         monitor.log({"loss": 0.0}, 201)
     assert server.runs() == [report.id]
@@ -234,7 +238,7 @@ def test_rejected_rows_are_not_missing(make_config: MakeConfig, server: LinesSer
     # a new run may take them
     server.fix("picky")
     run_file(server).unlink()
-    (report,) = check(root, repair=Repair(new_run=True))
+    (report,) = check(root, repair=True, new_run=True)
     assert (counts(report), report.points) == (EQUAL, 3 * len(STEPS))
 
 
@@ -259,7 +263,7 @@ def test_cleaned_rows_are_not_extra(
         monitor.log({"loss": 1.0}, 500)
     assert main(["verify", str(shared)]) == 0
     said = capsys.readouterr().out
-    assert "lines: all roles: equal, 1 points\n  400 rows were removed by `rolecall clean`" in said
+    assert "lines: all roles: equal, 1 points\n  400 rows were cleaned" in said
     file = run_file(server)
     file.write_text("".join(line for line in file.read_text().splitlines(True) if '"step": 500' not in line))
     assert [counts(report) for report in check(shared)] == [("different", 1, 0, 0)]
@@ -291,7 +295,7 @@ def test_courier_that_lives_is_left_alone(shared: Path, server: LinesServer) -> 
     lines = len(server.lines())
     acks = Acknowledgements(Layout(shared), "lines", "trainer")
     with pytest.raises(WriterConflict, match="Repair the run once the job has ended"):
-        check(shared, repair=Repair())
+        check(shared, repair=True)
     acks.acknowledge(Position(1, 0, 0), 0)
     acks.release("finished")
     assert len(server.lines()) == lines
@@ -408,3 +412,18 @@ def test_command_that_cannot_start(
 def test_directory_without_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(tmp_path)]) == 2
     assert "not a monitor_dir" in capsys.readouterr().err
+
+
+def test_cleaned_rows_are_no_extra_points(
+    separate: Path, server: LinesServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["clean", str(separate)]) == 0
+    assert [(counts(report), report.cleaned) for report in check(separate)] == [(EQUAL, len(STEPS))] * 2
+    capsys.readouterr()
+    assert main(["verify", str(separate)]) == 0
+    assert "200 rows were cleaned" in capsys.readouterr().out
+    for writer in ("trainer", "evaluator"):
+        run_file(server, writer).unlink()
+    reports = check(separate, repair=True, new_run=True)
+    assert {(report.state, report.new_run) for report in reports} == {("gone", False)}
+    assert "a new run would lack them" in reports[0].problem

@@ -18,12 +18,13 @@ from typing import Final
 
 from pydantic_core import to_json
 
-from rolecall.cli.deliver import add_job_options, check_backend, collect_args, print_event
+from rolecall.cli.arguments import add_job_options, check_backend, collect_args, print_event
 from rolecall.cli.text import visible
 from rolecall.config.commands import command, with_path
 from rolecall.delivery.check.compare import RunReport
 from rolecall.delivery.check.points import Difference
 from rolecall.delivery.check.verify import Repair, verify
+from rolecall.delivery.redeliver import deliver, open_job
 from rolecall.errors import ConfigError
 
 _LINES: Final = 20
@@ -46,11 +47,14 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--new-run: is for --repair; give both")
     if options.backend:
         check_backend("--backend", options.backend)
-    reports = verify(
-        *(options.directory, options.backend, collect_args(options, options.backend), options.timeout),
-        trust=options.trust,
-        repair=Repair(new_run=options.new_run, on_event=print_event) if options.repair else None,
-    )
+    directory, args, trust = options.directory, collect_args(options, options.backend), options.trust
+    spec = open_job(directory, options.backend, args, trust=trust, option="--backend")
+
+    def send(backend: str, timeout: float) -> None:
+        deliver(directory, backend, args, timeout, trust=trust, on_event=print_event)
+
+    repair = Repair(deliver=send, new_run=options.new_run) if options.repair else None
+    reports = verify(spec, options.timeout, repair)
     if options.json:
         found = [{**asdict(report), **asdict(report.total())} for report in reports]
         # Bytes: JSON is UTF-8 whatever the terminal's encoding is.
@@ -101,10 +105,10 @@ def _describe_run(report: RunReport) -> Iterator[str]:
     if report.state == "different" and report.url:
         yield f"  {with_path(report.url)}"
     yield from (f"  damaged: {damage}" for damage in report.damages)
-    if report.cleaned:
-        yield f"  {report.cleaned} rows were removed by `rolecall clean`, so extra points are not listed"
     if report.waiting:
         yield f"  {report.waiting} rows are not delivered yet"
+    if report.cleaned:
+        yield f"  {report.cleaned} rows were cleaned, so points of the run that are not in the journal are not reported"
 
 
 def _table(report: RunReport) -> Iterator[str]:

@@ -152,7 +152,7 @@ def check_rows(run: StoredRun, rows: Sequence[Row]) -> None:
         logged = [_as_line(row) for row in rows if row.writer == writer]
         stored = run.rows(f"{writer}/step")
         assert [line[f"{writer}/step"] for line in stored] == [line[f"{writer}/step"] for line in logged]
-        assert [_without_the_sdks(line) for line in stored] == logged
+        assert [_as_logged(line) for line in stored] == logged
 
 
 def check_summary(run: StoredRun, rows: Sequence[Row]) -> None:
@@ -169,8 +169,9 @@ def _as_line(row: Row) -> dict[str, Any]:
     return {**metrics, f"{row.writer}/step": row.step, "_timestamp": row.time}
 
 
-def _without_the_sdks(line: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in line.items() if key not in {"_runtime", "_step"}}
+def _as_logged(line: Mapping[str, Any]) -> dict[str, Any]:
+    hidden = ("_runtime", "_step", "_rolecall/")
+    return {key: value for key, value in line.items() if not key.startswith(hidden)}
 
 
 def report(run: StoredRun, rows: Sequence[Row], looks: Sequence[Look]) -> None:

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from rolecall.config.redact import scrub_text, scrub_trace
@@ -46,8 +46,8 @@ class RunReport:
         metrics: the metrics that differ, as the backend names them.
         examples: the first differences of each kind.
         waiting: how many rows were not delivered yet; they are not compared.
-        cleaned: how many rows `rolecall clean` removed from the journals. Then no point counts as extra.
         damages: what is wrong with the journals, so that points can seem to be extra.
+        cleaned: how many rows were removed from the journals; if there are any, extra points are not reported.
         sent: how many rows were sent to it, to repair it.
         new_run: whether it is a new run, to which everything was sent.
     """
@@ -64,8 +64,8 @@ class RunReport:
     metrics: Mapping[str, Counts] = field(default_factory=dict)
     examples: tuple[Difference, ...] = ()
     waiting: int = 0
-    cleaned: int = 0
     damages: tuple[str, ...] = ()
+    cleaned: int = 0
     sent: int = 0
     new_run: bool = False
 
@@ -106,7 +106,7 @@ def compare(target: Target, table: PointTable) -> RunReport:
         with closing(target.open_readback()) as readback:
             return _compare(target, table, readback, until)
     except RunGone as error:
-        return report_on(target, "gone", scrub_text(str(error), target.spec.secrets))
+        return report_on(target, "gone", scrub_text(str(error), target.secrets))
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and other runs can still be read
         return report_on(target, "unreadable", in_words(error, target))
 
@@ -128,13 +128,21 @@ def _compare(target: Target, table: PointTable, readback: SupportsReadback, unti
         shown[each.kind] += 1
         if shown[each.kind] <= _EXAMPLES:
             examples.append(each)
-    return replace(
-        report_on(target, "different" if counts else "equal"),
+    reference = target.reference()
+    return RunReport(
+        backend=target.backend.name,
+        writers=target.writers,
+        shared=target.shared,
+        id=reference.id if reference else None,
+        url=reference.url if reference else None,
+        state="different" if counts else "equal",
         points=table.counts[Side.WANTED],
         held=table.counts[Side.HELD],
         metrics={key: Counts(**counts[key]) for key in sorted(counts)},
         examples=tuple(examples),
+        waiting=target.waiting(),
         damages=tuple(damages[:_EXAMPLES]),
+        cleaned=cleaned,
     )
 
 
@@ -149,7 +157,7 @@ def _logged(
 
 def in_words(error: Exception, target: Target) -> str:
     """Why a backend could not be read or repaired; the traceback of what no plugin should raise goes to the log."""
-    secrets = target.spec.secrets
+    secrets = target.secrets
     if isinstance(error, RolecallError):
         return scrub_text(str(error), secrets)
     logger.error("%s: %s", target.backend.name, scrub_trace(error, secrets))

@@ -1,32 +1,37 @@
 """Holds the delivery to one run, so that no courier sends rows to it meanwhile."""
 
+from collections.abc import Sequence
 from typing import Self, get_args
 
-from rolecall.delivery.check.target import Target
 from rolecall.errors import Unavailable, WriterConflict
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledgements, RunReference, is_carried
+from rolecall.store.layout import Layout
 from rolecall.store.lease import newest
 
 
 class Leases:
     """The lease of each writer's delivery to one run.
 
+    Args:
+        layout: the job's files.
+        backend: the backend.
+        carriers: every writer whose courier has the run open; the one that opens and ends it first.
+
     Raises:
         WriterConflict: a courier lives.
     """
 
-    def __init__(self, target: Target) -> None:
-        refuse_live(target)
-        self._owner = target.owner
+    def __init__(self, layout: Layout, backend: str, carriers: Sequence[str]) -> None:
+        refuse_live(layout, backend, carriers)
+        self._owner = carriers[0]
         self._acks: dict[str, Acknowledgements] = {}
         self._statuses: dict[str, Status | None] = {}
-        backend = target.backend.name
-        delivered = [writer for writer in target.carriers if newest(target.layout.delivery(backend, writer))]
+        delivered = [writer for writer in carriers if newest(layout.delivery(backend, writer))]
         try:
             # The owner's in any case, as a new run would be written down there.
-            for writer in dict.fromkeys([target.owner, *delivered] if delivered else ()):
-                self._claim(target, writer)
+            for writer in dict.fromkeys([self._owner, *delivered] if delivered else ()):
+                self._claim(layout, backend, writer)
         except WriterConflict:
             self.release()
             raise
@@ -63,23 +68,22 @@ class Leases:
         for writer, acks in self._acks.items():
             acks.release(self._statuses[writer])
 
-    def _claim(self, target: Target, writer: str) -> None:
-        session = newest(target.layout.delivery(target.backend.name, writer))
+    def _claim(self, layout: Layout, backend: str, writer: str) -> None:
+        session = newest(layout.delivery(backend, writer))
         status = session.status() if session else None
         self._statuses[writer] = status if status in get_args(Status) else None  # type: ignore[assignment]
-        self._acks[writer] = Acknowledgements(target.layout, target.backend.name, writer)
+        self._acks[writer] = Acknowledgements(layout, backend, writer)
 
 
-def refuse_live(target: Target) -> None:
+def refuse_live(layout: Layout, backend: str, carriers: Sequence[str]) -> None:
     """Make sure that no courier lives that has the run open.
 
     Raises:
         WriterConflict: one does.
     """
-    backend = target.backend.name
-    for writer in target.carriers:
-        if is_carried(target.layout, backend, writer):
-            session = newest(target.layout.delivery(backend, writer))
+    for writer in carriers:
+        if is_carried(layout, backend, writer):
+            session = newest(layout.delivery(backend, writer))
             owner = (session and session.owner()) or "another process"
             raise WriterConflict(
                 f"a courier still sends rows of {writer} to {backend} ({owner}). Repair the run once the job has "

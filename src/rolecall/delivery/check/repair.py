@@ -11,7 +11,6 @@ from rolecall import timings
 from rolecall.delivery.check.leases import Leases
 from rolecall.delivery.check.points import PointTable
 from rolecall.delivery.check.target import Target
-from rolecall.delivery.group import make_ticket
 from rolecall.delivery.keys import shared_row
 from rolecall.errors import Rejected
 from rolecall.protocol import Run, SupportsConfig, SupportsReadback
@@ -58,10 +57,10 @@ def open_new_run(target: Target, leases: Leases) -> None:
     Raises:
         BackendRefused, Unavailable: it cannot be opened.
     """
-    known = make_ticket(target.spec, target.owner, target.backend.name, shared=target.shared)
+    known = target.ticket_of(target.owner)
     # A new name: a backend may find the old run by its own, or refuse one that was deleted.
     ticket = replace(known, run_id=f"{known.run_id}-{uuid.uuid4().hex[:6]}", backend_run_id=None)
-    run = target.backend.open_run(ticket, target.spec.monitor_args[target.backend.name])
+    run = target.backend.open_run(ticket, target.args)
     try:
         leases.start_again(RunReference(run.id, run.url, ticket.run_id))
     finally:
@@ -96,7 +95,7 @@ def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 def _send(target: Target, writer: str, batches: Iterable[list[Row]], leases: Leases, sent: Sent) -> None:
     backend, book = target.backend, AxisBook(target.layout, writer)
-    run = backend.open_run(target.ticket(writer, repair=True), target.spec.monitor_args[backend.name])
+    run = backend.open_run(target.ticket(writer, repair=True), target.args)
     try:
         if target.shared:
             # A tracker may keep only what its last writer declared.

@@ -1,13 +1,12 @@
 """One run of one backend, with the journals of which it should hold the rows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from pydantic import BaseModel
+
 from rolecall.backends.registry import Backend
-from rolecall.config.plan import BackendPlan
-from rolecall.config.spec import JobSpec
-from rolecall.delivery.group import make_ticket
 from rolecall.delivery.keys import shared_row
 from rolecall.errors import RunGone
 from rolecall.protocol import Point, RunTicket, SupportsReadback, SupportsScan
@@ -20,26 +19,27 @@ from rolecall.store.lease import sessions
 from rolecall.store.reader import read_sessions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Target:
     """One run, and the writers whose rows it should hold.
 
     Attributes:
-        spec: the job.
+        layout: the job's files.
         backend: the backend.
+        args: its arguments.
+        secrets: every secret of the job, to be kept out of messages.
         shared: whether it is the run of all writers.
         writers: the writers.
+        ticket_of: makes the ticket with which a writer's courier opens the run.
     """
 
-    spec: JobSpec
+    layout: Layout
     backend: Backend
+    args: BaseModel
+    secrets: tuple[str, ...]
     shared: bool
     writers: tuple[str, ...]
-
-    @cached_property
-    def layout(self) -> Layout:
-        """The paths of the job."""
-        return Layout(self.spec.monitor_dir)
+    ticket_of: Callable[[str], RunTicket]
 
     @property
     def owner(self) -> str:
@@ -64,15 +64,14 @@ class Target:
         return sum(undelivered(self.layout, self.backend.name, writer) for writer in self.writers)
 
     def cleaned(self) -> int:
-        """How many rows `rolecall clean` removed from the journals."""
+        """How many rows `rolecall clean` removed from the journals: what the run holds of them seems to be extra."""
         found = (session for writer in self.writers for session in sessions(self.layout.journal(writer)))
-        counts = ((last_line(session.path, session.seed) or {}).get("cleaned", 0) for session in found)
-        return sum(count for count in counts if isinstance(count, int))
+        counts = ((last_line(session.path, session.seed) or {}).get("cleaned") for session in found)
+        return sum(rows for rows in counts if isinstance(rows, int))
 
     def ticket(self, writer: str, *, repair: bool = False) -> RunTicket:
         """A ticket to read the run, or to put back what it lacks: it neither opens nor ends it."""
-        ticket = make_ticket(self.spec, writer, self.backend.name, shared=self.shared)
-        return replace(ticket, primary=False, repair=repair)
+        return replace(self.ticket_of(writer), primary=False, repair=repair)
 
     def open_readback(self) -> SupportsReadback:
         """What the run holds.
@@ -84,7 +83,7 @@ class Target:
         if self.reference() is None:
             file = self.layout.run(self.backend.name, self.owner)
             raise RunGone(f"{file} is missing, which said what {self.backend.name} calls the run")
-        return self.backend.open_readback(self.ticket(self.owner), self.spec.monitor_args[self.backend.name])
+        return self.backend.open_readback(self.ticket(self.owner), self.args)
 
     def held(self, readback: SupportsReadback) -> Iterator[tuple[str, Point]]:
         """Every point that the run holds, but for its axes."""
@@ -130,14 +129,3 @@ class Target:
         if not (self.shared and self.backend.declares_axes):
             return frozenset()
         return frozenset(AxisBook(self.layout, LAUNCH).bindings().values())
-
-
-def targets(spec: JobSpec, plans: Iterable[BackendPlan]) -> Iterator[Target]:
-    """Every run of these backends."""
-    writers = tuple(Layout(spec.monitor_dir).writers())
-    for plan in plans:
-        backend = spec.registry.load(plan.backend)
-        if plan.shared and writers:
-            yield Target(spec, backend, True, writers)
-        else:
-            yield from (Target(spec, backend, False, (writer,)) for writer in writers)

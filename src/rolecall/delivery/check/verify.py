@@ -2,23 +2,22 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 from rolecall import timings
-from rolecall.backends.registry import Registry
 from rolecall.config.redact import scrub_text
 from rolecall.config.spec import JobSpec
 from rolecall.delivery.check.compare import RunReport, compare, in_words, report_on
 from rolecall.delivery.check.leases import Leases, refuse_live
 from rolecall.delivery.check.points import PointTable
 from rolecall.delivery.check.repair import open_new_run, put_back
-from rolecall.delivery.check.target import Target, targets
-from rolecall.delivery.events import CourierEvent
-from rolecall.delivery.redeliver import deliver, open_job
+from rolecall.delivery.check.target import Target
+from rolecall.delivery.group import make_ticket
 from rolecall.errors import BackendError, BackendRefused, WriterConflict
+from rolecall.protocol import RunTicket
+from rolecall.store.layout import Layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,60 +25,56 @@ class Repair:
     """What to do about runs that lack something.
 
     Attributes:
+        deliver: delivers a job to a backend within so many seconds, for a run that is new.
         new_run: whether everything goes to a new run where the old one is gone, or takes no points in place.
-        on_event: gets each event of the couriers that deliver to a new run, from any thread.
     """
 
+    deliver: Callable[[str, float], object]
     new_run: bool = False
-    on_event: Callable[[CourierEvent], None] = lambda _: None
 
 
-def verify(  # noqa: PLR0913 - the last four by name
-    root: Path,
-    backend: str | None,
-    args: Mapping[str, Any],
-    timeout: float,
-    *,
-    trust: bool = False,
-    repair: Repair | None = None,
-    registry: Registry | None = None,
-) -> list[RunReport]:
-    """Compare the runs of the job in a `monitor_dir` with its journals; returns a report of each.
+def verify(spec: JobSpec, timeout: float, repair: Repair | None = None) -> list[RunReport]:
+    """Compare the runs of a job with its journals; returns a report of each.
 
     Args:
-        root: the `monitor_dir`.
-        backend: the backend; by default all of the job that can be read back.
-        args: as for `deliver`, and so are `trust` and `registry`.
+        spec: the job, with the backends that are asked for (see `rolecall.delivery.redeliver.open_job`).
         timeout: seconds; runs that were not compared by then are unreadable.
-        trust: as there.
         repair: whether, and how, to send what is missing. Runs are then compared once more.
-        registry: as there.
 
     Raises:
-        DirectoryError: no job is there, or its record may be somebody else's and names a server.
-        ConfigError, BackendError: the backend, or its arguments.
+        BackendError: no backend can be read back.
         WriterConflict: a run is to be repaired, and a courier still sends rows to it.
     """
-    spec = open_job(root, backend, args, trust=trust, option="--backend", registry=registry)
-    work = _Work(
-        found=_targets(spec),
-        repair=repair,
-        deadline=time.monotonic() + timeout,
-        deliver=lambda name, left, on_event: deliver(
-            *(root, name, args, left), trust=trust, on_event=on_event, registry=registry
-        ),
-    )
+    work = _Work(found=list(targets(spec)), repair=repair, deadline=time.monotonic() + timeout)
     work.run()
     late = f"it was not compared within {timeout:g} s"
     return [work.reports.get(index) or report_on(each, "unreadable", late) for index, each in enumerate(work.found)]
 
 
-def _targets(spec: JobSpec) -> list[Target]:
-    plans = [plan for plan in spec.plan.backends if spec.registry.load(plan.backend).reads_back]
-    if not plans:
-        names = ", ".join(plan.backend for plan in spec.plan.backends)
+def targets(spec: JobSpec) -> Iterator[Target]:
+    """Every run of the backends that can be read back."""
+    backends = [(spec.registry.load(plan.backend), plan.shared) for plan in spec.plan.backends]
+    if not any(backend.reads_back for backend, _ in backends):
+        names = ", ".join(backend.name for backend, _ in backends)
         raise BackendError(f"{names}: what it holds cannot be read back, as it has no hook open_readback")
-    return list(targets(spec, plans))
+    layout = Layout(spec.monitor_dir)
+    writers = tuple(layout.writers())
+    for backend, shared in backends:
+        is_one = shared and bool(writers)
+        for group in ([writers] if is_one else [(writer,) for writer in writers]) if backend.reads_back else ():
+            yield Target(
+                layout=layout,
+                backend=backend,
+                args=spec.monitor_args[backend.name],
+                secrets=spec.secrets,
+                shared=is_one,
+                writers=group,
+                ticket_of=partial(_ticket, spec, backend.name, is_one),
+            )
+
+
+def _ticket(spec: JobSpec, backend: str, shared: bool, writer: str) -> RunTicket:
+    return make_ticket(spec, writer, backend, shared=shared)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -90,14 +85,12 @@ class _Work:
         found: the runs.
         repair: as in `verify`.
         deadline: when to give up, by the monotonic clock.
-        deliver: delivers to a backend within so many seconds.
         reports: of the runs that are done, by their place among `found`.
     """
 
     found: Sequence[Target]
     repair: Repair | None
     deadline: float
-    deliver: Callable[[str, float, Callable[[CourierEvent], None]], object]
     reports: dict[int, RunReport] = field(default_factory=dict)
     _leases: Leases | None = None
     _conflict: WriterConflict | None = None
@@ -110,7 +103,7 @@ class _Work:
         """
         if self.repair is not None:
             for target in self.found:
-                refuse_live(target)
+                refuse_live(target.layout, target.backend.name, target.carriers)
         thread = threading.Thread(target=self._run, name="rolecall-verify", daemon=True)
         thread.start()
         while thread.is_alive() and (left := self.deadline - time.monotonic()) > 0:
@@ -134,7 +127,7 @@ class _Work:
         if self.repair is None:
             with PointTable() as table:
                 return compare(target, table)
-        with Leases(target) as leases, PointTable() as table:
+        with Leases(target.layout, target.backend.name, target.carriers) as leases, PointTable() as table:
             self._leases = leases
             report = compare(target, table)
             if report.state != "gone" and not report.total().missing:
@@ -142,10 +135,10 @@ class _Work:
             done = _repaired(target, table, report, leases, self.repair)
         self._leases = None
         if done.new_run:
-            self.deliver(target.backend.name, self.deadline - time.monotonic(), self.repair.on_event)
+            self.repair.deliver(target.backend.name, self.deadline - time.monotonic())
         with PointTable() as table:
             again = compare(target, table)
-        return replace(again, sent=done.sent, problem=again.problem or done.problem, new_run=done.new_run)
+        return replace(again, sent=done.sent, problem=done.problem or again.problem, new_run=done.new_run)
 
 
 def _repaired(target: Target, table: PointTable, report: RunReport, leases: Leases, repair: Repair) -> RunReport:
@@ -158,9 +151,12 @@ def _repaired(target: Target, table: PointTable, report: RunReport, leases: Leas
         except Exception as error:  # noqa: BLE001 - see `compare`
             return replace(report, problem=in_words(error, target))
         else:
-            return replace(report, sent=sent.rows, problem=scrub_text(sent.reason, target.spec.secrets))
+            return replace(report, sent=sent.rows, problem=scrub_text(sent.reason, target.secrets))
     if not repair.new_run:
         return report
+    if report.cleaned:
+        gone = f"{report.cleaned} rows were removed by `rolecall clean`, so a new run would lack them"
+        return replace(report, problem=f"{report.problem}; {gone}" if report.problem else gone)
     try:
         open_new_run(target, leases)
     except Exception as error:  # noqa: BLE001 - see `compare`
