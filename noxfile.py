@@ -137,8 +137,8 @@ def tensorboard(session: nox.Session, version: str) -> None:
 def mlflow(session: nox.Session, version: str) -> None:
     """rolecall-mlflow and its extras beside one version of mlflow-skinny, with nothing else of MLflow."""
     install(session, f"mlflow-{version}", ".", MLFLOW)
-    # It computes: MLflow takes seconds to import in each process, and to make a database. Busy machines take minutes.
-    session.run("pytest", "-n", "2", "--dist", "worksteal", "--timeout", "400", f"{MLFLOW}/tests", *session.posargs)
+    # It computes more than it waits: each process imports MLflow and many make a database. Busy machines take minutes.
+    session.run("pytest", "-n", "3", "--dist", "worksteal", "--timeout", "400", f"{MLFLOW}/tests", *session.posargs)
 
 
 @nox.session
@@ -150,7 +150,7 @@ def mlflow_server(session: nox.Session, version: str) -> None:
     """
     install(session, f"mlflow_server-{version}", ".", MLFLOW)
     # a file of tests to a worker, as each file starts servers of its own
-    beside = ("-n", "4", "--dist", "loadfile")
+    beside = ("-n", "4", "--dist", "loadfile", "--timeout", "600")
     session.run("pytest", *beside, "-rs", "-m", "servers", f"{MLFLOW}/tests", *session.posargs)
 
 
@@ -198,9 +198,9 @@ def long_outage(session: nox.Session) -> None:
 def faults_smoke(session: nox.Session) -> None:
     """A little of each fault, beside an MLflow server and wandb's emulator too, and a little of each benchmark."""
     install(session, "web", *ALL)
-    # together, as the faults wait and the benchmarks compute
+    # together, as the faults wait and the benchmarks compute; a worker for each backend, and one for all benchmarks
     marked = ("-m", "faults or benchmarks", "tests/faults", "tests/benchmarks")
-    session.run("pytest", "-n", "4", "--dist", "loadgroup", *marked, *session.posargs)
+    session.run("pytest", "-n", "5", "--dist", "loadgroup", *marked, *session.posargs)
 
 
 @nox.session
@@ -289,7 +289,9 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Mypy, strict, on sources, tests and the files beside them; mypy and pyright on what README and docs show."""
     install(session, "dev", *ALL)
-    session.run("mypy", "noxfile.py", "conftest.py", "src", *[f"{path}/src" for path in PLUGINS])
+    # the first run reads most of what is installed, and is the one that gains from a second process
+    sources = ("noxfile.py", "conftest.py", "src", *[f"{path}/src" for path in PLUGINS])
+    session.run("mypy", "--num-workers", "2", *sources)
     # each directory by itself: tests are no package, and two distributions may have one file name
     session.run("mypy", "--explicit-package-bases", "tests")
     session.run("mypy", "benchmarks")

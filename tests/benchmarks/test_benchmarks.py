@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.benchmarks
+# One after another in one worker: otherwise some are queued behind the backend whose faults take longest.
+pytestmark = [pytest.mark.benchmarks, pytest.mark.xdist_group("benchmarks")]
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SMALL = {

@@ -237,7 +237,7 @@ def test_an_unknown_setting(check: Run) -> None:
 rolecall: config.yaml cannot be used:
   monitor.shared_runs: unknown setting; did you mean 'shared_run'? allowed:
 courier, group, monitor_args, monitor_dir, monitor_type, name, on_backend_error,
-project, resume, run_id, shared_run, spool_dir, sync_every\
+project, resume, run_id, shared_run, spool_dir, spool_limit, sync_every\
 """)
 
 
@@ -552,7 +552,7 @@ config cannot be used:
   courier: must be 'process' or 'thread'; given 'pigeon'
   nane: unknown setting; did you mean 'name'? allowed: courier, group,
 monitor_args, monitor_dir, monitor_type, name, on_backend_error, project,
-resume, run_id, shared_run, spool_dir, sync_every\
+resume, run_id, shared_run, spool_dir, spool_limit, sync_every\
 """)
 
 

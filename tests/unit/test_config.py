@@ -35,6 +35,7 @@ ASKED: dict[str, Any] = {
     "resume": "never",
     "monitor_dir": "/data/gsm8k",
     "spool_dir": "/scratch",
+    "spool_limit": 1073741824,
     "courier": "thread",
     "on_backend_error": "raise",
 }
@@ -49,6 +50,7 @@ YAML = """
   resume: never
   monitor_dir: /data/gsm8k
   spool_dir: /scratch
+  spool_limit: 1073741824
   courier: thread
   on_backend_error: raise
 """
@@ -148,7 +150,7 @@ def test_its_repr_is_short(acme: MadeSite) -> None:
     assert repr(MonitorConfig(**ASKED)) == (
         "MonitorConfig(project='gsm8k', name='grpo-1', group='grpo', monitor_type=['acme'], "
         "monitor_args={'acme': {'url': 'https://tracker', 'retries': 5}}, shared_run=True, run_id='abc-1', "
-        "resume='never', monitor_dir='/data/gsm8k', spool_dir='/scratch', courier='thread', "
+        "resume='never', monitor_dir='/data/gsm8k', spool_dir='/scratch', spool_limit=1073741824, courier='thread', "
         "on_backend_error='raise')"
     )
 

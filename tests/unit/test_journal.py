@@ -879,3 +879,57 @@ def test_seeds_tell_journals_apart(session: Session, journal: JournalWriter) -> 
     journal.append({"loss": 0.5}, 3)
     assert [row.step for row in rows(session)] == [1, 3]
     assert len(damages(session)) == 1
+
+
+# ---------------------------------------------------------------- disk space
+
+
+class Disk:
+    """What `fstatvfs` says of a disk of 1,000 blocks."""
+
+    def __init__(self, free: int) -> None:
+        self.f_blocks, self.f_bfree, self.f_bavail = 1000, free, free
+
+
+@pytest.mark.usefixtures("looking")
+@pytest.mark.parametrize(("free", "warnings"), [(101, 0), (100, 1), (0, 1), (1000, 0)])
+def test_almost_full_disk_is_warned_of(
+    session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, free: int, warnings: int
+) -> None:
+    """Once, and before a row is lost."""
+    monkeypatch.setattr(os, "fstatvfs", lambda _: Disk(free))
+    journal = JournalWriter(session)
+    for step in range(1, 4):
+        journal.append({"loss": 0.5}, step)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * warnings
+    assert f"the disk of {session.path.parent} is" in caplog.text or not warnings
+    assert journal.lost == 0
+    journal.abandon()
+
+
+@pytest.mark.usefixtures("looking")
+def test_limit_of_a_journal(session: Session, caplog: pytest.LogCaptureFixture) -> None:
+    """A warning at 90 %, then rows are lost and counted, until there is room again."""
+    earlier = session.path.with_name("0.earlier")
+    earlier.write_bytes(b"x" * 100_000)
+    limit = 200_000
+    journal = JournalWriter(session, limit=limit)
+    lost = 0
+    for step in range(1, 2000):
+        if "spool_limit is" in caplog.text and not lost:
+            assert session.path.stat().st_size + 100_000 >= 0.89 * limit
+        try:
+            journal.append({"loss": 0.5}, step)
+        except OSError as error:
+            assert "spool_limit of 200000 bytes is reached" in str(error)  # noqa: PT017 - the last rows alone
+            lost += 1
+    assert lost == journal.lost > 0
+    assert len(caplog.records) == 1
+    assert 199_000 < session.path.stat().st_size + 100_000 <= limit
+    with pytest.raises(OSError, match="spool_limit"):
+        journal.append({"text": "x" * 5_000_000})
+    assert not session.attachments.exists()
+    earlier.unlink()
+    JournalWriter(session, limit=limit).append({"loss": 0.5})
+    journal.end("finished")
+    assert rows(session)[-1].metrics == {"loss": 0.5}

@@ -263,7 +263,7 @@ def test_mirrors_write_the_same_bytes(spooled: Spooled, make_spec: MakeSpec, tmp
     over.set()
     for thread in threads:
         thread.join()
-    mirror.copy()
+    mirror.copy(newest_only=True)
     assert is_same(spooled)
 
 
@@ -299,6 +299,34 @@ def test_every_spooled_session_is_copied(make_spec: MakeSpec, tmp_path: Path) ->
     (tmp_path / "lost").rename(lost)
     Mirror(spec, "trainer").copy()
     assert [each.status() for each in sessions(folder)] == ["failed", "finished"]
+
+
+@pytest.mark.parametrize("state", ["ended", "died", "lives", "cleaned"])
+def test_mirrored_spool_is_removed(make_spec: MakeSpec, tmp_path: Path, state: str) -> None:
+    """Once nobody appends to it and all of it is in `monitor_dir`, its attachments too."""
+    spec = make_spec(spool_dir=tmp_path / "node")
+    folder = Layout(spec.monitor_dir).journal("trainer")
+    target = claim(folder, {"writer": "trainer", "spool": "n1"}, "it")
+    if state in ("died", "cleaned"):
+        dead = {**target.header(), "owner": {**target.header()["owner"], "start": "0"}}
+        target.path.write_bytes(encode(dead, target.seed))
+    journal = JournalWriter(open_spool(spec, "trainer", target))
+    journal.append({"loss": 0.5})
+    journal.append({"text": "x" * 5_000_000})
+    if state == "ended":
+        journal.end("finished")
+    mirror = Mirror(spec, "trainer")
+    mirror.copy(newest_only=True)
+    assert journal.session.path.exists(), "the courier of a live role looks at nothing else"
+    if state == "cleaned":
+        target.path.write_bytes(
+            encode(target.header(), target.seed) + encode({"end": "killed", "cleaned": 2}, target.seed)
+        )
+    mirror.copy()
+    assert journal.session.path.exists() is (state in ("lives", "cleaned"))
+    assert journal.session.attachments.exists() is (state in ("lives", "cleaned"))
+    assert len(rows(target)) == (0 if state == "cleaned" else 2)
+    journal.abandon()
 
 
 @pytest.mark.parametrize("newest_only", [True, False])

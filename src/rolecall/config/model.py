@@ -65,6 +65,8 @@ class MonitorConfig(BaseModel):
         monitor_dir: where the journals are; by default `rolecall/{project}/{name}` below the working directory.
             Relative paths are made absolute at once.
         spool_dir: a directory on the node, for journals whose `monitor_dir` is on a network filesystem.
+        spool_limit: bytes that a role's journal may take there, 1 MiB or more; what comes after them is lost and
+            counted. By default as much as the disk has.
         sync_every: seconds within which a row is on the disk too (`fsync`), which a power cut then spares; 0.1 or more.
             By default the kernel decides when.
         courier: what delivers the rows: a `process` beside each role, or a `thread` of it.
@@ -91,6 +93,7 @@ class MonitorConfig(BaseModel):
     resume: Literal["auto", "allow", "must", "never"] = "auto"
     monitor_dir: Path = None  # type: ignore[assignment]  # its validator makes one of project and name
     spool_dir: Path | None = None
+    spool_limit: Annotated[int, Field(ge=1 << 20, le=1 << 60)] | None = None
     sync_every: Annotated[float, Field(ge=0.1, le=86_400.0)] | None = None
     courier: Literal["process", "thread"] = "process"
     on_backend_error: Literal["ignore", "raise"] = "ignore"
@@ -128,6 +131,7 @@ class MonitorConfig(BaseModel):
         resume: Literal["auto", "allow", "must", "never"] = "auto",
         monitor_dir: str | os.PathLike[str] | None = None,
         spool_dir: str | os.PathLike[str] | None = None,
+        spool_limit: int | None = None,
         sync_every: float | None = None,
         courier: Literal["process", "thread"] = "process",
         on_backend_error: Literal["ignore", "raise"] = "ignore",

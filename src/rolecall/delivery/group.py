@@ -259,11 +259,12 @@ class _Writer:
 
     def stop(self) -> None:
         """What comes after the couriers."""
-        with suppress(OSError):  # as above
-            self._mirror.copy()
+        self.mirror()
         self._over.set()
         if self._syncing is not None:
             self._syncing.join(timings.SYNC_TIMEOUT)
+        with suppress(OSError):  # as above; what was spooled is removed now that it was synced
+            self._mirror.copy()
 
     def mirror(self) -> None:
         """Copy what is spooled, however the backends fare."""

@@ -83,7 +83,8 @@ class WriterSession:
         session = claim(self._layout.journal(writer), self._header, holder)
         try:
             place = open_spool(self._spec, writer, session) if self._is_spooled else session
-            self.journal = JournalWriter(place, steps, self._succeed)
+            limit = self._config.spool_limit if self._is_spooled else None
+            self.journal = JournalWriter(place, steps, self._succeed, limit)
             self._start()
         except BaseException:
             end(session, "failed")  # or the name would be held for as long as this process lives

@@ -79,6 +79,8 @@ DEFAULT_AXIS: Final = ""
 _STEPS_EVERY: Final = 1000
 _LONGEST_LINE: Final = 4 << 20
 _PIECE: Final = 1 << 20
+_ALMOST: Final = 0.9
+"""Of a disk: what is fuller is warned of."""
 
 
 def last_steps(session: Session) -> dict[str, int]:
@@ -104,6 +106,7 @@ class JournalWriter:
         steps: the last step on each axis of an earlier session.
         succeed: makes the session to go on in when this one's file was changed from outside, with the rows that are
             filled in.
+        limit: how many bytes the writer's sessions and attachments may take in their directory.
 
     Attributes:
         session: where rows are appended now.
@@ -116,6 +119,7 @@ class JournalWriter:
         session: Session,
         steps: Mapping[str, int] | None = None,
         succeed: Callable[[Session, Fill], Session] | None = None,
+        limit: int | None = None,
     ) -> None:
         self.session = session
         self.seq = 0
@@ -126,6 +130,8 @@ class JournalWriter:
         self._torn = b""
         self._failed = 0
         self._looking = False
+        self._limit = limit
+        self._has_warned = False
         self._looked = self._look_at = time.time()
         # Reentrant: a signal handler that logs must not deadlock with the call that it interrupted.
         self._lock = threading.RLock()
@@ -152,6 +158,7 @@ class JournalWriter:
             # A clock may be set back, so look then too.
             if not self._looked <= now < self._look_at:
                 self._look(now)
+                self._watch_disk()
             try:
                 kind, content = ("data", data) if table is None else ("table", _table(table))
                 while True:
@@ -168,7 +175,7 @@ class JournalWriter:
                     text = to_json(row, inf_nan_mode="strings")
                     if len(text) > _LONGEST_LINE:
                         text = self._attach(row, kind)
-                    line = self._torn + seal(text, self._seed)
+                    line = self._within_limit(self._torn + seal(text, self._seed))
                     # A signal handler may have logged since. From here on there is no way in for one until the line
                     # is written: CPython runs handlers at the start of a Python function, after calls and at backward
                     # jumps, so the write has to be a call of C in this very place.
@@ -218,12 +225,18 @@ class JournalWriter:
         found = os.fstat(self._descriptor)
         self._identity, self._end = (found.st_dev, found.st_ino), found.st_size
         self._seed = session.seed
+        self._most: float = float("inf")
+        if self._limit is not None:
+            # Earlier sessions may wait for a courier to copy them.
+            beside = sum(path.lstat().st_size for path in session.path.parent.rglob("*") if path != session.path)
+            self._most = self._limit - beside
 
     def _attach(self, row: dict[str, Any], kind: str) -> bytes:
         """The text of a row whose content is stored beside the journal."""
         body = to_json({kind: row.pop(kind)}, inf_nan_mode="strings")
         if len(body) > LARGEST_ATTACHMENT:
             raise ValueError(f"the row has {len(body)} bytes, and none can have more than {LARGEST_ATTACHMENT}")
+        self._most -= len(self._within_limit(body))
         return to_json({**row, "attached": put_attachment(self.session.attachments, f"{row['seq']}.json", body)})
 
     def _look(self, now: float) -> None:
@@ -257,6 +270,30 @@ class JournalWriter:
                 logger.debug("%s %s; no new session: %s", self.session.path, what, error)
             finally:
                 self._looking = False
+
+    def _within_limit(self, data: bytes) -> bytes:
+        if self._end + len(data) > self._most:
+            raise OSError(errno.EDQUOT, f"spool_limit of {self._limit} bytes is reached")
+        return data
+
+    def _watch_disk(self) -> None:
+        """Warn once, before rows are lost."""
+        if self._has_warned:
+            return
+        path = self.session.path.parent
+        try:
+            disk = os.fstatvfs(self._descriptor)
+            used = disk.f_blocks - disk.f_bfree
+            if self._limit is not None and self._end >= self._most - (1 - _ALMOST) * self._limit:
+                what = f"the journals in {path} take almost all of spool_limit ({self._limit} bytes)"
+            elif used and used >= _ALMOST * (used + disk.f_bavail):
+                what = f"the disk of {path} is {100 * used // (used + disk.f_bavail)} % full"
+            else:
+                return
+            self._has_warned = True
+            logger.warning("%s. Make space, or rows will be lost", what)
+        except Exception:  # noqa: BLE001, S110 - a handler of the user's that raises must cost no row
+            pass
 
     def _go_on(self, what: str, succeed: Callable[[Session, Fill], Session]) -> None:
         """Go on in a new session, with all rows that the changed file still holds."""
