@@ -107,8 +107,6 @@ def _describe_run(report: RunReport) -> Iterator[str]:
     yield from (f"  damaged: {damage}" for damage in report.damages)
     if report.waiting:
         yield f"  {report.waiting} rows are not delivered yet"
-    if report.cleaned:
-        yield f"  {report.cleaned} rows were cleaned, so points of the run that are not in the journal are not reported"
 
 
 def _table(report: RunReport) -> Iterator[str]:

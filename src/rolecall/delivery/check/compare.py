@@ -47,7 +47,6 @@ class RunReport:
         examples: the first differences of each kind.
         waiting: how many rows were not delivered yet; they are not compared.
         damages: what is wrong with the journals, so that points can seem to be extra.
-        cleaned: how many rows were removed from the journals; if there are any, extra points are not reported.
         sent: how many rows were sent to it, to repair it.
         new_run: whether it is a new run, to which everything was sent.
     """
@@ -65,7 +64,6 @@ class RunReport:
     examples: tuple[Difference, ...] = ()
     waiting: int = 0
     damages: tuple[str, ...] = ()
-    cleaned: int = 0
     sent: int = 0
     new_run: bool = False
 
@@ -142,7 +140,6 @@ def _compare(target: Target, table: PointTable, readback: SupportsReadback, unti
         examples=tuple(examples),
         waiting=target.waiting(),
         damages=tuple(damages[:_EXAMPLES]),
-        cleaned=cleaned,
     )
 
 

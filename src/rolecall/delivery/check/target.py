@@ -64,10 +64,10 @@ class Target:
         return sum(undelivered(self.layout, self.backend.name, writer) for writer in self.writers)
 
     def cleaned(self) -> int:
-        """How many rows `rolecall clean` removed from the journals: what the run holds of them seems to be extra."""
+        """How many rows `rolecall clean` removed from the journals."""
         found = (session for writer in self.writers for session in sessions(self.layout.journal(writer)))
-        counts = ((last_line(session.path, session.seed) or {}).get("cleaned") for session in found)
-        return sum(rows for rows in counts if isinstance(rows, int))
+        counts = ((last_line(session.path, session.seed) or {}).get("cleaned", 0) for session in found)
+        return sum(count for count in counts if isinstance(count, int))
 
     def ticket(self, writer: str, *, repair: bool = False) -> RunTicket:
         """A ticket to read the run, or to put back what it lacks: it neither opens nor ends it."""
