@@ -263,7 +263,7 @@ def test_cleaned_rows_are_not_extra(
         monitor.log({"loss": 1.0}, 500)
     assert main(["verify", str(shared)]) == 0
     said = capsys.readouterr().out
-    assert "lines: all roles: equal, 1 points\n  400 rows were cleaned" in said
+    assert "lines: all roles: equal, 1 points\n  400 rows were removed by `rolecall clean`" in said
     file = run_file(server)
     file.write_text("".join(line for line in file.read_text().splitlines(True) if '"step": 500' not in line))
     assert [counts(report) for report in check(shared)] == [("different", 1, 0, 0)]

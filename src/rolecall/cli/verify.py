@@ -105,6 +105,8 @@ def _describe_run(report: RunReport) -> Iterator[str]:
     if report.state == "different" and report.url:
         yield f"  {with_path(report.url)}"
     yield from (f"  damaged: {damage}" for damage in report.damages)
+    if report.cleaned:
+        yield f"  {report.cleaned} rows were removed by `rolecall clean`, so extra points are not listed"
     if report.waiting:
         yield f"  {report.waiting} rows are not delivered yet"
 

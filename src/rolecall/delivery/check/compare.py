@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from rolecall.config.redact import scrub_text, scrub_trace
@@ -46,6 +46,7 @@ class RunReport:
         metrics: the metrics that differ, as the backend names them.
         examples: the first differences of each kind.
         waiting: how many rows were not delivered yet; they are not compared.
+        cleaned: how many rows `rolecall clean` removed from the journals. Then no point counts as extra.
         damages: what is wrong with the journals, so that points can seem to be extra.
         sent: how many rows were sent to it, to repair it.
         new_run: whether it is a new run, to which everything was sent.
@@ -63,6 +64,7 @@ class RunReport:
     metrics: Mapping[str, Counts] = field(default_factory=dict)
     examples: tuple[Difference, ...] = ()
     waiting: int = 0
+    cleaned: int = 0
     damages: tuple[str, ...] = ()
     sent: int = 0
     new_run: bool = False
@@ -126,19 +128,12 @@ def _compare(target: Target, table: PointTable, readback: SupportsReadback, unti
         shown[each.kind] += 1
         if shown[each.kind] <= _EXAMPLES:
             examples.append(each)
-    reference = target.reference()
-    return RunReport(
-        backend=target.backend.name,
-        writers=target.writers,
-        shared=target.shared,
-        id=reference.id if reference else None,
-        url=reference.url if reference else None,
-        state="different" if counts else "equal",
+    return replace(
+        report_on(target, "different" if counts else "equal"),
         points=table.counts[Side.WANTED],
         held=table.counts[Side.HELD],
         metrics={key: Counts(**counts[key]) for key in sorted(counts)},
         examples=tuple(examples),
-        waiting=target.waiting(),
         damages=tuple(damages[:_EXAMPLES]),
     )
 
