@@ -20,7 +20,7 @@ from rolecall.config.model import MonitorConfig, directory_name
 from rolecall.config.plan import Plan
 from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver
-from rolecall.errors import ConfigError, DirectoryError, WriterConflict
+from rolecall.errors import ConfigError, DirectoryError, RolecallError, WriterConflict
 from rolecall.job.monitor import Close, Monitor, close_forgotten
 from rolecall.job.place import launchers_place
 from rolecall.job.session import WriterSession
@@ -254,7 +254,8 @@ def _launched(config: MonitorConfig, plan: Plan) -> Job | RunRecord:
     layout = Layout(config.monitor_dir)
     deadline = time.monotonic() + timings.JOIN_TIMEOUT
     while True:
-        before = read_record(layout)
+        with usable(layout):
+            before = read_record(layout)
         resume = "allow" if before is None or before.name == config.name else "never"
         try:
             return _begin(config.model_copy(update={"resume": resume}), plan, by_any=True)
@@ -294,7 +295,7 @@ def _leave(config: MonitorConfig, plan: Plan, status: Status, timeout: float) ->
     is_done = not any(is_left(layout, backend, LAUNCH) for backend in shared)
     is_cared_for = is_held(layout.journal(LAUNCH)) or any(is_carried(layout, backend, LAUNCH) for backend in shared)
     if not (is_done or is_cared_for or _roles_at_work(layout)):
-        with suppress(WriterConflict):  # another process came, and will do it
+        with suppress(RolecallError):  # another process came and will do it, or `deliver` can
             _begin(config, plan, by_any=True).leave(status, timeout)
 
 
