@@ -68,13 +68,14 @@ class AxisBook:
         """Read what any writer appended since the last look."""
         with self._lock:
             try:
+                folder = self._layout.axes
                 # By names and sizes alone: every writer looks at the files of all, each second.
-                with os.scandir(self._layout.axes) as found:
+                with os.scandir(folder) as found:
                     files = sorted((file.name, file.stat(follow_symlinks=False).st_size) for file in found)
             except FileNotFoundError:
                 return
             for name, size in files:
-                path, offset = self._layout.axes / name, self._offsets.get(name, 0)
+                path, offset = folder / name, self._offsets.get(name, 0)
                 while offset < size and name.endswith(".jsonl") and (lines := list(read_lines(path, offset))):
                     for line in lines:
                         value = line.value if isinstance(line, Line) else {}
