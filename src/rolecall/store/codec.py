@@ -44,7 +44,7 @@ LARGEST_ATTACHMENT: Final = 1 << 30
 # What lines begin with. JSON escapes the quotes inside a string, so this never matches within one.
 _START: Final = re.compile(rb'\{"(?:seq|end|ack|axes|config|rolecall)":')
 _MOST_STARTS: Final = 8
-PER_NUMBER: Final = 128
+PER_NUMBER: Final = 64
 """Bytes that the encoder needs at most for a number and its key, as a part of a row; see `ensure_memory`."""
 _LITTLE: Final = 8 << 10
 

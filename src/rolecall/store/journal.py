@@ -78,7 +78,10 @@ logger = logging.getLogger("rolecall")
 
 DEFAULT_AXIS: Final = ""
 _STEPS_EVERY: Final = 1000
-_OTHERS: Final = 32  # numbers that take as much memory as what is in a row beside its metrics
+_OTHERS: Final = 512  # bytes that the encoder needs for what is in a row beside its metrics
+_SEAL: Final = (
+    20  # bytes of a line beside its text: the checksum, a newline, and one before a line that follows a torn one
+)
 _LONGEST_LINE: Final = 4 << 20
 _PIECE: Final = 1 << 20
 _ALMOST: Final = 0.9
@@ -173,12 +176,12 @@ class JournalWriter:
                         row["lost"] = self._failed
                     if seq % _STEPS_EVERY == 0:
                         row["steps"] = {**self._steps, DEFAULT_AXIS: at}
-                    # As `ensure_memory`, at a fifth of its price; texts and tables were measured before.
-                    bytes(PER_NUMBER * (len(content) + _OTHERS))
+                    # As `ensure_memory`, and cheap: what holds more than numbers was measured before.
+                    bytes(PER_NUMBER * len(content) + _OTHERS)
                     text = to_json(row, inf_nan_mode="strings")
-                    if len(text) > _LONGEST_LINE:
-                        text = self._attach(row, kind)
-                    line = self._within_limit(self._torn + seal(text, self._seed))
+                    if len(text) > _LONGEST_LINE or self._end + len(text) + _SEAL > self._most:
+                        text = self._fit(text, row, kind)
+                    line = self._torn + seal(text, self._seed)
                     # A signal handler may have logged since. From here on there is no way in for one until the line
                     # is written: CPython runs handlers at the start of a Python function, after calls and at backward
                     # jumps, so the write has to be a call of C in this very place.
@@ -234,12 +237,20 @@ class JournalWriter:
             beside = sum(path.lstat().st_size for path in session.path.parent.rglob("*") if path != session.path)
             self._most = self._limit - beside
 
+    def _fit(self, text: bytes, row: dict[str, Any], kind: str) -> bytes:
+        """The text of a row that is too long for a line, or beyond the limit."""
+        if len(text) > _LONGEST_LINE:
+            text = self._attach(row, kind)
+        self._require_room(len(text) + _SEAL)
+        return text
+
     def _attach(self, row: dict[str, Any], kind: str) -> bytes:
         """The text of a row whose content is stored beside the journal."""
         body = to_json({kind: row.pop(kind)}, inf_nan_mode="strings")
         if len(body) > LARGEST_ATTACHMENT:
             raise ValueError(f"the row has {len(body)} bytes, and none can have more than {LARGEST_ATTACHMENT}")
-        self._most -= len(self._within_limit(body))
+        self._require_room(len(body))
+        self._most -= len(body)
         return to_json({**row, "attached": put_attachment(self.session.attachments, f"{row['seq']}.json", body)})
 
     def _look(self, now: float) -> None:
@@ -274,10 +285,9 @@ class JournalWriter:
             finally:
                 self._looking = False
 
-    def _within_limit(self, data: bytes) -> bytes:
-        if self._end + len(data) > self._most:
+    def _require_room(self, size: int) -> None:
+        if self._end + size > self._most:
             raise OSError(errno.EDQUOT, f"spool_limit of {self._limit} bytes is reached")
-        return data
 
     def _watch_disk(self) -> None:
         """Warn once, before rows are lost."""

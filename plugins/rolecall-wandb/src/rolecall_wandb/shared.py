@@ -27,7 +27,7 @@ SETTLE: Final = 10.0
 """Seconds that the server may take to show what the SDK has uploaded."""
 MERGE_WAIT: Final = 10.0
 """Seconds that a line waits for more rows of its step."""
-READ_BACK: Final = 100_000
+READ_BACK: Final = 10_000
 """Lines of a run up to which the end of a session reads all of them back; the counts of a larger one must do."""
 
 
