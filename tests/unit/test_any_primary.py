@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from lines_role import explore_as_any
@@ -82,6 +83,23 @@ def test_job_of_another_name_is_a_new_one(make_config: MakeConfig, server: Lines
             monitor.log({"a": 1})
         wait_until(lambda times=times: len(ends_of(server)) == times)
     assert len(server.runs()) == 2
+
+
+def test_who_comes_while_the_run_is_opened_waits(
+    make_config: MakeConfig, server: LinesServer, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A backend that is merely starting is no warning."""
+    server.fail("hang", "open")
+    with ThreadPoolExecutor() as pool:
+        opened = [pool.submit(open_any, make_config(), role) for role in ("explorer", "trainer")]
+        wait_until((make_config().monitor_dir / "journal" / "trainer").exists)
+        server.fix("hang")
+        monitors = [each.result() for each in opened]
+    for monitor in monitors:
+        monitor.log({"a": 1})
+        monitor.close()
+    assert "not available" not in caplog.text
+    wait_until(lambda: ends_of(server) == ["finished"])
 
 
 @pytest.mark.processes

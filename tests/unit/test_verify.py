@@ -421,3 +421,8 @@ def test_cleaned_rows_go_to_no_new_run(separate: Path, server: LinesServer) -> N
     reports = check(separate, repair=True, new_run=True)
     assert {(report.state, report.new_run) for report in reports} == {("gone", False)}
     assert "a new run would lack them" in reports[0].problem
+
+
+def test_backend_that_the_job_does_not_have(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(shared), "--backend", "console"]) == 2
+    assert "nothing was delivered to console; the job has lines" in capsys.readouterr().err

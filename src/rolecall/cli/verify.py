@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     if options.backend:
         check_backend("--backend", options.backend)
     directory, args, trust = options.directory, collect_args(options, options.backend), options.trust
-    spec = open_job(directory, options.backend, args, trust=trust, option="--backend")
+    spec = open_job(directory, options.backend, args, trust=trust, option="--backend", delivered=True)
 
     def send(backend: str, timeout: float) -> None:
         deliver(directory, backend, args, timeout, trust=trust, on_event=print_event)

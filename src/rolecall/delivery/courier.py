@@ -177,7 +177,9 @@ class Courier:
         taken: list[Row] = []
         for has_table, group in groupby(batch.rows, key=lambda row: row.table is not None):
             rows = [self._shared(row) if self.shared else row for row in group]
-            taken += self._hand_over(run, cursor, rows, has_table)
+            # Tables one by one: what a backend refuses is set aside before the next one may not be available.
+            for some in [[row] for row in rows] if has_table else [rows]:
+                taken += self._hand_over(run, cursor, some, has_table)
         cursor.mark(batch, taken[-1] if taken else None)
         return bool(batch.rows or batch.damages)
 
@@ -204,7 +206,7 @@ class Courier:
             self._declare(run)
         try:
             if has_table:
-                _log_tables(run, fresh)
+                _log_table(run, fresh[0])
             else:
                 run.log(fresh)
         except Rejected as rejected:
@@ -343,16 +345,7 @@ def _lacking(rows: list[Row], held: Sequence[tuple[int, int]] | int) -> list[Row
     return rows
 
 
-def _log_tables(run: Run, rows: list[Row]) -> None:
+def _log_table(run: Run, row: Row) -> None:
     if not isinstance(run, SupportsTables):
-        raise Rejected(rows, "it holds no tables; they stay in the journal")
-    rejected: list[Row] = []
-    reason = ""
-    for row in rows:
-        try:
-            run.log_table(row)
-        except Rejected as error:
-            rejected += error.rows
-            reason = reason or error.reason
-    if rejected:
-        raise Rejected(rejected, reason or "it does not take these tables")
+        raise Rejected([row], "it holds no tables; they stay in the journal")
+    run.log_table(row)

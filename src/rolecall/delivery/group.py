@@ -26,7 +26,7 @@ from rolecall.delivery.events import CourierEvent
 from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict, describe_os_error
 from rolecall.protocol import RunTicket
 from rolecall.states import Status
-from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_left, read_reference
+from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_left, is_opening, read_reference
 from rolecall.store.axes import AxisBook
 from rolecall.store.codec import end_of_lines
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
@@ -130,8 +130,8 @@ class CourierGroup:
                 backend.prepare(ticket, self._spec.monitor_args[plan.backend])
                 self._report(event("prepared"))
             else:
-                if writer != LAUNCH and (primary := self._heard.get(plan.backend)) is not None:
-                    primary.wait(timings.OPEN_TIMEOUT)
+                if writer != LAUNCH and plan.shared:
+                    self._await_primary(plan.backend)
                 self._deliver(assignment, backend)
         except Unavailable as error:
             self._report(event("unavailable", str(error)))
@@ -143,6 +143,15 @@ class CourierGroup:
             # Not logger.exception: the traceback may hold secrets.
             logger.error("%s: %s", plan.backend, scrub_trace(error, self._spec.secrets))  # noqa: TRY400
             self._report(event("refused", f"{type(error).__name__}: {error}"))
+
+    def _await_primary(self, backend: str) -> None:
+        """Let the launcher's courier open the run first: a role that came earlier would report it as not available."""
+        if (primary := self._heard.get(backend)) is not None:
+            primary.wait(timings.OPEN_TIMEOUT)
+            return
+        deadline = time.monotonic() + timings.OPEN_TIMEOUT
+        while is_opening(self._layout, backend) and time.monotonic() < deadline:
+            time.sleep(timings.POLL_INTERVAL)
 
     def _deliver(self, assignment: Assignment, backend: Backend) -> None:
         name, writer, shared = backend.name, assignment.writer, assignment.plan.shared

@@ -105,13 +105,14 @@ def deliver(  # noqa: PLR0913 - the last three by name
     return [each for each in found if each.rows or each.missing]
 
 
-def open_job(
+def open_job(  # noqa: PLR0913 - the last four by name
     root: Path,
     to: str | None,
     args: Mapping[str, Any],
     *,
     trust: bool = False,
     option: str = "--to",
+    delivered: bool = False,
     registry: Registry | None = None,
 ) -> JobSpec:
     """The settings of the job in a `monitor_dir`, as far as they were kept, with the backends that are asked for.
@@ -122,6 +123,7 @@ def open_job(
         args: as there.
         trust: as there.
         option: what a user names a backend with.
+        delivered: whether rows must have been delivered there before.
         registry: as there.
 
     Raises:
@@ -132,7 +134,11 @@ def open_job(
     layout = Layout(root.absolute())
     if distrust and not trust:
         record = _trusted_part(layout, record, distrust, to, args)
-    names = [to] if to else [plan.backend for plan in record.plan.backends if plan.backend != LOCAL]
+    planned = [plan.backend for plan in record.plan.backends]
+    if delivered and to is not None and to not in (*planned, *layout.backends()):
+        known = ", ".join(planned)
+        raise DirectoryError(f"{option}: {layout.root}: nothing was delivered to {to}; the job has {known}")
+    names = [to] if to else [name for name in planned if name != LOCAL]
     if not names:
         raise DirectoryError(
             f"{layout.root}: the job's only backend is local, so all of it is here; name a backend with {option}"

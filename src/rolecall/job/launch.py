@@ -296,7 +296,7 @@ def _leave(config: MonitorConfig, plan: Plan, status: Status, timeout: float) ->
     is_cared_for = is_held(layout.journal(LAUNCH)) or any(is_carried(layout, backend, LAUNCH) for backend in shared)
     if not (is_done or is_cared_for or _roles_at_work(layout)):
         with suppress(RolecallError):  # another process came and will do it, or `deliver` can
-            _begin(config, plan, by_any=True).leave(status, timeout)
+            _begin(config.model_copy(update={"resume": "allow"}), plan, by_any=True).leave(status, timeout)
 
 
 def _roles_at_work(layout: Layout) -> bool:

@@ -20,12 +20,14 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from rolecall import timings
 from rolecall.rows import Row
 from rolecall.states import State, Status
 from rolecall.store.codec import (
@@ -39,7 +41,7 @@ from rolecall.store.codec import (
     put_whole,
     read_small,
 )
-from rolecall.store.layout import Layout
+from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import claim, is_held, newest, sessions
 
 logger = logging.getLogger("rolecall.courier")
@@ -233,6 +235,18 @@ def is_left(layout: Layout, backend: str, writer: str) -> bool:
     session = newest(layout.delivery(backend, writer))
     is_unclosed = session is not None and session.status() in {None, State.UNFINISHED}
     return is_unclosed or undelivered(layout, backend, writer) > 0
+
+
+def is_opening(layout: Layout, backend: str) -> bool:
+    """Whether the launcher's courier is about to open a run that roles join, and nothing has kept it from that yet."""
+    launcher = newest(layout.journal(LAUNCH))
+    if launcher is None or not launcher.is_live() or read_reference(layout, backend, LAUNCH) is not None:
+        return False
+    # It may take as long as `launch` waits for it. A launcher on another node may have another clock.
+    opened = launcher.header().get("opened", 0.0)
+    session = newest(layout.delivery(backend, LAUNCH))
+    is_hindered = session is not None and "why" in (last_line(session.path, session.seed) or {})
+    return not is_hindered and abs(time.time() - opened) < timings.OPEN_TIMEOUT
 
 
 def is_carried(layout: Layout, backend: str, writer: str) -> bool:

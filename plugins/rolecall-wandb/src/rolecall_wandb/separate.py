@@ -6,21 +6,23 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from rolecall import Rejected, Row, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.pieces import PIECE, size_of
-from rolecall_wandb.readback import is_same
+from rolecall_wandb.readback import is_same, number_of
 from rolecall_wandb.sdk import TRANSMIT_EVERY, init
 from rolecall_wandb.server import PAGE_STEPS, RunPath, Server
-from rolecall_wandb.tables import TableTries
+from rolecall_wandb.tables import TableTries, short_name
 from rolecall_wandb.watch import LOST, NO_ROWS, Watch, until
 
 __all__ = ["SeparateRun"]
 
 SETTLE: Final = 2 * TRANSMIT_EVERY + 10.0
+_CLOSE: Final = 1e-3  # seconds
 SLOW: Final = "wandb does not show all rows yet; the others follow"
 
 
@@ -46,6 +48,7 @@ class SeparateRun:
         self._tables = TableTries()
         self._taken: dict[int, int] = {}
         self._queue: deque[Row] = deque()
+        self._late: dict[tuple[int, int], Row] = {}
         self._under_way: deque[_Line] = deque()
         self._shown = 0
         self._open()
@@ -79,17 +82,17 @@ class SeparateRun:
     def log(self, rows: Sequence[Row]) -> None:
         """See `rolecall.Run`."""
         self._resume_if_ended()
-        late = []
         for row in rows:
             if self._history.accepts(row):
                 self._queue.append(row)
             elif not self._stored.has(row):
-                late.append(row)
-                continue
+                self._late[row.session, row.seq] = row
             self._taken[row.session] = row.seq
         if not self._is_waiting():
             self._hand_over()
-        if late:
+        if self._late:
+            late = list(self._late.values())
+            self._late.clear()
             raise Rejected(late, TOO_LATE)
 
     def log_table(self, row: Row) -> None:
@@ -106,14 +109,18 @@ class SeparateRun:
 
     def held(self, writer: str, session: int) -> Sequence[tuple[int, int]]:
         """See `rolecall.SupportsProgress`. Rows that a running SDK gets count, as it will upload them."""
-        return [(1, self._taken.get(session, 0))]
+        # Not those that are too late, until that was said.
+        late = [seq for number, seq in sorted(self._late) if number == session]
+        edges = [0, *late, self._taken.get(session, 0) + 1]
+        return [(before + 1, after - 1) for before, after in pairwise(edges) if before + 1 < after]
 
     def confirmed(self, writer: str, session: int) -> int:
         """See `rolecall.SupportsConfirmation`."""
         waiting = (line.first for line in self._under_way if line.session == session)
         queued = (row.seq for row in self._queue if row.session == session)
-        first = next(waiting, None) or next(queued, None)
-        return self._taken.get(session, 0) if first is None else first - 1
+        late = (seq for number, seq in self._late if number == session)
+        firsts = [next(each, None) for each in (waiting, queued, late)]
+        return min((first - 1 for first in firsts if first is not None), default=self._taken.get(session, 0))
 
     def tend(self) -> None:
         """See `rolecall.SupportsConfirmation`."""
@@ -226,5 +233,7 @@ class _Stored:
             page = self._server.page(self._path, first, first + PAGE_STEPS)
             self._lines, self._first = {int(line.get("_step", -1)): line for line in page}, first
         line = self._lines.get(row.step, {})
-        is_there = row.table is None or row.table.name in line
+        # A line has the time of its last row: what a restarted role logs again at this step is later.
+        is_there = (number_of(line.get("_timestamp")) or 0.0) >= row.time - _CLOSE
+        is_there = is_there and (row.table is None or short_name(row.table.name, self._path.run) in line)
         return is_there and all(is_same(line.get(key), value) for key, value in {**row.metrics, **row.text}.items())

@@ -184,9 +184,9 @@ class Server:
             answer = response.json() if status == HTTPStatus.OK else {}
         except requests.JSONDecodeError as error:
             raise Denied(self._not_wandb()) from error
-        data = answer.get("data") if isinstance(answer, dict) else None
-        if not isinstance(data, dict):
-            errors = answer.get("errors") if isinstance(answer, dict) else None
+        data, errors = (answer.get("data"), answer.get("errors")) if isinstance(answer, dict) else (None, None)
+        # Where a part of the data could not be had, the rest is not the whole truth.
+        if errors or not isinstance(data, dict):
             raise self._unreadable(errors or response.text, status)
         return data
 

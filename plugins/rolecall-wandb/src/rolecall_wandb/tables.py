@@ -13,7 +13,7 @@ from rolecall import Rejected, Row, Unavailable
 if TYPE_CHECKING:
     import wandb
 
-__all__ = ["TableTries", "table_of"]
+__all__ = ["TableTries", "short_name", "table_of"]
 
 TRIES: Final = 3
 LONGEST_ARTIFACT: Final = 128
@@ -39,10 +39,11 @@ def table_of(row: Row, run_id: str) -> dict[str, wandb.Table]:
         table = wandb.Table(columns=list(row.table.columns), data=data, allow_mixed_types=True)
     except Exception as error:
         raise Rejected([row], f"wandb cannot make a table of {row.table.name!r}: {error}") from error
-    return {_short(row.table.name, run_id): table}
+    return {short_name(row.table.name, run_id): table}
 
 
-def _short(name: str, run_id: str) -> str:
+def short_name(name: str, run_id: str) -> str:
+    """The name under which a run holds a table."""
     # The table is an artifact `run-{run_id}-{name}`, with a few characters more in some versions (0.19.10, 0.31.0).
     longest = LONGEST_ARTIFACT - len(f"run-{run_id}-") - MARGIN
     if len(name) <= longest:

@@ -44,10 +44,13 @@ class Watch:
         """Ask the server what it holds now.
 
         Raises:
-            Unavailable: it does not answer.
+            Unavailable: it does not answer, or does not show the run.
         """
         with self._asking():
-            return self._server.look_up(self._path, counts=counts, config=config) or RunState(counts={})
+            found = self._server.look_up(self._path, counts=counts, config=config)
+            if found is None:
+                raise Unavailable(f"wandb at {self._server.url} does not show run {'/'.join(self._path)}")
+            return found
 
     def read_back(self, sessions: Iterable[tuple[str, int]]) -> Found:
         """Read which rows of these sessions the server holds now, from all of the run's lines.
@@ -87,7 +90,7 @@ class Watch:
         Raises:
             Unavailable: it does not show the end, or does not answer.
         """
-        if not until(lambda: self.look().state != "running", seconds):
+        if not until(lambda: self.look().state not in ("running", ""), seconds):
             raise Unavailable("wandb does not show the end of the run; it is sent again")
 
 
