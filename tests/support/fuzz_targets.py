@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import rolecall.store.lease
 from rolecall.config.model import MonitorConfig
 from rolecall.delivery.cursor import Cursor
 from rolecall.errors import RolecallError
@@ -52,6 +53,7 @@ PLACES: Final = (
     "delivery/mlflow/explorer@0/run.json",
     "journal/explorer@0/1.header.json",
 )
+rolecall.store.lease.STALE = 0.0  # type: ignore[misc]  # a claim would watch an owner on another machine for a minute
 MOST: Final = 1 << 16
 """Bytes of one input: what is found is found in small ones."""
 
