@@ -16,13 +16,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-import rolecall.store.lease
 from rolecall.config.model import MonitorConfig
 from rolecall.delivery.cursor import Cursor
 from rolecall.errors import RolecallError
 from rolecall.job.history import read_history
 from rolecall.job.status import read_deliveries, read_writers
 from rolecall.rows import Row
+from rolecall.store import lease
 from rolecall.store.acks import (
     Acknowledgements,
     acknowledged,
@@ -53,7 +53,8 @@ PLACES: Final = (
     "delivery/mlflow/explorer@0/run.json",
     "journal/explorer@0/1.header.json",
 )
-rolecall.store.lease.STALE = 0.0  # type: ignore[misc]  # a claim would watch an owner on another machine for a minute
+# A claim would watch an owner on another machine for a minute.
+vars(lease)["STALE"] = 0.0
 MOST: Final = 1 << 16
 """Bytes of one input: what is found is found in small ones."""
 
