@@ -210,7 +210,7 @@ def _descendants(pid: int) -> Iterator[int]:
 
 
 def outage(fault: str, seconds: float = 5.0) -> Callable[[Place, Path, int, int], Line | None]:
-    """A backend that misbehaves for about so many seconds, several times, while a role logs."""
+    """A backend that misbehaves several times while a role logs, for a few seconds each time."""
 
     def scene(place: Place, folder: Path, seed: int, times: int) -> Line | None:
         if fault not in place.faults:

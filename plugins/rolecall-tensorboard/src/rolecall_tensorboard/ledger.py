@@ -38,6 +38,7 @@ __all__ = [
     "owner",
     "read_ledger",
     "read_records",
+    "sync",
 ]
 
 _HEAD = struct.Struct("<QI")  # a record's length and the checksum of that
@@ -169,14 +170,15 @@ def read_ledger(directory: Path, run_id: str, sdk: Sdk) -> Ledger:
     ledger = Ledger()
     for path in owned_files(directory, run_id, sdk):
         # An earlier process may have been killed after it wrote rows and before it synced them.
-        _sync(path)
+        sync(path)
         ledger.interrupt()
         _read_file(path, sdk, ledger)
     ledger.interrupt()
     return ledger
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Write to the disk what the kernel has of a file or a directory."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

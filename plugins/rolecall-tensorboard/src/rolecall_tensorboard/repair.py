@@ -7,7 +7,6 @@ appended. All that the files hold is written into one new file instead, with the
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 import uuid
@@ -19,7 +18,7 @@ from typing import BinaryIO
 from rolecall import Rejected, Row, Status, Unavailable
 from rolecall_tensorboard.encode import Encoder
 from rolecall_tensorboard.eventfile import EventFile
-from rolecall_tensorboard.ledger import Held, Ledger, Marker, Owner, is_note, owned_files, read_records
+from rolecall_tensorboard.ledger import Held, Ledger, Marker, Owner, is_note, owned_files, read_records, sync
 from rolecall_tensorboard.readback import has_scalars
 from rolecall_tensorboard.run import RunPlace
 from rolecall_tensorboard.sdk import Sdk
@@ -93,7 +92,7 @@ class TensorBoardRepair:
         try:
             self._write(draft, self._merge(files, ends))
             draft.rename(self._place.new_path())
-            _sync_directory(draft.parent)
+            sync(draft.parent)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
@@ -145,11 +144,3 @@ class TensorBoardRepair:
                     is_timed = has_started if kind == "session_log" else has_scalars(event)
                     has_started = has_started or kind == "session_log"
                     yield (event.wall_time if is_timed else 0.0), record
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

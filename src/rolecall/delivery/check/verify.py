@@ -25,7 +25,7 @@ class Repair:
     """What to do about runs that lack something.
 
     Attributes:
-        deliver: delivers a job to a backend within so many seconds, for a run that is new.
+        deliver: sends the job's rows to a backend, with a timeout in seconds; called once a new run is open.
         new_run: whether everything goes to a new run where the old one is gone, or takes no points in place.
     """
 
