@@ -422,7 +422,7 @@ def test_touch_shows_that_it_lives(layout: Layout) -> None:
     acks = open_acks(layout)
     os.utime(courier(layout).path, (1, 1))
     acks.touch()
-    assert courier(layout).silence() < 60
+    assert courier(layout).path.stat().st_mtime > 1
     courier(layout).path.unlink()
     acks.touch()
     acks.release("finished")

@@ -13,17 +13,18 @@ import pytest
 
 from rolecall.delivery.cursor import Batch, Cursor
 from rolecall.states import Status
+from rolecall.store import lease
 from rolecall.store.acks import Acknowledgements, Position, undelivered
 from rolecall.store.codec import encode
 from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import FORMAT, Owner, Session, claim, end, succeed, this_process
 from rolecall.store.reader import read_rows
-from rolecall.timings import STALE
 
 WRITER = "explorer"
 HEADER = {"writer": WRITER, "config": {}}
 
+Wait = Callable[..., None]
 OpenCursor = Callable[..., Cursor]
 
 
@@ -182,16 +183,24 @@ def test_rows_between_two_looks_count(layout: Layout, open_cursor: OpenCursor) -
     journal.abandon()
 
 
-def test_silence_kills_a_remote_writer(layout: Layout, open_cursor: OpenCursor) -> None:
+@pytest.mark.parametrize("ahead", [-1000, 0, 1000])
+def test_silence_kills_a_remote_writer(
+    layout: Layout, open_cursor: OpenCursor, monkeypatch: pytest.MonkeyPatch, wait_until: Wait, ahead: float
+) -> None:
+    """However far the clock of its machine is ahead of ours: it is the courier's own that tells."""
     journal = open_journal(layout, elsewhere())
     log(journal, 1)
+    os.utime(journal.session.path, (time.time() + ahead,) * 2)
     cursor = open_cursor()
     assert steps(cursor, looks=3) == [(1, 1)]
     assert status_of(cursor) is None
-    silent = time.time() - STALE - 1
-    os.utime(journal.session.path, (silent, silent))
+    os.utime(journal.session.path, (time.time() + ahead + 5,) * 2)
     assert steps(cursor) == []
-    assert cursor.status == "killed"
+    assert status_of(cursor) is None
+    monkeypatch.setattr(lease, "STALE", 0.5)
+    began = time.monotonic()
+    wait_until(lambda: steps(cursor) == [] and cursor.status == "killed")
+    assert time.monotonic() - began >= 0.4
     journal.abandon()
 
 

@@ -25,7 +25,7 @@ from rolecall.errors import WriterConflict
 from rolecall.states import State
 from rolecall.store import lease
 from rolecall.store.codec import append_line, encode, open_own
-from rolecall.store.lease import Owner, Session, claim, end, newest, sessions, succeed, this_process
+from rolecall.store.lease import Owner, Session, claim, end, held_now, newest, sessions, succeed, this_process
 
 Wait = Callable[..., None]
 
@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 def plant(folder: Path, number: int, owner: Any, *more: dict[str, Any]) -> Session:
     """A session as some other process may have left it."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     session = Session(folder / f"{number}.jsonl", number)
     lines = ({"rolecall": 2, "owner": owner}, *more)
     session.path.write_bytes(b"".join(encode(line, session.seed) for line in lines))
@@ -195,6 +195,33 @@ def test_remote_claim_is_free_after_silence(folder: Path, monkeypatch: pytest.Mo
     began = time.monotonic()
     assert claim(folder, {}, "it").number == 2
     assert time.monotonic() - began >= 0.5
+
+
+@pytest.mark.parametrize("ahead", [-1000, 0, 1000])
+def test_one_look_does_not_kill(folder: Path, monkeypatch: pytest.MonkeyPatch, wait_until: Wait, ahead: float) -> None:
+    """Nor does it show that the owner lives: a later one does, if the file has changed."""
+    session = plant(folder, 1, asdict(replace(this_process(), host="elsewhere", space="another boot", start="1")))
+    os.utime(session.path, (time.time() + ahead,) * 2)
+    assert session.is_live()
+    assert not session.is_shown_live()
+    os.utime(session.path, (time.time() + ahead + 5,) * 2)
+    assert session.is_shown_live()
+    monkeypatch.setattr(lease, "STALE", 0.3)
+    wait_until(lambda: not session.is_live())
+    assert not session.is_shown_live()
+
+
+def test_many_silent_owners_take_one_wait(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "STALE", 0.5)
+    owner = asdict(replace(this_process(), host="elsewhere", space="another boot", start="1"))
+    silent = [folder / str(number) for number in range(8)]
+    for path in silent:
+        plant(path, 1, owner)
+    claim(folder / "mine", {}, "it")
+    leases = {path: path.name for path in (*silent, folder / "mine", folder / "nobody")}
+    began = time.monotonic()
+    assert held_now(leases) == {folder / "mine": "mine"}
+    assert 0.5 <= time.monotonic() - began < 8 * 0.5
 
 
 def test_remote_claim_that_ended_is_free_at_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,11 +16,11 @@ from pathlib import Path
 from rolecall.backends.builtin import LOCAL
 from rolecall.errors import DirectoryError, WriterConflict
 from rolecall.states import State
-from rolecall.store.acks import acknowledged, is_carried, rejections
+from rolecall.store.acks import acknowledged, leases, rejections
 from rolecall.store.codec import encode, last_line, last_seq, put_whole, refuse_link
 from rolecall.store.journal import last_steps
-from rolecall.store.layout import LAUNCH, Layout, job_record
-from rolecall.store.lease import Session, claim, end, is_held, sessions
+from rolecall.store.layout import Layout, job_record
+from rolecall.store.lease import Session, claim, end, held_now, sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +54,12 @@ def clean(root: Path, *, dry_run: bool = False) -> list[Cleaned]:
     # No launcher goes on with the job meanwhile.
     launching = claim(layout.launching, {}, "the launcher's place")
     try:
-        if busy := next(_busy(layout, backends), None):
-            raise WriterConflict(f"{layout.root}: {busy} is alive; wait for its end, or stop it")
+        if busy := held_now(leases(layout, backends)):
+            raise WriterConflict(f"{layout.root}: {next(iter(busy.values()))} is alive; wait for its end, or stop it")
         found = [each for writer in layout.writers() for each in _removable(layout, writer, backends)]
         return [_remove(writer, session, rows, dry_run=dry_run) for writer, session, rows in found]
     finally:
         end(launching, "finished")
-
-
-def _busy(layout: Layout, backends: list[str]) -> Iterator[str]:
-    for writer in (LAUNCH, *layout.writers()):
-        if is_held(layout.journal(writer)):
-            yield "the launcher" if writer == LAUNCH else f"role {writer}"
-        yield from (
-            f"the courier of {writer} to {backend}" for backend in backends if is_carried(layout, backend, writer)
-        )
 
 
 def _removable(layout: Layout, writer: str, backends: list[str]) -> Iterator[tuple[str, Session, int]]:

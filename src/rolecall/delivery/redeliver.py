@@ -21,9 +21,9 @@ from rolecall.config.spec import HandOver, JobSpec
 from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.errors import DirectoryError
-from rolecall.store.acks import acknowledged, is_carried, is_left, undelivered
+from rolecall.store.acks import acknowledged, is_left, leases, undelivered
 from rolecall.store.layout import LAUNCH, Layout, RunRecord, job_record
-from rolecall.store.lease import is_held
+from rolecall.store.lease import held_now
 from rolecall.store.spool import Mirror
 
 
@@ -201,16 +201,17 @@ def _spec(
 
 def _assignments(layout: Layout, plans: Sequence[BackendPlan], writers: Sequence[str]) -> Iterator[Assignment]:
     """What backends lack and nobody delivers; the launcher's first, as it opens the runs that roles join."""
-    is_live = is_held(layout.journal(LAUNCH))  # a live launcher has couriers of its own
+    held = held_now(leases(layout, [plan.backend for plan in plans]))
+
+    def is_lacking(writer: str, backend: str) -> bool:
+        # A live role has a courier of its own. One of a role that ended may still drain: the group waits for it.
+        has_courier = layout.journal(writer) in held and layout.delivery(backend, writer) in held
+        return is_left(layout, backend, writer) and not has_courier
+
     for plan in plans:
-        lacking = [writer for writer in writers if _is_lacking(layout, writer, plan.backend)]
-        is_wanted = bool(lacking) or _is_lacking(layout, LAUNCH, plan.backend)
-        if plan.shared and is_wanted and not is_live:
+        lacking = [writer for writer in writers if is_lacking(writer, plan.backend)]
+        is_wanted = bool(lacking) or is_lacking(LAUNCH, plan.backend)
+        # A live launcher has couriers of its own.
+        if plan.shared and is_wanted and layout.journal(LAUNCH) not in held:
             yield Assignment(LAUNCH, plan)
         yield from (Assignment(writer, plan) for writer in lacking)
-
-
-def _is_lacking(layout: Layout, writer: str, backend: str) -> bool:
-    # A live role has a courier of its own. One of a role that ended may still drain: the group waits for it.
-    has_courier = is_held(layout.journal(writer)) and is_carried(layout, backend, writer)
-    return is_left(layout, backend, writer) and not has_courier

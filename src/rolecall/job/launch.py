@@ -28,7 +28,7 @@ from rolecall.job.status import WriterState, read_writers, wait_for_writers
 from rolecall.states import Status, status_of
 from rolecall.store.acks import is_carried, is_left
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, read_record, usable, writer_name
-from rolecall.store.lease import is_held
+from rolecall.store.lease import is_held, is_shown_held
 
 logger = logging.getLogger("rolecall")
 
@@ -261,7 +261,7 @@ def _launched(config: MonitorConfig, plan: Plan) -> Job | RunRecord:
             return _begin(config.model_copy(update={"resume": resume}), plan, by_any=True)
         except WriterConflict:
             # A launcher writes its record before it shows that it is there.
-            if is_held(layout.journal(LAUNCH)) and (record := read_record(layout)) is not None:
+            if is_shown_held(layout.journal(LAUNCH)) and (record := read_record(layout)) is not None:
                 return record
             if time.monotonic() >= deadline:
                 raise
@@ -337,7 +337,7 @@ def _find_record(layout: Layout, config: MonitorConfig) -> RunRecord:
     # Under torchrun all ranks start at once: rank 0 launches, the others find its record.
     deadline = time.monotonic() + timings.JOIN_TIMEOUT
     while time.monotonic() < deadline:
-        if is_held(layout.journal(LAUNCH)) and (record := read_record(layout)) is not None:
+        if is_shown_held(layout.journal(LAUNCH)) and (record := read_record(layout)) is not None:
             return record
         time.sleep(timings.POLL_INTERVAL)
     advice = "start it with rolecall.launch and pass on job.config, or open one role with primary=True"

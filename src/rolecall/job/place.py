@@ -14,9 +14,9 @@ from rolecall.config.plan import Plan
 from rolecall.config.spec import HandOver
 from rolecall.errors import ConfigError, DirectoryError, WriterConflict
 from rolecall.states import State
-from rolecall.store.acks import is_carried
+from rolecall.store.acks import leases
 from rolecall.store.layout import LAUNCH, Layout, RunRecord, read_record, usable, write_record
-from rolecall.store.lease import Session, claim, end, is_held, newest, proves_alive, this_process
+from rolecall.store.lease import Session, claim, end, held_now, newest, proves_alive, this_process
 
 # What backends wrote goes with the job, or a new one's curves would run on from the old one's. The record goes last:
 # while it is there, a launcher that dies half-way is followed by one that goes on with this.
@@ -106,9 +106,11 @@ def _set_aside(layout: Layout, before: RunRecord) -> None:
     """Move what is ours below `previous/`, where it stays a monitor_dir of its own."""
     # A courier that still drains would go on below the new job: give it a moment to end.
     deadline = time.monotonic() + timings.QUIET_TIMEOUT
-    while (busy := next(_busy(layout, before), None)) is not None:
+    at_work = leases(layout, [plan.backend for plan in before.plan.backends])
+    while busy := held_now(at_work):
         if time.monotonic() >= deadline:
-            what = f"monitor_dir {layout.root}: {busy} of the earlier job {before.run_id} is still at work"
+            who = f"{next(iter(busy.values()))} of the earlier job {before.run_id}"
+            what = f"monitor_dir {layout.root}: {who} is still at work"
             raise WriterConflict(f"{what}. Wait for it to end, stop it, or use another monitor_dir")
         time.sleep(timings.POLL_INTERVAL)
     path = layout.previous(before.run_id)
@@ -118,11 +120,3 @@ def _set_aside(layout: Layout, before: RunRecord) -> None:
     for name in _OURS:
         if (layout.root / name).exists():
             (layout.root / name).rename(target / name)
-
-
-def _busy(layout: Layout, before: RunRecord) -> Iterator[str]:
-    """The live roles and couriers of an earlier job."""
-    yield from (f"role {writer}" for writer in layout.writers() if is_held(layout.journal(writer)))
-    for writer, plan in itertools.product((*layout.writers(), LAUNCH), before.plan.backends):
-        if is_carried(layout, plan.backend, writer):
-            yield f"the courier of {writer} to {plan.backend}"

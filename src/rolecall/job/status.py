@@ -11,7 +11,7 @@ from rolecall.states import State
 from rolecall.store.acks import RunReference, acknowledged, read_reference, rejections, undelivered
 from rolecall.store.codec import last_line
 from rolecall.store.layout import Layout
-from rolecall.store.lease import newest
+from rolecall.store.lease import is_held, newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,12 @@ def wait_for_writers(layout: Layout, timeout: float) -> list[WriterState]:
 
     def look() -> None:
         nonlocal states
+        is_running = True
         while True:
             with suppress(OSError):  # a directory that does not answer is asked again
-                states = read_writers(layout)
-            is_running = states is None or any(each.state is State.RUNNING for each in states)
+                # Not by their state, which compares the clocks of two machines. Each is looked at, so each is watched.
+                live = [writer for writer in layout.writers() if is_held(layout.journal(writer))]
+                is_running, states = bool(live), read_writers(layout)
             if not is_running or time.monotonic() >= deadline:
                 return
             time.sleep(min(timings.STATUS_INTERVAL, max(0.0, deadline - time.monotonic())))

@@ -21,9 +21,10 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -247,6 +248,20 @@ def is_opening(layout: Layout, backend: str) -> bool:
     session = newest(layout.delivery(backend, LAUNCH))
     is_hindered = session is not None and "why" in (last_line(session.path, session.seed) or {})
     return not is_hindered and abs(time.time() - opened) < timings.OPEN_TIMEOUT
+
+
+def leases(layout: Layout, backends: Iterable[str]) -> dict[Path, str]:
+    """What the processes of a job hold while they are at work, in words: the launcher, roles and couriers."""
+    writers = layout.writers()
+    couriers = {
+        layout.delivery(backend, writer): f"the courier of {writer} to {backend}"
+        for writer, backend in product((LAUNCH, *writers), backends)
+    }
+    return {
+        layout.journal(LAUNCH): "the launcher",
+        **{layout.journal(writer): f"role {writer}" for writer in writers},
+        **couriers,
+    }
 
 
 def is_carried(layout: Layout, backend: str, writer: str) -> bool:

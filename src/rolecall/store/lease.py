@@ -7,8 +7,9 @@ to its number. `link(2)` fails if another process was quicker, so there is no lo
 SIGKILL. A session ends with a line `{"end": status}`.
 
 An owner on this machine lives while its process does. One on another machine lives while its file is touched; its
-courier does that every `HEARTBEAT` seconds. Whoever claims a name looks for `STALE` seconds whether that happens, by a
-clock of its own: clocks of two machines may differ, and so may that of a file server.
+courier does that every `HEARTBEAT` seconds. It counts as dead once this process has seen the file unchanged for `STALE`
+seconds of its own monotonic clock: clocks of two machines may differ, and so may that of a file server. One look shows
+nothing, so whoever must know waits (`proves_alive`); only what people are shown goes by the time of the file (`state`).
 """
 
 import logging
@@ -117,15 +118,23 @@ class Session:
                 return None
 
     def is_live(self) -> bool:
-        """Whether its owner runs and has not ended it."""
+        """Whether its owner has not ended it, and runs or, on another machine, may run as far as this process saw."""
         owner = self.owner()
         if owner is None or self.status() is not None:
             return False
-        return owner.is_running() if owner.is_here() else self.silence() < STALE
+        return owner.is_running() if owner.is_here() else time.monotonic() - _SIGHTINGS.since(self.path) < STALE
+
+    def is_shown_live(self) -> bool:
+        """Whether its owner has not ended it, and runs or, on another machine, showed that since the first look."""
+        owner = self.owner()
+        is_live = self.is_live()
+        return is_live and owner is not None and (owner.is_here() or _SIGHTINGS.has_changed(self.path))
 
     def state(self) -> State:
-        """What a reader can tell of it."""
-        is_live = self.is_live()  # first: see `State.of`
+        """What one look can tell people of it; of another machine's owner, by the time of the file."""
+        owner = self.owner()
+        # First: see `State.of`.
+        is_live = self.is_live() and owner is not None and (owner.is_here() or self.silence() < STALE)
         return State.of(self.status(), is_live=is_live)
 
     def last_time(self) -> float | None:
@@ -135,12 +144,38 @@ class Session:
         return next((float(time) for time in times if isinstance(time, int | float)), None)
 
     def silence(self) -> float:
-        """Seconds since the file was last written or touched."""
+        """Seconds since the file was last written or touched, by the clock of this machine."""
         try:
             return max(0.0, time.time() - self.path.lstat().st_mtime)
         except FileNotFoundError:
             return float("inf")
 
+
+class _Sightings:
+    """What this process saw of the files of owners on other machines, and since when."""
+
+    def __init__(self) -> None:
+        self._found: dict[Path, tuple[tuple[int, int], float, bool]] = {}
+
+    def since(self, path: Path) -> float:
+        """Looks at a file; when it was first seen as it is now, by `time.monotonic`."""
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            return float("-inf")
+        seen, before = (found.st_mtime_ns, found.st_size), self._found.get(path)
+        if before is not None and before[0] == seen:
+            return before[1]
+        now = time.monotonic()
+        self._found[path] = (seen, now, before is not None)
+        return now
+
+    def has_changed(self, path: Path) -> bool:
+        """Whether two looks found it different."""
+        return path in self._found and self._found[path][2]
+
+
+_SIGHTINGS: Final = _Sightings()
 
 Fill = Callable[[Path, Session], None]
 """Appends to the file at a path what belongs into that of a session."""
@@ -172,9 +207,15 @@ def newest(directory: Path) -> Session | None:
 
 
 def is_held(directory: Path) -> bool:
-    """Whether a live process holds the lease."""
+    """Whether a process holds the lease that lives, as far as this one saw."""
     session = newest(directory)
     return session is not None and session.is_live()
+
+
+def is_shown_held(directory: Path) -> bool:
+    """Whether a process holds the lease that lives; one on another machine shows it within `HEARTBEAT` seconds."""
+    session = newest(directory)
+    return session is not None and session.is_shown_live()
 
 
 def proves_alive(session: Session, holder: str) -> bool:
@@ -185,30 +226,29 @@ def proves_alive(session: Session, holder: str) -> bool:
         holder: what is held, in words, for the one warning that it waits.
     """
     owner = session.owner()
-    if owner is None or owner.is_here():
-        return session.is_live()
-    # `status` opens the file, so what is seen of it then is not what a network filesystem had cached.
-    if session.status() is not None or (before := _seen(session)) is None:
-        return False
-    began = time.monotonic()
-    wait = f"waiting for up to {STALE:.0f} s to see whether it is alive"
+    is_live = session.is_live()
+    if owner is None or owner.is_here() or not is_live:
+        return is_live
+    since = _SIGHTINGS.since(session.path)
+    wait = f"waiting for up to {STALE - time.monotonic() + since:.0f} s to see whether it is alive"
     logger.warning("%s was held by %s, which did not end it; %s", holder, owner, wait)
-    while session.status() is None and (found := _seen(session)) is not None:
-        if found != before:
+    # Each look opens the file, so what is seen of it is not what a network filesystem had cached.
+    while session.is_live():
+        if _SIGHTINGS.since(session.path) != since:
             return True
-        if time.monotonic() - began >= STALE:
-            return False
         time.sleep(POLL_INTERVAL)
     return False
 
 
-def _seen(session: Session) -> tuple[int, int] | None:
-    """What changes of a file when its owner shows that it is alive; `None` if there is no file."""
-    try:
-        found = session.path.lstat()
-    except FileNotFoundError:
-        return None
-    return found.st_mtime_ns, found.st_size
+def held_now(leases: Mapping[Path, str]) -> dict[Path, str]:
+    """Those leases that live processes hold; waits for owners on other machines to show that they are alive.
+
+    Args:
+        leases: the directory of each, and what it holds in words.
+    """
+    found = {lease: session for lease in leases if (session := newest(lease)) is not None}
+    suspects = {lease: session for lease, session in found.items() if session.is_live()}  # all are watched from here on
+    return {lease: leases[lease] for lease, session in suspects.items() if proves_alive(session, leases[lease])}
 
 
 def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
