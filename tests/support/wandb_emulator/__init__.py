@@ -20,6 +20,7 @@ documented (the SDK's public API: `wandb/apis/public/runs.py`; docs.wandb.ai)
 =================================================== ==================================================================
 fields of a run                                      `state`, `config`, `summaryMetrics`, `historyLineCount`, ...
 resuming asks for `bucket(... missingOk: true)`      a run is there if `wandbConfig` has `t`
+`upsertBucket` with an `id` sets `summaryMetrics`    `wandb/apis/public/summary.py`
 =================================================== ==================================================================
 
 =================================================== ==================================================================

@@ -36,6 +36,10 @@ def answer(state: State, query: str, variables: Variables, client: str | None, u
 
 
 def _upsert(state: State, variables: Variables, client: str | None) -> Answer:
+    if not variables.get("name"):  # the public API, which changes a run that is there
+        run = state.runs[variables["id"].removeprefix("id-")]
+        run.summary = json.loads(variables["summaryMetrics"])
+        return {"upsertBucket": {"bucket": _bucket(run), "inserted": False}}
     is_new = variables["name"] not in state.runs
     run = state.run(variables["name"], variables.get("project") or "", variables.get("entity") or "")
     run.is_shared = run.is_shared or client is not None

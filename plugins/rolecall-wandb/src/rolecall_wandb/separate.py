@@ -15,13 +15,17 @@ from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.pieces import PIECE, size_of
 from rolecall_wandb.readback import is_same, number_of
 from rolecall_wandb.sdk import TRANSMIT_EVERY, init
-from rolecall_wandb.server import PAGE_STEPS, RunPath, Server
+from rolecall_wandb.server import PAGE_STEPS, RunPath, RunState, Server, path_of
 from rolecall_wandb.tables import TableTries, short_name
 from rolecall_wandb.watch import LOST, NO_ROWS, Watch, until
 
 __all__ = ["SeparateRun"]
 
 SETTLE: Final = 2 * TRANSMIT_EVERY + 10.0
+SHOWN_LATE: Final = 10.0
+"""Seconds that the server may take to show what the SDK has uploaded."""
+BEFORE_TABLE: Final = 60.0
+"""Seconds that a table waits until the server shows all lines before it."""
 _CLOSE: Final = 1e-3  # seconds
 SLOW: Final = "wandb does not show all rows yet; the others follow"
 
@@ -54,6 +58,7 @@ class SeparateRun:
         self._open()
 
     def _open(self) -> None:
+        _wind_back(self._server, path_of(self._ticket, self._args, self._server))
         sdk = init(self._ticket, self._args)
         path = RunPath(sdk.run.entity, sdk.run.project, sdk.run.id)
         watch = Watch(self._server, path)
@@ -98,9 +103,10 @@ class SeparateRun:
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`. The SDK uploads the table before this returns."""
         self._resume_if_ended()
+        # It cannot wait in the queue, as it may be refused. If it overtook lines that a proxy drops, these would be too
+        # late to be sent again.
+        self._hand_over_all(BEFORE_TABLE)
         if self._history.accepts(row):
-            # It cannot wait in the queue, as it may be refused.
-            self._hand_over(limit=float("inf"))
             with self._tables.counted(row, self._watch.look, self._lost), self._sdk.at_hand():
                 self._log(row)
         elif not self._stored.has(row):
@@ -135,15 +141,9 @@ class SeparateRun:
         """See `rolecall.Run`. The last line is committed if it is open, as at the end of the run."""
         self._resume_if_ended()
         deadline = time.monotonic() + timeout
-        while self._queue or self._under_way:
-            if time.monotonic() >= deadline:
-                raise Unavailable(SLOW)
-            if not self._is_waiting():
-                self._hand_over()
-            if not self._queue:
-                self._commit()
-            if not until(self._is_shown, min(timeout, SETTLE)):
-                raise self._lost()
+        self._hand_over_all(timeout)
+        self._commit()
+        self._await_shown(deadline - time.monotonic())
 
     def close(self, status: Status) -> None:
         """See `rolecall.Run`. The run is resumed to end it, if the server did not record the end before."""
@@ -153,12 +153,28 @@ class SeparateRun:
 
     # ------------------------------------------------- between queue and server
 
-    def _hand_over(self, limit: float = PIECE) -> None:
+    def _hand_over_all(self, timeout: float) -> None:
+        """Give the SDK all rows, and return once the server shows all lines but the open one.
+
+        Raises:
+            Unavailable: it does not within `timeout` seconds, or does not answer.
+        """
+        deadline = time.monotonic() + timeout
+        self._await_shown(timeout)
+        while self._queue:
+            self._hand_over()
+            self._await_shown(deadline - time.monotonic())
+
+    def _await_shown(self, timeout: float) -> None:
+        if not until(self._is_shown, min(timeout, SETTLE)):
+            raise self._lost() if timeout >= SETTLE else Unavailable(SLOW)
+
+    def _hand_over(self) -> None:
         """Give the SDK the next rows: not more than it sends at once."""
         if self._queue:
             self._watch.moved()
         size = 0
-        while self._queue and size < limit:
+        while self._queue and size < PIECE:
             row = self._queue[0]
             try:
                 self._log(row)
@@ -212,6 +228,29 @@ class SeparateRun:
         with suppress(Exception):
             self._finish("finished")
         return Unavailable(reason)
+
+
+def _wind_back(server: Server, path: RunPath) -> None:
+    """Let the run be resumed after its last line, and not after later ones that a proxy dropped.
+
+    Raises:
+        Unavailable: the server does not answer.
+    """
+    # The SDK uploads the step of the last row that it was given with the summary, also when its run ends, and resumes
+    # after that step (0.31.0; 0.24.2 and 0.19.10 resume after the last line). A server may show lines late, so that a
+    # summary is ahead for a while.
+    if not until(lambda: not _is_ahead(server.look_up(path, summary=True, counts=True)), SHOWN_LATE):
+        found = server.look_up(path, summary=True, counts=True)
+        if found is not None and _is_ahead(found):
+            server.set_summary(found, {**found.summary, "_step": found.last_step})
+
+
+def _is_ahead(found: RunState | None) -> bool:
+    """Whether the summary has a later step than the last line; not if the server does not say which that is."""
+    if found is None or (found.counts is None and found.lines):
+        return False
+    step = number_of(found.summary.get("_step"))
+    return step is not None and step > found.last_step
 
 
 class _Stored:

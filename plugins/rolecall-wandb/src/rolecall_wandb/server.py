@@ -15,11 +15,11 @@ from typing import Any, Final, NamedTuple
 
 import requests
 
-from rolecall import Unavailable
+from rolecall import RunTicket, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.situation import api_key, base_url
 
-__all__ = ["Denied", "RunPath", "RunState", "Server", "server_of"]
+__all__ = ["Denied", "RunPath", "RunState", "Server", "path_of", "server_of"]
 
 TIMEOUT: Final = 10.0
 _MAX_CHARACTERS: Final = 300
@@ -27,6 +27,10 @@ _MAX_CHARACTERS: Final = 300
 _VIEWER: Final = "query Viewer { viewer { id entity } }"
 _RUN: Final = """query RolecallRun($entity: String, $project: String!, $run: String!) {
   project(name: $project, entityName: $entity) { run(name: $run) { id state %s } }
+}"""
+# As the SDK's public API stores a summary (`wandb/apis/public/summary.py`).
+_SUMMARY: Final = """mutation UpsertBucket($id: String, $summaryMetrics: JSONString) {
+  upsertBucket(input: {id: $id, summaryMetrics: $summaryMetrics}) { bucket { id } }
 }"""
 _PAGE: Final = """query HistoryPage($entity: String, $project: String!, $run: String!, $minStep: Int64!, $maxStep: Int64!, $pageSize: Int!) {
   project(name: $project, entityName: $entity) {
@@ -65,6 +69,7 @@ class RunState:
         state: `running`, `finished`, `failed`, ...
         counts: how many lines have each key; `None` if the server does not say so, or was not asked.
         last_step: the step of the last line, as far as the server says so; below zero if there is none.
+        key: the server's own id of the run.
     """
 
     lines: int = 0
@@ -73,6 +78,7 @@ class RunState:
     state: str = ""
     counts: Mapping[str, int] | None = None
     last_step: int = -1
+    key: str = ""
 
 
 class Server:
@@ -125,7 +131,16 @@ class Server:
             str(run.get("state") or ""),
             _counts(keys.get("keys")),
             max(_number(keys.get("lastStep"), -1), lines - 1),
+            str(run.get("id") or ""),
         )
+
+    def set_summary(self, run: RunState, summary: Mapping[str, Any]) -> None:
+        """Replace the summary of a run.
+
+        Raises:
+            Unavailable: the server does not answer, or answers with an error.
+        """
+        self._ask(_SUMMARY, {"id": run.key, "summaryMetrics": json.dumps(summary)})
 
     def history(self, path: RunPath) -> Iterator[Mapping[str, Any]]:
         """All lines of a run's history, with their `_step`, in pages of the SDK's public API; none if it is not there.
@@ -206,6 +221,11 @@ class Server:
 def server_of(args: WandbArgs) -> Server:
     """The server for these arguments, in this environment."""
     return Server(base_url(args), api_key(args))
+
+
+def path_of(ticket: RunTicket, args: WandbArgs, server: Server) -> RunPath:
+    """The path of the run that a ticket asks for; errors as in `Server.require_key`."""
+    return RunPath(args.entity or server.entity(), ticket.project, ticket.run_id)
 
 
 def _decode(text: Any) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from rolecall_wandb.definitions import Definitions
 from rolecall_wandb.lines import HandedOver, Line, Session
 from rolecall_wandb.pieces import PIECE, UnderWay, pieces
 from rolecall_wandb.sdk import init
-from rolecall_wandb.server import RunPath, RunState, Server
+from rolecall_wandb.server import RunPath, RunState, Server, path_of
 from rolecall_wandb.tables import TableTries, table_of
 from rolecall_wandb.watch import LOST, NO_ROWS, Watch, until
 
@@ -321,7 +321,7 @@ class SharedRun:
 
 def _state_before(ticket: RunTicket, args: WandbArgs, server: Server) -> Status:
     """How a run ended that is opened to repair it."""
-    state = server.look_up(RunPath(args.entity or server.entity(), ticket.project, ticket.run_id)) or RunState()
+    state = server.look_up(path_of(ticket, args, server)) or RunState()
     return "finished" if state.state == "finished" else "failed"
 
 
