@@ -31,7 +31,7 @@ lines of several writers of one run                  all kept; `_step` counted a
 a stream's lines that are sent again                 known by client id and offset, and kept once
 summaries of several writers                         merged by key; the later value stays
 names, tags, notes of a later upsert                 overwrite what was there, where they are given
-what was just taken                                  is in the next answer: no delay between stream and query
+what was just taken                                  is in the next answer, or seconds later: `State.late`
 =================================================== ==================================================================
 """
 

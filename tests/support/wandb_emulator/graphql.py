@@ -84,7 +84,7 @@ def _run(state: State, query: str, variables: Variables, url: str) -> Answer:
     run = state.runs.get(variables.get("run") or variables.get("name") or "")
     if run is None:
         return {"project": {"run": None, "internalId": "p"}}
-    return {"project": {"internalId": "p", "id": "p", "run": _fields(run, query, variables)}}
+    return {"project": {"internalId": "p", "id": "p", "run": _fields(run.as_shown(state.late), query, variables)}}
 
 
 def _fields(run: StoredRun, query: str, variables: Variables) -> Answer:

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from rolecall import Row
 
-__all__ = ["PREFIX", "Found", "HandedOver", "Line", "Ranges", "Session", "find", "writer_of"]
+__all__ = ["PREFIX", "Found", "HandedOver", "Line", "Ranges", "Session", "counts_of", "find", "writer_of"]
 
 Session = tuple[str, int]
 
@@ -112,8 +112,20 @@ def find(lines: Iterable[Mapping[str, Any]], sessions: Iterable[Session]) -> Fou
 
 def writer_of(line: Mapping[str, Any]) -> str | None:
     """Whose line of a shared run it is; `None` if it is not rolecall's."""
-    marks = (key.removeprefix(PREFIX) for key in line if key.startswith(PREFIX) and key != ROWS)
-    return next((mark.rpartition("/")[0] for mark in marks), None)
+    return next((_owner(key) for key in line if _is_mark(key)), None)
+
+
+def counts_of(writer: str | None, counts: Mapping[str, int]) -> dict[str, int]:
+    """How many lines the server counts for each of a writer's sessions, or of every writer's."""
+    return {key: count for key, count in counts.items() if _is_mark(key) and writer in {None, _owner(key)}}
+
+
+def _is_mark(key: str) -> bool:
+    return key.startswith(PREFIX) and key != ROWS
+
+
+def _owner(mark: str) -> str:
+    return mark.removeprefix(PREFIX).rpartition("/")[0]
 
 
 def _keys(writer: str, session: int) -> tuple[str, str]:

@@ -10,12 +10,12 @@ from typing import Any, Final
 from rolecall import Row, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.definitions import Definitions
-from rolecall_wandb.lines import HandedOver, Line, Session
+from rolecall_wandb.lines import HandedOver, Line, Ranges, Session
 from rolecall_wandb.pieces import PIECE, UnderWay, pieces
 from rolecall_wandb.sdk import init
 from rolecall_wandb.server import RunPath, RunState, Server, path_of
 from rolecall_wandb.tables import TableTries, table_of
-from rolecall_wandb.watch import LOST, NO_ROWS, Watch, until
+from rolecall_wandb.watch import LOST, NO_ROWS, SETTLE, Watch, until
 
 __all__ = ["SharedRun"]
 
@@ -23,8 +23,6 @@ CHECK_EVERY: Final = {True: 10.0, False: 60.0}
 """Seconds between checks of the bindings on the server: by the primary, by the other writers."""
 REPAIR_AFTER: Final = 15.0
 """Seconds between two repairs of the bindings; the SDK delays an upload by 5 s (0.31.0)."""
-SETTLE: Final = 10.0
-"""Seconds that the server may take to show what the SDK has uploaded."""
 MERGE_WAIT: Final = 10.0
 """Seconds that a line waits for more rows of its step."""
 READ_BACK: Final = 10_000
@@ -48,6 +46,8 @@ class SharedRun:
         self._lines: dict[Session, Line] = {}
         self._under_way = UnderWay()
         self._in_pieces = False
+        # What a predecessor handed over may not be shown yet; as after the end of an SDK's run, it has to be waited for.
+        self._is_quiet = not _has_predecessor(ticket)
         self._is_read = True
         self._tables = TableTries()
         self._ends_as = _state_before(ticket, args, server) if ticket.repair else None
@@ -164,9 +164,12 @@ class SharedRun:
         self._settle(timeout)
         if not self._is_open and self._watch.look().lines <= READ_BACK:
             given = {session: handed.rows() for session, handed in self._sessions.items()}
-            self._read_back()
-            if not all(self._sessions[session].held.cover(rows) for session, rows in given.items()):
+            if not until(lambda: self._shows(given), SETTLE):
                 raise self._lost()
+
+    def _shows(self, given: Mapping[Session, Ranges]) -> bool:
+        self._read_back()
+        return all(self._sessions[session].held.cover(rows) for session, rows in given.items())
 
     def _settle(self, timeout: float) -> None:
         """Return once the server holds everything.
@@ -196,6 +199,7 @@ class SharedRun:
         """What is known of a session; a predecessor may have handed over some of it."""
         if session not in self._sessions:
             handed = HandedOver(*session)
+            self._await_quiet()
             counts = self._watch.look(counts=True).counts
             if counts is None or any(counts.get(key) for key in handed.keys):
                 handed.restart(self._watch.read_back([session]), session)
@@ -214,8 +218,14 @@ class SharedRun:
     def _read_if_ended(self) -> None:
         """Learn what an SDK has uploaded whose run ended before the server showed all of it."""
         if not self._is_read:
+            self._await_quiet()
             self._read_back()
             self._is_read = True
+
+    def _await_quiet(self) -> None:
+        if not self._is_quiet:
+            self._watch.await_quiet(self._ticket.writer if self._ticket.writers == "one" else None)
+            self._is_quiet = True
 
     def _read_back(self) -> None:
         found = self._watch.read_back(self._sessions)
@@ -313,10 +323,21 @@ class SharedRun:
     def _finish(self, status: Status) -> None:
         """End the SDK's run. From here on only rows that the server shows count."""
         if self._is_open:
-            self._is_open = self._is_read = False
+            self._is_open = self._is_read = self._is_quiet = False
             self._lines.clear()
             self._under_way.clear()
             self._sdk.finish(self._ends_as or status)
+
+
+def _has_predecessor(ticket: RunTicket) -> bool:
+    """Whether an SDK was opened before for this writer's rows; remembered in a file."""
+    directory = ticket.directory / (ticket.writer or "@launcher").replace("/", "@")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"{ticket.run_id}.opened").touch(exist_ok=False)
+    except OSError:  # it is there; or nobody can know
+        return True
+    return False
 
 
 def _state_before(ticket: RunTicket, args: WandbArgs, server: Server) -> Status:
