@@ -74,6 +74,12 @@ def test_other_rows_start_a_line(other: Row) -> None:
     assert not Line.of(row(1, 7, "loss")).takes(other, {AXIS})
 
 
+def test_table_of_a_key_of_the_line_starts_a_line() -> None:
+    line = Line.of(row(1, 7, "loss"))
+    assert not line.takes(row(2, 7), {AXIS}, ["loss"])
+    assert line.takes(row(2, 7), {AXIS}, ["samples"])
+
+
 class Sent:
     """Lines of one row that a session hands over, and what a server that holds some of them counts."""
 

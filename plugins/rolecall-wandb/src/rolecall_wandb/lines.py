@@ -45,10 +45,12 @@ class Line:
         """A line of one row, and of `more` than its metrics and strings."""
         return cls(time.monotonic(), row.seq, row, {**row.metrics, **row.text, **more})
 
-    def takes(self, row: Row, axes: Container[str]) -> bool:
-        """Whether a row belongs to this line too. A key of an axis is in every row, with the row's step."""
+    def takes(self, row: Row, axes: Container[str], more: Iterable[str] = ()) -> bool:
+        """Whether a row belongs to this line too, with `more` keys. A key of an axis is in every row, with its step."""
         last = self.last
         if (row.seq, row.axis, row.step) != (last.seq + 1, last.axis, last.step):
+            return False
+        if any(key in self.values for key in more):
             return False
         return not any(key in self.values and key not in axes for key in (*row.metrics, *row.text))
 

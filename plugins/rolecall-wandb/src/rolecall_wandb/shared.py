@@ -101,7 +101,7 @@ class SharedRun:
         self._expect()
         table = table_of(row, self.id)
         line = self._lines.get((row.writer, row.session))
-        if line is not None and line.takes(row, self._axes):
+        if line is not None and line.takes(row, self._axes, table):
             whole = line.plus(row, **table)
         else:
             self._end_line(line)
