@@ -62,8 +62,8 @@ class Line:
 class Ranges:
     """Numbers of rows, as sorted ranges with both ends: `[(1, 40), (43, 50)]`."""
 
-    def __init__(self) -> None:
-        self._ranges: list[tuple[int, int]] = []
+    def __init__(self, others: Iterable[tuple[int, int]] = ()) -> None:
+        self._ranges = list(others)  # sorted ones, as of other `Ranges`
 
     def add(self, first: int, last: int) -> None:
         """Add a range; it may touch or overlap others."""
@@ -161,6 +161,11 @@ class _Window:
 class HandedOver:
     """The lines of one session that the SDK was handed, and what the server holds of the session.
 
+    Attributes:
+        keys: the keys of its lines.
+        held: the rows that the server holds.
+        rows: these, and those that a running SDK will upload.
+
     The SDK uploads lines seconds later, and a proxy may take an upload and drop it. A count that still grows could not
     tell a line that was dropped from one that is on its way. So lines have one of two keys in turn: while new lines get
     one, those with the other are all handed over, and are held once the server counts as many.
@@ -169,6 +174,7 @@ class HandedOver:
     def __init__(self, writer: str, session: int) -> None:
         self.keys = _keys(writer, session)
         self.held = Ranges()
+        self.rows = Ranges()
         self._filling, self._closed = map(_Window, self.keys)
         self._counts: tuple[int, ...] = ()
         self._suspected = False
@@ -181,6 +187,7 @@ class HandedOver:
     def add(self, line: Line) -> None:
         """The line was handed over."""
         self._filling.add(line)
+        self.rows.add(line.first, line.last.seq)
 
     def learn(self, counts: Mapping[str, int]) -> bool:
         """Learn how many lines have each key on the server; return whether that has changed."""
@@ -207,16 +214,10 @@ class HandedOver:
     def restart(self, found: Found, session: Session) -> None:
         """Forget what the SDK was handed, as it has ended: the server holds what was read back, and nothing else."""
         self.held = found.rows[session]
+        self.rows = Ranges(self.held)
         self._suspected = False
         for window in (self._filling, self._closed):
             window.restart(found.counts.get(window.key, 0))
-
-    def rows(self) -> Ranges:
-        """The rows that the server holds, or that a running SDK will upload."""
-        every = Ranges()
-        for first, last in (*self.held, *self._closed.rows, *self._filling.rows):
-            every.add(first, last)
-        return every
 
     @property
     def confirmed(self) -> int:

@@ -10,8 +10,9 @@ from typing import Any, Final
 from rolecall import Row, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.definitions import Definitions
-from rolecall_wandb.lines import HandedOver, Line, Ranges, Session
+from rolecall_wandb.lines import Line, Session
 from rolecall_wandb.pieces import PIECE, UnderWay, pieces
+from rolecall_wandb.progress import Progress
 from rolecall_wandb.sdk import init
 from rolecall_wandb.server import RunPath, RunState, Server, path_of
 from rolecall_wandb.tables import TableTries, table_of
@@ -42,13 +43,9 @@ class SharedRun:
         self._known: dict[str, str] = {}
         self._axes: set[str] = set()
         self._configs: dict[str, Mapping[str, Any]] = {}
-        self._sessions: dict[Session, HandedOver] = {}
         self._lines: dict[Session, Line] = {}
         self._under_way = UnderWay()
         self._in_pieces = False
-        # What a predecessor handed over may not be shown yet; as after the end of an SDK's run, it has to be waited for.
-        self._is_quiet = not _has_predecessor(ticket)
-        self._is_read = True
         self._tables = TableTries()
         self._ends_as = _state_before(ticket, args, server) if ticket.repair else None
         self._checked = self._repaired = time.monotonic()
@@ -57,6 +54,7 @@ class SharedRun:
             self._run = self._sdk.run
             self.path = RunPath(self._run.entity, self._run.project, self._run.id)
             self._watch = Watch(server, self.path)
+            self._progress = Progress(ticket, self._watch)
             self._watch.look()
             self._begin()
 
@@ -120,7 +118,7 @@ class SharedRun:
 
     def _hand_over(self, line: Line) -> None:
         session = line.last.writer, line.last.session
-        handed = self._handed(session)
+        handed = self._progress.of(session)
         self._run.log({**line.values, "_timestamp": line.last.time, **handed.marks(line)})
         handed.add(line)
         self._lines.pop(session, None)
@@ -129,16 +127,15 @@ class SharedRun:
 
     def held(self, writer: str, session: int) -> Sequence[tuple[int, int]]:
         """See `rolecall.SupportsProgress`. Rows that a running SDK was handed count, as it will upload them."""
-        self._read_if_ended()
-        known = [*self._handed((writer, session)).rows()]
+        self._progress.catch_up()
+        known = [*self._progress.of((writer, session)).rows]
         line = self._lines.get((writer, session))
         return [*known, (line.first, line.last.seq)] if line else known
 
     def confirmed(self, writer: str, session: int) -> int:
         """See `rolecall.SupportsConfirmation`."""
-        handed = self._sessions.get((writer, session))
+        known = self._progress.confirmed((writer, session))
         line = self._lines.get((writer, session))
-        known = handed.confirmed if handed else 0
         return min(known, line.first - 1) if line else known
 
     def tend(self) -> None:
@@ -146,7 +143,7 @@ class SharedRun:
         if self._is_open:
             self._end_lines(MERGE_WAIT)
         checks = time.monotonic() - self._checked >= CHECK_EVERY[self._ticket.primary]
-        was_away, is_waiting = self._watch.was_away, self._is_open and self._is_waiting()
+        was_away, is_waiting = self._watch.was_away, self._is_open and self._progress.is_waiting
         if self._watch.is_due() and (checks or was_away or is_waiting):
             state = self._watch.look(counts=is_waiting, config=checks)
             if was_away:
@@ -155,21 +152,14 @@ class SharedRun:
                 self._check(state)
             if is_waiting:
                 counts = self._learn(state)
-                lost = [each for each in self._sessions.values() if each.are_lost(counts)]
-                if lost or self._watch.is_stalled():
+                if self._progress.are_lost(counts) or self._watch.is_stalled():
                     raise self._lost()
 
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`. The rows are read back, unless the run is large."""
         self._settle(timeout)
-        if not self._is_open and self._watch.look().lines <= READ_BACK:
-            given = {session: handed.rows() for session, handed in self._sessions.items()}
-            if not until(lambda: self._shows(given), SETTLE):
-                raise self._lost()
-
-    def _shows(self, given: Mapping[Session, Ranges]) -> bool:
-        self._read_back()
-        return all(self._sessions[session].held.cover(rows) for session, rows in given.items())
+        if not self._is_open and self._watch.look().lines <= READ_BACK and not self._progress.is_shown():
+            raise self._lost()
 
     def _settle(self, timeout: float) -> None:
         """Return once the server holds everything.
@@ -187,50 +177,18 @@ class SharedRun:
             self._finish("finished")
         if not until(self._holds_all, min(timeout, SETTLE)):
             raise self._lost()
-        self._is_read = True
+        self._progress.settle()
 
     def _holds_all(self) -> bool:
         """Whether the server holds all lines; it is asked only if that is not known yet."""
-        if self._is_waiting():
+        if self._progress.is_waiting:
             self._learn(self._watch.look(counts=True))
-        return not self._is_waiting()
-
-    def _handed(self, session: Session) -> HandedOver:
-        """What is known of a session; a predecessor may have handed over some of it."""
-        if session not in self._sessions:
-            handed = HandedOver(*session)
-            self._await_quiet()
-            counts = self._watch.look(counts=True).counts
-            if counts is None or any(counts.get(key) for key in handed.keys):
-                handed.restart(self._watch.read_back([session]), session)
-            self._sessions[session] = handed
-        return self._sessions[session]
+        return not self._progress.is_waiting
 
     def _learn(self, state: RunState) -> Mapping[str, int]:
-        counts = state.counts
-        if counts is None:  # a server that does not count
-            counts = self._watch.read_back(self._sessions).counts
-        if [each for each in self._sessions.values() if each.learn(counts)]:  # `any` would stop at the first
-            self._watch.moved()
-            self._under_way.drop(lambda row: row.seq <= self.confirmed(row.writer, row.session))
+        counts = self._progress.learn(state)
+        self._under_way.drop(lambda row: row.seq <= self.confirmed(row.writer, row.session))
         return counts
-
-    def _read_if_ended(self) -> None:
-        """Learn what an SDK has uploaded whose run ended before the server showed all of it."""
-        if not self._is_read:
-            self._await_quiet()
-            self._read_back()
-            self._is_read = True
-
-    def _await_quiet(self) -> None:
-        if not self._is_quiet:
-            self._watch.await_quiet(self._ticket.writer if self._ticket.writers == "one" else None)
-            self._is_quiet = True
-
-    def _read_back(self) -> None:
-        found = self._watch.read_back(self._sessions)
-        for session, handed in self._sessions.items():
-            handed.restart(found, session)
 
     # ---------------------------------------------- bindings, configs, the end
 
@@ -277,7 +235,7 @@ class SharedRun:
     def _rejoin_if_ended(self) -> None:
         """Continue with a new SDK, after reading what the last one has uploaded."""
         if not self._is_open:
-            self._read_if_ended()
+            self._progress.catch_up()
             self._sdk = init(self._ticket, self._args)
             with self._sdk.given_up_on_error():
                 self._begin()
@@ -285,12 +243,8 @@ class SharedRun:
 
     def _expect(self) -> None:
         """Start the time for the next rows now, if none are under way."""
-        if not self._is_waiting():
+        if not self._progress.is_waiting:
             self._watch.moved()
-
-    def _is_waiting(self) -> bool:
-        """Whether the SDK was handed rows that are not confirmed."""
-        return any(handed.is_waiting for handed in self._sessions.values())
 
     def _check(self, state: RunState) -> None:
         self._checked = time.monotonic()
@@ -317,27 +271,17 @@ class SharedRun:
         with suppress(Exception):
             self._finish("finished")
         with suppress(Exception):
-            self._read_if_ended()
+            self._progress.catch_up()
         return Unavailable(reason)
 
     def _finish(self, status: Status) -> None:
         """End the SDK's run. From here on only rows that the server shows count."""
         if self._is_open:
-            self._is_open = self._is_read = self._is_quiet = False
+            self._is_open = False
+            self._progress.end()
             self._lines.clear()
             self._under_way.clear()
             self._sdk.finish(self._ends_as or status)
-
-
-def _has_predecessor(ticket: RunTicket) -> bool:
-    """Whether an SDK was opened before for this writer's rows; remembered in a file."""
-    directory = ticket.directory / (ticket.writer or "@launcher").replace("/", "@")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / f"{ticket.run_id}.opened").touch(exist_ok=False)
-    except OSError:  # it is there; or nobody can know
-        return True
-    return False
 
 
 def _state_before(ticket: RunTicket, args: WandbArgs, server: Server) -> Status:
