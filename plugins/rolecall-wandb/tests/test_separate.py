@@ -16,6 +16,7 @@ from wandb_core import carried_writers, delivered_rows, logged_rows
 from wandb_emulator import Fault, StoredRun, WandbServer, environment
 from wandb_same import CONFIG, NAME, ROLE, SAID, TABLE
 
+import rolecall_wandb.resumed
 import rolecall_wandb.sdk
 import rolecall_wandb.separate
 import rolecall_wandb.service
@@ -219,7 +220,7 @@ def test_table_overtakes_no_dropped_rows(
     server: WandbServer, make_config: Make, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rolecall_wandb.separate, "SETTLE", 8.0)
-    monkeypatch.setattr(rolecall_wandb.separate, "SHOWN_LATE", 2.0)
+    monkeypatch.setattr(rolecall_wandb.resumed, "SETTLE", 2.0)
     # Without system metrics, each request of the stream has rows.
     config = make_config(shared_run=False, courier="thread", monitor_args={"settings": {"x_disable_stats": True}})
     with launch(config) as job, open_monitor(job.config, "trainer") as monitor:

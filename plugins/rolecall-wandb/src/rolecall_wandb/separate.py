@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from rolecall import Rejected, Row, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.pieces import PIECE, size_of
-from rolecall_wandb.readback import is_same, number_of
+from rolecall_wandb.resumed import StoredLines, wind_back
 from rolecall_wandb.sdk import TRANSMIT_EVERY, init
-from rolecall_wandb.server import PAGE_STEPS, RunPath, RunState, Server, path_of
-from rolecall_wandb.tables import TableTries, short_name
+from rolecall_wandb.server import RunPath, Server, path_of
+from rolecall_wandb.tables import TableTries
 from rolecall_wandb.watch import LOST, NO_ROWS, Watch, until
 
 __all__ = ["SeparateRun"]
 
 SETTLE: Final = 2 * TRANSMIT_EVERY + 10.0
-SHOWN_LATE: Final = 10.0
-"""Seconds that the server may take to show what the SDK has uploaded."""
 BEFORE_TABLE: Final = 60.0
 """Seconds that a table waits until the server shows all lines before it."""
-_CLOSE: Final = 1e-3  # seconds
 SLOW: Final = "wandb does not show all rows yet; the others follow"
 
 
@@ -58,7 +55,7 @@ class SeparateRun:
         self._open()
 
     def _open(self) -> None:
-        _wind_back(self._server, path_of(self._ticket, self._args, self._server))
+        wind_back(self._server, path_of(self._ticket, self._args, self._server))
         sdk = init(self._ticket, self._args)
         path = RunPath(sdk.run.entity, sdk.run.project, sdk.run.id)
         watch = Watch(self._server, path)
@@ -66,7 +63,7 @@ class SeparateRun:
             lines = watch.look().lines if sdk.run.resumed else 0
         self._sdk, self._run, self._watch = sdk, sdk.run, watch
         self._history = History(sdk.run, lines)
-        self._stored = _Stored(self._server, path, sdk.run.starting_step)
+        self._stored = StoredLines(self._server, path, sdk.run.starting_step)
         self._is_open = True
 
     def _resume_if_ended(self) -> None:
@@ -228,51 +225,3 @@ class SeparateRun:
         with suppress(Exception):
             self._finish("finished")
         return Unavailable(reason)
-
-
-def _wind_back(server: Server, path: RunPath) -> None:
-    """Let the run be resumed after its last line, and not after later ones that a proxy dropped.
-
-    Raises:
-        Unavailable: the server does not answer.
-    """
-    # The SDK uploads the step of the last row that it was given with the summary, also when its run ends, and resumes
-    # after that step (0.31.0; 0.24.2 and 0.19.10 resume after the last line). A server may show lines late, so that a
-    # summary is ahead for a while.
-    if not until(lambda: not _is_ahead(server.look_up(path, summary=True, counts=True)), SHOWN_LATE):
-        found = server.look_up(path, summary=True, counts=True)
-        if found is not None and _is_ahead(found):
-            server.set_summary(found, {**found.summary, "_step": found.last_step})
-
-
-def _is_ahead(found: RunState | None) -> bool:
-    """Whether the summary has a later step than the last line; not if the server does not say which that is."""
-    if found is None or (found.counts is None and found.lines):
-        return False
-    step = number_of(found.summary.get("_step"))
-    return step is not None and step > found.last_step
-
-
-class _Stored:
-    """The lines that a run had when it was resumed, read page by page as rows come that may be in them."""
-
-    def __init__(self, server: Server, path: RunPath, end: int) -> None:
-        self._server = server
-        self._path = path
-        self._end = end
-        self._first: int | None = None
-        self._lines: Mapping[int, Mapping[str, Any]] = {}
-
-    def has(self, row: Row) -> bool:
-        """Whether the run had a line of the row's step with its values; an earlier SDK may have uploaded it."""
-        if row.step >= self._end:
-            return False
-        first = row.step - row.step % PAGE_STEPS
-        if first != self._first:
-            page = self._server.page(self._path, first, first + PAGE_STEPS)
-            self._lines, self._first = {int(line.get("_step", -1)): line for line in page}, first
-        line = self._lines.get(row.step, {})
-        # A line has the time of its last row: what a restarted role logs again at this step is later.
-        is_there = (number_of(line.get("_timestamp")) or 0.0) >= row.time - _CLOSE
-        is_there = is_there and (row.table is None or short_name(row.table.name, self._path.run) in line)
-        return is_there and all(is_same(line.get(key), value) for key, value in {**row.metrics, **row.text}.items())

@@ -19,7 +19,7 @@ from rolecall import RunTicket, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.situation import api_key, base_url
 
-__all__ = ["Denied", "RunPath", "RunState", "Server", "path_of", "server_of"]
+__all__ = ["Denied", "RunPath", "RunState", "Server", "path_of", "server_of", "step_of"]
 
 TIMEOUT: Final = 10.0
 _MAX_CHARACTERS: Final = 300
@@ -142,24 +142,27 @@ class Server:
         """
         self._ask(_SUMMARY, {"id": run.key, "summaryMetrics": json.dumps(summary)})
 
-    def history(self, path: RunPath) -> Iterator[Mapping[str, Any]]:
-        """All lines of a run's history, with their `_step`, in pages of the SDK's public API; none if it is not there.
+    def history(self, path: RunPath, first: int = 0) -> Iterator[Mapping[str, Any]]:
+        """All lines of a run's history from a step on, by their `_step`, in pages; none if the run is not there.
 
         Raises:
             Unavailable: the server does not answer, or answers with an error.
         """
-        last = (self.look_up(path, counts=True) or RunState()).last_step
-        first, width = 0, PAGE_STEPS
-        while first <= last:
-            page = self.page(path, first, first + width)
+        end = 1 + (self.look_up(path, counts=True) or RunState()).last_step
+        width = PAGE_STEPS
+        while first < end:
+            page = self.page(path, first, min(first + width, end))
             if len(page) >= PAGE_LINES and width > 1:
                 width //= 2  # it may be a sample
                 continue
             yield from page
             first += width
+            # Steps may be millions apart, if they count tokens. The SDK's public API asks for each 1,000 of them.
+            if len(page) < PAGE_STEPS // 2:
+                width *= 2
 
     def page(self, path: RunPath, first: int, end: int) -> list[Mapping[str, Any]]:
-        """The lines with a step from `first` up to `end`, or a sample of them if there are more than `PAGE_LINES`.
+        """The lines with a step from `first` up to `end`, by their steps; a sample if there are more than `PAGE_LINES`.
 
         Raises:
             Unavailable: the server does not answer, or answers with an error.
@@ -168,8 +171,8 @@ class Server:
         found = (run or {}).get("history")
         if not isinstance(found, list):
             raise Unavailable(f"wandb at {self.url} does not show the history of run {path.run}")
-        lines = map(_decode, found)
-        return [line for line in lines if first <= _number(line.get("_step"), first) < end]
+        lines = [line for line in map(_decode, found) if first <= step_of(line, first) < end]
+        return sorted(lines, key=lambda line: step_of(line, first))
 
     def _run(self, query: str, path: RunPath, **variables: Any) -> Mapping[str, Any] | None:
         where = {"entity": path.entity, "project": path.project, "run": path.run}
@@ -235,6 +238,11 @@ def _decode(text: Any) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def step_of(line: Mapping[str, Any], otherwise: int = -1) -> int:
+    """The number of a line of history, which is the step of its rows in a run that is not shared."""
+    return _number(line.get("_step"), otherwise)
 
 
 def _number(value: Any, otherwise: int = 0) -> int:
