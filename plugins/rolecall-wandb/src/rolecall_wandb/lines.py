@@ -68,6 +68,9 @@ class Ranges:
     def add(self, first: int, last: int) -> None:
         """Add a range; it may touch or overlap others."""
         ranges = self._ranges
+        if ranges and ranges[-1][0] <= first <= ranges[-1][1] + 1:  # as nearly all lines do, it follows the last one
+            ranges[-1] = ranges[-1][0], max(last, ranges[-1][1])
+            return
         at = bisect_left(ranges, first, key=lambda each: each[1] + 1)
         end = at
         while end < len(ranges) and ranges[end][0] <= last + 1:
