@@ -76,6 +76,9 @@ class LinesRun:
     def flush(self, timeout: float) -> None:
         _suffer(self._server, "flush")
 
+    def end_at(self, time: float) -> None:
+        self._write({"ended": time, "by": self._ticket.writer})
+
     def close(self, status: Status) -> None:
         for call in ("close", "end") if self._ticket.primary else ("close",):
             _suffer(self._server, call)

@@ -25,7 +25,15 @@ from rolecall.delivery.cursor import Cursor
 from rolecall.delivery.events import CourierEvent, Kind
 from rolecall.delivery.keys import shared_row
 from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
-from rolecall.protocol import Run, RunTicket, SupportsConfig, SupportsConfirmation, SupportsProgress, SupportsTables
+from rolecall.protocol import (
+    Run,
+    RunTicket,
+    SupportsConfig,
+    SupportsConfirmation,
+    SupportsEndTime,
+    SupportsProgress,
+    SupportsTables,
+)
 from rolecall.rows import Row
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledged, RunReference
@@ -108,7 +116,7 @@ class Courier:
             if is_own():
                 self._attempt(lambda: self._exchange(run))
                 self._require_lease()
-                self._attempt(lambda: run.close(status))
+                self._attempt(partial(self._end, run, status))
                 closed = status
         except _TakenOver:
             logger.warning("%s: another courier has taken over; this one ends", self.backend.name)
@@ -138,6 +146,12 @@ class Courier:
     def _open_once(self) -> tuple[Run, str]:
         ticket = self.ticket()
         return self.backend.open_run(ticket, self.args), ticket.run_id
+
+    def _end(self, run: Run, status: Status) -> None:
+        # It may be minutes since the writers ended: a ticket of now says when.
+        if isinstance(run, SupportsEndTime) and (ended := self.ticket().ended) is not None:
+            run.end_at(ended)
+        run.close(status)
 
     def _deliver_some(self, run: Run) -> bool:
         """One look at each journal; whether all writers have ended and all is acknowledged."""
