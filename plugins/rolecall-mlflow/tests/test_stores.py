@@ -328,6 +328,23 @@ def _artifact(job: Job, run_id: str, path: str) -> str:
     return Path(job.client.download_artifacts(run_id, path)).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_tables_path_names_writer_once(sqlite: Job, tmp_path: Path, shared: bool) -> None:
+    config = MonitorConfig(
+        project="p",
+        name="n",
+        monitor_type="mlflow",
+        monitor_args={"uri": sqlite.uri},
+        shared_run=shared,
+        courier="thread",
+        monitor_dir=tmp_path / "job",
+    )
+    with launch(config) as job, open_monitor(job.config, "explorer", 0) as monitor:
+        monitor.log_table("samples", [{"score": 0.5}], step=12)
+    listed = json.loads(sqlite.stored(_run_of(sqlite)).data.tags["mlflow.loggedArtifacts"])
+    assert [each["path"] for each in listed] == ["tables/explorer/0/samples/00000012-1-1.json"]
+
+
 def test_list_of_tables_stays_within_tag(sqlite: Job, row: MakeRow) -> None:
     run = sqlite.open()
     for seq in range(1, 21):
