@@ -16,7 +16,9 @@ from rolecall.delivery.clean import clean
 from rolecall.delivery.redeliver import Left, deliver
 from rolecall.job.history import read_history
 from rolecall.store.acks import Acknowledgements, undelivered
+from rolecall.store.journal import last_steps
 from rolecall.store.layout import Layout
+from rolecall.store.lease import Session
 
 MakeConfig = Callable[..., MonitorConfig]
 Output = pytest.CaptureFixture[str]
@@ -163,6 +165,31 @@ def test_no_link_is_followed(make_config: MakeConfig, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symlink"):
         clean(root)
     assert list((tmp_path / "elsewhere").iterdir())
+
+
+def test_no_link_that_comes_meanwhile_is_followed(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody swaps a directory for a symlink between the look at it and its use."""
+    root = run(make_config(), large=True)
+    folder, elsewhere = root / "journal" / "trainer", tmp_path / "elsewhere"
+
+    def swap_and_look(session: Session) -> dict[str, int]:
+        found = last_steps(session)
+        folder.rename(elsewhere)
+        folder.symlink_to(elsewhere)
+        return found
+
+    monkeypatch.setattr("rolecall.delivery.clean.last_steps", swap_and_look)
+    before = snapshot(root / "journal" / "trainer")
+    with pytest.raises(OSError, match="Not a directory"):
+        clean(root)
+    assert snapshot(elsewhere) == before
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    found = {path.relative_to(folder): path.lstat() for path in folder.rglob("*") if path.is_file()}
+    return {str(path): (each.st_size, each.st_ino) for path, each in found.items()}
 
 
 def test_directory_without_a_job(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from rolecall.backends.builtin import LOCAL
 from rolecall.errors import DirectoryError, WriterConflict
 from rolecall.states import State
 from rolecall.store.acks import acknowledged, leases, rejections
-from rolecall.store.codec import encode, last_line, last_seq, put_whole, refuse_link
+from rolecall.store.codec import encode, folder_below, last_line, last_seq, put_whole, refuse_link
 from rolecall.store.journal import last_steps
-from rolecall.store.layout import Layout, job_record
+from rolecall.store.layout import Layout, job_record, slug_of
 from rolecall.store.lease import Session, claim, end, held_now, sessions
 
 
@@ -57,7 +57,7 @@ def clean(root: Path, *, dry_run: bool = False) -> list[Cleaned]:
         if busy := held_now(leases(layout, backends)):
             raise WriterConflict(f"{layout.root}: {next(iter(busy.values()))} is alive; wait for its end, or stop it")
         found = [each for writer in layout.writers() for each in _removable(layout, writer, backends)]
-        return [_remove(writer, session, rows, dry_run=dry_run) for writer, session, rows in found]
+        return [_remove(layout, writer, session, rows, dry_run=dry_run) for writer, session, rows in found]
     finally:
         end(launching, "finished")
 
@@ -76,7 +76,7 @@ def _removable(layout: Layout, writer: str, backends: list[str]) -> Iterator[tup
             yield writer, session, seq - before
 
 
-def _remove(writer: str, session: Session, rows: int, *, dry_run: bool) -> Cleaned:
+def _remove(layout: Layout, writer: str, session: Session, rows: int, *, dry_run: bool) -> Cleaned:
     last = last_line(session.path, session.seed) or {}
     # Who died without a word was killed, and is taken for that from now on, too.
     status, ended = last.get("end", State.KILLED), last.get("time", time.time())
@@ -85,8 +85,9 @@ def _remove(writer: str, session: Session, rows: int, *, dry_run: bool) -> Clean
     files = [path for path in refuse_link(session.attachments).glob("*") if path.is_file()]
     size = session.path.lstat().st_size - len(stub) + sum(path.lstat().st_size for path in files)
     if not dry_run:
-        # First the rows that refer to the attachments.
-        put_whole(session.path, stub)
-        with suppress(FileNotFoundError):
-            shutil.rmtree(session.attachments)
+        # By a descriptor: somebody may put a symlink in the place of a directory after the looks above.
+        with folder_below(layout.root, "journal", slug_of(writer)) as folder, suppress(FileNotFoundError):
+            # First the rows that refer to the attachments.
+            put_whole(Path(session.path.name), stub, folder=folder)
+            shutil.rmtree(session.attachments.name, dir_fd=folder)
     return Cleaned(writer, session.number, rows, max(0, size))
