@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from lines_server import LinesServer
 
 from rolecall import DirectoryError, MonitorConfig, WriterConflict, launch, open_monitor
 from rolecall.__main__ import main
-from rolecall.delivery.clean import clean
+from rolecall.config.commands import command
+from rolecall.delivery.clean import clean, earlier
 from rolecall.delivery.redeliver import Left, deliver
 from rolecall.job.history import read_history
 from rolecall.store.acks import Acknowledgements, undelivered
@@ -155,6 +157,35 @@ def test_local_journals_are_the_run(make_config: MakeConfig, server: LinesServer
     with pytest.raises(DirectoryError, match="are its run in local"):
         clean(root)
     assert journal(root).read_bytes() == before
+
+
+def test_earlier_jobs_are_cleaned_by_themselves(make_config: MakeConfig, capsys: Output) -> None:
+    for _ in range(2):
+        root = run(make_config(resume="never"), large=True)
+    (before,) = (root / "previous").iterdir()
+    assert main(["clean", str(root), "--dry-run"]) == 0
+    *_, said = capsys.readouterr().out.splitlines()
+    assert (found := re.fullmatch(r"an earlier job takes (5,\d{3},\d{3}) bytes; to clean it: (.*)", said))
+    assert found[2] == command("clean", before)
+    assert main(["clean", str(root)]) == 0
+    assert journal(before).with_suffix(".files").exists()
+    assert main(["clean", str(before)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"removed: {ROWS + 1} rows, 5,00")
+    trainer = read_history(before).writers[0]
+    assert (trainer.rows, trainer.cleaned, trainer.state) == (0, ROWS + 1, "finished")
+    assert clean(before) == []
+    assert sum(earlier(root).values()) < 20_000
+
+
+def test_many_earlier_jobs_are_counted(make_config: MakeConfig, capsys: Output) -> None:
+    root = run(make_config(), 1)
+    for number in range(12):
+        (root / "previous" / str(number)).mkdir(parents=True)
+    (root / "previous" / "link").symlink_to(root)
+    assert main(["clean", str(root)]) == 0
+    *_, tenth, said = capsys.readouterr().out.splitlines()
+    assert tenth.startswith("an earlier job takes 0 bytes")
+    assert said == f"2 more earlier jobs are in {root}/previous"
 
 
 def test_no_link_is_followed(make_config: MakeConfig, tmp_path: Path) -> None:

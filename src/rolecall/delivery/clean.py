@@ -6,6 +6,7 @@ still known, and whoever reads it later neither misses the rows nor takes them f
 what a backend rejected, as only the journal has it.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -60,6 +61,16 @@ def clean(root: Path, *, dry_run: bool = False) -> list[Cleaned]:
         return [_remove(layout, writer, session, rows, dry_run=dry_run) for writer, session, rows in found]
     finally:
         end(launching, "finished")
+
+
+def earlier(root: Path) -> dict[Path, int]:
+    """The jobs that were set aside in a `monitor_dir`, each to be cleaned by itself, and how many bytes each takes."""
+    return {path: sum(_sizes(path)) for path in Layout(root).earlier()}
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    for path, _, names in os.walk(folder):  # it follows no symlink
+        yield from (os.lstat(os.path.join(path, name)).st_size for name in names)
 
 
 def _removable(layout: Layout, writer: str, backends: list[str]) -> Iterator[tuple[str, Session, int]]:
