@@ -108,10 +108,14 @@ def test_who_comes_while_the_run_is_opened_waits(
     wait_until(lambda: ends_of(server) == ["finished"])
 
 
+@pytest.mark.parametrize("slow", [False, True])
 def test_launcher_that_leaves_while_another_joins(
-    make_config: MakeConfig, server: LinesServer, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, server: LinesServer, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch, slow: bool
 ) -> None:
-    """Its courier ends the run, as it saw no other role: the other process opens the run again, and ends it."""
+    """Its courier ends the run, as it saw no other role: the other process opens the run again, and ends it.
+
+    So it does if the first courier takes until the other process has left.
+    """
     first = open_any(make_config(), "explorer")
     first.log({"a": 1}, 1)
     join = launch._join
@@ -124,13 +128,16 @@ def test_launcher_that_leaves_while_another_joins(
 
     monkeypatch.setattr(launch, "_join", leave_and_join)
     second = open_any(make_config(), "trainer")
-    server.fix("hang")
+    if not slow:
+        server.fix("hang")
     second.log({"a": 2}, 2)
-    second.close()
-    wait_until(lambda: ends_of(server) == ["finished", "finished"])
+    second.close("failed", timeout=0.1)
+    if slow:
+        server.fix("hang")
+    wait_until(lambda: ends_of(server) == ["finished", "failed"])
     (run,) = server.runs()
     assert server.points(run, "trainer", "trainer/a") == [(2, 2)]
-    assert server.lines()[-1]["closed"] == "finished"
+    assert server.lines()[-1]["closed"] == "failed"
     assert server.lines()[-1]["primary"]
 
 
