@@ -2,7 +2,8 @@
 
 A backend's author needs this module, `rolecall.hookimpl` and the two errors `Unavailable` and `Rejected`.
 Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsTables`,
-`SupportsConfig`, `SupportsProgress`, `SupportsConfirmation`): the courier uses it if the run has its methods.
+`SupportsConfig`, `SupportsEndTime`, `SupportsProgress`, `SupportsConfirmation`): the courier uses it if the run has its
+methods.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,7 +42,8 @@ class RunTicket:
         tags: labels of the run.
         created: when the job was first launched, in seconds since the epoch; 0 if that is not known.
         ended: when the writers of the run ended, if it is opened after that, as `rolecall deliver` does; `None` while
-            one of them runs. It is the run's end then, and not the moment at which the last row arrives.
+            one of them runs. It is the run's end then, and not the moment at which the last row arrives. Of a run
+            that is opened before, `SupportsEndTime` tells the end.
         writers: whether rows of several writers come through this one `Run`. With `"many"`, steps repeat and
             decrease from one writer to the next, and state is kept per (writer, session).
         config: the run's config as a nested mapping, secrets scrubbed: the job's, and in a run that is not shared
@@ -124,6 +126,17 @@ class SupportsConfig(Protocol):
         """Store each writer's config, `{"explorer/0": {"lr": 0.1}}`, beside what the run already has.
 
         Called with the whole union whenever it grew; what is already stored must not be an error.
+        """
+
+
+@runtime_checkable
+class SupportsEndTime(Protocol):
+    """A run that keeps when it ended."""
+
+    def end_at(self, time: float) -> None:
+        """When the writers of the run ended, in seconds since the epoch: it ended then, and not when it is closed.
+
+        Called before `close`, which may come minutes later, after an outage; not if a writer is still alive.
         """
 
 

@@ -23,6 +23,7 @@ from rolecall import (
     Run,
     SupportsConfig,
     SupportsConfirmation,
+    SupportsEndTime,
     SupportsProgress,
     SupportsTables,
     hookspecs,
@@ -120,7 +121,9 @@ def test_no_hook_that_is_none() -> None:
     assert rows(section(page("write-a-backend"), "The hooks")).keys() == {signature(hook) for hook in hooks()}
 
 
-@pytest.mark.parametrize("protocol", [Run, SupportsTables, SupportsConfig, SupportsProgress, SupportsConfirmation])
+@pytest.mark.parametrize(
+    "protocol", [Run, SupportsTables, SupportsConfig, SupportsEndTime, SupportsProgress, SupportsConfirmation]
+)
 def test_every_member_of_a_run(protocol: type) -> None:
     said = section(page("write-a-backend"), "The run")
     members = {name: member for name, member in vars(protocol).items() if not name.startswith("_")}

@@ -20,7 +20,7 @@ from lines_server import LinesServer
 
 from rolecall import Job, MonitorConfig, launch, open_monitor
 from rolecall.store.layout import Layout
-from rolecall.store.lease import newest
+from rolecall.store.lease import Session, newest
 
 pytestmark = pytest.mark.processes
 
@@ -156,6 +156,36 @@ def test_killed_role_comes_back(make_config: MakeConfig, server: LinesServer) ->
         finish(start_role(job.config, "trainer", steps=50, end="kill"))
         assert finish(start_role(job.config, "trainer", steps=50)) == 0
     assert server.seqs("trainer") == [(session, seq) for session in (1, 2) for seq in range(1, 51)]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("also_courier", [False, True])
+def test_role_killed_while_it_closes(
+    make_config: MakeConfig, server: LinesServer, wait_until: Wait, shared: bool, also_courier: bool
+) -> None:
+    """Its end is recorded and its rows wait: its courier sends them or, if that died too, `deliver`; as finished."""
+    with launch(make_config(courier="process", shared_run=shared)) as job:
+        server.fail("down")
+        role = start_role(job.config, "trainer", stderr=subprocess.DEVNULL)
+        session = Session(Layout(job.config.monitor_dir).journal("trainer") / "1.jsonl", 1)
+        wait_until(lambda: session.status() == "finished")
+        assert role.poll() is None, "it waits for its courier"
+        couriers = courier_pids(job.config, "trainer")
+        assert len(couriers) == 1
+        role.kill()  # first, or it would start its courier again
+        role.communicate()
+        if also_courier:
+            os.kill(couriers[0], signal.SIGKILL)
+            wait_until(lambda: not courier_pids(job.config, "trainer"))
+        server.fix("down")
+    if also_courier:
+        assert not server.seqs("trainer")
+        deliver = [sys.executable, "-m", "rolecall", "deliver", str(job.config.monitor_dir)]
+        done = subprocess.run(deliver, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "all rows are delivered\n"), done.stderr
+    wait_until(lambda: [line for line in server.lines() if line.get("by") == "trainer" and "closed" in line])
+    assert server.seqs("trainer") == [(1, seq) for seq in range(1, 101)]
+    assert {line["closed"] for line in server.lines() if "closed" in line} == {"finished"}
 
 
 def test_killed_launcher_leaves_roles_alone(make_config: MakeConfig, server: LinesServer, wait_until: Wait) -> None:

@@ -2,9 +2,9 @@
 
 It is installed as a distribution is (there is a dist-info beside it), so processes find it by its entry point. A
 file in the directory puts a fault into every process that talks to this server: `down` (not reachable), `hang`
-(calls never return, or only that which it names: `open`, `log`, `flush`, `close` or `read`), `forbidden` (credentials
-refused), `broken` (an error of the plugin's own), `picky` (rows of the steps that it lists are rejected). Taking the
-file away fixes it.
+(calls never return, or only that which it names: `open`, `log`, `flush`, `close`, `read`, or `end`, a primary's
+`close`), `forbidden` (credentials refused), `broken` (an error of the plugin's own), `picky` (rows of the steps that it
+lists are rejected). Taking the file away fixes it.
 
 As the history of some trackers, a run that is its writer's own takes no points between those that it holds.
 """
@@ -76,8 +76,12 @@ class LinesRun:
     def flush(self, timeout: float) -> None:
         _suffer(self._server, "flush")
 
+    def end_at(self, time: float) -> None:
+        self._write({"ended": time, "by": self._ticket.writer})
+
     def close(self, status: Status) -> None:
-        _suffer(self._server, "close")
+        for call in ("close", "end") if self._ticket.primary else ("close",):
+            _suffer(self._server, call)
         self._write({"closed": status, "by": self._ticket.writer, "primary": self._ticket.primary})
 
     def declare(self, axes: Mapping[str, str]) -> None:
@@ -123,6 +127,7 @@ class LinesReadback:
 
 def _suffer(server: Path, call: str) -> None:
     while _hangs(server, call):
+        (server / "hung").touch()  # for tests that wait for it
         time.sleep(0.05)
     if (server / "down").exists():
         raise Unavailable("the server is down")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from lines_role import explore_as_any
 from lines_server import LinesServer
 
 from rolecall import ConfigError, Monitor, MonitorConfig, open_monitor
+from rolecall.job import launch
+from rolecall.store.layout import LAUNCH, Layout
+from rolecall.store.lease import newest
 
 MakeConfig = Callable[..., MonitorConfig]
 WaitUntil = Callable[..., None]
@@ -100,6 +106,64 @@ def test_who_comes_while_the_run_is_opened_waits(
         monitor.close()
     assert "not available" not in caplog.text
     wait_until(lambda: ends_of(server) == ["finished"])
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_launcher_that_leaves_while_another_joins(
+    make_config: MakeConfig, server: LinesServer, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    """Its courier ends the run, as it saw no other role: the other process opens the run again, and ends it.
+
+    So it does if the first courier takes until the other process has left.
+    """
+    first = open_any(make_config(), "explorer")
+    first.log({"a": 1}, 1)
+    join = launch._join
+
+    def leave_and_join(*args: Any) -> Monitor:
+        server.fail("hang", "end")
+        first.close(timeout=0.1)
+        wait_until((server.path / "hung").exists)
+        return join(*args)
+
+    monkeypatch.setattr(launch, "_join", leave_and_join)
+    second = open_any(make_config(), "trainer")
+    if not slow:
+        server.fix("hang")
+    second.log({"a": 2}, 2)
+    second.close("failed", timeout=0.1)
+    if slow:
+        server.fix("hang")
+    wait_until(lambda: ends_of(server) == ["finished", "failed"])
+    (run,) = server.runs()
+    assert server.points(run, "trainer", "trainer/a") == [(2, 2)]
+    assert server.lines()[-1]["closed"] == "failed"
+    assert server.lines()[-1]["primary"]
+
+
+def test_launchers_courier_is_killed_after_it_left(
+    make_config: MakeConfig, server: LinesServer, wait_until: WaitUntil
+) -> None:
+    """Nobody starts it again: the last one to leave opens the run once more, and ends it."""
+    config = make_config(courier="process")
+    first, last = open_any(config, "explorer"), open_any(config, "trainer")
+    first.log({"a": 1}, 1)
+    last.log({"a": 1}, 1)
+    first.close("failed")
+    session = newest(Layout(config.monitor_dir).delivery("lines", LAUNCH))
+    owner = session.owner() if session else None
+    assert owner is not None
+    assert owner.is_running()
+    os.kill(owner.pid, signal.SIGKILL)
+    wait_until(lambda: not owner.is_running())
+    for step in range(2, 101):
+        last.log({"a": step}, step)
+    assert ends_of(server) == []
+    last.close()
+    wait_until(lambda: ends_of(server) == ["failed"])
+    (run,) = server.runs()
+    assert server.points(run, "explorer", "explorer/a") == [(1, 1)]
+    assert server.points(run, "trainer", "trainer/a") == [(step, step) for step in range(1, 101)]
 
 
 @pytest.mark.processes

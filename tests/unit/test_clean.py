@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from lines_server import LinesServer
 
 from rolecall import DirectoryError, MonitorConfig, WriterConflict, launch, open_monitor
 from rolecall.__main__ import main
-from rolecall.delivery.clean import clean
+from rolecall.config.commands import command
+from rolecall.delivery.clean import clean, earlier
 from rolecall.delivery.redeliver import Left, deliver
 from rolecall.job.history import read_history
 from rolecall.store.acks import Acknowledgements, undelivered
+from rolecall.store.journal import last_steps
 from rolecall.store.layout import Layout
+from rolecall.store.lease import Session
 
 MakeConfig = Callable[..., MonitorConfig]
 Output = pytest.CaptureFixture[str]
@@ -155,6 +159,35 @@ def test_local_journals_are_the_run(make_config: MakeConfig, server: LinesServer
     assert journal(root).read_bytes() == before
 
 
+def test_earlier_jobs_are_cleaned_by_themselves(make_config: MakeConfig, capsys: Output) -> None:
+    for _ in range(2):
+        root = run(make_config(resume="never"), large=True)
+    (before,) = (root / "previous").iterdir()
+    assert main(["clean", str(root), "--dry-run"]) == 0
+    *_, said = capsys.readouterr().out.splitlines()
+    assert (found := re.fullmatch(r"an earlier job takes (5,\d{3},\d{3}) bytes; to clean it: (.*)", said))
+    assert found[2] == command("clean", before)
+    assert main(["clean", str(root)]) == 0
+    assert journal(before).with_suffix(".files").exists()
+    assert main(["clean", str(before)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"removed: {ROWS + 1} rows, 5,00")
+    trainer = read_history(before).writers[0]
+    assert (trainer.rows, trainer.cleaned, trainer.state) == (0, ROWS + 1, "finished")
+    assert clean(before) == []
+    assert sum(earlier(root).values()) < 20_000
+
+
+def test_many_earlier_jobs_are_counted(make_config: MakeConfig, capsys: Output) -> None:
+    root = run(make_config(), 1)
+    for number in range(12):
+        (root / "previous" / str(number)).mkdir(parents=True)
+    (root / "previous" / "link").symlink_to(root)
+    assert main(["clean", str(root)]) == 0
+    *_, tenth, said = capsys.readouterr().out.splitlines()
+    assert tenth.startswith("an earlier job takes 0 bytes")
+    assert said == f"2 more earlier jobs are in {root}/previous"
+
+
 def test_no_link_is_followed(make_config: MakeConfig, tmp_path: Path) -> None:
     root = run(make_config(), large=True)
     files = journal(root).with_suffix(".files")
@@ -163,6 +196,31 @@ def test_no_link_is_followed(make_config: MakeConfig, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symlink"):
         clean(root)
     assert list((tmp_path / "elsewhere").iterdir())
+
+
+def test_no_link_that_comes_meanwhile_is_followed(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody swaps a directory for a symlink between the look at it and its use."""
+    root = run(make_config(), large=True)
+    folder, elsewhere = root / "journal" / "trainer", tmp_path / "elsewhere"
+
+    def swap_and_look(session: Session) -> dict[str, int]:
+        found = last_steps(session)
+        folder.rename(elsewhere)
+        folder.symlink_to(elsewhere)
+        return found
+
+    monkeypatch.setattr("rolecall.delivery.clean.last_steps", swap_and_look)
+    before = snapshot(root / "journal" / "trainer")
+    with pytest.raises(OSError, match="Not a directory"):
+        clean(root)
+    assert snapshot(elsewhere) == before
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    found = {path.relative_to(folder): path.lstat() for path in folder.rglob("*") if path.is_file()}
+    return {str(path): (each.st_size, each.st_ino) for path, each in found.items()}
 
 
 def test_directory_without_a_job(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from rolecall import (
 )
 from rolecall.store.acks import undelivered
 from rolecall.store.layout import Layout
-from rolecall.store.lease import end, newest, succeed
+from rolecall.store.lease import end, is_held, newest, succeed
 
 WaitUntil = Callable[..., None]
 
@@ -56,6 +56,8 @@ class LateRun(lines_backend.LinesRun):
 
     def flush(self, timeout: float) -> None:
         self._late.flushed += 1
+        if self._late.drops:
+            raise Unavailable("it does not hold what it took")
 
 
 class Late:
@@ -65,7 +67,7 @@ class Late:
         self.handed: list[int] = []
         self.shown = self.flushed = 0
         self.tended: Counter[str | None] = Counter()
-        self.loses = False
+        self.loses = self.drops = False
         self.holds: Sequence[tuple[int, int]] | int = []
 
     @hookimpl
@@ -130,6 +132,21 @@ def test_lost_rows_come_again(monitor: Monitor, late: Late, wait_until: WaitUnti
     wait_until(lambda: late.handed == [1])
     late.loses = True
     wait_until(lambda: late.handed == [1, 1])
+
+
+def test_proxy_that_drops_rows_forever(
+    monitor: Monitor, late: Late, tmp_path: Path, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes row after row, which is no sign that the backend is back: the courier gives up all the same."""
+    monkeypatch.setattr("rolecall.timings.READ_BYTES", 1)
+    monkeypatch.setattr("rolecall.timings.DRAIN_TIMEOUT", 2.0)
+    late.drops = True
+    for step in (1, 2, 3):
+        monitor.log({"a": step}, step=step)
+    monitor.close(timeout=0.1)
+    wait_until(lambda: not is_held(Layout(tmp_path / "monitor").delivery("late", "trainer")), 20.0)
+    assert late.flushed > 1
+    assert left(tmp_path) == 3
 
 
 def test_rejected_row_is_not_waited_for(

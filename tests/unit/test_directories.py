@@ -15,7 +15,7 @@ from lines_server import LinesServer
 
 from rolecall import DirectoryError, MonitorConfig, RolecallError, WriterConflict, launch, open_monitor
 from rolecall.__main__ import main
-from rolecall.store.codec import encode
+from rolecall.store.codec import encode, make_folder
 from rolecall.store.layout import Layout
 from rolecall.store.lease import newest
 
@@ -92,6 +92,24 @@ def test_no_folder_is_followed(config: MonitorConfig, tmp_path: Path, capsys: Ou
             said += str(error)
     assert snapshot(elsewhere) == before
     assert f"{folder}: is a symlink" in said or name.endswith(".files")
+
+
+def test_job_is_set_aside_into_no_link(config: MonitorConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes between the look at a directory and its use."""
+    previous, elsewhere = config.monitor_dir / "previous", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def make_and_swap(path: Path) -> None:
+        make_folder(path)
+        path.rmdir()
+        path.symlink_to(elsewhere)
+
+    monkeypatch.setattr("rolecall.job.place.make_folder", make_and_swap)
+    with pytest.raises(DirectoryError, match="cannot be used"):
+        launch(config.model_copy(update={"resume": "never"}))
+    assert previous.is_symlink()
+    assert not list(elsewhere.iterdir())
+    assert (config.monitor_dir / "run.json").exists()
 
 
 def test_directory_itself_may_be_a_symlink(make_config: MakeConfig, tmp_path: Path, capsys: Output) -> None:

@@ -134,6 +134,30 @@ def test_role_that_ends_meanwhile(make_config: MakeConfig, monkeypatch: pytest.M
         assert [writer.state for writer in read_history(job.config.monitor_dir).writers] == ["finished"]
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_run_is_told_when_it_ended(
+    make_config: MakeConfig, server: LinesServer, wait_until: Callable[..., None], shared: bool
+) -> None:
+    """However late its courier ends it."""
+    job = launch(make_config(shared_run=shared))
+    monitor = open_monitor(job.config, "trainer")
+    monitor.log({"loss": 1.0})
+    server.fail("down")
+    monitor.close(timeout=0.1)
+    job.close(timeout=0.1)
+    ended = {writer: time_of_end(job, writer) for writer in ("trainer", LAUNCH)}
+    server.fix("down")
+    owner = None if shared else "trainer"
+    wait_until(lambda: [line for line in server.lines() if "closed" in line and line["by"] == owner])
+    (told,) = [line["ended"] for line in server.lines() if "ended" in line and line["by"] == owner]
+    assert told == ended[LAUNCH if shared else "trainer"]
+
+
+def time_of_end(job: Job, writer: str) -> float | None:
+    session = newest(Layout(job.config.monitor_dir).journal(writer))
+    return session.last_time() if session else None
+
+
 # ------------------------------------------------------------------ what waits, by the couriers' events alone
 
 

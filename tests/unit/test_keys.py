@@ -83,6 +83,22 @@ def test_step_gives_way_to_the_axis(value: float, metrics: dict[str, float], tol
     assert shared_row(row(metrics={"step": value}), declares_axes=False).metrics == {"explorer/0/step": value}
 
 
+def test_what_is_no_metric_never_takes_the_axis() -> None:
+    """In wandb, a string, a table or an image of the axis' key would replace the step."""
+    heard: list[str] = []
+    given = row(
+        text={"step": "warm-up"},
+        table=TableData(name="step", columns=(), rows=()),
+        media=(Media(key="step", kind="image"),),
+    )
+    mapped = shared_row(given, True, heard.append)
+    assert (dict(mapped.metrics), dict(mapped.text)) == ({"explorer/0/step": 7}, {"explorer/0/step_": "warm-up"})
+    assert mapped.table is not None
+    assert (mapped.table.name, mapped.media[0].key) == ("explorer/0/step_", "explorer/0/step_")
+    assert {text.partition(" in the shared run")[0] for text in heard} == {"the key 'step' is explorer/0/step_"}
+    assert dict(shared_row(given, False).text) == {"explorer/0/step": "warm-up"}
+
+
 @pytest.mark.parametrize(
     ("key", "shown"),
     [

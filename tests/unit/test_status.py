@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,12 @@ from lines_server import LinesServer
 
 from rolecall import MonitorConfig, WriterState, launch, open_monitor
 from rolecall.__main__ import main
-from rolecall.job.status import DeliveryStatus, read_deliveries, wait_for_writers
-from rolecall.states import State
+from rolecall.config.commands import command
+from rolecall.job.status import DeliveryStatus, read_deliveries, read_writers, unended, wait_for_writers
+from rolecall.states import State, Status
 from rolecall.store.layout import Layout, read_record
+from rolecall.store.lease import newest
+from rolecall.timings import RetryPolicy
 
 MakeConfig = Callable[..., MonitorConfig]
 Wait = Callable[..., None]
@@ -94,6 +98,65 @@ def test_missing_rows_are_counted_apart(make_config: MakeConfig, server: LinesSe
     done = delivery(config.monitor_dir)
     assert (done.delivered, done.waiting, done.missing) == (2, 0, 1)
     assert done.missing == 1
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("status", ["failed", "killed"])
+def test_courier_of_role_that_did_not_finish(make_config: MakeConfig, shared: bool, status: Status) -> None:
+    """It has sent all rows, so it has finished, and so has the run."""
+    config = make_config(shared_run=shared)
+    with launch(config) as job:
+        monitor = open_monitor(job.config, "trainer")
+        monitor.log({"loss": 1.0})
+        monitor.close(status)
+    assert read_writers(Layout(config.monitor_dir))[0].state == status
+    assert (delivery(config.monitor_dir).delivered, delivery(config.monitor_dir).courier) == (1, State.FINISHED)
+    assert unended_in(config.monitor_dir) == []
+
+
+def unended_in(root: Path) -> list[str]:
+    layout = Layout(root)
+    record = read_record(layout)
+    assert record is not None
+    return unended(layout, record.plan)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_killed_couriers_run_has_not_ended(
+    make_config: MakeConfig,
+    server: LinesServer,
+    wait_until: Wait,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    shared: bool,
+) -> None:
+    """With all rows delivered; `show` says so, until `deliver` ends it."""
+    monkeypatch.setattr("rolecall.timings.RESTART", RetryPolicy(initial=60.0, maximum=60.0, maximum_draining=60.0))
+    config = make_config(shared_run=shared, courier="process")
+    job = launch(config)
+    with open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0})
+        wait_until(lambda: delivery(config.monitor_dir).delivered == 1)
+        assert unended_in(config.monitor_dir) == []
+        kill_courier(config, "@launch" if shared else "trainer")
+        monitor.close("finished", 0.1)
+    job.close(timeout=0.1)
+    wait_until(lambda: delivery(config.monitor_dir).courier is (State.FINISHED if shared else State.KILLED))
+    says = f"lines: the run has not ended; to end it: {command('deliver', config.monitor_dir)}"
+    assert main(["show", str(config.monitor_dir)]) == 0
+    assert says in capsys.readouterr().out.splitlines()
+    assert main(["deliver", str(config.monitor_dir)]) == 0
+    capsys.readouterr()
+    assert main(["show", str(config.monitor_dir)]) == 0
+    assert "the run has not ended" not in capsys.readouterr().out
+    assert [line["closed"] for line in server.lines() if line.get("primary") and "closed" in line] == ["finished"]
+
+
+def kill_courier(config: MonitorConfig, writer: str) -> None:
+    session = newest(Layout(config.monitor_dir).delivery("lines", writer))
+    owner = session.owner() if session else None
+    assert owner is not None
+    os.kill(owner.pid, signal.SIGKILL)
 
 
 def test_json_tells_it_too(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:

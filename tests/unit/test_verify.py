@@ -332,6 +332,23 @@ def test_command_says_what_differs(shared: Path, server: LinesServer, capsys: py
     assert said[-1].endswith(f"verify {shared} --repair")
 
 
+def test_tables_are_not_compared(
+    make_config: MakeConfig, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said once, where any were logged."""
+    says = "tables are not compared"
+    assert main(["verify", str(shared)]) == 0
+    assert says not in capsys.readouterr().out
+    config = make_config(shared_run=False, monitor_dir=tmp_path / "other", name="other")
+    with launch(config) as job:
+        for role in ("trainer", "evaluator"):
+            with open_monitor(job.config, role) as monitor:
+                monitor.log_table("samples", [{"prompt": "2+2"}], 1)
+    assert main(["verify", str(config.monitor_dir)]) == 0
+    assert capsys.readouterr().out.splitlines().count(says) == 1
+    assert [report.tables for report in check(config.monitor_dir)] == [1, 1]
+
+
 def test_command_prints_json(shared: Path, server: LinesServer, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     tamper(run_file(server))
     assert main(["verify", str(shared), "--json"]) == 1

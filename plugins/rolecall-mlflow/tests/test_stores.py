@@ -138,6 +138,38 @@ def test_job_delivered_later_keeps_its_times(database: Job, tmp_path: Path, shar
         shutil.rmtree(config.monitor_dir / "delivery")
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_job_ended_late_keeps_its_end(sqlite: Job, tmp_path: Path, shared: bool) -> None:
+    """By the courier that has had the run open since before: the store was away when the job ended."""
+    database, aside = tmp_path / "mlflow.db", tmp_path / "aside.db"
+    config = MonitorConfig(
+        project="p",
+        name="n",
+        monitor_type="mlflow",
+        monitor_args={"uri": sqlite.uri},
+        shared_run=shared,
+        courier="thread",
+        monitor_dir=tmp_path / "job",
+    )
+    job = launch(config)
+    monitor = open_monitor(job.config, "trainer")
+    monitor.log({"loss": 1.0})
+    sqlite.wait(lambda: sqlite.points("trainer/loss" if shared else "loss", _run_of(sqlite)) == [(1, 1.0)])
+    database.rename(aside)
+    monitor.close(timeout=0.1)
+    job.close(timeout=0.1)
+    shutil.move(aside, database)
+    sqlite.wait(lambda: sqlite.stored(_run_of(sqlite)).info.status == "FINISHED")
+    end = _line(config, "@launch" if shared else "trainer", -1)
+    assert sqlite.stored(_run_of(sqlite)).info.end_time == round(end["time"] * 1000)
+
+
+def _run_of(job: Job) -> str:
+    experiment = job.client.get_experiment_by_name("p")
+    (run,) = job.client.search_runs([experiment.experiment_id])
+    return str(run.info.run_id)
+
+
 def _line(config: MonitorConfig, writer: str, number: int) -> dict[str, Any]:
     lines = (config.monitor_dir / "journal" / writer / "1.jsonl").read_text().splitlines()
     return dict(json.loads(lines[number]))
@@ -294,6 +326,23 @@ def test_tables_are_written_once_and_listed(job: Job, row: MakeRow) -> None:
 
 def _artifact(job: Job, run_id: str, path: str) -> str:
     return Path(job.client.download_artifacts(run_id, path)).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_tables_path_names_writer_once(sqlite: Job, tmp_path: Path, shared: bool) -> None:
+    config = MonitorConfig(
+        project="p",
+        name="n",
+        monitor_type="mlflow",
+        monitor_args={"uri": sqlite.uri},
+        shared_run=shared,
+        courier="thread",
+        monitor_dir=tmp_path / "job",
+    )
+    with launch(config) as job, open_monitor(job.config, "explorer", 0) as monitor:
+        monitor.log_table("samples", [{"score": 0.5}], step=12)
+    listed = json.loads(sqlite.stored(_run_of(sqlite)).data.tags["mlflow.loggedArtifacts"])
+    assert [each["path"] for each in listed] == ["tables/explorer/0/samples/00000012-1-1.json"]
 
 
 def test_list_of_tables_stays_within_tag(sqlite: Job, row: MakeRow) -> None:

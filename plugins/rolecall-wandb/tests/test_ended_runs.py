@@ -36,6 +36,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rolecall_wandb.sdk, "FINISH_TIMEOUT", 1.0)
     monkeypatch.setattr(rolecall_wandb.sdk, "GRACE", 1.0)
     monkeypatch.setattr(rolecall_wandb.service, "END_TIMEOUT", 1.0)
+    monkeypatch.setattr(rolecall_wandb.watch, "SETTLE", 2.0)
     monkeypatch.setattr(rolecall_wandb.shared, "SETTLE", 2.0)
     monkeypatch.setattr(rolecall_wandb.separate, "SETTLE", rolecall_wandb.sdk.TRANSMIT_EVERY + 3.0)
 

@@ -1,12 +1,17 @@
-"""Servers and proxies whose answers are not true: what they drop is sent again, and is never reported as delivered."""
+"""Servers and proxies whose answers are not true, or late.
+
+What they drop is sent again, and is never reported as delivered; what they show late is not sent twice.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from typing import Any
 
 import pytest
-from wandb_core import carried_writers, delivered_rows
+from wandb_core import carried_writers, courier_of, delivered_rows
 from wandb_emulator import Fault
 from wandb_scene import LogTimes, Scene
 
@@ -14,6 +19,7 @@ from rolecall import launch, open_monitor
 
 HTML = "<html><body>We are back in a minute.</body></html>"
 LONG = 12.0
+LATE = 6.0
 
 ANSWERS: dict[str, dict[str, Any]] = {
     "drops": {"drops": True},
@@ -91,4 +97,35 @@ def test_dropped_rows_are_sent_again_while_the_job_goes_on(scene: Scene) -> None
         before = len(trainer.calls)
         scene.wait_for("trainer", before)
     scene.wait_for_end()
+    scene.check(in_order=False)
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(300)
+def test_lines_shown_late_are_not_doubled_by_a_new_courier(scene: Scene) -> None:
+    scene.server.state.late = LATE
+    with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:
+        trainer = LogTimes(monitor)
+        trainer.log_until(lambda: scene.held("trainer") > 0)
+        courier = courier_of(scene.config.monitor_dir, "trainer")
+        assert courier is not None
+        os.kill(courier, signal.SIGKILL)
+        trainer.log_for(2.0)
+        monitor.close(timeout=120.0)
+    scene.wait_for_end()
+    scene.check(in_order=False)
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(300)
+def test_lines_shown_late_are_not_doubled_after_a_drop(scene: Scene) -> None:
+    scene.server.state.late = LATE
+    with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:
+        trainer = LogTimes(monitor)
+        trainer.log_until(lambda: scene.held("trainer") > 0)
+        dropped = scene.server.faults.add(Fault("stream", drops=True, times=1))
+        trainer.log_until(lambda: dropped.hits)
+        trainer.log_for(25.0)  # the SDK is ended meanwhile, which uploads the newest lines
+        monitor.close(timeout=120.0)
+    scene.wait_for_end(200.0)
     scene.check(in_order=False)

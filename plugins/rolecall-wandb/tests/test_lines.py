@@ -74,6 +74,12 @@ def test_other_rows_start_a_line(other: Row) -> None:
     assert not Line.of(row(1, 7, "loss")).takes(other, {AXIS})
 
 
+def test_table_of_a_key_of_the_line_starts_a_line() -> None:
+    line = Line.of(row(1, 7, "loss"))
+    assert not line.takes(row(2, 7), {AXIS}, ["loss"])
+    assert line.takes(row(2, 7), {AXIS}, ["samples"])
+
+
 class Sent:
     """Lines of one row that a session hands over, and what a server that holds some of them counts."""
 
@@ -148,7 +154,7 @@ def test_what_was_read_back_counts_alone() -> None:
     lines = [{"_step": seq, AXIS: seq, **sent.lines[seq]} for seq in (1, 2, 6, 7, 8)]
     found = find(lines, [("trainer", 1)])
     sent.handed.restart(found, ("trainer", 1))
-    assert [*sent.handed.rows()] == [(1, 2), (6, 8)]
+    assert [*sent.handed.rows] == [(1, 2), (6, 8)]
     sent.send(3, 4, 5, 9)
     assert sent.handed.confirmed == 2
     sent.handed.learn({FIRST: 9})
@@ -177,4 +183,4 @@ def test_lines_say_how_many_rows_they_have() -> None:
     line = Line.of(row(4, 7, "loss")).plus(row(5, 7, "reward"))
     assert handed.marks(line) == {FIRST: 5, "_rolecall/rows": 2}
     handed.add(line)
-    assert [*handed.rows()] == [(4, 5)]
+    assert [*handed.rows] == [(4, 5)]

@@ -16,6 +16,7 @@ from wandb_core import carried_writers, delivered_rows, logged_rows
 from wandb_emulator import Fault, StoredRun, WandbServer, environment
 from wandb_same import CONFIG, NAME, ROLE, SAID, TABLE
 
+import rolecall_wandb.resumed
 import rolecall_wandb.sdk
 import rolecall_wandb.separate
 import rolecall_wandb.service
@@ -212,6 +213,29 @@ def test_rows_that_wandb_refuses_are_reported(
     assert len(messages) == 1
     assert "wandb accepts no step below the last one" in messages[0]
     assert "explorer step 3" in messages[0]
+
+
+@pytest.mark.timeout(200)
+def test_table_overtakes_no_dropped_rows(
+    server: WandbServer, make_config: Make, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rolecall_wandb.separate, "SETTLE", 8.0)
+    monkeypatch.setattr(rolecall_wandb.resumed, "SETTLE", 2.0)
+    # Without system metrics, each request of the stream has rows.
+    config = make_config(shared_run=False, courier="thread", monitor_args={"settings": {"x_disable_stats": True}})
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 0.5}, step=1, commit=True)
+        wait_until(lambda: any(run.history for run in own_runs(server)))
+        dropped = server.faults.add(Fault("stream", drops=True, times=1))
+        for step in range(2, 21):
+            monitor.log({"loss": 0.5}, step=step, commit=True)
+        wait_until(lambda: dropped.hits)
+        monitor.log({"lr": 0.1}, step=21)
+        monitor.log_table("samples", [{"prompt": "1+1"}], step=21)
+        monitor.close(timeout=120.0)
+    run = stored(server)
+    assert steps(run) == [*range(1, 22)]
+    assert {"lr", "samples"} <= run.history[-1].line.keys()
 
 
 @pytest.mark.servers

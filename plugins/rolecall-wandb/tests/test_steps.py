@@ -95,3 +95,18 @@ def test_key_again_in_a_step_is_a_line_of_its_own(scene: Scene) -> None:
     scene.wait_for_end()
     lines = [(entry.line.get("trainer/loss"), entry.line.get("trainer/reward")) for entry in scene.run.history]
     assert lines == [(1.0, None), (2.0, None), (3.0, 4.0)]
+
+
+@pytest.mark.processes
+def test_table_of_a_metrics_key_is_a_line_of_its_own(scene: Scene) -> None:
+    with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0, "lr": 0.1}, 5)
+        monitor.log_table("loss", [{"prompt": "1+1"}], 5)
+        monitor.log_table("samples", [{"prompt": "1+1"}], 5)
+    scene.wait_for_end()
+    first, *others = [entry.line for entry in scene.run.history]
+    assert (first["trainer/loss"], first["trainer/lr"]) == (1.0, 0.1)
+    assert [sorted(line.keys() & {"trainer/loss", "trainer/samples"}) for line in others] == [
+        ["trainer/loss"],
+        ["trainer/samples"],
+    ]

@@ -14,6 +14,7 @@ _RUN_VALUES: Final = ("id", "url")
 _OPTIONAL: Final = (
     protocol.SupportsTables,
     protocol.SupportsConfig,
+    protocol.SupportsEndTime,
     protocol.SupportsProgress,
     protocol.SupportsConfirmation,
 )

@@ -25,7 +25,7 @@ from rolecall.cli.text import visible
 from rolecall.config.commands import command, with_path
 from rolecall.errors import ConfigError
 from rolecall.job.history import JobHistory, MetricHistory, read_history, read_rows
-from rolecall.job.status import DeliveryStatus, read_deliveries
+from rolecall.job.status import DeliveryStatus, read_deliveries, unended
 from rolecall.states import State
 from rolecall.store.layout import Layout
 
@@ -101,7 +101,7 @@ def _draw(job: JobHistory, backends: Sequence[DeliveryStatus], root: Path, patte
     drawn = chosen if patterns else chosen[:CHARTS]
     parts: list[str | Table] = [
         *_describe_writers(job, root),
-        *(_describe_backends(backends, root) if backends else ()),
+        *(_describe_backends(backends, unended(Layout(root), job.record.plan), root) if backends else ()),
         *(f"damaged: {visible(damage)}" for writer in job.writers for damage in writer.describe_damages()),
         *(part for name in drawn for part in _chart(name, metrics[name], width, ascii_only)),
     ]
@@ -132,7 +132,7 @@ def _describe_writers(job: JobHistory, root: Path) -> Iterator[str | Table]:
     yield table
 
 
-def _describe_backends(backends: Sequence[DeliveryStatus], root: Path) -> Iterator[str | Table]:
+def _describe_backends(backends: Sequence[DeliveryStatus], unended: Sequence[str], root: Path) -> Iterator[str | Table]:
     table = _table("backend", "writer", "delivered", "waiting", "rejected", "courier")
     for status in backends:
         counts = (str(count) for count in (status.delivered, status.waiting, status.rejected))
@@ -145,6 +145,8 @@ def _describe_backends(backends: Sequence[DeliveryStatus], root: Path) -> Iterat
     # A live courier sends them by itself.
     if any(status.waiting and status.courier is not State.RUNNING for status in backends):
         yield f"to send what is waiting: {command('deliver', root)}"
+    elif unended and not any(status.courier is State.RUNNING for status in backends):
+        yield f"{', '.join(unended)}: the run has not ended; to end it: {command('deliver', root)}"
 
 
 def _table(*headers: str) -> Table:

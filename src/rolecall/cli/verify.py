@@ -74,6 +74,8 @@ def _describe(reports: Sequence[RunReport], options: argparse.Namespace) -> Iter
         yield "nothing was logged, so there is nothing to compare"
     for report in reports:
         yield from _describe_run(report)
+    if any(report.tables for report in reports):
+        yield "tables are not compared"
     if any(report.waiting for report in reports):
         yield f"what is not delivered yet was not compared; to send it: {command('deliver', options.directory)}"
     is_stuck = any(report.state == "gone" or (report.total().missing and report.problem) for report in reports)

@@ -6,6 +6,7 @@ still known, and whoever reads it later neither misses the rows nor takes them f
 what a backend rejected, as only the journal has it.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -17,9 +18,9 @@ from rolecall.backends.builtin import LOCAL
 from rolecall.errors import DirectoryError, WriterConflict
 from rolecall.states import State
 from rolecall.store.acks import acknowledged, leases, rejections
-from rolecall.store.codec import encode, last_line, last_seq, put_whole, refuse_link
+from rolecall.store.codec import encode, folder_below, last_line, last_seq, put_whole, refuse_link
 from rolecall.store.journal import last_steps
-from rolecall.store.layout import Layout, job_record
+from rolecall.store.layout import Layout, job_record, slug_of
 from rolecall.store.lease import Session, claim, end, held_now, sessions
 
 
@@ -57,9 +58,19 @@ def clean(root: Path, *, dry_run: bool = False) -> list[Cleaned]:
         if busy := held_now(leases(layout, backends)):
             raise WriterConflict(f"{layout.root}: {next(iter(busy.values()))} is alive; wait for its end, or stop it")
         found = [each for writer in layout.writers() for each in _removable(layout, writer, backends)]
-        return [_remove(writer, session, rows, dry_run=dry_run) for writer, session, rows in found]
+        return [_remove(layout, writer, session, rows, dry_run=dry_run) for writer, session, rows in found]
     finally:
         end(launching, "finished")
+
+
+def earlier(root: Path) -> dict[Path, int]:
+    """The jobs that were set aside in a `monitor_dir`, each to be cleaned by itself, and how many bytes each takes."""
+    return {path: sum(_sizes(path)) for path in Layout(root).earlier()}
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    for path, _, names in os.walk(folder):  # it follows no symlink
+        yield from (os.lstat(os.path.join(path, name)).st_size for name in names)
 
 
 def _removable(layout: Layout, writer: str, backends: list[str]) -> Iterator[tuple[str, Session, int]]:
@@ -76,7 +87,7 @@ def _removable(layout: Layout, writer: str, backends: list[str]) -> Iterator[tup
             yield writer, session, seq - before
 
 
-def _remove(writer: str, session: Session, rows: int, *, dry_run: bool) -> Cleaned:
+def _remove(layout: Layout, writer: str, session: Session, rows: int, *, dry_run: bool) -> Cleaned:
     last = last_line(session.path, session.seed) or {}
     # Who died without a word was killed, and is taken for that from now on, too.
     status, ended = last.get("end", State.KILLED), last.get("time", time.time())
@@ -85,8 +96,9 @@ def _remove(writer: str, session: Session, rows: int, *, dry_run: bool) -> Clean
     files = [path for path in refuse_link(session.attachments).glob("*") if path.is_file()]
     size = session.path.lstat().st_size - len(stub) + sum(path.lstat().st_size for path in files)
     if not dry_run:
-        # First the rows that refer to the attachments.
-        put_whole(session.path, stub)
-        with suppress(FileNotFoundError):
-            shutil.rmtree(session.attachments)
+        # By a descriptor: somebody may put a symlink in the place of a directory after the looks above.
+        with folder_below(layout.root, "journal", slug_of(writer)) as folder, suppress(FileNotFoundError):
+            # First the rows that refer to the attachments.
+            put_whole(Path(session.path.name), stub, folder=folder)
+            shutil.rmtree(session.attachments.name, dir_fd=folder)
     return Cleaned(writer, session.number, rows, max(0, size))

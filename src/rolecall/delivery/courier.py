@@ -25,10 +25,18 @@ from rolecall.delivery.cursor import Cursor
 from rolecall.delivery.events import CourierEvent, Kind
 from rolecall.delivery.keys import shared_row
 from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
-from rolecall.protocol import Run, RunTicket, SupportsConfig, SupportsConfirmation, SupportsProgress, SupportsTables
+from rolecall.protocol import (
+    Run,
+    RunTicket,
+    SupportsConfig,
+    SupportsConfirmation,
+    SupportsEndTime,
+    SupportsProgress,
+    SupportsTables,
+)
 from rolecall.rows import Row
 from rolecall.states import Status
-from rolecall.store.acks import RunReference
+from rolecall.store.acks import Acknowledged, RunReference
 from rolecall.store.axes import AxisBook
 
 logger = logging.getLogger("rolecall.courier")
@@ -74,7 +82,9 @@ class Courier:
     _declared: int = field(default=0, init=False)
     _merged: int = field(default=0, init=False)
     _flushed: float = field(default_factory=time.monotonic, init=False)
-    _away: bool = field(default=False, init=False)
+    # What was acknowledged when the backend went away; `None` while it is there.
+    _away: list[Acknowledged] | None = field(default=None, init=False)
+    _backoff: float = field(default=timings.RETRY.initial, init=False)
     _reported: set[tuple[str, str]] = field(default_factory=set, init=False)
     _held: dict[str, int] = field(default_factory=dict, init=False)
 
@@ -106,7 +116,7 @@ class Courier:
             if is_own():
                 self._attempt(lambda: self._exchange(run))
                 self._require_lease()
-                self._attempt(lambda: run.close(status))
+                self._attempt(partial(self._end, run, status))
                 closed = status
         except _TakenOver:
             logger.warning("%s: another courier has taken over; this one ends", self.backend.name)
@@ -136,6 +146,12 @@ class Courier:
     def _open_once(self) -> tuple[Run, str]:
         ticket = self.ticket()
         return self.backend.open_run(ticket, self.args), ticket.run_id
+
+    def _end(self, run: Run, status: Status) -> None:
+        # It may be minutes since the writers ended: a ticket of now says when.
+        if isinstance(run, SupportsEndTime) and (ended := self.ticket().ended) is not None:
+            run.end_at(ended)
+        run.close(status)
 
     def _deliver_some(self, run: Run) -> bool:
         """One look at each journal; whether all writers have ended and all is acknowledged."""
@@ -252,7 +268,6 @@ class Courier:
 
     def _attempt(self, action: Callable[[], T]) -> T:
         """Do it until it succeeds; whatever a plugin lets through counts as `Unavailable`."""
-        wait = timings.RETRY.initial
         while True:
             try:
                 result = action()
@@ -261,8 +276,9 @@ class Courier:
             except Exception as error:  # noqa: BLE001 - whatever a plugin lets through, its rows are sent again
                 self._note_trouble(error)
                 # Jitter, so that many roles do not come back at once; the global generator is the job's.
-                self._pause(wait * random.Random().uniform(0.5, 1.0))
-                wait = min(wait * 2, timings.RETRY.maximum)
+                wait = self._backoff * random.Random().uniform(0.5, 1.0)
+                self._backoff = min(self._backoff * 2, timings.RETRY.maximum)
+                self._pause(wait)
             else:
                 self._note_recovery()
                 return result
@@ -271,18 +287,26 @@ class Courier:
         is_expected = isinstance(error, Unavailable)
         secrets = secrets_of(self.args)
         text = scrub_text(str(error), secrets) if is_expected else scrub_trace(error, secrets)
-        logger.log(logging.DEBUG if self._away else logging.WARNING, "%s: %s", self.backend.name, text)
+        logger.log(logging.WARNING if self._away is None else logging.DEBUG, "%s: %s", self.backend.name, text)
         for cursor in self.cursors:
             cursor.rewind()
-        if not self._away:
+        if self._away is None:
             self._explain("unavailable", str(error) if is_expected else f"{type(error).__name__}: {error}")
-        self._away = True
+            self._away = self._acknowledged()
 
     def _note_recovery(self) -> None:
-        if self._away:
-            self._explain("recovered")
-        self._away = False
-        self._until = self._limit
+        """The backend did what it was asked to: it is there again, unless it has only taken rows so far."""
+        if self._away is None:
+            return
+        # A proxy may take rows and drop them, for ever. Only what is acknowledged since shows that the backend is back.
+        if any(cursor.is_behind for cursor in self.cursors) and self._acknowledged() == self._away:
+            return
+        self._explain("recovered")
+        self._away = None
+        self._until, self._backoff = self._limit, timings.RETRY.initial
+
+    def _acknowledged(self) -> list[Acknowledged]:
+        return [cursor.acks.done for cursor in self.cursors]
 
     def _pause(self, seconds: float) -> None:
         """Back off, but notice that the writers have ended: then the time to drain begins."""

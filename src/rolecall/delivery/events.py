@@ -17,9 +17,9 @@ class CourierEvent:
     """Something that happened to one backend.
 
     `opened`, `prepared` and `refused` come once, after a `waiting` if an earlier courier still sends the rows;
-    `died` once, if the courier's process had to be started again; `unavailable` and `recovered` come in turns;
-    `rejected`, `damaged` and `warning` as they happen; `progress` before the run is opened, and once a second while
-    rows are acknowledged; `ended` last.
+    `died` once, if the courier's process had to be started again; `unavailable` and `recovered` come in turns, the
+    latter once rows that waited are acknowledged; `rejected`, `damaged` and `warning` as they happen; `progress` before
+    the run is opened, and once a second while rows are acknowledged; `ended` last.
 
     Attributes:
         backend: the backend.

@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -235,18 +234,65 @@ def open_monitor(
 
 def _open_any(config: MonitorConfig, writer: str, run_config: object) -> Monitor:
     """Launch a job, or join the one that another process has launched."""
-    plan = resolve(config)
-    found = _launched(config, plan)
-    if isinstance(found, RunRecord):
-        _agree(config, found)
-        return _join(config, found, writer, run_config, [partial(_leave, config, plan)])
-    for downgrade in plan.downgrades:
-        logger.warning("%s", downgrade)
+    part = _Part(config, resolve(config))
+    record = part.find()
     try:
-        return _join(found.config, _meet(found.config), writer, run_config, [partial(_leave_launched, found)])
+        monitor = _join(part.config, record, writer, run_config, [part.leave])
     except BaseException:
-        found.leave("failed", timings.CLOSE_TIMEOUT)
+        part.abandon()
         raise
+    try:
+        # The launcher may have left in between, and its courier may have looked for roles before this one was there.
+        if not is_held(Layout(config.monitor_dir).journal(LAUNCH)):
+            part.find()
+    except BaseException:
+        monitor.close("failed")
+        raise
+    return monitor
+
+
+class _Part:
+    """What one process does for a job that any of its processes may launch.
+
+    Args:
+        config: the user's.
+        plan: what happens with it here.
+
+    Attributes:
+        config: as given, or with what this process has launched.
+    """
+
+    def __init__(self, config: MonitorConfig, plan: Plan) -> None:
+        self.config = config
+        self._plan = plan
+        self._job: Job | None = None
+
+    def find(self) -> RunRecord:
+        """The record of the job that another process has launched, or else this one launches now.
+
+        Raises:
+            ConfigError: the other one's is another job.
+        """
+        found = _launched(self.config, self._plan)
+        if isinstance(found, RunRecord):
+            _agree(self.config, found)
+            return found
+        self._job, self.config = found, found.config
+        for downgrade in self._plan.downgrades:
+            logger.warning("%s", downgrade)
+        return _meet(found.config)
+
+    def abandon(self) -> None:
+        """The process could not join; what it has launched ends as failed."""
+        if self._job is not None:
+            self._job.leave("failed", timings.CLOSE_TIMEOUT)
+
+    def leave(self, status: Status, timeout: float) -> None:
+        """The process leaves; as the last one it ends the runs."""
+        if self._job is not None:
+            _leave_launched(self._job, status, timeout)
+        else:
+            _leave(self.config, self._plan, status, timeout)
 
 
 def _launched(config: MonitorConfig, plan: Plan) -> Job | RunRecord:

@@ -1,10 +1,10 @@
 """The launcher's place in a `monitor_dir`: which job is there, and whether it goes on or is set aside."""
 
-import itertools
+import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from rolecall import timings
@@ -15,6 +15,7 @@ from rolecall.config.spec import HandOver
 from rolecall.errors import ConfigError, DirectoryError, WriterConflict
 from rolecall.states import State
 from rolecall.store.acks import leases
+from rolecall.store.codec import folder_below, make_folder
 from rolecall.store.layout import LAUNCH, Layout, RunRecord, read_record, usable, write_record
 from rolecall.store.lease import Session, claim, end, held_now, newest, proves_alive, this_process
 
@@ -113,10 +114,24 @@ def _set_aside(layout: Layout, before: RunRecord) -> None:
             what = f"monitor_dir {layout.root}: {who} is still at work"
             raise WriterConflict(f"{what}. Wait for it to end, stop it, or use another monitor_dir")
         time.sleep(timings.POLL_INTERVAL)
-    path = layout.previous(before.run_id)
-    names = (f"{path.name}-{number}" if number > 1 else path.name for number in itertools.count(1))
-    target = next(free for free in map(path.with_name, names) if not free.exists())
-    target.mkdir(parents=True)
-    for name in _OURS:
-        if (layout.root / name).exists():
-            (layout.root / name).rename(target / name)
+    make_folder(layout.previous(before.run_id).parent)
+    # By descriptors: somebody may put a symlink in the place of a directory after the looks above.
+    with folder_below(layout.root) as root, folder_below(layout.root, "previous") as previous:
+        target = _make_free(before.run_id, previous)
+        with folder_below(layout.root, "previous", target) as place:
+            for name in _OURS:
+                with suppress(FileNotFoundError):
+                    os.rename(name, name, src_dir_fd=root, dst_dir_fd=place)
+
+
+def _make_free(name: str, parent: int) -> str:
+    """Make a directory of this name, or with a number behind it if there is one."""
+    free, number = name, 1
+    while True:
+        try:
+            os.mkdir(free, dir_fd=parent)
+        except FileExistsError:
+            number += 1
+            free = f"{name}-{number}"
+        else:
+            return free

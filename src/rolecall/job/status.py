@@ -10,8 +10,8 @@ from rolecall.config.plan import Plan
 from rolecall.states import State
 from rolecall.store.acks import RunReference, acknowledged, read_reference, rejections, undelivered
 from rolecall.store.codec import last_line
-from rolecall.store.layout import Layout
-from rolecall.store.lease import is_held, newest
+from rolecall.store.layout import LAUNCH, Layout
+from rolecall.store.lease import Session, is_held, newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class DeliveryStatus:
         waiting: how many it does not hold yet; they are in the journal.
         rejected: how many it will never take; they stay in the journal.
         missing: how many it cannot get, because the journal could not be written or was damaged.
-        courier: the state of the courier.
+        courier: the state of the courier. `finished` if it is done, however the writer ended; `killed` if it died.
         why: why rows wait, as far as the courier said.
         run: what the backend calls the run.
     """
@@ -102,9 +102,35 @@ class DeliveryStatus:
 
 def read_deliveries(layout: Layout, plan: Plan) -> list[DeliveryStatus]:
     """Of every writer in each backend of the job's plan, and in those that it was delivered to later."""
+    return [_delivery(layout, backend, writer) for backend in _backends(layout, plan) for writer in layout.writers()]
+
+
+def unended(layout: Layout, plan: Plan) -> list[str]:
+    """The backends with a run that nobody will end, as its courier died or gave up: `rolecall deliver` ends it."""
+    found = []
+    for backend in _backends(layout, plan):
+        # The launcher's courier ends a run of all roles; it has none where each role's ends its own.
+        is_shared = newest(layout.delivery(backend, LAUNCH)) is not None
+        owners = [LAUNCH] if is_shared else layout.writers()
+        opened = [owner for owner in owners if read_reference(layout, backend, owner) is not None]
+        states = [_courier(newest(layout.delivery(backend, owner))) for owner in opened]
+        if State.KILLED in states or State.UNFINISHED in states:
+            found.append(backend)
+    return found
+
+
+def _backends(layout: Layout, plan: Plan) -> list[str]:
     planned = [each.backend for each in plan.backends if each.courier != "none"]
-    backends = dict.fromkeys([*planned, *layout.backends()])
-    return [_delivery(layout, backend, writer) for backend in backends for writer in layout.writers()]
+    return list(dict.fromkeys([*planned, *layout.backends()]))
+
+
+def _courier(session: Session | None) -> State:
+    if session is None:
+        return State.NONE
+    state = session.state()
+    # It ends its session with the status that the run got, which is the writer's and not its own.
+    is_done = state in (State.FAILED, State.KILLED) and session.status() is not None
+    return State.FINISHED if is_done else state
 
 
 def _delivery(layout: Layout, backend: str, writer: str) -> DeliveryStatus:
@@ -120,7 +146,7 @@ def _delivery(layout: Layout, backend: str, writer: str) -> DeliveryStatus:
         waiting=waiting,
         rejected=rejected,
         missing=done.missing,
-        courier=session.state() if session else State.NONE,
+        courier=_courier(session),
         why=str(why) if (why := (last or {}).get("why")) is not None else None,
         run=read_reference(layout, backend, writer),
     )

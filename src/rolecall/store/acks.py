@@ -232,10 +232,12 @@ def rejections(layout: Layout, backend: str, writer: str) -> set[tuple[int, int]
 
 
 def is_left(layout: Layout, backend: str, writer: str) -> bool:
-    """Whether rows are undelivered, or a run that was opened for them is not closed."""
-    session = newest(layout.delivery(backend, writer))
+    """Whether rows are undelivered, or a run is not closed, or was closed for an earlier session of the writer."""
+    session, last = newest(layout.delivery(backend, writer)), newest(layout.journal(writer))
     is_unclosed = session is not None and session.status() in {None, State.UNFINISHED}
-    return is_unclosed or undelivered(layout, backend, writer) > 0
+    # A launcher has no rows: its place is all that tells which of its sessions the run was closed for.
+    is_earlier = last is not None and acknowledged(layout, backend, writer).position.session < last.number
+    return is_unclosed or is_earlier or undelivered(layout, backend, writer) > 0
 
 
 def is_opening(layout: Layout, backend: str) -> bool:

@@ -22,7 +22,7 @@ import re
 import stat
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -96,6 +96,26 @@ def make_folder(path: Path) -> None:
     refuse_link(path).mkdir(parents=True, exist_ok=True)
 
 
+@contextmanager
+def folder_below(root: Path, *names: str) -> Iterator[int]:
+    """A descriptor of a directory below `root`, which itself may be a symlink.
+
+    What is done with it is done in that directory, even if somebody puts a symlink in its place meanwhile.
+
+    Raises:
+        OSError: there is none, or a symlink leads there.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    descriptor = os.open(root, flags)
+    try:
+        for name in names:
+            above, descriptor = descriptor, os.open(name, flags | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(above)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def open_own(path: Path, create: bool = False) -> int:
     """A descriptor that appends to a file of this process's own; a symlink in its place is not followed."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -149,31 +169,38 @@ def write_whole(descriptor: int, data: bytes) -> None:
 
 
 @contextmanager
-def draft_of(path: Path) -> Iterator[Path]:
-    """A name beside `path` for what will be renamed or linked to it whole; nothing is left over."""
+def draft_of(path: Path, folder: int | None = None) -> Iterator[Path]:
+    """A name beside `path` for what will be renamed or linked to it whole; nothing is left over.
+
+    Args:
+        path: the file.
+        folder: a descriptor of the directory that `path` is relative to.
+    """
     # The draft's name is unique: with a fixed one, two writers remove each other's drafts.
     draft = path.with_name(f".{uuid.uuid4().hex}")
     try:
         yield draft
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(draft, dir_fd=folder)
 
 
-def put_whole(path: Path, data: bytes, mode: int = 0o666) -> None:
+def put_whole(path: Path, data: bytes, mode: int = 0o666, folder: int | None = None) -> None:
     """Replace a file so that readers see the old content or the new, never a part of it.
 
     Args:
         path: the file.
         data: its new content.
         mode: its permissions, less those of the umask.
+        folder: a descriptor of the directory that `path` is relative to.
 
     Raises:
         OSError: it was not written.
     """
-    with draft_of(path) as draft:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+    with draft_of(path, folder) as draft:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode, dir_fd=folder), "wb") as file:
             file.write(data)
-        os.replace(draft, path)
+        os.replace(draft, path, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def encode(value: Mapping[str, Any], seed: int = 0) -> bytes:

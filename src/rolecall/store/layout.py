@@ -133,6 +133,11 @@ class Layout:
         """Where a finished job of this directory is kept."""
         return self._folder("previous", run_id)
 
+    def earlier(self) -> list[Path]:
+        """The jobs that were set aside, each a `monitor_dir` of its own."""
+        folder = self._folder("previous")
+        return [folder / name for name in _folders_in(folder) if not (folder / name).is_symlink()]
+
     def writers(self) -> list[str]:
         """Every writer with a journal, the launcher left out; and whatever else lies there that no role can be."""
         return [writer_of(slug) for slug in _folders_in(self._folder("journal")) if _SLUG.fullmatch(slug)]

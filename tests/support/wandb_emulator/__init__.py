@@ -20,6 +20,7 @@ documented (the SDK's public API: `wandb/apis/public/runs.py`; docs.wandb.ai)
 =================================================== ==================================================================
 fields of a run                                      `state`, `config`, `summaryMetrics`, `historyLineCount`, ...
 resuming asks for `bucket(... missingOk: true)`      a run is there if `wandbConfig` has `t`
+`upsertBucket` with an `id` sets `summaryMetrics`    `wandb/apis/public/summary.py`
 =================================================== ==================================================================
 
 =================================================== ==================================================================
@@ -30,7 +31,7 @@ lines of several writers of one run                  all kept; `_step` counted a
 a stream's lines that are sent again                 known by client id and offset, and kept once
 summaries of several writers                         merged by key; the later value stays
 names, tags, notes of a later upsert                 overwrite what was there, where they are given
-what was just taken                                  is in the next answer: no delay between stream and query
+what was just taken                                  is in the next answer, or seconds later: `State.late`
 =================================================== ==================================================================
 """
 

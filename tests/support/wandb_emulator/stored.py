@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -159,6 +159,14 @@ class StoredRun:
         self.history = [entry for at, entry in enumerate(self.history) if at not in lines]
         self._counts = Counter(key for entry in self.history for key in entry.line)
 
+    def as_shown(self, late: float) -> StoredRun:
+        """The run without the lines of the last so many seconds."""
+        if not late:
+            return self
+        shown = replace(self)
+        shown.forget([at for at, entry in enumerate(self.history) if entry.time > time.time() - late])
+        return shown
+
 
 @dataclass(slots=True)
 class State:
@@ -169,6 +177,8 @@ class State:
     keys: set[str] | None = None
     unknown: list[str] = field(default_factory=list)
     entity: str = "team"
+    late: float = 0.0
+    """Seconds after which a query shows a line of history."""
 
     def run(self, name: str, project: str = "", entity: str = "") -> StoredRun:
         """The run, made if it is not there."""

@@ -57,7 +57,9 @@ def open_run(ticket: RunTicket, args: BaseModel) -> MlflowRun:
             found = find_or_create(store, ticket)
         else:
             found = find_run(store, ticket.backend_run_id or "")
-        run = MlflowRun(store, found, primary=ticket.primary, ended=ticket.ended)
+        run = MlflowRun(store, found, primary=ticket.primary)
+        if ticket.ended is not None:
+            run.end_at(ticket.ended)
         if ticket.primary:
             run.add_params(ticket.config)
         run.watch(_system_metrics(store, found, ticket))

@@ -61,13 +61,13 @@ class MlflowRun:
     # row that comes again is the same entry (measured on sqlite and on a server, 2.16.0 and 3.17.2). The file store
     # appends lines to a file.
 
-    def __init__(self, store: Store, run: mlflow.entities.Run, *, primary: bool, ended: float | None = None) -> None:
+    def __init__(self, store: Store, run: mlflow.entities.Run, *, primary: bool) -> None:
         self._store = store
         self._client = store.client
         self._run_id = str(run.info.run_id)
         self._experiment_id = str(run.info.experiment_id)
         self._primary = primary
-        self._ended = None if ended is None else round(ended * 1000)
+        self._ended: int | None = None
         self._system: SystemMetrics | None = None
         self._names = KeyNames(_remembered(run.data.tags))
         self._params = Params(store.client, self._run_id, run.data.params)
@@ -122,8 +122,12 @@ class MlflowRun:
     def flush(self, timeout: float) -> None:
         """Return at once: `log` has returned only when the store held the rows."""
 
+    def end_at(self, time: float) -> None:
+        """See `rolecall.SupportsEndTime`."""
+        self._ended = round(time * 1000)
+
     def close(self, status: Status) -> None:
-        """Release the run; the primary also sets its status, and the job's own end if that is over.
+        """Release the run; the primary also sets its status and its end.
 
         Raises:
             Unavailable: the store does not show the status.

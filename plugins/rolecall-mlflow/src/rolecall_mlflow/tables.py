@@ -29,7 +29,9 @@ def table_path(row: Row, table: TableData) -> str:
     """The path of a row's table: `tables/explorer/0/samples/00000012-1-345.json`."""
     # A file of its own for each row: `MlflowClient.log_table` reads a file, appends to it and writes it again, so two
     # roles would lose rows and a repeated delivery would double them. It also needs pandas.
-    folder = valid_key(f"tables/{row.writer}/{table.name}").replace(":", "_")
+    # In a shared run the name begins with the writer as it is.
+    name = table.name.removeprefix(f"{row.writer}/")
+    folder = valid_key(f"tables/{row.writer}/{name}").replace(":", "_")
     return f"{folder}/{row.step:08d}-{row.session}-{row.seq}.json"
 
 

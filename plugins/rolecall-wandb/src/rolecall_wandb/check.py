@@ -29,6 +29,7 @@ __all__ = ["Finding", "check", "main"]
 
 ROWS: Final = 20
 WAIT: Final = 60.0
+MANY_STEPS: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,9 @@ class _Trial:
         yield Finding("does it count the lines that have a key", answer)
         lines = until(lambda: self._look().lines == 2 * ROWS, WAIT)
         yield Finding("does it hold every row of both roles", f"{self._look().lines} of {2 * ROWS}", lines)
+        # Steps that are far apart are read in pages of many steps.
+        shown = len(self._server.page(self._path, 0, MANY_STEPS))
+        yield Finding("does a page of many steps have all lines", f"{shown} of {2 * ROWS}", shown == 2 * ROWS)
         summary = self._look().summary
         yield Finding(
             "does the summary hold both roles' last values", str(keys <= summary.keys()), keys <= summary.keys()

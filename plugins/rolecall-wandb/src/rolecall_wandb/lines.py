@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from rolecall import Row
 
-__all__ = ["PREFIX", "Found", "HandedOver", "Line", "Ranges", "Session", "find", "writer_of"]
+__all__ = ["PREFIX", "Found", "HandedOver", "Line", "Ranges", "Session", "counts_of", "find", "writer_of"]
 
 Session = tuple[str, int]
 
@@ -45,10 +45,12 @@ class Line:
         """A line of one row, and of `more` than its metrics and strings."""
         return cls(time.monotonic(), row.seq, row, {**row.metrics, **row.text, **more})
 
-    def takes(self, row: Row, axes: Container[str]) -> bool:
-        """Whether a row belongs to this line too. A key of an axis is in every row, with the row's step."""
+    def takes(self, row: Row, axes: Container[str], more: Iterable[str] = ()) -> bool:
+        """Whether a row belongs to this line too, with `more` keys. A key of an axis is in every row, with its step."""
         last = self.last
         if (row.seq, row.axis, row.step) != (last.seq + 1, last.axis, last.step):
+            return False
+        if any(key in self.values for key in more):
             return False
         return not any(key in self.values and key not in axes for key in (*row.metrics, *row.text))
 
@@ -60,12 +62,15 @@ class Line:
 class Ranges:
     """Numbers of rows, as sorted ranges with both ends: `[(1, 40), (43, 50)]`."""
 
-    def __init__(self) -> None:
-        self._ranges: list[tuple[int, int]] = []
+    def __init__(self, others: Iterable[tuple[int, int]] = ()) -> None:
+        self._ranges = list(others)  # sorted ones, as of other `Ranges`
 
     def add(self, first: int, last: int) -> None:
         """Add a range; it may touch or overlap others."""
         ranges = self._ranges
+        if ranges and ranges[-1][0] <= first <= ranges[-1][1] + 1:  # as nearly all lines do, it follows the last one
+            ranges[-1] = ranges[-1][0], max(last, ranges[-1][1])
+            return
         at = bisect_left(ranges, first, key=lambda each: each[1] + 1)
         end = at
         while end < len(ranges) and ranges[end][0] <= last + 1:
@@ -112,8 +117,20 @@ def find(lines: Iterable[Mapping[str, Any]], sessions: Iterable[Session]) -> Fou
 
 def writer_of(line: Mapping[str, Any]) -> str | None:
     """Whose line of a shared run it is; `None` if it is not rolecall's."""
-    marks = (key.removeprefix(PREFIX) for key in line if key.startswith(PREFIX) and key != ROWS)
-    return next((mark.rpartition("/")[0] for mark in marks), None)
+    return next((_owner(key) for key in line if _is_mark(key)), None)
+
+
+def counts_of(writer: str | None, counts: Mapping[str, int]) -> dict[str, int]:
+    """How many lines the server counts for each of a writer's sessions, or of every writer's."""
+    return {key: count for key, count in counts.items() if _is_mark(key) and writer in {None, _owner(key)}}
+
+
+def _is_mark(key: str) -> bool:
+    return key.startswith(PREFIX) and key != ROWS
+
+
+def _owner(mark: str) -> str:
+    return mark.removeprefix(PREFIX).rpartition("/")[0]
 
 
 def _keys(writer: str, session: int) -> tuple[str, str]:
@@ -147,6 +164,11 @@ class _Window:
 class HandedOver:
     """The lines of one session that the SDK was handed, and what the server holds of the session.
 
+    Attributes:
+        keys: the keys of its lines.
+        held: the rows that the server holds.
+        rows: these, and those that a running SDK will upload.
+
     The SDK uploads lines seconds later, and a proxy may take an upload and drop it. A count that still grows could not
     tell a line that was dropped from one that is on its way. So lines have one of two keys in turn: while new lines get
     one, those with the other are all handed over, and are held once the server counts as many.
@@ -155,6 +177,7 @@ class HandedOver:
     def __init__(self, writer: str, session: int) -> None:
         self.keys = _keys(writer, session)
         self.held = Ranges()
+        self.rows = Ranges()
         self._filling, self._closed = map(_Window, self.keys)
         self._counts: tuple[int, ...] = ()
         self._suspected = False
@@ -167,6 +190,7 @@ class HandedOver:
     def add(self, line: Line) -> None:
         """The line was handed over."""
         self._filling.add(line)
+        self.rows.add(line.first, line.last.seq)
 
     def learn(self, counts: Mapping[str, int]) -> bool:
         """Learn how many lines have each key on the server; return whether that has changed."""
@@ -193,16 +217,10 @@ class HandedOver:
     def restart(self, found: Found, session: Session) -> None:
         """Forget what the SDK was handed, as it has ended: the server holds what was read back, and nothing else."""
         self.held = found.rows[session]
+        self.rows = Ranges(self.held)
         self._suspected = False
         for window in (self._filling, self._closed):
             window.restart(found.counts.get(window.key, 0))
-
-    def rows(self) -> Ranges:
-        """The rows that the server holds, or that a running SDK will upload."""
-        every = Ranges()
-        for first, last in (*self.held, *self._closed.rows, *self._filling.rows):
-            every.add(first, last)
-        return every
 
     @property
     def confirmed(self) -> int:

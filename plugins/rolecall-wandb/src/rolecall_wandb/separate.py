@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from rolecall import Rejected, Row, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.pieces import PIECE, size_of
-from rolecall_wandb.readback import is_same, number_of
+from rolecall_wandb.resumed import StoredLines, wind_back
 from rolecall_wandb.sdk import TRANSMIT_EVERY, init
-from rolecall_wandb.server import PAGE_STEPS, RunPath, Server
-from rolecall_wandb.tables import TableTries, short_name
+from rolecall_wandb.server import RunPath, Server, path_of
+from rolecall_wandb.tables import TableTries
 from rolecall_wandb.watch import LOST, NO_ROWS, Watch, until
 
 __all__ = ["SeparateRun"]
 
 SETTLE: Final = 2 * TRANSMIT_EVERY + 10.0
-_CLOSE: Final = 1e-3  # seconds
+BEFORE_TABLE: Final = 60.0
+"""Seconds that a table waits until the server shows all lines before it."""
 SLOW: Final = "wandb does not show all rows yet; the others follow"
 
 
@@ -54,6 +55,7 @@ class SeparateRun:
         self._open()
 
     def _open(self) -> None:
+        wind_back(self._server, path_of(self._ticket, self._args, self._server))
         sdk = init(self._ticket, self._args)
         path = RunPath(sdk.run.entity, sdk.run.project, sdk.run.id)
         watch = Watch(self._server, path)
@@ -61,7 +63,7 @@ class SeparateRun:
             lines = watch.look().lines if sdk.run.resumed else 0
         self._sdk, self._run, self._watch = sdk, sdk.run, watch
         self._history = History(sdk.run, lines)
-        self._stored = _Stored(self._server, path, sdk.run.starting_step)
+        self._stored = StoredLines(self._server, path, sdk.run.starting_step)
         self._is_open = True
 
     def _resume_if_ended(self) -> None:
@@ -98,9 +100,10 @@ class SeparateRun:
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`. The SDK uploads the table before this returns."""
         self._resume_if_ended()
+        # It cannot wait in the queue, as it may be refused. If it overtook lines that a proxy drops, these would be too
+        # late to be sent again.
+        self._hand_over_all(BEFORE_TABLE)
         if self._history.accepts(row):
-            # It cannot wait in the queue, as it may be refused.
-            self._hand_over(limit=float("inf"))
             with self._tables.counted(row, self._watch.look, self._lost), self._sdk.at_hand():
                 self._log(row)
         elif not self._stored.has(row):
@@ -135,15 +138,9 @@ class SeparateRun:
         """See `rolecall.Run`. The last line is committed if it is open, as at the end of the run."""
         self._resume_if_ended()
         deadline = time.monotonic() + timeout
-        while self._queue or self._under_way:
-            if time.monotonic() >= deadline:
-                raise Unavailable(SLOW)
-            if not self._is_waiting():
-                self._hand_over()
-            if not self._queue:
-                self._commit()
-            if not until(self._is_shown, min(timeout, SETTLE)):
-                raise self._lost()
+        self._hand_over_all(timeout)
+        self._commit()
+        self._await_shown(deadline - time.monotonic())
 
     def close(self, status: Status) -> None:
         """See `rolecall.Run`. The run is resumed to end it, if the server did not record the end before."""
@@ -153,12 +150,28 @@ class SeparateRun:
 
     # ------------------------------------------------- between queue and server
 
-    def _hand_over(self, limit: float = PIECE) -> None:
+    def _hand_over_all(self, timeout: float) -> None:
+        """Give the SDK all rows, and return once the server shows all lines but the open one.
+
+        Raises:
+            Unavailable: it does not within `timeout` seconds, or does not answer.
+        """
+        deadline = time.monotonic() + timeout
+        self._await_shown(timeout)
+        while self._queue:
+            self._hand_over()
+            self._await_shown(deadline - time.monotonic())
+
+    def _await_shown(self, timeout: float) -> None:
+        if not until(self._is_shown, min(timeout, SETTLE)):
+            raise self._lost() if timeout >= SETTLE else Unavailable(SLOW)
+
+    def _hand_over(self) -> None:
         """Give the SDK the next rows: not more than it sends at once."""
         if self._queue:
             self._watch.moved()
         size = 0
-        while self._queue and size < limit:
+        while self._queue and size < PIECE:
             row = self._queue[0]
             try:
                 self._log(row)
@@ -212,28 +225,3 @@ class SeparateRun:
         with suppress(Exception):
             self._finish("finished")
         return Unavailable(reason)
-
-
-class _Stored:
-    """The lines that a run had when it was resumed, read page by page as rows come that may be in them."""
-
-    def __init__(self, server: Server, path: RunPath, end: int) -> None:
-        self._server = server
-        self._path = path
-        self._end = end
-        self._first: int | None = None
-        self._lines: Mapping[int, Mapping[str, Any]] = {}
-
-    def has(self, row: Row) -> bool:
-        """Whether the run had a line of the row's step with its values; an earlier SDK may have uploaded it."""
-        if row.step >= self._end:
-            return False
-        first = row.step - row.step % PAGE_STEPS
-        if first != self._first:
-            page = self._server.page(self._path, first, first + PAGE_STEPS)
-            self._lines, self._first = {int(line.get("_step", -1)): line for line in page}, first
-        line = self._lines.get(row.step, {})
-        # A line has the time of its last row: what a restarted role logs again at this step is later.
-        is_there = (number_of(line.get("_timestamp")) or 0.0) >= row.time - _CLOSE
-        is_there = is_there and (row.table is None or short_name(row.table.name, self._path.run) in line)
-        return is_there and all(is_same(line.get(key), value) for key, value in {**row.metrics, **row.text}.items())

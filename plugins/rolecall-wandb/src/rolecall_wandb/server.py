@@ -15,11 +15,11 @@ from typing import Any, Final, NamedTuple
 
 import requests
 
-from rolecall import Unavailable
+from rolecall import RunTicket, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.situation import api_key, base_url
 
-__all__ = ["Denied", "RunPath", "RunState", "Server", "server_of"]
+__all__ = ["Denied", "RunPath", "RunState", "Server", "path_of", "server_of", "step_of"]
 
 TIMEOUT: Final = 10.0
 _MAX_CHARACTERS: Final = 300
@@ -27,6 +27,10 @@ _MAX_CHARACTERS: Final = 300
 _VIEWER: Final = "query Viewer { viewer { id entity } }"
 _RUN: Final = """query RolecallRun($entity: String, $project: String!, $run: String!) {
   project(name: $project, entityName: $entity) { run(name: $run) { id state %s } }
+}"""
+# As the SDK's public API stores a summary (`wandb/apis/public/summary.py`).
+_SUMMARY: Final = """mutation UpsertBucket($id: String, $summaryMetrics: JSONString) {
+  upsertBucket(input: {id: $id, summaryMetrics: $summaryMetrics}) { bucket { id } }
 }"""
 _PAGE: Final = """query HistoryPage($entity: String, $project: String!, $run: String!, $minStep: Int64!, $maxStep: Int64!, $pageSize: Int!) {
   project(name: $project, entityName: $entity) {
@@ -65,6 +69,7 @@ class RunState:
         state: `running`, `finished`, `failed`, ...
         counts: how many lines have each key; `None` if the server does not say so, or was not asked.
         last_step: the step of the last line, as far as the server says so; below zero if there is none.
+        key: the server's own id of the run.
     """
 
     lines: int = 0
@@ -73,6 +78,7 @@ class RunState:
     state: str = ""
     counts: Mapping[str, int] | None = None
     last_step: int = -1
+    key: str = ""
 
 
 class Server:
@@ -125,26 +131,38 @@ class Server:
             str(run.get("state") or ""),
             _counts(keys.get("keys")),
             max(_number(keys.get("lastStep"), -1), lines - 1),
+            str(run.get("id") or ""),
         )
 
-    def history(self, path: RunPath) -> Iterator[Mapping[str, Any]]:
-        """All lines of a run's history, with their `_step`, in pages of the SDK's public API; none if it is not there.
+    def set_summary(self, run: RunState, summary: Mapping[str, Any]) -> None:
+        """Replace the summary of a run.
 
         Raises:
             Unavailable: the server does not answer, or answers with an error.
         """
-        last = (self.look_up(path, counts=True) or RunState()).last_step
-        first, width = 0, PAGE_STEPS
-        while first <= last:
-            page = self.page(path, first, first + width)
+        self._ask(_SUMMARY, {"id": run.key, "summaryMetrics": json.dumps(summary)})
+
+    def history(self, path: RunPath, first: int = 0) -> Iterator[Mapping[str, Any]]:
+        """All lines of a run's history from a step on, by their `_step`, in pages; none if the run is not there.
+
+        Raises:
+            Unavailable: the server does not answer, or answers with an error.
+        """
+        end = 1 + (self.look_up(path, counts=True) or RunState()).last_step
+        width = PAGE_STEPS
+        while first < end:
+            page = self.page(path, first, min(first + width, end))
             if len(page) >= PAGE_LINES and width > 1:
                 width //= 2  # it may be a sample
                 continue
             yield from page
             first += width
+            # Steps may be millions apart, if they count tokens. The SDK's public API asks for each 1,000 of them.
+            if len(page) < PAGE_STEPS // 2:
+                width *= 2
 
     def page(self, path: RunPath, first: int, end: int) -> list[Mapping[str, Any]]:
-        """The lines with a step from `first` up to `end`, or a sample of them if there are more than `PAGE_LINES`.
+        """The lines with a step from `first` up to `end`, by their steps; a sample if there are more than `PAGE_LINES`.
 
         Raises:
             Unavailable: the server does not answer, or answers with an error.
@@ -153,8 +171,8 @@ class Server:
         found = (run or {}).get("history")
         if not isinstance(found, list):
             raise Unavailable(f"wandb at {self.url} does not show the history of run {path.run}")
-        lines = map(_decode, found)
-        return [line for line in lines if first <= _number(line.get("_step"), first) < end]
+        lines = [line for line in map(_decode, found) if first <= step_of(line, first) < end]
+        return sorted(lines, key=lambda line: step_of(line, first))
 
     def _run(self, query: str, path: RunPath, **variables: Any) -> Mapping[str, Any] | None:
         where = {"entity": path.entity, "project": path.project, "run": path.run}
@@ -208,6 +226,11 @@ def server_of(args: WandbArgs) -> Server:
     return Server(base_url(args), api_key(args))
 
 
+def path_of(ticket: RunTicket, args: WandbArgs, server: Server) -> RunPath:
+    """The path of the run that a ticket asks for; errors as in `Server.require_key`."""
+    return RunPath(args.entity or server.entity(), ticket.project, ticket.run_id)
+
+
 def _decode(text: Any) -> Mapping[str, Any]:
     """Parse a JSON string in a GraphQL answer; whatever is no mapping counts as an empty one."""
     try:
@@ -215,6 +238,11 @@ def _decode(text: Any) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def step_of(line: Mapping[str, Any], otherwise: int = -1) -> int:
+    """The number of a line of history, which is the step of its rows in a run that is not shared."""
+    return _number(line.get("_step"), otherwise)
 
 
 def _number(value: Any, otherwise: int = 0) -> int:

@@ -10,12 +10,13 @@ from typing import Any, Final
 from rolecall import Row, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.definitions import Definitions
-from rolecall_wandb.lines import HandedOver, Line, Session
+from rolecall_wandb.lines import Line, Session
 from rolecall_wandb.pieces import PIECE, UnderWay, pieces
+from rolecall_wandb.progress import Progress
 from rolecall_wandb.sdk import init
-from rolecall_wandb.server import RunPath, RunState, Server
+from rolecall_wandb.server import RunPath, RunState, Server, path_of
 from rolecall_wandb.tables import TableTries, table_of
-from rolecall_wandb.watch import LOST, NO_ROWS, Watch, until
+from rolecall_wandb.watch import LOST, NO_ROWS, SETTLE, Watch, until
 
 __all__ = ["SharedRun"]
 
@@ -23,8 +24,6 @@ CHECK_EVERY: Final = {True: 10.0, False: 60.0}
 """Seconds between checks of the bindings on the server: by the primary, by the other writers."""
 REPAIR_AFTER: Final = 15.0
 """Seconds between two repairs of the bindings; the SDK delays an upload by 5 s (0.31.0)."""
-SETTLE: Final = 10.0
-"""Seconds that the server may take to show what the SDK has uploaded."""
 MERGE_WAIT: Final = 10.0
 """Seconds that a line waits for more rows of its step."""
 READ_BACK: Final = 10_000
@@ -44,11 +43,9 @@ class SharedRun:
         self._known: dict[str, str] = {}
         self._axes: set[str] = set()
         self._configs: dict[str, Mapping[str, Any]] = {}
-        self._sessions: dict[Session, HandedOver] = {}
         self._lines: dict[Session, Line] = {}
         self._under_way = UnderWay()
         self._in_pieces = False
-        self._is_read = True
         self._tables = TableTries()
         self._ends_as = _state_before(ticket, args, server) if ticket.repair else None
         self._checked = self._repaired = time.monotonic()
@@ -57,6 +54,7 @@ class SharedRun:
             self._run = self._sdk.run
             self.path = RunPath(self._run.entity, self._run.project, self._run.id)
             self._watch = Watch(server, self.path)
+            self._progress = Progress(ticket, self._watch)
             self._watch.look()
             self._begin()
 
@@ -101,7 +99,7 @@ class SharedRun:
         self._expect()
         table = table_of(row, self.id)
         line = self._lines.get((row.writer, row.session))
-        if line is not None and line.takes(row, self._axes):
+        if line is not None and line.takes(row, self._axes, table):
             whole = line.plus(row, **table)
         else:
             self._end_line(line)
@@ -120,7 +118,7 @@ class SharedRun:
 
     def _hand_over(self, line: Line) -> None:
         session = line.last.writer, line.last.session
-        handed = self._handed(session)
+        handed = self._progress.of(session)
         self._run.log({**line.values, "_timestamp": line.last.time, **handed.marks(line)})
         handed.add(line)
         self._lines.pop(session, None)
@@ -129,16 +127,15 @@ class SharedRun:
 
     def held(self, writer: str, session: int) -> Sequence[tuple[int, int]]:
         """See `rolecall.SupportsProgress`. Rows that a running SDK was handed count, as it will upload them."""
-        self._read_if_ended()
-        known = [*self._handed((writer, session)).rows()]
+        self._progress.catch_up()
+        known = [*self._progress.of((writer, session)).rows]
         line = self._lines.get((writer, session))
         return [*known, (line.first, line.last.seq)] if line else known
 
     def confirmed(self, writer: str, session: int) -> int:
         """See `rolecall.SupportsConfirmation`."""
-        handed = self._sessions.get((writer, session))
+        known = self._progress.confirmed((writer, session))
         line = self._lines.get((writer, session))
-        known = handed.confirmed if handed else 0
         return min(known, line.first - 1) if line else known
 
     def tend(self) -> None:
@@ -146,7 +143,7 @@ class SharedRun:
         if self._is_open:
             self._end_lines(MERGE_WAIT)
         checks = time.monotonic() - self._checked >= CHECK_EVERY[self._ticket.primary]
-        was_away, is_waiting = self._watch.was_away, self._is_open and self._is_waiting()
+        was_away, is_waiting = self._watch.was_away, self._is_open and self._progress.is_waiting
         if self._watch.is_due() and (checks or was_away or is_waiting):
             state = self._watch.look(counts=is_waiting, config=checks)
             if was_away:
@@ -155,18 +152,14 @@ class SharedRun:
                 self._check(state)
             if is_waiting:
                 counts = self._learn(state)
-                lost = [each for each in self._sessions.values() if each.are_lost(counts)]
-                if lost or self._watch.is_stalled():
+                if self._progress.are_lost(counts) or self._watch.is_stalled():
                     raise self._lost()
 
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`. The rows are read back, unless the run is large."""
         self._settle(timeout)
-        if not self._is_open and self._watch.look().lines <= READ_BACK:
-            given = {session: handed.rows() for session, handed in self._sessions.items()}
-            self._read_back()
-            if not all(self._sessions[session].held.cover(rows) for session, rows in given.items()):
-                raise self._lost()
+        if not self._is_open and self._watch.look().lines <= READ_BACK and not self._progress.is_shown():
+            raise self._lost()
 
     def _settle(self, timeout: float) -> None:
         """Return once the server holds everything.
@@ -184,43 +177,18 @@ class SharedRun:
             self._finish("finished")
         if not until(self._holds_all, min(timeout, SETTLE)):
             raise self._lost()
-        self._is_read = True
+        self._progress.settle()
 
     def _holds_all(self) -> bool:
         """Whether the server holds all lines; it is asked only if that is not known yet."""
-        if self._is_waiting():
+        if self._progress.is_waiting:
             self._learn(self._watch.look(counts=True))
-        return not self._is_waiting()
-
-    def _handed(self, session: Session) -> HandedOver:
-        """What is known of a session; a predecessor may have handed over some of it."""
-        if session not in self._sessions:
-            handed = HandedOver(*session)
-            counts = self._watch.look(counts=True).counts
-            if counts is None or any(counts.get(key) for key in handed.keys):
-                handed.restart(self._watch.read_back([session]), session)
-            self._sessions[session] = handed
-        return self._sessions[session]
+        return not self._progress.is_waiting
 
     def _learn(self, state: RunState) -> Mapping[str, int]:
-        counts = state.counts
-        if counts is None:  # a server that does not count
-            counts = self._watch.read_back(self._sessions).counts
-        if [each for each in self._sessions.values() if each.learn(counts)]:  # `any` would stop at the first
-            self._watch.moved()
-            self._under_way.drop(lambda row: row.seq <= self.confirmed(row.writer, row.session))
+        counts = self._progress.learn(state)
+        self._under_way.drop(lambda row: row.seq <= self.confirmed(row.writer, row.session))
         return counts
-
-    def _read_if_ended(self) -> None:
-        """Learn what an SDK has uploaded whose run ended before the server showed all of it."""
-        if not self._is_read:
-            self._read_back()
-            self._is_read = True
-
-    def _read_back(self) -> None:
-        found = self._watch.read_back(self._sessions)
-        for session, handed in self._sessions.items():
-            handed.restart(found, session)
 
     # ---------------------------------------------- bindings, configs, the end
 
@@ -267,7 +235,7 @@ class SharedRun:
     def _rejoin_if_ended(self) -> None:
         """Continue with a new SDK, after reading what the last one has uploaded."""
         if not self._is_open:
-            self._read_if_ended()
+            self._progress.catch_up()
             self._sdk = init(self._ticket, self._args)
             with self._sdk.given_up_on_error():
                 self._begin()
@@ -275,12 +243,8 @@ class SharedRun:
 
     def _expect(self) -> None:
         """Start the time for the next rows now, if none are under way."""
-        if not self._is_waiting():
+        if not self._progress.is_waiting:
             self._watch.moved()
-
-    def _is_waiting(self) -> bool:
-        """Whether the SDK was handed rows that are not confirmed."""
-        return any(handed.is_waiting for handed in self._sessions.values())
 
     def _check(self, state: RunState) -> None:
         self._checked = time.monotonic()
@@ -307,13 +271,14 @@ class SharedRun:
         with suppress(Exception):
             self._finish("finished")
         with suppress(Exception):
-            self._read_if_ended()
+            self._progress.catch_up()
         return Unavailable(reason)
 
     def _finish(self, status: Status) -> None:
         """End the SDK's run. From here on only rows that the server shows count."""
         if self._is_open:
-            self._is_open = self._is_read = False
+            self._is_open = False
+            self._progress.end()
             self._lines.clear()
             self._under_way.clear()
             self._sdk.finish(self._ends_as or status)
@@ -321,7 +286,7 @@ class SharedRun:
 
 def _state_before(ticket: RunTicket, args: WandbArgs, server: Server) -> Status:
     """How a run ended that is opened to repair it."""
-    state = server.look_up(RunPath(args.entity or server.entity(), ticket.project, ticket.run_id)) or RunState()
+    state = server.look_up(path_of(ticket, args, server)) or RunState()
     return "finished" if state.state == "finished" else "failed"
 
 

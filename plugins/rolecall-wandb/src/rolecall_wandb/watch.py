@@ -8,15 +8,17 @@ from contextlib import contextmanager
 from typing import Final
 
 from rolecall import Unavailable
-from rolecall_wandb.lines import Found, find
+from rolecall_wandb.lines import Found, counts_of, find
 from rolecall_wandb.server import RunPath, RunState, Server
 
-__all__ = ["LOST", "NO_ROWS", "Watch", "until"]
+__all__ = ["LOST", "NO_ROWS", "SETTLE", "Watch", "until"]
 
 LOOK_EVERY: Final = 5.0
 COST: Final = 20
 """Seconds without another request for each second that a request took."""
 POLL: Final = 0.5
+SETTLE: Final = 10.0
+"""Seconds that the server may take to show what the SDK has uploaded."""
 STALL: Final = 90.0
 """Seconds after which rows count as lost if a reachable server does not show them. The SDK repeats a failed
 transmission after at most 60 s (`x_file_stream_retry_wait_max_seconds`, 0.31.0)."""
@@ -60,6 +62,19 @@ class Watch:
         """
         with self._asking():
             return find(self._server.history(self._path), sessions)
+
+    def await_quiet(self, writer: str | None) -> None:
+        """Return once the server has shown no more lines of a writer, or of anyone, for `SETTLE` seconds.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        shown, since = None, time.monotonic()
+        while time.monotonic() - since < SETTLE:
+            counts = counts_of(writer, self.look(counts=True).counts or {})
+            if counts != shown:
+                shown, since = counts, time.monotonic()
+            time.sleep(POLL)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:

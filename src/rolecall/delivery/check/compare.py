@@ -48,6 +48,7 @@ class RunReport:
         waiting: how many rows were not delivered yet; they are not compared.
         cleaned: how many rows `rolecall clean` removed from the journals. Then no point counts as extra.
         damages: what is wrong with the journals, so that points can seem to be extra.
+        tables: how many tables were logged; they are not compared.
         sent: how many rows were sent to it, to repair it.
         new_run: whether it is a new run, to which everything was sent.
     """
@@ -66,6 +67,7 @@ class RunReport:
     waiting: int = 0
     cleaned: int = 0
     damages: tuple[str, ...] = ()
+    tables: int = 0
     sent: int = 0
     new_run: bool = False
 
@@ -74,6 +76,14 @@ class RunReport:
         found = self.metrics.values()
         sums = {kind: sum(getattr(each, kind) for each in found) for kind in ("missing", "extra", "different")}
         return Counts(**sums)
+
+
+@dataclass(slots=True)
+class _Beside:
+    """What the journals hold beside points."""
+
+    damages: list[str] = field(default_factory=list)
+    tables: int = 0
 
 
 def report_on(target: Target, state: RunState, problem: str = "") -> RunReport:
@@ -112,11 +122,11 @@ def compare(target: Target, table: PointTable) -> RunReport:
 
 
 def _compare(target: Target, table: PointTable, readback: SupportsReadback, until: Mapping[str, Position]) -> RunReport:
-    damages: list[str] = []
+    beside = _Beside()
     # The run first: what it holds by then is in a journal by now, also if the job still runs.
     table.add((Side.HELD, key, point) for key, point in target.held(readback))
     for writer in target.writers:
-        table.add(_logged(target, readback, writer, until[writer], damages))
+        table.add(_logged(target, readback, writer, until[writer], beside))
     counts: dict[str, Counter[str]] = {}
     shown: Counter[str] = Counter()
     examples: list[Difference] = []
@@ -134,14 +144,16 @@ def _compare(target: Target, table: PointTable, readback: SupportsReadback, unti
         held=table.counts[Side.HELD],
         metrics={key: Counts(**counts[key]) for key in sorted(counts)},
         examples=tuple(examples),
-        damages=tuple(damages[:_EXAMPLES]),
+        damages=tuple(beside.damages[:_EXAMPLES]),
+        tables=beside.tables,
     )
 
 
 def _logged(
-    target: Target, readback: SupportsReadback, writer: str, until: Position, damages: list[str]
+    target: Target, readback: SupportsReadback, writer: str, until: Position, beside: _Beside
 ) -> Iterator[tuple[Side, str, Point]]:
-    for row, is_wanted in target.rows(writer, until, damages):
+    for row, is_wanted in target.rows(writer, until, beside.damages):
+        beside.tables += row.table is not None
         side = Side.WANTED if is_wanted else Side.ALLOWED
         for key, point in target.points(readback, row):
             yield side, key, point
