@@ -2,8 +2,8 @@
 
 A backend's author needs this module, `rolecall.hookimpl` and the two errors `Unavailable` and `Rejected`.
 Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsTables`,
-`SupportsConfig`, `SupportsEndTime`, `SupportsProgress`, `SupportsConfirmation`): the courier uses it if the run has its
-methods.
+`SupportsMedia`, `SupportsConfig`, `SupportsEndTime`, `SupportsProgress`, `SupportsConfirmation`): the courier uses it
+if the run has its members.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from rolecall.rows import Row
+from rolecall.rows import MediaKind, Row
 from rolecall.states import Status
 
 
@@ -91,7 +91,7 @@ class Run(Protocol):
         """Where you look at it: an address, or a command to run; `None` if there is nothing."""
 
     def log(self, rows: Sequence[Row]) -> None:
-        """Hand over rows, in order, none with a table. Keys are final: prefixed where the run is shared.
+        """Hand over rows, in order, none with a table or media. Keys are final: prefixed where the run is shared.
 
         Raises:
             Unavailable: none or some were taken; the same rows come again. Where the backend can tell
@@ -116,6 +116,21 @@ class SupportsTables(Protocol):
 
     def log_table(self, row: Row) -> None:
         """Hand over one row whose `table` is set; errors as in `Run.log`."""
+
+
+@runtime_checkable
+class SupportsMedia(Protocol):
+    """A run that holds images, histograms or other media."""
+
+    @property
+    def media_kinds(self) -> frozenset[MediaKind]:
+        """The kinds that it holds. What is of another one stays in the job's directory, which is reported once."""
+
+    def log_media(self, row: Row) -> None:
+        """Hand over one row whose `media` are set, all of one kind that it holds; errors as in `Run.log`.
+
+        The files of the media can be read until the row is acknowledged, and longer where nobody removes them.
+        """
 
 
 @runtime_checkable

@@ -24,6 +24,7 @@ from rolecall import (
     SupportsConfig,
     SupportsConfirmation,
     SupportsEndTime,
+    SupportsMedia,
     SupportsProgress,
     SupportsTables,
     hookspecs,
@@ -31,7 +32,7 @@ from rolecall import (
 from rolecall.__main__ import _parser
 
 ROOT = Path(__file__).parents[2]
-MODULES = ("protocol", "errors", "testing")
+MODULES = ("protocol", "errors", "testing", "values")
 """Modules that the reference renders whole."""
 LOADED = re.compile(
     r'<(?:script|img|iframe|source)[^>]*\ssrc="(?:https?:)?//'
@@ -122,7 +123,8 @@ def test_no_hook_that_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "protocol", [Run, SupportsTables, SupportsConfig, SupportsEndTime, SupportsProgress, SupportsConfirmation]
+    "protocol",
+    [Run, SupportsTables, SupportsMedia, SupportsConfig, SupportsEndTime, SupportsProgress, SupportsConfirmation],
 )
 def test_every_member_of_a_run(protocol: type) -> None:
     said = section(page("write-a-backend"), "The run")

@@ -109,7 +109,7 @@ while True:
     if step % 50:
         journal.append({"loss": step / 7, "tokens": step}, step)
     else:
-        journal.append({}, step, table=table)
+        journal.append({}, step, values=[table])
     say(journal.seq)
 """
 
@@ -329,7 +329,7 @@ def test_logging_resumes_after_full_disk(small_disk: Path) -> None:
         filler = fill(small_disk)
         log(*range(begin, begin + 100))
         with pytest.raises(OSError, match="space"):
-            journal.append({}, 1, table=TableData(name="t", columns=("a",), rows=(("x" * 40_000,),)))
+            journal.append({}, 1, values=[TableData(name="t", columns=("a",), rows=(("x" * 40_000,),))])
         filler.unlink()
         log(begin + 950)
     journal.end("finished")
@@ -405,7 +405,7 @@ def test_killed_mirror_is_taken_up(tmp_path: Path, start: Start, monkeypatch: py
         lines(mirror, 1)
         for at in range(1000):
             journal.append({"loss": 0.5}, step * 1000 + at)
-        journal.append({}, step, table=table)
+        journal.append({}, step, values=[table])
         kill(mirror)
     journal.end("finished")
     written = spool.path.read_bytes()

@@ -57,7 +57,7 @@ def test_metrics_are_in_logged_order(layout: Layout) -> None:
     for step in (1, 2, 3):
         journal.append({"reward": step / 2, "n": step}, step)
     journal.append({"reward": 9.0}, 2)
-    journal.append({}, 4, table=TABLE)
+    journal.append({}, 4, values=[TABLE])
     journal.end("finished")
     trainer = open_journal(layout, "trainer")
     trainer.append({"loss": math.nan}, 1)
@@ -206,7 +206,7 @@ CRAFTED: list[dict[str, Any]] = [
     {"seq": 1, "step": 10**30, "time": 1.0, "data": {"loss": 0.5}},
     {"seq": 1, "step": True, "time": 1.0, "data": {"loss": 0.5}},
     {"seq": 1, "step": 1, "time": 1.0, "attached": {"name": "../../../run.json", "size": 1, "sum": "0"}},
-    {"seq": 1, "step": 1, "time": 1.0, "table": {"name": "t", "columns": ["a"], "rows": [[1, 2]]}},
+    {"seq": 1, "step": 1, "time": 1.0, "values": [{"table": {"name": "t", "columns": ["a"], "rows": [[1, 2]]}}]},
     {"seq": {}, "end": {}},
 ]
 

@@ -64,7 +64,7 @@ def test_rows_are_as_documented(session: Session, journal: JournalWriter) -> Non
     began = time.time()
     journal.append({"loss": 0.25, "tokens": 2**62}, 5)
     journal.append({"x": math.nan}, -(2**63), commit=True)
-    journal.append({}, 7, table=SMALL)
+    journal.append({}, 7, values=[SMALL])
     journal.end("failed")
     _, *found, ending = lines(session)
     assert began <= found[0]["time"] <= time.time()
@@ -73,7 +73,11 @@ def test_rows_are_as_documented(session: Session, journal: JournalWriter) -> Non
     assert found == [
         {"seq": 1, "step": 5, "data": {"loss": 0.25, "tokens": 2**62}},
         {"seq": 2, "step": -(2**63), "commit": True, "data": {"x": "NaN"}},
-        {"seq": 3, "step": 7, "table": {"name": "samples", "columns": ["i", "text"], "rows": [[1, "a"], [None, "b"]]}},
+        {
+            "seq": 3,
+            "step": 7,
+            "values": [{"table": {"name": "samples", "columns": ["i", "text"], "rows": [[1, "a"], [None, "b"]]}}],
+        },
     ]
     assert ending == {"end": "failed", "seq": 3, "steps": {"": 7}}
     assert (journal.seq, journal.lost) == (3, 0)
@@ -103,7 +107,7 @@ def test_rows_are_read_as_logged(
 def test_cells_of_every_kind(session: Session, journal: JournalWriter) -> None:
     cells = ("\u2603 \U0001f600 \x00", 1, -(2**63), 0.5, True, False, None, "", "nan", math.inf)
     table = TableData(name="t", columns=tuple(map(str, range(len(cells)))), rows=(cells,), append=True)
-    journal.append({}, 1, table=table)
+    journal.append({}, 1, values=[table])
     (row,) = rows(session)
     assert row.table == table
     assert row.table is not None
@@ -249,11 +253,11 @@ def test_odd_values_break_no_line(session: Session, journal: JournalWriter, know
     logged = 0
     for odd in ODD:
         for data in [dict.fromkeys(odd, 0.5)] * known + [odd]:
-            plain = normalizer.row(data)
+            plain = normalizer.row(data)[0]
             try:
                 journal.append(plain)
             except ValueError:
-                journal.append(normalizer.careful(plain))
+                journal.append(normalizer.careful(plain)[0])
             logged += 1
     journal.end("finished")
     for line in session.path.read_bytes().splitlines():
@@ -286,7 +290,7 @@ def test_large_row_is_attached(session: Session, journal: JournalWriter) -> None
     wide = {f"layer/{at}/gradient/norm": at / 7 for at in range(120_000)}
     journal.append({"loss": 1.0})
     journal.append(wide, 7, commit=True)
-    journal.append({}, table=LARGE)
+    journal.append({}, values=[LARGE])
     journal.append({"loss": 0.5})
     found = rows(session)
     assert [(row.seq, row.step, row.commit) for row in found] == [
@@ -315,17 +319,17 @@ def test_attachment_replaces_a_symlink(session: Session, journal: JournalWriter,
     precious.write_text("mine")
     session.attachments.mkdir()
     (session.attachments / "1.json").symlink_to(precious)
-    journal.append({}, 1, table=LARGE)
+    journal.append({}, 1, values=[LARGE])
     assert precious.read_text() == "mine"
     assert [row.table for row in rows(session)] == [LARGE]
 
 
 def test_unwritten_attachment_leaves_nothing(session: Session, journal: JournalWriter) -> None:
     with no_file_longer_than(10_000), pytest.raises(OSError, match="large"):
-        journal.append({}, table=LARGE)
+        journal.append({}, values=[LARGE])
     assert os.listdir(session.attachments) == []
     assert journal.lost == 1
-    journal.append({}, table=LARGE)
+    journal.append({}, values=[LARGE])
     assert [row.table for row in rows(session)] == [LARGE]
     assert journal.lost == 1
 
@@ -514,7 +518,7 @@ def test_steps_are_counted(session: Session) -> None:
     journal.append({"loss": 0.5})
     journal.append({"loss": 0.5}, 7)
     journal.append({"loss": 0.5})
-    journal.append({}, table=SMALL)
+    journal.append({}, values=[SMALL])
     journal.end("finished")
     assert [row.step for row in rows(session)] == [41, 7, 8, 9]
     assert last_steps(session) == {"": 9}
@@ -693,10 +697,10 @@ def test_every_change_is_continued(session: Session, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("looking")
 def test_attachments_move_along(session: Session) -> None:
     journal = JournalWriter(session, succeed=go_on)
-    journal.append({}, table=LARGE)
+    journal.append({}, values=[LARGE])
     session.path.unlink()
     journal.append({"loss": 0.5})
-    journal.append({}, table=LARGE)
+    journal.append({}, values=[LARGE])
     assert [row.table for row in rows(journal.session)] == [LARGE, None, LARGE]
     assert not damages(journal.session)
     journal.abandon()

@@ -50,7 +50,7 @@ def write_for_others(session: Session) -> None:
     journal.append({"loss": 0.5, "n": 2**62}, 1)
     journal.append({"loss": math.nan, "up": math.inf, "down": -math.inf}, 2)
     journal.append({"loss": -0.0, "note": 'a "quoted"\nline \u2603', "deep": {"x": 1e300}}, 3, commit=True)
-    journal.append({}, 4, table=SMALL)
+    journal.append({}, 4, values=[SMALL])
     journal.end("finished")
 
 
@@ -63,7 +63,7 @@ def test_standard_json_reads_journals(session: Session) -> None:
     assert found[0]["data"] == {"loss": 0.5, "n": 2**62}
     assert found[1]["data"] == {"loss": "NaN", "up": "Infinity", "down": "-Infinity"}
     assert found[2]["data"]["note"] == 'a "quoted"\nline \u2603'
-    assert found[3]["table"]["rows"] == [[1, "a"], [None, "b"]]
+    assert found[3]["values"][0]["table"]["rows"] == [[1, "a"], [None, "b"]]
     assert (ending["end"], ending["seq"]) == ("finished", 4)
 
 
@@ -349,6 +349,13 @@ def test_read_goes_on_after_damage(tmp_path: Path) -> None:
     assert [entry.value for entry in reader.read(first.offset)] == [second.value]
 
 
+def rich(*values: Any, **settings: Any) -> dict[str, Any]:
+    """A line whose rows are tables and media."""
+    line = row(2, values=list(values), **settings)
+    del line["data"]
+    return line
+
+
 DEEP = json.loads("[" * 150 + "]" * 150)
 CRAFTED: dict[str, dict[str, Any]] = {
     "seq is a string": row(2, seq="2"),
@@ -374,16 +381,32 @@ CRAFTED: dict[str, dict[str, Any]] = {
     "axis is a number": row(2, axis=5),
     "axis is a list": row(2, axis=["a"]),
     "end without a row": {"end": "finished", "seq": None},
-    "table is null": row(2, table=None),
-    "table is a string": row(2, table="file"),
-    "table is a list": row(2, table=["file"]),
-    "table has no name": row(2, table={"columns": ["a"], "rows": []}),
-    "table has no rows": row(2, table={"name": "t", "columns": ["a"]}),
-    "rows are a number": row(2, table={"name": "t", "columns": ["a"], "rows": 5}),
-    "columns are a number": row(2, table={"name": "t", "columns": 5, "rows": []}),
-    "rows are ragged": row(2, table={"name": "t", "columns": ["a", "b"], "rows": [[1, 2], [1]]}),
-    "cell is a mapping": row(2, table={"name": "t", "columns": ["a"], "rows": [[{}]]}),
-    "cell is nested": row(2, table={"name": "t", "columns": ["a"], "rows": [[DEEP]]}),
+    "table is null": rich({"table": None}),
+    "table is a string": rich({"table": "file"}),
+    "table is a list": rich({"table": ["file"]}),
+    "table has no name": rich({"table": {"columns": ["a"], "rows": []}}),
+    "table has no rows": rich({"table": {"name": "t", "columns": ["a"]}}),
+    "rows are a number": rich({"table": {"name": "t", "columns": ["a"], "rows": 5}}),
+    "columns are a number": rich({"table": {"name": "t", "columns": 5, "rows": []}}),
+    "rows are ragged": rich({"table": {"name": "t", "columns": ["a", "b"], "rows": [[1, 2], [1]]}}),
+    "cell is a mapping": rich({"table": {"name": "t", "columns": ["a"], "rows": [[{}]]}}),
+    "cell is nested": rich({"table": {"name": "t", "columns": ["a"], "rows": [[DEEP]]}}),
+    "values are null": row(2, values=None),
+    "values are a number": row(2, values=5),
+    "value is null": rich(None),
+    "value is a string": rich("table"),
+    "more rows than are said": row(2, values=[{"key": "x", "media": []}]),
+    "fewer rows than are said": rich({"key": "x", "media": []}, rows=2),
+    "media are null": rich({"key": "x", "media": None}),
+    "media have no key": rich({"media": []}),
+    "media of no kind": rich({"key": "x", "media": [{"kind": "smell"}]}),
+    "media file is missing": rich(
+        {"key": "x", "media": [{"kind": "image", "file": {"name": "x", "size": 1, "sum": "0"}}]}
+    ),
+    "media file is elsewhere": rich(
+        {"key": "x", "media": [{"kind": "image", "file": {"name": "../x", "size": 1, "sum": ""}}]}
+    ),
+    "counts are words": rich({"key": "x", "media": [{"kind": "histogram", "counts": ["many"]}]}),
     "attached is null": row(2, attached=None),
     "attached is a string": row(2, attached="2.json"),
     "attached without a size": row(2, attached={"name": "2.json", "sum": "00000000"}),
@@ -396,7 +419,7 @@ def test_crafted_row_costs_itself_alone(tmp_path: Path, crafted: dict[str, Any])
     assert [each.seq for each in rows(session)] == [1, 3]
     (damage,) = damages(session)
     assert damage.offset == len(encode(HEADER) + encode(row(1)))
-    assert damage.lost.endswith("is left out")
+    assert damage.lost.endswith("left out")
 
 
 @pytest.mark.parametrize("line", [{}, {"rolecall": 2}, {"event": "new"}, {"config": {"lr": 1}}], ids=range(4))

@@ -194,7 +194,7 @@ def test_mirror_copies_rows_and_attachments(spooled: Spooled) -> None:
     journal, mirror, target = spooled
     for step in (1, 2, 3):
         journal.append({"loss": 0.5}, step)
-        journal.append({}, step, table=LARGE)
+        journal.append({}, step, values=[LARGE])
         mirror.copy()
         assert is_same(spooled)
         assert [row.table for row in rows(target)] == [None, LARGE] * step
@@ -237,7 +237,7 @@ def test_draft_attachment_is_not_copied(spooled: Spooled) -> None:
     journal.append({"loss": 0.5})
     mirror.copy()
     assert not target.attachments.exists()
-    journal.append({}, table=LARGE)
+    journal.append({}, values=[LARGE])
     mirror.copy()
     assert os.listdir(target.attachments) == ["2.json"]
 
@@ -258,7 +258,7 @@ def test_mirrors_write_the_same_bytes(spooled: Spooled, make_spec: MakeSpec, tmp
         thread.start()
     for step in range(1, 1001):
         journal.append({"loss": 0.5}, step)
-    journal.append({}, table=LARGE)
+    journal.append({}, values=[LARGE])
     journal.end("finished")
     over.set()
     for thread in threads:

@@ -7,13 +7,14 @@ row through `logging`. (`none` is not a backend: it turns everything off.)
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from rolecall.errors import BackendError
 from rolecall.hookspecs import hookimpl
 from rolecall.protocol import Run, RunTicket, SharedRunSupport
-from rolecall.rows import Row
+from rolecall.rows import MediaKind, Row
 from rolecall.states import Status
 
 __all__ = ["BUILTIN", "CONSOLE", "LOCAL", "NONE"]
@@ -73,6 +74,15 @@ class ConsoleRun:
         if row.table is not None:
             size = f"{len(row.table.rows)} rows of {', '.join(row.table.columns)}"
             self.logger.log(self.level, "%s step %d: table %s: %s", row.writer, row.step, row.table.name, size)
+
+    @property
+    def media_kinds(self) -> frozenset[MediaKind]:
+        return frozenset(get_args(MediaKind))
+
+    def log_media(self, row: Row) -> None:
+        for each in row.media:
+            what = f"{each.kind} {each.key}: {each.path or f'{len(each.counts)} bins'}"
+            self.logger.log(self.level, "%s step %d: %s", row.writer, row.step, what)
 
     def flush(self, timeout: float) -> None:
         for handler in self.logger.handlers:

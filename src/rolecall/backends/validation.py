@@ -3,6 +3,7 @@
 import inspect
 import sys
 from difflib import get_close_matches
+from types import FunctionType
 from typing import Final
 
 import pluggy
@@ -10,9 +11,9 @@ import pluggy
 from rolecall import hookspecs, protocol
 from rolecall.errors import BackendError
 
-_RUN_VALUES: Final = ("id", "url")
 _OPTIONAL: Final = (
     protocol.SupportsTables,
+    protocol.SupportsMedia,
     protocol.SupportsConfig,
     protocol.SupportsEndTime,
     protocol.SupportsProgress,
@@ -64,9 +65,9 @@ def describe(name: str, backend: object) -> str:
 
 def wrong_run(run: object) -> str | None:
     """What keeps a run from being a `rolecall.Run`, or from what it seems to offer beside that."""
-    required = _methods(protocol.Run)
-    optional = [_methods(each) for each in _OPTIONAL]
-    if missing := [name for name in (*_RUN_VALUES, *required) if not hasattr(run, name)]:
+    required = _members(protocol.Run)
+    optional = [_members(each) for each in _OPTIONAL]
+    if missing := [name for name in required if not hasattr(run, name)]:
         return f"a rolecall.Run; missing: {', '.join(missing)}"
     for found in optional:
         lacking = [name for name in found if not hasattr(run, name)]
@@ -80,6 +81,8 @@ def wrong_run(run: object) -> str | None:
         if near and not hasattr(run, near[0]) and callable(getattr(run, name)):
             return f"a run without {name}; did you mean {near[0]!r}?"
     for name, parameters in known.items():
+        if parameters is None:  # a property
+            continue
         if (method := getattr(run, name, None)) is not None and not _takes(method, len(parameters)):
             return f"a run with {name}({', '.join(parameters)})"
     return None
@@ -87,18 +90,20 @@ def wrong_run(run: object) -> str | None:
 
 def wrong_readback(readback: object) -> str | None:
     """What keeps an object from being a `rolecall.SupportsReadback`."""
-    for name, parameters in _methods(protocol.SupportsReadback).items():
+    for name, parameters in _members(protocol.SupportsReadback).items():
+        if parameters is None:
+            continue
         if (method := getattr(readback, name, None)) is None or not _takes(method, len(parameters)):
             return f"a rolecall.SupportsReadback, with {name}({', '.join(parameters)})"
     return None
 
 
-def _methods(kind: type) -> dict[str, list[str]]:
-    """The methods of a Protocol, and their parameters without `self`."""
+def _members(kind: type) -> dict[str, list[str] | None]:
+    """The members of a Protocol: of methods the parameters without `self`, of properties `None`."""
     return {
-        name: list(inspect.signature(member).parameters)[1:]
+        name: None if isinstance(member, property) else list(inspect.signature(member).parameters)[1:]
         for name, member in vars(kind).items()
-        if inspect.isfunction(member) and not name.startswith("_")
+        if isinstance(member, property | FunctionType) and not name.startswith("_")
     }
 
 

@@ -24,6 +24,7 @@ from rolecall.config.redact import scrub_text, scrub_trace, secrets_of
 from rolecall.delivery.cursor import Cursor
 from rolecall.delivery.events import CourierEvent, Kind
 from rolecall.delivery.keys import shared_row
+from rolecall.delivery.pictures import Pictures
 from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
 from rolecall.protocol import (
     Run,
@@ -31,6 +32,7 @@ from rolecall.protocol import (
     SupportsConfig,
     SupportsConfirmation,
     SupportsEndTime,
+    SupportsMedia,
     SupportsProgress,
     SupportsTables,
 )
@@ -87,6 +89,7 @@ class Courier:
     _backoff: float = field(default=timings.RETRY.initial, init=False)
     _reported: set[tuple[str, str]] = field(default_factory=set, init=False)
     _held: dict[str, int] = field(default_factory=dict, init=False)
+    _pictures: Pictures = field(default_factory=Pictures, init=False)
 
     def run(
         self,
@@ -125,6 +128,7 @@ class Courier:
         except (BackendRefused, BackendError) as error:
             self._explain("refused", str(error))
         finally:
+            self._pictures.clear()
             for cursor in self.cursors:
                 cursor.acks.release(closed)
             self._report_progress()
@@ -174,6 +178,8 @@ class Courier:
             self._report_progress()
             self._exchange(run)
             self._flushed = time.monotonic()
+        if not any(cursor.is_behind for cursor in self.cursors):
+            self._pictures.clear()
         if is_idle and not has_ended:
             self._wait(timings.POLL_INTERVAL)
         return is_idle and not is_behind and has_ended
@@ -191,11 +197,11 @@ class Courier:
         if batch.rows:
             self._require_lease()
         taken: list[Row] = []
-        for has_table, group in groupby(batch.rows, key=lambda row: row.table is not None):
+        for is_rich, group in groupby(batch.rows, key=_is_rich):
             rows = [self._shared(row) if self.shared else row for row in group]
-            # Tables one by one: what a backend refuses is set aside before the next one may not be available.
-            for some in [[row] for row in rows] if has_table else [rows]:
-                taken += self._hand_over(run, cursor, some, has_table)
+            # Tables and media one by one: what is refused is set aside before the backend may not be available.
+            for some in [[row] for row in rows] if is_rich else [rows]:
+                taken += self._hand_over(run, cursor, some)
         cursor.mark(batch, taken[-1] if taken else None)
         return bool(batch.rows or batch.damages)
 
@@ -207,7 +213,7 @@ class Courier:
     def _shared(self, row: Row) -> Row:
         return shared_row(row, self.backend.declares_axes, lambda text: self._report_once("warning", text, text))
 
-    def _hand_over(self, run: Run, cursor: Cursor, rows: list[Row], has_table: bool) -> list[Row]:
+    def _hand_over(self, run: Run, cursor: Cursor, rows: list[Row]) -> list[Row]:
         """Give rows to the backend, with their axes bound first. Returns those that it took, now or before.
 
         What it will never take is set aside.
@@ -221,8 +227,8 @@ class Courier:
             self.book.publish(cursor.writer, dict.fromkeys(chain.from_iterable(row.metrics for row in fresh)))
             self._declare(run)
         try:
-            if has_table:
-                _log_table(run, fresh[0])
+            if _is_rich(fresh[0]):
+                _log_rich(run, self._pictures.drawn(fresh[0]))
             else:
                 run.log(fresh)
         except Rejected as rejected:
@@ -369,7 +375,18 @@ def _lacking(rows: list[Row], held: Sequence[tuple[int, int]] | int) -> list[Row
     return rows
 
 
-def _log_table(run: Run, row: Row) -> None:
-    if not isinstance(run, SupportsTables):
-        raise Rejected([row], "it holds no tables; they stay in the journal")
-    run.log_table(row)
+def _is_rich(row: Row) -> bool:
+    return row.table is not None or bool(row.media)
+
+
+def _log_rich(run: Run, row: Row) -> None:
+    """Hand over a table or media, if the backend holds such."""
+    if row.table is not None:
+        if not isinstance(run, SupportsTables):
+            raise Rejected([row], "it holds no tables; they stay in the journal")
+        run.log_table(row)
+        return
+    kind = row.media[0].kind
+    if not isinstance(run, SupportsMedia) or kind not in run.media_kinds:
+        raise Rejected([row], f"it holds nothing of the kind {kind!r}; that stays in the job's directory")
+    run.log_media(row)

@@ -14,7 +14,8 @@ from typing import Any, Self
 from rolecall import timings
 from rolecall.delivery.events import EventLog
 from rolecall.errors import BackendError, raise_together
-from rolecall.job.normalize import INT64, Normalizer
+from rolecall.job.normalize import Normalizer
+from rolecall.job.tables import INT64
 from rolecall.states import Status, status_at_exit, status_of
 from rolecall.store.journal import JournalWriter
 
@@ -110,13 +111,14 @@ class Monitor:
             is_whole = type(step) is int and -INT64 <= step < INT64
             if step is not None and not is_whole and (step := self._normalizer.step(step)) is None:
                 return
-            row = self._normalizer.row(data)
-            if row:
+            row, values = self._normalizer.row(data)
+            if row or values:
                 try:
-                    journal.append(row, step, commit=commit is True)
+                    journal.append(row, step, commit=commit is True, values=values)
                 except ValueError:
                     # Something that JSON cannot hold: keep the rest of the row.
-                    journal.append(self._normalizer.careful(row), step, commit=commit is True)
+                    row, _ = self._normalizer.careful(row)
+                    journal.append(row, step, commit=commit is True, values=values)
         except OSError as error:
             self._lose(error)
         except Exception as error:  # noqa: BLE001 - out of memory, for one: training must go on
@@ -139,7 +141,7 @@ class Monitor:
             plain = self._normalizer.table(name, table)
             if plain is None or (step is not None and (step := self._normalizer.step(step)) is None):
                 return
-            journal.append({}, step, table=plain)
+            journal.append({}, step, values=[plain])
         except OSError as error:
             self._lose(error)
         except Exception as error:  # noqa: BLE001 - as in `log`

@@ -7,16 +7,20 @@ hold, or what no backend could take, is left out, counted, and reported once for
 
 import logging
 import operator
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
-from rolecall.rows import Cell, TableData
+from rolecall.job.media import drafts_of
+from rolecall.job.tables import BYTES, INT64, table_data, table_in, utf8, words
+from rolecall.rows import TableData
 from rolecall.store.codec import ensure_memory
+from rolecall.store.journal import Drafts
+from rolecall.values import BOXES, Table, Text
 
 logger = logging.getLogger("rolecall")
 
 LONGEST_KEY: Final = 512
-INT64: Final = 1 << 63
 _MOST_WARNINGS: Final = 1000
 _MOST_KEYS: Final = 100_000
 _DEEPEST: Final = 50
@@ -26,7 +30,10 @@ _PLAIN: Final = _FIXED | {int, str}
 # No key holds a newline, so joined keys of a known number tell which keys they are, by what they spell: a subclass of
 # str may lie about its hash and equality. It takes half of the time of a look at their types and a tuple of them.
 _joined: Final = "\n".join
-_BYTES: Final = (bytes, bytearray, memoryview)
+
+
+class _Unfit(Exception):
+    """A value that cannot be recorded, and why."""
 
 
 class Normalizer:
@@ -56,88 +63,95 @@ class Normalizer:
         self.drop("step", f"a step must {fault}; the row is left out")
         return None
 
-    def row(self, data: object) -> Mapping[str, Any]:
-        """What of a mapping can be recorded: almost always the mapping itself. Empty if nothing can."""
+    def row(self, data: object) -> tuple[Mapping[str, Any], Sequence[TableData | Drafts]]:
+        """What of a mapping can be recorded, and its tables and media: almost always the mapping itself, and none."""
         try:
             if type(data) is dict and self._known.get(_joined(data)) == len(data):
                 if _FIXED.issuperset(map(type, data.values())):
-                    return data  # `append` knows how much memory that takes
+                    return data, ()  # `append` knows how much memory that takes
                 if _has_small_ints(data.values()):
                     ensure_memory(data)
-                    return data
+                    return data, ()
         except Exception:  # noqa: BLE001, S110 - a class without a hash, for one, costs its own value alone
             pass
         return self.careful(data)
 
-    def careful(self, data: object) -> dict[str, Any]:
+    def careful(self, data: object) -> tuple[dict[str, Any], Sequence[TableData | Drafts]]:
         """The same, with a look at each value."""
         if not isinstance(data, Mapping):
             self.drop("data", f"log takes a mapping of metrics, not {type(data).__name__}; the row is left out")
-            return {}
-        dropped = self.dropped
-        plain = self._mapping(data, "", _DEEPEST)
-        if self.dropped == dropped and type(data) is dict:
+            return {}, ()
+        dropped, values = self.dropped, list[TableData | Drafts]()
+        plain = self._mapping(data, "", _DEEPEST, values)
+        if self.dropped == dropped and type(data) is dict and not values:
             if self._known_size + len(data) > _MOST_KEYS:
                 self._known.clear()
                 self._known_size = 0
             self._known[_joined(data)] = len(data)
             self._known_size += len(data)
         ensure_memory(plain)
-        return plain
+        return plain, values
 
     def drop_row(self, error: Exception) -> None:
         """A row could not be recorded, for a reason that no look at its values shows. Raises nothing."""
         try:
-            reason = f"the row cannot be recorded ({_words(error)}) and is left out"
+            reason = f"the row cannot be recorded ({words(error)}) and is left out"
         except Exception:  # noqa: BLE001 - there may be no memory for words
             reason = "the row cannot be recorded and is left out"
         self.drop("data", reason)
 
-    def _mapping(self, data: Mapping[Any, Any], prefix: str, depth: int) -> dict[str, Any]:
+    def _mapping(
+        self, data: Mapping[Any, Any], prefix: str, depth: int, values: list[TableData | Drafts]
+    ) -> dict[str, Any]:
         plain: dict[str, Any] = {}
         try:
             for key, value in data.items():
                 name = self._key(key, prefix)
-                if name is None:
+                if name is None or value is None:
                     continue
                 path = f"{prefix}{name}"
-                if isinstance(value, Mapping):
-                    if depth:
-                        plain[name] = self._mapping(value, f"{path}/", depth - 1)
-                    else:
-                        self.drop(path, f"mappings are nested deeper than {_DEEPEST}")
-                elif value is not None:
-                    try:
-                        plain[name] = _scalar(value)
-                    except MemoryError:
-                        self.drop(path, "there is no memory to read it")
-                    except Exception:  # noqa: BLE001 - anyone's object raises anything
-                        given = type(value).__name__
-                        self.drop(path, f"a value must be a number of 64 bits or a string, not {given}")
+                try:
+                    content = self._content(value, path, depth, values)
+                except MemoryError:
+                    self.drop(path, "there is no memory to read it")
+                except _Unfit as error:
+                    self.drop(path, str(error))
+                except Exception:  # noqa: BLE001 - anyone's object raises anything
+                    given = type(value).__name__
+                    self.drop(path, f"a value must be a number of 64 bits or a string, not {given}")
+                else:
+                    if content is not None:
+                        plain[name] = content
         except Exception as error:  # noqa: BLE001 - anyone's mapping raises anything
-            self.drop(prefix or "data", f"the mapping could not be read to its end ({_words(error)})")
+            self.drop(prefix or "data", f"the mapping could not be read to its end ({words(error)})")
         return plain
 
+    def _content(self, value: Any, path: str, depth: int, values: list[TableData | Drafts]) -> Any:
+        """A plain number, string or mapping; `None` for tables and media, which go to `values`."""
+        if is_dataclass(value) and not isinstance(value, (type, *BOXES)):
+            value = {each.name: getattr(value, each.name) for each in fields(value)}
+        if isinstance(value, Mapping):
+            if not depth:
+                raise _Unfit(f"mappings are nested deeper than {_DEEPEST}")
+            before = len(values)
+            found = self._mapping(value, f"{path}/", depth - 1, values)
+            return found if found or len(values) == before else None
+        if isinstance(value, Text):
+            value = value.text
+        elif (rich := _rich(value, path)) is not None:
+            values.append(rich)
+            return None
+        return _scalar(value)
+
     def table(self, name: object, table: Any) -> TableData | None:
-        """A table from columns and rows, a list of mappings, or a pandas frame."""
+        """A table under a name; `None` if it is none."""
+        if (key := self._key(name)) is None:
+            return None
         try:
-            if (key := self._key(name)) is None:
-                return None
-            if hasattr(table, "columns") and hasattr(table, "itertuples"):  # pandas
-                columns, rows = table.columns, table.itertuples(index=False, name=None)
-            elif isinstance(table, tuple):
-                columns, rows = table
-            else:
-                records = list(table)
-                if not all(isinstance(record, Mapping) for record in records):
-                    raise TypeError("its records are not mappings")
-                columns = dict.fromkeys(column for record in records for column in record)
-                rows = ([record.get(column) for column in columns] for record in records)
-            names = tuple(_utf8(str(column)) for column in columns)
-            return TableData(name=key, columns=names, rows=tuple(_cells(row, len(names)) for row in rows))
+            return table_data(key, table if isinstance(table, Table) else Table(table))
         except Exception as error:  # noqa: BLE001 - anyone's table, anyone's exception: it must not end training
             hint = "give (columns, rows), a list of dicts or a frame"
-            self.drop(_shown(name), f"not a table ({_words(error)}); {hint}")
+            self.drop(_shown(name), f"not a table ({words(error)}); {hint}")
             return None
 
     def _key(self, key: object, prefix: str = "") -> str | None:
@@ -168,6 +182,26 @@ class Normalizer:
             pass
 
 
+def _rich(value: Any, key: str) -> TableData | Drafts | None:
+    """The table or the media that a value is; `None` if it is none.
+
+    Raises:
+        _Unfit: it is one that cannot be recorded.
+    """
+    if type(value) in _PLAIN:
+        return None
+    try:
+        if (table := table_in(value)) is not None:
+            return table_data(key, table)
+        drafts = drafts_of(value)
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = str(error) if isinstance(error, ValueError) else words(error)
+        raise _Unfit(f"this {type(value).__name__} cannot be logged: {reason}") from error
+    return None if drafts is None else Drafts(key, drafts)
+
+
 def _has_small_ints(values: Collection[Any]) -> bool:
     """Whether these are plain, ints of 64 bits among them: many a reader of JSON takes no longer ones."""
     if not _PLAIN.issuperset(map(type, values)):
@@ -177,28 +211,6 @@ def _has_small_ints(values: Collection[Any]) -> bool:
         if type(value) is int and not -INT64 <= value < INT64:
             return False
     return True
-
-
-def _cells(row: Iterable[object], width: int) -> tuple[Cell, ...]:
-    if isinstance(row, (Mapping, str, *_BYTES)):
-        raise TypeError(f"a row of it is a {type(row).__name__}")
-    cells = tuple(_cell(value) for value in row)
-    if len(cells) != width:
-        raise ValueError("its rows are not as wide as its columns")
-    return cells
-
-
-def _cell(value: Any) -> Cell:
-    """A plain cell; what is not a number, a string or `None` becomes a string."""
-    try:
-        plain = value.item() if hasattr(value, "item") else value
-    except (TypeError, ValueError, RuntimeError):  # numpy and torch raise these where there are several values
-        plain = value
-    if plain is None or isinstance(plain, bool):
-        return plain
-    if isinstance(plain, int) and -INT64 <= plain < INT64:
-        return int.__int__(plain)
-    return float.__float__(plain) if isinstance(plain, float) else _utf8(str(plain))
 
 
 def _scalar(value: Any) -> str | int | float:
@@ -211,17 +223,12 @@ def _scalar(value: Any) -> str | int | float:
     scalar = value.item() if hasattr(value, "item") else value
     if isinstance(scalar, str):
         # A lone surrogate, as of a token that was cut in two, has no UTF-8.
-        return _utf8(str.__str__(scalar))
+        return utf8(str.__str__(scalar))
     if isinstance(scalar, int) and -INT64 <= (whole := int.__int__(scalar)) < INT64:
         return whole
-    if isinstance(scalar, _BYTES):  # float() would take what they spell
+    if isinstance(scalar, BYTES):  # float() would take what they spell
         raise TypeError
     return float.__float__(scalar) if isinstance(scalar, float) else float(scalar)
-
-
-def _utf8(value: str) -> str:
-    """A string that can be sent: no backend takes a lone surrogate."""
-    return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 def _shown(key: object) -> str:
@@ -230,11 +237,3 @@ def _shown(key: object) -> str:
         return ascii(key)[:80] if not isinstance(key, str) or not key.isprintable() else key[:80]
     except Exception:  # noqa: BLE001 - anyone's object
         return f"<{type(key).__name__}>"
-
-
-def _words(error: Exception) -> str:
-    """What anyone's error says, on one line."""
-    try:
-        return " ".join(f"{type(error).__name__}: {error}"[:200].split()).removesuffix(":")
-    except Exception:  # noqa: BLE001 - anyone's object
-        return type(error).__name__

@@ -203,6 +203,22 @@ def put_whole(path: Path, data: bytes, mode: int = 0o666, folder: int | None = N
         os.replace(draft, path, src_dir_fd=folder, dst_dir_fd=folder)
 
 
+def put_copy(path: Path, source: Path) -> tuple[int, int]:
+    """Make a copy of a file, as `put_whole` does with bytes; returns its size and CRC-32.
+
+    Raises:
+        OSError: it was not written.
+    """
+    size = checksum = 0
+    with source.open("rb") as given, draft_of(path) as draft, draft.open("xb") as file:
+        while piece := given.read(_PIECE):
+            file.write(piece)
+            size, checksum = size + len(piece), crc32(piece, checksum)
+        file.flush()
+        os.replace(draft, path)
+    return size, checksum
+
+
 def encode(value: Mapping[str, Any], seed: int = 0) -> bytes:
     """The line of a mapping that is ready for JSON, newline included.
 
@@ -326,6 +342,12 @@ def last_seq(value: Mapping[str, Any] | None) -> int:
     """The number of the last row, by the last line of a session."""
     seq = (value or {}).get("seq", 0)
     return seq if type(seq) is int and 0 <= seq < 1 << 63 else 0
+
+
+def rows_of(value: Mapping[str, Any]) -> int:
+    """How many rows a line of a journal holds."""
+    rows = value.get("rows", 1)
+    return rows if type(rows) is int and 0 < rows <= last_seq(value) else 1
 
 
 def lines_from_end(path: Path, seed: int = 0) -> Iterator[dict[str, Any]]:

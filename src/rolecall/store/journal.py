@@ -14,26 +14,34 @@ The first line is the header; then there is one line for each call of `log`, and
     }
     {"seq": 1, "step": 1, "time": 1764000000.5, "data": {"reward/mean": 0.31}, "sum": "..."}
     {
-        "seq": 2,
-        "step": 1,
-        "time": 1764000000.9,
-        "table": {"name": "samples", "columns": [...], "rows": [...]},
-        "sum": "...",
-    }
-    {
-        "seq": 3,
+        "seq": 4,
+        "rows": 3,
         "step": 2,
-        "time": 1764000001.2,
-        "attached": {"name": "3.json", "size": 5000000, "sum": "..."},
+        "time": 1764000000.9,
+        "data": {"reward/mean": 0.35},
+        "values": [
+            {"table": {"name": "samples", "columns": [...], "rows": [...]}},
+            {
+                "key": "maze",
+                "media": [
+                    {"kind": "image", "mime": "image/png", "file": {"name": "...", "size": 150741, "sum": "..."}}
+                ],
+            },
+        ],
         "sum": "...",
     }
-    {"end": "finished", "seq": 3, "steps": {"": 2}, "time": 1764000002.0, "sum": "..."}
+    {"end": "finished", "seq": 4, "steps": {"": 2}, "time": 1764000002.0, "sum": "..."}
 
-`seq` counts a session's rows. `axis` is there if it is not the default one, and so is `commit` if it was given. The
-header, every 1,000th row and the end hold `steps`, the last step on each axis (`""` is the default one), so that a
-restarted role finds its next step without reading the whole file. A line of over 4 MiB is stored beside the journal as
-an attachment. The first row after some that could not be written says how many in `lost`. Lines may also hold `config`,
-`summary` and `event`; this version writes none.
+One call of `log` is one line and one write. Its numbers and strings are a row, and so is each of its `values`, in this
+order; `rows` says how many there are if there is more than one. `seq` is the number of the last of them, counted
+through the session. `axis` is there if it is not the default one, and so is `commit` if it was given. The header, a
+line in every 1,000 and the end hold `steps`, the last step on each axis (`""` is the default one), so that a restarted
+role finds its next step without reading the whole file.
+
+The files of media are in a directory beside the journal, as *attachments*; each is there before its line. So is the
+content of a line of over 4 MiB: `"attached": {"name": "3.json", "size": 5000000, "sum": "..."}`. The first line after
+some that could not be written says how many rows these were in `lost`. Lines may also hold `config`, `summary` and
+`event`; this version writes none.
 
 The header of a session that goes on with the rows of an earlier one, because that file was changed from outside, says
 `"continues": N`. Its rows keep their `seq`, and a reader skips those that it has.
@@ -44,10 +52,13 @@ The end of a session whose rows `rolecall clean` removed says how many in `clean
 import errno
 import logging
 import os
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from zlib import crc32
@@ -55,7 +66,7 @@ from zlib import crc32
 from pydantic_core import to_json
 
 from rolecall.errors import DirectoryError
-from rolecall.rows import TableData
+from rolecall.rows import MediaKind, TableData
 from rolecall.states import State, Status
 from rolecall.store.codec import (
     LARGEST_ATTACHMENT,
@@ -66,8 +77,10 @@ from rolecall.store.codec import (
     lines_from_end,
     make_folder,
     open_own,
+    put_copy,
     put_whole,
     refuse_link,
+    rows_of,
     seal,
     write_whole,
 )
@@ -86,6 +99,42 @@ _LONGEST_LINE: Final = 4 << 20
 _PIECE: Final = 1 << 20
 _ALMOST: Final = 0.9
 """Of a disk: what is fuller is warned of."""
+_UNSAFE: Final = re.compile("[^A-Za-z0-9._-]+")
+_LONGEST_NAME: Final = 64
+
+Content = bytes | Path
+"""Of an attachment: its bytes, or a file to copy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """An image or another object that was logged, before it is stored.
+
+    Attributes:
+        kind: what it is.
+        data: what its file will hold; `None` if it has none.
+        suffix: of the file's name.
+        mime: as in `Media`, and so are `caption`, `counts` and `edges`.
+        caption: as there.
+        counts: as there.
+        edges: as there.
+    """
+
+    kind: MediaKind
+    data: Content | None = None
+    suffix: str = ""
+    mime: str = ""
+    caption: str = ""
+    counts: tuple[float, ...] = ()
+    edges: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """What was logged under one key."""
+
+    key: str
+    drafts: Sequence[Draft]
 
 
 def last_steps(session: Session) -> dict[str, int]:
@@ -144,19 +193,24 @@ class JournalWriter:
         self._open(session)
 
     def append(
-        self, data: Mapping[str, Any], step: int | None = None, *, commit: bool = False, table: TableData | None = None
+        self,
+        data: Mapping[str, Any],
+        step: int | None = None,
+        *,
+        commit: bool = False,
+        values: Sequence[TableData | Drafts] = (),
     ) -> None:
-        """Record one row.
+        """Record one call of `log`.
 
         Args:
             data: what was logged, ready for JSON.
             step: `None` for the one after the last.
             commit: kept with the row.
-            table: recorded instead of `data`.
+            values: tables and media, each recorded as a row of its own.
 
         Raises:
-            OSError: it could not be written; it is counted in `lost`.
-            ValueError: JSON cannot hold `data`; nothing was recorded.
+            OSError: it could not be written; its rows are counted in `lost`.
+            ValueError: JSON cannot hold `data`, or a value is too large; nothing was recorded.
         """
         with self._lock:
             now = time.time()
@@ -164,44 +218,40 @@ class JournalWriter:
             if not self._looked <= now < self._look_at:
                 self._look(now)
                 self._watch_disk()
+            rows = max(1, bool(data) + len(values))
             try:
-                kind, content = ("data", data) if table is None else ("table", _table(table))
                 while True:
-                    seq = self.seq + 1
+                    seq = self.seq + rows
                     at = self._steps.get(DEFAULT_AXIS, 0) + 1 if step is None else step
-                    row = {"seq": seq, "step": at, "time": now, kind: content}
-                    if commit:
-                        row["commit"] = True
-                    if self._failed:
-                        row["lost"] = self._failed
-                    if seq % _STEPS_EVERY == 0:
-                        row["steps"] = {**self._steps, DEFAULT_AXIS: at}
+                    line = {"seq": seq, "step": at, "time": now, "data": data}
+                    if values or commit or self._failed or seq % _STEPS_EVERY < rows:
+                        self._complete(line, rows, values, commit=commit)
                     # As `ensure_memory`, and cheap: what holds more than numbers was measured before.
-                    bytes(PER_NUMBER * len(content) + _OTHERS)
-                    text = to_json(row, inf_nan_mode="strings")
+                    bytes(PER_NUMBER * len(data) + _OTHERS)
+                    text = to_json(line, inf_nan_mode="strings")
                     if len(text) > _LONGEST_LINE or self._end + len(text) + _SEAL > self._most:
-                        text = self._fit(text, row, kind)
-                    line = self._torn + seal(text, self._seed)
+                        text = self._fit(text, line)
+                    whole = self._torn + seal(text, self._seed)
                     # A signal handler may have logged since. From here on there is no way in for one until the line
                     # is written: CPython runs handlers at the start of a Python function, after calls and at backward
                     # jumps, so the write has to be a call of C in this very place.
-                    if self.seq == seq - 1:
+                    if self.seq == seq - rows:
                         self.seq = seq
                         self._steps[DEFAULT_AXIS] = at
-                        written = os.write(self._descriptor, line)
+                        written = os.write(self._descriptor, whole)
                         self._end += written
                         # The disk, a quota or the file size limit may end in the middle of a line. The next one
                         # closes it first.
-                        self._torn = b"" if written == len(line) else b"\n"
-                        if written < len(line) - 1:
+                        self._torn = b"" if written == len(whole) else b"\n"
+                        if written < len(whole) - 1:
                             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                         break
             except OSError:
-                self.lost += 1
-                self._failed += 1
+                self.lost += rows
+                self._failed += rows
                 raise
             self._failed = 0
-            self._recorded += 1
+            self._recorded += rows
 
     def end(self, status: Status) -> None:
         """Record how the writer ended, and close the file. A second call does nothing.
@@ -237,21 +287,53 @@ class JournalWriter:
             beside = sum(path.lstat().st_size for path in session.path.parent.rglob("*") if path != session.path)
             self._most = self._limit - beside
 
-    def _fit(self, text: bytes, row: dict[str, Any], kind: str) -> bytes:
-        """The text of a row that is too long for a line, or beyond the limit."""
+    def _complete(self, line: dict[str, Any], rows: int, values: Sequence[TableData | Drafts], *, commit: bool) -> None:
+        """Add what only some lines say."""
+        if rows > 1:
+            line["rows"] = rows
+        if values:
+            line["values"] = [self._store(value) for value in values]
+            if not line["data"]:
+                del line["data"]
+        if commit:
+            line["commit"] = True
+        if self._failed:
+            line["lost"] = self._failed
+        if line["seq"] % _STEPS_EVERY < rows:
+            line["steps"] = {**self._steps, DEFAULT_AXIS: line["step"]}
+
+    def _store(self, value: TableData | Drafts) -> dict[str, Any]:
+        """What a line says of a table or of media, whose files are stored first."""
+        if isinstance(value, TableData):
+            return {"table": _table(value)}
+        return {"key": value.key, "media": [self._media(draft, value.key) for draft in value.drafts]}
+
+    def _media(self, draft: Draft, key: str) -> dict[str, Any]:
+        found = {name: each for name in ("mime", "caption", "counts", "edges") if (each := getattr(draft, name))}
+        if draft.data is not None:
+            # Not by the number of the row, which a signal handler that logs may take.
+            name = f"{_UNSAFE.sub('_', key)[:_LONGEST_NAME]}-{uuid.uuid4().hex[:12]}{draft.suffix}"
+            found["file"] = self._put(name, draft.data)
+        return {"kind": draft.kind, **found}
+
+    def _put(self, name: str, data: Content) -> dict[str, Any]:
+        """Store an attachment."""
+        size = data.stat().st_size if isinstance(data, Path) else len(data)
+        if size > LARGEST_ATTACHMENT:
+            raise ValueError(f"{name} has {size} bytes, and nothing can have more than {LARGEST_ATTACHMENT}")
+        self._require_room(size)
+        reference = put_attachment(self.session.attachments, name, data)
+        self._most -= size
+        return reference
+
+    def _fit(self, text: bytes, line: dict[str, Any]) -> bytes:
+        """The text of what is too long for a line, or beyond the limit."""
         if len(text) > _LONGEST_LINE:
-            text = self._attach(row, kind)
+            content = {name: line.pop(name) for name in ("data", "values") if name in line}
+            body = to_json(content, inf_nan_mode="strings")
+            text = to_json({**line, "attached": self._put(f"{line['seq']}.json", body)})
         self._require_room(len(text) + _SEAL)
         return text
-
-    def _attach(self, row: dict[str, Any], kind: str) -> bytes:
-        """The text of a row whose content is stored beside the journal."""
-        body = to_json({kind: row.pop(kind)}, inf_nan_mode="strings")
-        if len(body) > LARGEST_ATTACHMENT:
-            raise ValueError(f"the row has {len(body)} bytes, and none can have more than {LARGEST_ATTACHMENT}")
-        self._require_room(len(body))
-        self._most -= len(body)
-        return to_json({**row, "attached": put_attachment(self.session.attachments, f"{row['seq']}.json", body)})
 
     def _look(self, now: float) -> None:
         """Whether the path still leads to the file that this writer appends to, as long as it left it.
@@ -318,11 +400,12 @@ class JournalWriter:
             with path.open("ab", buffering=0) as file:
                 for value in _sound_lines(old, before.seed):
                     if "seq" in value and "end" not in value:
-                        if value["seq"] > last + 1:
-                            value["lost"] = value["seq"] - last - 1  # readers need not warn of it again
+                        rows = rows_of(value)
+                        if value["seq"] > last + rows:
+                            value["lost"] = value["seq"] - last - rows  # readers need not warn of it again
                         last = value["seq"]
                         write_whole(file.fileno(), encode(value, session.seed))
-                        rescued += 1
+                        rescued += rows
             if before.attachments.is_dir():
                 before.attachments.rename(session.attachments)
 
@@ -346,16 +429,20 @@ class JournalWriter:
         os.close(old)
 
 
-def put_attachment(folder: Path, name: str, data: bytes) -> dict[str, Any]:
-    """Store bytes beside a journal, before the row that refers to them; returns the reference.
+def put_attachment(folder: Path, name: str, data: Content) -> dict[str, Any]:
+    """Store bytes, or a copy of a file, beside a journal, before the line that refers to them; returns the reference.
 
     Raises:
         OSError: they were not written.
     """
     refuse_link(folder.parent)  # somebody may have swapped it since it was opened
     make_folder(folder)
-    put_whole(folder / name, data)
-    return {"name": name, "size": len(data), "sum": f"{crc32(data):08x}"}
+    if isinstance(data, Path):
+        size, checksum = put_copy(folder / name, data)
+    else:
+        put_whole(folder / name, data)
+        size, checksum = len(data), crc32(data)
+    return {"name": name, "size": size, "sum": f"{checksum:08x}"}
 
 
 def _sound_lines(descriptor: int, seed: int) -> Iterator[dict[str, Any]]:

@@ -7,17 +7,26 @@ none of these is left out.
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple, get_args
 from zlib import crc32
 
 from pydantic_core import from_json
 
-from rolecall.rows import Cell, Row, TableData
+from rolecall.rows import Cell, Media, MediaKind, Row, TableData
 from rolecall.states import State
-from rolecall.store.codec import LARGEST_ATTACHMENT, Damage, Line, last_seq, open_regular, read_lines, refuse_link
+from rolecall.store.codec import (
+    LARGEST_ATTACHMENT,
+    Damage,
+    Line,
+    last_seq,
+    open_regular,
+    read_lines,
+    refuse_link,
+    rows_of,
+)
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, sessions
 
@@ -25,6 +34,9 @@ _INT64: Final = 1 << 63
 _FLOAT: Final = frozenset([float])
 _NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _DEEPEST: Final = 50
+_KINDS: Final = frozenset(get_args(MediaKind))
+_NO_ROW: Final = (KeyError, TypeError, AttributeError, ValueError, RecursionError, OSError)
+"""What reading a line raises that is sound and still no row: a stranger may have written it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +84,12 @@ class JournalReader:
                     # Damage that covers several lines is one fault.
                     damage = line if damage is None else replace(damage, end=line.end)
                     continue
-                entry = self._interpret(line)
-                if entry is None:
+                values = self._interpret(line)
+                if not values:
                     continue
                 found = True
                 seq = last_seq(line.value)
-                last = seq if isinstance(entry, End) else seq - 1
+                last = seq if isinstance(values[0], End) else seq - rows_of(line.value)
                 if "lost" in line.value or "cleaned" in line.value:
                     # Rows that could not be written, or were cut off: the role reported them. Or they were removed.
                     damage = None
@@ -91,26 +103,55 @@ class JournalReader:
                     damage = None
                 # A row that is left out is here: what is damaged behind it does not cover it.
                 self.seq = max(self.seq, seq)
-                yield Entry(entry, line.end)
+                yield from (Entry(value, line.end) for value in values)
         if damage is not None:
             yield Entry(_with_rows(damage, self.seq, -1), damage.end)
 
-    def _interpret(self, line: Line) -> Row | End | Damage | None:
+    def _interpret(self, line: Line) -> Sequence[Row | End | Damage]:
         value = line.value
         if "seq" not in value:
-            return None  # the header, or a line of a newer version
+            return ()  # the header, or a line of a newer version
         try:
             if "end" in value:
-                return End(State.of(str(value["end"]), is_live=False), _whole(value["seq"]))
-            return self._row(value)
-        except (KeyError, TypeError, ValueError, RecursionError, OSError) as error:
-            reason = str(error) if isinstance(error, ValueError) else f"it is not a row: {error!r}"
-            seq = value["seq"]
-            return Damage(self.session.path, line.offset, line.end, reason, f"row {seq} is left out")
+                return [End(State.of(str(value["end"]), is_live=False), _whole(value["seq"]))]
+            if "attached" in value:
+                value = {**value, **from_json(read_attachment(self.session.attachments, value["attached"]))}
+            if "values" not in value:
+                return [self._row(value)]
+            return list(self._rows(value, line))
+        except _NO_ROW as error:
+            rows, last = rows_of(value), value["seq"]
+            which = f"row {last} is" if rows == 1 else f"rows {last - rows + 1} to {last} are"
+            return [Damage(self.session.path, line.offset, line.end, _why(error), f"{which} left out")]
+
+    def _rows(self, value: dict[str, Any], line: Line) -> Iterator[Row | Damage]:
+        """The rows of a line that holds more than numbers and strings."""
+        values, row = value["values"], self._row(value)
+        first = row.seq - len(values) + 1
+        if rows_of(value) != len(values) + bool(value.get("data")):
+            raise ValueError("it holds another number of rows than it says")
+        if value.get("data"):
+            yield replace(row, seq=first - 1)
+        row = replace(row, metrics={}, text={})
+        for seq, each in enumerate(values, start=first):
+            try:
+                table = _table(each["table"]) if "table" in each else None
+                media = () if table is not None else tuple(self._media(each))
+                yield replace(row, seq=seq, table=table, media=media)
+            except _NO_ROW as error:
+                yield Damage(self.session.path, line.offset, line.end, _why(error), f"row {seq} is left out")
+
+    def _media(self, value: dict[str, Any]) -> Iterator[Media]:
+        key = str(value["key"])
+        for each in value["media"]:
+            if each["kind"] not in _KINDS:
+                raise ValueError(f"{each['kind']!r} is no kind of media")
+            file = find_attachment(self.session.attachments, each["file"]) if "file" in each else None
+            counts, edges = (tuple(map(float, each.get(name, ()))) for name in ("counts", "edges"))
+            mime, caption = (str(each.get(name, "")) for name in ("mime", "caption"))
+            yield Media(key=key, kind=each["kind"], path=file, mime=mime, caption=caption, counts=counts, edges=edges)
 
     def _row(self, value: dict[str, Any]) -> Row:
-        if "attached" in value:
-            value = {**value, **from_json(read_attachment(self.session.attachments, value["attached"]))}
         data, axis = value.get("data", {}), value.get("axis")
         if not isinstance(data, dict):
             raise ValueError("its data is not a mapping")  # noqa: TRY004 - one error for all that is left out
@@ -131,7 +172,6 @@ class JournalReader:
             metrics=metrics,
             axis=axis,
             text=text,
-            table=_table(value["table"]) if "table" in value else None,
             commit=value.get("commit") is True,
         )
 
@@ -172,6 +212,15 @@ def read_attachment(folder: Path, reference: Mapping[str, Any]) -> bytes:
     Raises:
         ValueError: the reference leads out of the folder, or the file is missing, short or damaged.
     """
+    return find_attachment(folder, reference).read_bytes()
+
+
+def find_attachment(folder: Path, reference: Mapping[str, Any]) -> Path:
+    """The file that a reference names; its bytes are what they were.
+
+    Raises:
+        ValueError: the reference leads out of the folder, or the file is missing, short or damaged.
+    """
     match reference:
         case {"name": str(name), "size": int(size), "sum": str(checksum)} if name == os.path.basename(name):
             file = open_regular(refuse_link(folder) / name)
@@ -180,13 +229,10 @@ def read_attachment(folder: Path, reference: Mapping[str, Any]) -> bytes:
     if file is None:
         raise ValueError(f"its attachment {name} is missing")
     with file:
-        # The checksum first, piece by piece: a crafted reference must not have a sparse file read into memory.
-        is_whole = os.fstat(file.fileno()).st_size == size <= LARGEST_ATTACHMENT and _checksum(file) == checksum
-        file.seek(0)
-        data = file.read(size) if is_whole else b""
-    if not is_whole or len(data) != size:
-        raise ValueError(f"its attachment {name} is damaged")
-    return data
+        # Piece by piece, and the size first: a crafted reference must not have a sparse file read into memory.
+        if not (os.fstat(file.fileno()).st_size == size <= LARGEST_ATTACHMENT and _checksum(file) == checksum):
+            raise ValueError(f"its attachment {name} is damaged")
+    return folder / name
 
 
 def _checksum(file: BinaryIO) -> str:
@@ -242,6 +288,10 @@ def _table(value: Any) -> TableData:
             if not isinstance(cell, Cell):
                 raise ValueError(f"a cell of its table is a {type(cell).__name__}")  # noqa: TRY004 - as above
     return TableData(name=str(value["name"]), columns=columns, rows=rows, append=value.get("append") is True)
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else f"it is not a row: {error!r}"
 
 
 def _time(value: Any) -> float:
