@@ -98,7 +98,8 @@ def test_who_comes_while_the_run_is_opened_waits(
     server.fail("hang", "open")
     with ThreadPoolExecutor() as pool:
         opened = [pool.submit(open_any, make_config(), role) for role in ("explorer", "trainer")]
-        wait_until((make_config().monitor_dir / "journal" / "trainer").exists)
+        # The one that launches has no journal before the run is open.
+        wait_until(lambda: list(make_config().monitor_dir.glob("journal/[a-z]*")))
         server.fix("hang")
         monitors = [each.result() for each in opened]
     for monitor in monitors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -16,11 +17,11 @@ from lines_server import LinesServer
 from rolecall import MonitorConfig, WriterState, launch, open_monitor
 from rolecall.__main__ import main
 from rolecall.config.commands import command
+from rolecall.job.beside import CourierProcess
 from rolecall.job.status import DeliveryStatus, read_deliveries, read_writers, unended, wait_for_writers
 from rolecall.states import State, Status
 from rolecall.store.layout import Layout, read_record
 from rolecall.store.lease import newest
-from rolecall.timings import RetryPolicy
 
 MakeConfig = Callable[..., MonitorConfig]
 Wait = Callable[..., None]
@@ -131,13 +132,13 @@ def test_killed_couriers_run_has_not_ended(
     shared: bool,
 ) -> None:
     """With all rows delivered; `show` says so, until `deliver` ends it."""
-    monkeypatch.setattr("rolecall.timings.RESTART", RetryPolicy(initial=60.0, maximum=60.0, maximum_draining=60.0))
     config = make_config(shared_run=shared, courier="process")
     job = launch(config)
     with open_monitor(job.config, "trainer") as monitor:
         monitor.log({"loss": 1.0})
         wait_until(lambda: delivery(config.monitor_dir).delivered == 1)
         assert unended_in(config.monitor_dir) == []
+        monkeypatch.setattr(CourierProcess, "_start", refuse)
         kill_courier(config, "@launch" if shared else "trainer")
         monitor.close("finished", 0.1)
     job.close(timeout=0.1)
@@ -150,6 +151,10 @@ def test_killed_couriers_run_has_not_ended(
     assert main(["show", str(config.monitor_dir)]) == 0
     assert "the run has not ended" not in capsys.readouterr().out
     assert [line["closed"] for line in server.lines() if line.get("primary") and "closed" in line] == ["finished"]
+
+
+def refuse(process: CourierProcess) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def kill_courier(config: MonitorConfig, writer: str) -> None:

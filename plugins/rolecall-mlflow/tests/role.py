@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import traceback
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rolecall import Row, RunTicket
+from rolecall import Row, RunTicket, Unavailable
 from rolecall_mlflow.args import MlflowArgs
 from rolecall_mlflow.plugin import open_run
+from rolecall_mlflow.run import MlflowRun
 
 
 def rows(errand: dict[str, Any], writer: str) -> list[Row]:
@@ -34,10 +36,23 @@ def rows(errand: dict[str, Any], writer: str) -> list[Row]:
     ]
 
 
+def opened(ticket: RunTicket, args: MlflowArgs) -> MlflowRun:
+    """The run; tried again as a courier does."""
+    # The file store cannot read a run while another process has made the file of a metric and not written to it yet.
+    deadline = time.monotonic() + 60.0
+    while True:
+        try:
+            return open_run(ticket, args)
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
+
+
 def deliver(errand: dict[str, Any]) -> None:
     given = {**errand["ticket"], "directory": Path(errand["ticket"]["directory"])}
     ticket = RunTicket(**given)
-    run = open_run(ticket, MlflowArgs(uri=errand["uri"]))
+    run = opened(ticket, MlflowArgs(uri=errand["uri"]))
     todo, size = rows(errand, ticket.writer or "launcher"), errand.get("batch", 200)
     for start in range(0, len(todo), size):
         run.log(todo[start : start + size])

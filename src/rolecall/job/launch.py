@@ -338,9 +338,10 @@ def _leave(config: MonitorConfig, plan: Plan, status: Status, timeout: float) ->
     """A process that joined leaves. As the last one it ends the runs that nobody else will end."""
     layout = Layout(config.monitor_dir)
     shared = [each.backend for each in plan.backends if each.shared]
-    is_done = not any(is_left(layout, backend, LAUNCH) for backend in shared)
-    is_cared_for = is_held(layout.journal(LAUNCH)) or any(is_carried(layout, backend, LAUNCH) for backend in shared)
-    if not (is_done or is_cared_for or _roles_at_work(layout)):
+    uncarried = [backend for backend in shared if not is_carried(layout, backend, LAUNCH)]
+    # After that look: a courier that ended in between has ended its run.
+    is_open = any(is_left(layout, backend, LAUNCH) for backend in uncarried)
+    if is_open and not (is_held(layout.journal(LAUNCH)) or _roles_at_work(layout)):
         with suppress(RolecallError):  # another process came and will do it, or `deliver` can
             _begin(config.model_copy(update={"resume": "allow"}), plan, by_any=True).leave(status, timeout)
 
