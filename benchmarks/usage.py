@@ -12,9 +12,11 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def children_cpu() -> float:
-    """Seconds of CPU that the children of this process have used."""
+    """Seconds of CPU that the children of this process have used, those that have ended too."""
     children = [fields for fields in _processes() if int(fields[1]) == os.getpid()]
-    return sum(int(fields[11]) + int(fields[12]) for fields in children) / TICKS
+    ended = os.times()
+    alive = sum(int(fields[11]) + int(fields[12]) for fields in children) / TICKS
+    return alive + ended.children_user + ended.children_system
 
 
 def descendants(pid: int) -> Iterator[int]:

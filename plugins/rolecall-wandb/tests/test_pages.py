@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import pytest
 from wandb_emulator import Fault, HistoryLine, StoredRun, WandbServer
 from wandb_emulator.server import KEY
 
-from rolecall import Row, Unavailable
-from rolecall_wandb.resumed import StoredLines
 from rolecall_wandb.server import RunPath, Server
 
 PATH = RunPath("team", "gsm8k", "run-1")
@@ -64,32 +61,3 @@ def test_history_is_read_from_a_step_on(server: WandbServer, run: StoredRun) -> 
     store(run, *range(0, 10**6, 100))
     found, _ = read(server, 500_050)
     assert found == [*range(500_100, 10**6, 100)]
-
-
-def test_rows_that_a_run_had_are_found(server: WandbServer, run: StoredRun) -> None:
-    """Also in an order of their own, and with few requests."""
-    store(run, *range(0, 10**9, 10**6))
-    stored = StoredLines(Server(server.url, KEY), PATH, 10**9)
-    asked = server.faults.add(Fault("query"))
-    assert all(stored.has(row(step)) for step in range(0, 10**9, 10**6))
-    assert len(asked.hits) < 40
-    assert stored.has(row(7 * 10**6))
-    assert stored.has(row(3 * 10**6))
-    assert not stored.has(row(3 * 10**6 + 1))
-    assert not stored.has(row(4 * 10**6, loss=0.1))
-    assert not stored.has(row(2 * 10**9))
-
-
-def test_rows_are_found_after_a_failed_request(server: WandbServer, run: StoredRun) -> None:
-    store(run, *range(0, 10**9, 10**6))
-    stored = StoredLines(Server(server.url, KEY), PATH, 10**9)
-    assert stored.has(row(10**6))
-    server.faults.add(Fault("query", answer=500))
-    with pytest.raises(Unavailable):
-        stored.has(row(900 * 10**6))
-    server.faults.clear()
-    assert stored.has(row(900 * 10**6))
-
-
-def row(step: int, **metrics: Any) -> Row:
-    return Row(writer="trainer", session=1, seq=1, step=step, time=5.0, metrics=metrics or {"loss": step / 7})

@@ -74,7 +74,7 @@ class Watch:
             counts = counts_of(writer, self.look(counts=True).counts or {})
             if counts != shown:
                 shown, since = counts, time.monotonic()
-            time.sleep(POLL)
+            time.sleep(SETTLE / 5)  # many roles may start again at once
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
