@@ -11,7 +11,6 @@ import os
 import shutil
 from argparse import BooleanOptionalAction
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 from rolecall.backends.installed import install_hint
@@ -61,9 +60,7 @@ def _where_to_look(result: DemoResult) -> Iterator[str]:
         return
     yield "\nLook at the run:"
     yield f"  {_show_command(result.directory)}"
-    yield from (f"  {with_path(url)}" for url in result.urls.values() if url is not None)
-    if "mlflow" in result.urls and find_spec("flask") is None:
-        yield "\nMLflow's UI is not installed; run: pip install mlflow"
+    yield from (f"  {url}" for url in result.urls.values() if url is not None)
     if "tensorboard" not in Registry().names():
         yield f"\nTo see it in TensorBoard too, {install_hint('tensorboard')}"
     elif with_path("tensorboard .") == "tensorboard ." and shutil.which("tensorboard") is None:
