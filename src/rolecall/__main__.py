@@ -1,8 +1,8 @@
-"""The monitor layer of training jobs that run as several processes.
+"""Look at what training jobs logged, and deliver it to their trackers.
 
 Exit status:
   0  done
-  1  deliver: some rows are left; verify: something differs
+  1  deliver: some rows are left or lost; verify: something differs
   2  the call, the config, the directory or a backend cannot be used
   3  verify: a backend could not be read
   130  interrupted

@@ -24,13 +24,13 @@ from rolecall.demo.processes import RoleFailed
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     backends = "the backends, separated by commas (default: local, and tensorboard if its plugin is installed)"
-    shared = "all roles report into one run (default: where all of the backends can share one)"
+    shared = "one run for all roles (default: if all of the backends can share one)"
     directory = "where the journals are written (default: a new one in ./rolecall-demo)"
     parser.add_argument("--monitor-type", help=backends)
-    parser.add_argument("--monitor-args", default="{}", help="their arguments, as YAML or JSON")
+    parser.add_argument("--monitor-args", default="{}", help="arguments of the backends, as YAML or JSON")
     parser.add_argument("--shared-run", action=BooleanOptionalAction, help=shared)
     parser.add_argument("--steps", type=int, help="rounds of training (default: 30)")
-    parser.add_argument("--seed", type=int, default=0, help="of the training (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
     parser.add_argument("--monitor-dir", type=Path, help=directory)
 
 
