@@ -121,5 +121,5 @@ def test_ui_command_says_what_it_needs(tmp_path: Path) -> None:
         packages.mkdir(exist_ok=True)
         (packages / "__init__.py").touch()
     command = "mlflow ui --backend-store-uri 'sqlite:////x/my runs.db'"
-    skinny = f"{command}  # needs the full package: pip install mlflow=={version('mlflow-skinny')}"
+    skinny = f"{command}  # needs mlflow=={version('mlflow-skinny')}, not mlflow-skinny alone"
     assert printed == [command if importlib.util.find_spec("flask") else skinny, command]

@@ -64,7 +64,7 @@ def _where_to_look(result: DemoResult) -> Iterator[str]:
     if "tensorboard" not in Registry().names():
         yield f"\nTo see it in TensorBoard too, {install_hint('tensorboard')}"
     elif with_path("tensorboard .") == "tensorboard ." and shutil.which("tensorboard") is None:
-        yield "\nTensorBoard's viewer is not installed; run: pip install tensorboard"
+        yield f"\nTensorBoard's viewer is not installed; run: {with_path('pip install tensorboard')}"
     yield "\nTo write such a job, start from the code of rolecall.demo.roles and rolecall.demo.job."
 
 

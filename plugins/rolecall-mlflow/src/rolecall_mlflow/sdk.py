@@ -68,13 +68,13 @@ def what_is_missing(args: MlflowArgs) -> str | None:
 
 
 def ui_command(uri: str) -> str:
-    """The command that shows what a store holds. A comment in it says what to install, where MLflow's UI is not."""
+    """The command that shows what a store holds, with a comment on what it needs where MLflow's UI is missing."""
     command = f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
     # mlflow-skinny has the command, too, which then fails to import Flask (3.17.2, seen)
     if find_spec("flask") is not None:
         return command
     found = ".".join(map(str, mlflow_version() or OLDEST))
-    return f"{command}  # needs the full package: pip install mlflow=={found}"
+    return f"{command}  # needs mlflow=={found}, not mlflow-skinny alone"
 
 
 @contextmanager
