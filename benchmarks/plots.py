@@ -67,14 +67,16 @@ def main() -> None:
     """Draw each plot whose results are there, and write the table."""
     options = _options()
     options.plots.mkdir(parents=True, exist_ok=True)
+    results = {}
     for name, draw in {"call": _call, "training": _training, "stream": _stream}.items():
         if kept := _kept(options.results / f"{name}.json"):
+            results[name] = kept
             (options.plots / f"{name}.svg").write_text(draw(kept["found"]), encoding="utf-8")
-    if kept := _kept(options.results / "call.json"):
+    if "call" in results:
         page = options.page.read_text(encoding="utf-8")
         before, _, rest = page.partition(BEGIN)
         after = rest.partition(END)[2]
-        figures = f"{_table(kept['found'])}\n\n{_machine(kept['on'])}"
+        figures = f"{_table(results['call']['found'])}\n\n{_machine([kept['on'] for kept in results.values()])}"
         options.page.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}", encoding="utf-8")
 
 
@@ -112,12 +114,15 @@ def _table(found: Rows) -> str:
     return "\n".join(lines)
 
 
-def _machine(on: Mapping[str, Any]) -> str:
+def _machine(runs: Sequence[Mapping[str, Any]]) -> str:
+    """What was measured with what; the first run's versions, and how busy the machine was in each."""
+    on = runs[0]
     peers = ", ".join(f"{name} {on[name]}" for name in ("wandb", "mlflow", "tensorboardX", "trackio") if name in on)
-    busy = on["load"] > on["cores"]
-    load = f"a load average of {on['load']}: other programs were running" if busy else f"a load average of {on['load']}"
-    said = f"Measured with Python {on['python']}, {peers}, on {on['cores']} cores with {load}."
-    return textwrap.fill(said, 120)
+    lowest, highest = min(each["load"] for each in runs), max(each["load"] for each in runs)
+    load = f"a load average of {lowest}" + (f" to {highest}" if highest > lowest else "")
+    busy = ": other programs were running" if highest > on["cores"] else ""
+    said = f"Table and plots were measured with Python {on['python']}, {peers}, on {on['cores']} cores with {load}"
+    return textwrap.fill(f"{said}{busy}.", 120)
 
 
 def _call(found: Rows) -> str:

@@ -1,8 +1,8 @@
-"""The monitor layer of training jobs that run as several processes.
+"""Look at what training jobs logged, and deliver it to their trackers.
 
 Exit status:
   0  done
-  1  deliver: some rows are left; verify: something differs
+  1  deliver: some rows are left or lost; verify: something differs
   2  the call, the config, the directory or a backend cannot be used
   3  verify: a backend could not be read
   130  interrupted
@@ -25,6 +25,7 @@ from importlib.metadata import requires
 from rolecall.backends.installed import version_of
 from rolecall.cli import backends, check, clean, deliver, export, show, verify
 from rolecall.cli.text import visible_lines
+from rolecall.config.commands import with_path
 from rolecall.demo import command as demo
 from rolecall.errors import RolecallError, describe_os_error
 
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What the extra `cli` requires, by name: rolecall itself is not on a package index.
         parts = (text.partition(";") for text in requires("rolecall") or ())
         wanted = shlex.join(requirement.strip() for requirement, _, marker in parts if "cli" in marker)
-        print(f"rolecall: {error.name} is not installed; run: pip install {wanted}", file=sys.stderr)
+        install = with_path(f"pip install {wanted}")
+        print(f"rolecall: {error.name} is not installed; run: {install}", file=sys.stderr)
     except BrokenPipeError:
         status = 0
         # `rolecall show | head`: Python would report the pipe once more when it flushes at exit

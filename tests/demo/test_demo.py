@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from rolecall import ConfigError
-from rolecall.config.commands import command, with_path
+from rolecall.config.commands import command
 from rolecall.demo import DemoOptions, DemoResult, options_of, run_demo
 from rolecall.demo.command import _where_to_look
 from rolecall.errors import DirectoryError
@@ -86,15 +86,10 @@ def test_it_prints_a_command_that_works(tmp_path: Path) -> None:
 
 
 def test_where_to_look(tmp_path: Path) -> None:
-    urls = {"local": None, "acme": "https://acme/run", "rolecall": "rolecall show x"}
+    urls = {"local": None, "acme": "https://acme/run", "rolecall": "/bin/rolecall show x"}
     result = DemoResult(returns=(1.0,), directory=tmp_path, urls=urls, seconds=1.0)
     lines = [line.strip() for line in _where_to_look(result)]
-    assert lines[:4] == [
-        "Look at the run:",
-        command("show", tmp_path),
-        "https://acme/run",
-        with_path("rolecall show x"),
-    ]
+    assert lines[:4] == ["Look at the run:", command("show", tmp_path), "https://acme/run", "/bin/rolecall show x"]
     assert list(_where_to_look(replace(result, urls={}))) == ["\nMonitoring was off: nothing was recorded."]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from page_blocks import PAGES, blocks
 from pydantic import BaseModel
 
 import rolecall
@@ -32,6 +33,8 @@ from rolecall import (
 from rolecall.__main__ import _parser
 
 ROOT = Path(__file__).parents[2]
+COLUMNS = 90
+"""The longest line of a block."""
 MODULES = ("protocol", "errors", "testing", "values")
 """Modules that the reference renders whole."""
 LOADED = re.compile(
@@ -201,6 +204,12 @@ def test_every_public_name_is_on_site(site: Path) -> None:
     html = (site / "reference" / "index.html").read_text()
     names = {path.rpartition(".")[2] for path in re.findall(r'id="(rolecall[\w.]*)"', html)}
     assert set(rolecall.__all__) - names == SPOKEN_OF
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_code_fits_beside_the_menus(path: Path) -> None:
+    """On a screen of 1280 pixels, no block has to be scrolled: see docs/extra.css."""
+    assert [line for block in blocks(path) for line in block.text.splitlines() if len(line) > COLUMNS] == []
 
 
 @pytest.mark.docs

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rolecall.config.commands import command, with_path
+from rolecall.delivery.events import CourierEvent, EventLog
 
 SCRIPT = Path(sys.executable).with_name("rolecall")
 
@@ -53,8 +54,28 @@ def test_directory_that_looks_like_option() -> None:
 
 
 @pytest.mark.usefixtures("unactivated")
+def test_urls_work_in_plain_shell() -> None:
+    """What `Job.urls` and `Monitor.urls` hold."""
+    events = EventLog("trainer")
+    events.add(CourierEvent("tracker", "opened", url="rolecall show runs"))
+    events.add(CourierEvent("console", "opened"))
+    assert events.urls == {"tracker": f"{SCRIPT} show runs", "console": None}
+
+
+@pytest.mark.usefixtures("unactivated")
 def test_where_to_look() -> None:
     assert with_path("https://tracker/run 1") == "https://tracker/run 1"
     assert with_path("no-such-program --port 1") == "no-such-program --port 1"
     assert with_path("rolecall show 'a b'") == f"{SCRIPT} show 'a b'"
     assert with_path("sh -c true") == "sh -c true"
+    assert with_path("COLUMNS=80 rolecall ls") == f"COLUMNS=80 {SCRIPT} ls"
+
+
+def test_where_to_look_beside_another_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "rolecall"
+    other.write_text("#!/bin/sh\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert with_path("rolecall show a") == f"{SCRIPT} show a"
+    monkeypatch.setenv("PATH", str(SCRIPT.parent))
+    assert with_path("rolecall show a") == "rolecall show a"

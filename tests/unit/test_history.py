@@ -118,6 +118,20 @@ def test_jobs_state_is_its_launchers(layout: Layout) -> None:
     assert read_history(layout.root).state == "killed"
 
 
+def test_job_without_a_launcher_has_the_worst_state(tmp_path: Path, layout: Layout) -> None:
+    """As its backends show it: see `test_run_ends_with_the_worst_status`."""
+    job = Layout(tmp_path / "job")
+    write_record(job, read_history(layout.root).record)
+    launch = claim(job.journal(LAUNCH), {"ends": "with the last role"}, "it")
+    trainer = claim(job.journal("trainer"), {}, "it")
+    end(launch, "finished")
+    assert read_history(job.root).state == "running"
+    end(trainer, "finished")
+    assert read_history(job.root).state == "finished"
+    plant_dead(job, "explorer", 1)
+    assert read_history(job.root).state == "killed"
+
+
 def test_killed_writer_is_not_running(layout: Layout) -> None:
     session = plant_dead(layout, "trainer", 1)
     line = encode({"seq": 1, "step": 1, "time": 1.0, "data": {"loss": 0.5}}, session.seed)

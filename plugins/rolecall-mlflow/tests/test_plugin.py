@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
@@ -108,3 +108,18 @@ def test_sqlite_without_sqlalchemy_names_the_command(without_sdk: Path) -> None:
     printed = ask(without_sdk, "sqlite:////x/m.db", isolated=True)
     assert len(printed) == 4
     assert all("pip install 'sqlalchemy>=2,<2.1' 'alembic>=1.12'" in line for line in printed[:3])
+
+
+def test_ui_command_says_what_it_needs(tmp_path: Path) -> None:
+    """With mlflow-skinny alone, `mlflow ui` fails to import Flask."""
+    script = "from rolecall_mlflow.sdk import ui_command; print(ui_command('sqlite:////x/my runs.db'))"
+    packages = tmp_path / "flask"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *map(str, filter(None, sys.path))])}
+    printed = []
+    for _ in range(2):
+        printed.append(subprocess.check_output([sys.executable, "-c", script], env=environment, text=True).strip())
+        packages.mkdir(exist_ok=True)
+        (packages / "__init__.py").touch()
+    command = "mlflow ui --backend-store-uri 'sqlite:////x/my runs.db'"
+    skinny = f"{command}  # needs mlflow=={version('mlflow-skinny')}, not mlflow-skinny alone"
+    assert printed == [command if importlib.util.find_spec("flask") else skinny, command]

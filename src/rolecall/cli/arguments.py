@@ -20,9 +20,9 @@ ARGS = "ROLECALL_ARGS"
 def add_job_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of every command that asks the backends of a job."""
     parser.add_argument("directory", type=Path, help="the monitor_dir of a job")
-    args = f"arguments of the backend, as YAML or JSON, that the job did not keep; put secrets in {ARGS} instead"
+    args = f"arguments of the backend that are not stored with the job, as YAML or JSON; put secrets into {ARGS}"
     parser.add_argument("--args", default="{}", help=args)
-    trust = "use servers that only the directory names, although somebody else may have written it"
+    trust = "use the servers that the directory names, even if somebody else may have written it"
     parser.add_argument("--trust", action="store_true", help=trust)
     parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="when to give up (default: 600)")
 

@@ -1,4 +1,4 @@
-"""Say what a config will do, and which settings a backend cannot fulfil.
+"""Say what a config will do, and which settings a backend does not support.
 
 Examples:
   rolecall check config.yaml
@@ -21,7 +21,7 @@ _COURIERS = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("config", help="a YAML file with the settings, at its top or under its key `monitor`")
+    parser.add_argument("config", help="a YAML file with the settings, at the top or under the key `monitor`")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
 

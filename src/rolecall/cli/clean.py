@@ -1,7 +1,7 @@
 """Remove the rows of a job that each of its backends holds.
 
-The record, the acknowledgements and the numbers of rows stay, so `show` and `deliver` still work. Rows
-that a backend lacks or has rejected stay, too. It refuses a job that is alive. Earlier jobs of the
+Rows that a backend lacks or has rejected stay. `show` and `deliver` still work, and count the removed
+rows as delivered. It refuses a job that is alive, and one with the backend `local`. Earlier jobs of the
 directory, in `previous`, are cleaned one by one.
 
 Examples:

@@ -1,7 +1,7 @@
 """Send the rows that a job's backends do not hold yet.
 
-It is safe to run twice, and beside a job that still runs. The exit status is 1 if rows are left, or
-are lost because the journal could not be written or was damaged.
+You can run it twice, and while the job runs. The exit status is 1 if rows are left, or were lost
+because the journal could not be written or was damaged.
 
 Examples:
   rolecall deliver runs/grpo-1

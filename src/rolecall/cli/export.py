@@ -1,9 +1,8 @@
 """Print every readable row of a job as JSON lines.
 
-The lines are those of a journal without checksums, with the writer and the session of each row:
+Each line is a row as the journal has it, with its writer and session, and without the checksum:
   {"writer": "trainer", "session": 1, "seq": 1, "step": 1, "time": 1764000000.5, "data": {"loss": 0.5}}
-What is damaged is left out, so that the output of a damaged journal is clean. NaN and infinities are
-the strings "NaN", "Infinity" and "-Infinity".
+Damaged rows are left out. NaN and infinities are the strings "NaN", "Infinity" and "-Infinity".
 
 Examples:
   rolecall export runs/grpo-1 > rows.jsonl

@@ -1,8 +1,8 @@
 """Compare what a job's backends hold with its journals, point by point.
 
-It reads back every run, and lists what is missing, extra or different. With --repair it sends what is
-missing. Exit status: 0 if all is equal (after --repair: compared once more), 1 if anything differs or a
-run is gone, 2 if it cannot start, 3 if a backend could not be read.
+It reads back every run, and lists the points that are missing, extra or different. With --repair it
+sends what is missing, and compares again. The exit status is 0 if all is equal, 1 if anything differs
+or a run is gone, 2 if it cannot start, and 3 if a backend could not be read.
 
 Examples:
   rolecall verify runs/grpo-1
@@ -33,10 +33,10 @@ _LINES: Final = 20
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     add_job_options(parser)
-    backend = "compare this backend alone (default: all of the job that can be read back)"
+    backend = "compare only this backend (default: all of the job's that can be read back)"
     parser.add_argument("--backend", metavar="BACKEND", help=backend)
     parser.add_argument("--repair", action="store_true", help="send what is missing; the job must have ended")
-    new_run = "with --repair: send everything to a new run where the old one is gone or takes no points in place"
+    new_run = "with --repair: send everything to a new run if the old one is gone or takes no points in place"
     parser.add_argument("--new-run", action="store_true", help=new_run)
     parser.add_argument("--json", action="store_true", help="print the reports as JSON, for scripts")
 

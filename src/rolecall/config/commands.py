@@ -1,10 +1,14 @@
 """The commands that messages tell a user to run."""
 
 import os
+import re
 import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Final
+
+_PROGRAM: Final = re.compile(r"((?:\w+=\S* )*)([\w.-]+)( .+)", re.DOTALL)
 
 
 def command(*arguments: str | os.PathLike[str]) -> str:
@@ -27,13 +31,17 @@ def with_path(url: str) -> str:
     """Where to look at a run, as a backend says it: an address as it is, a command as it works in this environment.
 
     `tensorboard --logdir runs` becomes `/path/to/bin/tensorboard --logdir runs` if the program is installed beside this
-    Python and the environment is not activated.
+    Python and the environment is not activated. Settings may come before the program: `NAME=value mlflow ui`.
     """
-    program, _, arguments = url.partition(" ")
-    if not arguments or shutil.which(program) is not None:
+    matched = _PROGRAM.match(url)
+    if matched is None:
         return url
+    settings, program, arguments = matched.groups()
     found = shutil.which(program, path=str(Path(sys.executable).parent))
-    return url if found is None else f"{shlex.quote(found)} {arguments}"
+    # The same name elsewhere on PATH is another environment's, of whatever version.
+    if found is None or found == shutil.which(program):
+        return url
+    return f"{settings}{shlex.quote(found)}{arguments}"
 
 
 def _quoted(text: str) -> str:

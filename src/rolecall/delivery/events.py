@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from rolecall.config.commands import with_path
+
 logger = logging.getLogger("rolecall")
 
 First = Literal["opened", "prepared", "refused", "unavailable", "waiting", "died"]
@@ -72,7 +74,7 @@ class EventLog:
             if event.kind in get_args(First):
                 self._first.setdefault(event.backend, event)
             if event.kind == "opened":
-                self.urls[event.backend] = event.url
+                self.urls[event.backend] = None if event.url is None else with_path(event.url)
             if event.kind == "progress":
                 self._held[event.backend] = event.acknowledged
             if event.kind in ("refused", "unavailable", "rejected"):

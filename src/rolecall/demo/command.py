@@ -11,7 +11,6 @@ import os
 import shutil
 from argparse import BooleanOptionalAction
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 from rolecall.backends.installed import install_hint
@@ -25,13 +24,13 @@ from rolecall.demo.processes import RoleFailed
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     backends = "the backends, separated by commas (default: local, and tensorboard if its plugin is installed)"
-    shared = "all roles report into one run (default: where all of the backends can share one)"
+    shared = "one run for all roles (default: if all of the backends can share one)"
     directory = "where the journals are written (default: a new one in ./rolecall-demo)"
     parser.add_argument("--monitor-type", help=backends)
-    parser.add_argument("--monitor-args", default="{}", help="their arguments, as YAML or JSON")
+    parser.add_argument("--monitor-args", default="{}", help="arguments of the backends, as YAML or JSON")
     parser.add_argument("--shared-run", action=BooleanOptionalAction, help=shared)
     parser.add_argument("--steps", type=int, help="rounds of training (default: 30)")
-    parser.add_argument("--seed", type=int, default=0, help="of the training (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
     parser.add_argument("--monitor-dir", type=Path, help=directory)
 
 
@@ -61,13 +60,11 @@ def _where_to_look(result: DemoResult) -> Iterator[str]:
         return
     yield "\nLook at the run:"
     yield f"  {_show_command(result.directory)}"
-    yield from (f"  {with_path(url)}" for url in result.urls.values() if url is not None)
-    if "mlflow" in result.urls and find_spec("flask") is None:
-        yield "\nMLflow's UI is not installed; run: pip install mlflow"
+    yield from (f"  {url}" for url in result.urls.values() if url is not None)
     if "tensorboard" not in Registry().names():
         yield f"\nTo see it in TensorBoard too, {install_hint('tensorboard')}"
     elif with_path("tensorboard .") == "tensorboard ." and shutil.which("tensorboard") is None:
-        yield "\nTensorBoard's viewer is not installed; run: pip install tensorboard"
+        yield f"\nTensorBoard's viewer is not installed; run: {with_path('pip install tensorboard')}"
     yield "\nTo write such a job, start from the code of rolecall.demo.roles and rolecall.demo.job."
 
 

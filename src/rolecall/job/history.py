@@ -11,7 +11,7 @@ from rolecall.states import State
 from rolecall.store import reader
 from rolecall.store.codec import Damage, last_line
 from rolecall.store.layout import LAUNCH, Layout, RunRecord, job_record
-from rolecall.store.lease import sessions
+from rolecall.store.lease import newest, sessions
 
 _MOST_DAMAGES: Final = 20
 """Of a writer, that are described: a wrecked file may have millions."""
@@ -97,7 +97,7 @@ def read_history(root: Path) -> JobHistory:
     layout = Layout(root)
     record, _ = job_record(layout)
     writers = [_read_writer(layout, writer) for writer in (LAUNCH, *layout.writers())]
-    return JobHistory(record, writers[0].state, writers[1:])
+    return JobHistory(record, _job_state(layout, [writer.state for writer in writers]), writers[1:])
 
 
 def read_rows(root: Path) -> Iterator[Row]:
@@ -110,6 +110,17 @@ def read_rows(root: Path) -> Iterator[Row]:
     job_record(layout)
     found = (row for writer in layout.writers() for row in reader.read_rows(layout, writer))
     return (row for row in found if isinstance(row, Row))
+
+
+def _job_state(layout: Layout, states: list[State]) -> State:
+    """How the job ended: as its launcher did, or all of its processes together if the last one of them ends it."""
+    launch = newest(layout.journal(LAUNCH))
+    if launch is None or "ends" not in launch.header():
+        return states[0]
+    if State.RUNNING in states:
+        return State.RUNNING
+    # As the last courier tells the backends.
+    return next((state for state in states if state is not State.FINISHED), State.FINISHED)
 
 
 def _read_writer(layout: Layout, writer: str) -> WriterHistory:

@@ -21,7 +21,7 @@ class WriterState:
     Attributes:
         writer: the writer.
         state: `running`, or how it ended. `killed` also if it ended without a word: on this host its process is gone,
-            on another host it has been silent for 60 s.
+            on another host its file did not change for 60 s, by the time of the file and the clock of this host.
         silence: seconds since it, or its courier, last gave a sign of life; the courier does that every 5 s.
         place: its process and host, for people.
         closed: whether it ended its session itself.

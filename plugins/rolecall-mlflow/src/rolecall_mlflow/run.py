@@ -16,7 +16,7 @@ from rolecall_mlflow.args import sqlite_path
 from rolecall_mlflow.faults import Fault, describe, fault_of
 from rolecall_mlflow.keys import KeyNames
 from rolecall_mlflow.params import Params, flatten
-from rolecall_mlflow.sdk import Store, opening
+from rolecall_mlflow.sdk import Store, opening, ui_command
 from rolecall_mlflow.system import SystemMetrics
 from rolecall_mlflow.tables import store_table
 
@@ -83,8 +83,8 @@ class MlflowRun:
         if self._store.is_server:
             return f"{self._store.uri}/#/experiments/{self._experiment_id}/runs/{self._run_id}"
         if self._store.uri.startswith("sqlite:"):
-            return f"mlflow ui --backend-store-uri sqlite:///{sqlite_path(self._store.uri)}"
-        return f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {self._store.uri}"
+            return ui_command(f"sqlite:///{sqlite_path(self._store.uri)}")
+        return f"MLFLOW_ALLOW_FILE_STORE=true {ui_command(self._store.uri)}"
 
     def log(self, rows: Sequence[Row]) -> None:
         """Store the metrics of the rows; see `rolecall.Run`. Strings are left out: MLflow has no series of strings."""

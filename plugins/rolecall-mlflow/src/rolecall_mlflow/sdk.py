@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from rolecall_mlflow.faults import opening_error
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["OLDEST", "Store", "connect", "mlflow_version", "opening", "what_is_missing"]
+__all__ = ["OLDEST", "Store", "connect", "mlflow_version", "opening", "ui_command", "what_is_missing"]
 
 # The first MLflow that works without `pkg_resources`, which setuptools has dropped, and that allows `:` in keys.
 OLDEST = (2, 16)
@@ -64,6 +65,16 @@ def what_is_missing(args: MlflowArgs) -> str | None:
     if args.uri.startswith("sqlite:") and not all(map(find_spec, ("sqlalchemy", "alembic"))):
         return "a sqlite store needs SQLAlchemy and Alembic; run: pip install 'sqlalchemy>=2,<2.1' 'alembic>=1.12'"
     return None
+
+
+def ui_command(uri: str) -> str:
+    """The command that shows what a store holds, with a comment on what it needs where MLflow's UI is missing."""
+    command = f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+    # mlflow-skinny has the command, too, which then fails to import Flask (3.17.2, seen)
+    if find_spec("flask") is not None:
+        return command
+    found = ".".join(map(str, mlflow_version() or OLDEST))
+    return f"{command}  # needs mlflow=={found}, not mlflow-skinny alone"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`rolecall-wandb`: checks that a wandb server supports what a shared run needs, with a small run.
+"""Check that a wandb server supports what a shared run needs, with a small run.
 
 docs/wandb.md says what is not known of the hosted server. This command finds it out for yours: it opens a run in the
 project `rolecall-check` with the plugin's own code, writes to it as a launcher and two roles, and prints what the
@@ -47,8 +47,8 @@ class Finding:
 def main(given: Sequence[str] | None = None) -> int:
     """Run all checks and print the answers; the exit status is 0 if all are good, 1 if not, 2 if none could be run."""
     parser = argparse.ArgumentParser(prog="rolecall-wandb", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--base-url", help="URL of the server; default: the one that the SDK would use")
-    parser.add_argument("--entity", help="team or user; default: the default entity of the API key")
+    parser.add_argument("--base-url", help="URL of the server (default: the one that the SDK uses)")
+    parser.add_argument("--entity", help="team or user (default: the default of the API key)")
     options = parser.parse_args(given)
     try:
         args = WandbArgs(base_url=options.base_url, entity=options.entity)
