@@ -218,7 +218,7 @@ class JournalWriter:
             if not self._looked <= now < self._look_at:
                 self._look(now)
                 self._watch_disk()
-            rows = max(1, bool(data) + len(values))
+            rows = len(values) + (not values or bool(data))
             try:
                 while True:
                     seq = self.seq + rows
