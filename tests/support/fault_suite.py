@@ -378,7 +378,9 @@ def run(backends: Sequence[str], faults: Sequence[str], times: int, seed: int, f
                 continue
             for fault in faults:
                 line = SCENES[fault](place, home / fault.replace(" ", "-"), seed, times)
-                if line is not None:
+                if line is None:
+                    print(f"{backend}, {fault}: not run; this backend has no such fault, or it needs a mount or sshfs")
+                else:
                     yield line
 
 
