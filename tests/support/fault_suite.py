@@ -269,7 +269,7 @@ def full_disk(place: Place, folder: Path, seed: int, times: int) -> Line | None:
     """The journal's disk is full, and has room again: rows are acknowledged before and after."""
     disk = folder / "disk"
     disk.mkdir(parents=True)
-    if not _mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)):
+    if not _mount("-t", "tmpfs", "-o", "size=32m", "tmpfs", str(disk)):
         return None
     try:
         with job_on(place, folder, seed, monitor_dir=disk / "monitor") as scene:
