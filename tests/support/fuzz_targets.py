@@ -79,7 +79,7 @@ def lines(data: bytes) -> None:
 
 
 def rows(data: bytes) -> None:
-    """A journal whose lines check, whatever they hold. A string under `attached` is stored beside it."""
+    """A journal whose lines check, whatever they hold. A string under `attached` or `file` is stored beside it."""
     with _folder() as folder:
         session = _session(folder)
         content = [_attach(session, line) for line in data[:MOST].split(b"\n")]
@@ -123,11 +123,21 @@ def _session(folder: Path) -> Session:
 
 def _attach(session: Session, line: bytes) -> bytes:
     with suppress(ValueError, RecursionError):
-        value = json.loads(line)
-        if isinstance(value, dict) and isinstance(content := value.get("attached"), str):
-            reference = put_attachment(session.attachments, "1.json", content.encode("utf-8", "replace"))
-            return json.dumps({**value, "attached": reference}).encode()
+        return json.dumps(_stored(session, json.loads(line))).encode()
     return line
+
+
+def _stored(session: Session, value: Any) -> Any:
+    """The same, with references to stored files in place of strings."""
+    if isinstance(value, list):
+        return [_stored(session, each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: _stored(session, each) for key, each in value.items()}
+    for key in ("attached", "file"):
+        if isinstance(content := found.get(key), str):
+            found[key] = put_attachment(session.attachments, f"{key}.json", content.encode("utf-8", "replace"))
+    return found
 
 
 def _read(session: Session) -> None:
