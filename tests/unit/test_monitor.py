@@ -85,9 +85,16 @@ def test_long_session_and_a_restart(job: Job) -> None:
 def test_dropped_row_takes_no_step(job: Job, monitor: Monitor) -> None:
     for data in ({}, {"loss": object()}, 5, {"loss": 0.5}):
         monitor.log(data)  # type: ignore[arg-type]
-    monitor.log({"loss": 0.5}, 2**63)
     monitor.log({"loss": 0.5})
     assert steps(job) == [1, 2]
+
+
+def test_step_that_is_none_costs_no_row(job: Job, monitor: Monitor) -> None:
+    for step in (7.0, 7.5, "8", 2**63, None):
+        monitor.log({"loss": 0.5}, step)  # type: ignore[arg-type]
+        monitor.log_table("samples", [{"a": 1}], step)  # type: ignore[arg-type]
+    assert steps(job) == [7, 7, 8, 9, 10, 11, 12, 13, 14, 15]
+    assert monitor.dropped == 6
 
 
 # ------------------------------------------------------------------ values

@@ -394,6 +394,11 @@ def test_broken_mapping_gives_its_beginning(normalizer: Normalizer, caplog: pyte
         (np.uint8(5), 5),
         (np.array(5), 5),
         (Level.HIGH, 3),
+        (1.0, 1),
+        (-2.0, -2),
+        (np.float64(7), 7),
+        (np.float32(7), 7),
+        (np.bool_(True), 1),
     ),
 )
 def test_whole_numbers_are_steps(normalizer: Normalizer, value: Any, step: int) -> None:
@@ -406,10 +411,12 @@ def test_whole_numbers_are_steps(normalizer: Normalizer, value: Any, step: int) 
     ("value", "words"),
     named(
         (None, "not NoneType"),
-        (1.0, "not float"),
+        (1.5, "not float"),
+        (math.nan, "not float"),
+        (math.inf, "not float"),
+        (1e300, "64 bits"),
         ("1", "not str"),
-        (np.float64(1), "not float64"),
-        (np.bool_(True), "not bool"),
+        (np.float64(1.5), "not float64"),
         (np.array([1, 2]), "not ndarray"),
         (Decimal(1), "not Decimal"),
         (Odd(), "not Odd"),
@@ -426,7 +433,7 @@ def test_other_steps_are_reported(
     assert normalizer.dropped == 2
     (message,) = caplog.messages
     assert words in message
-    assert message.endswith("the row is left out")
+    assert message.endswith("the row is kept at the next one")
 
 
 # ------------------------------------------------------------------ tables

@@ -98,7 +98,8 @@ class Monitor:
             data: metrics, such as `{"reward/mean": 0.31}`, under keys of 1 to 512 printable characters. A value is a
                 number, or has an `.item()`, which on a GPU tensor waits for the GPU. A nested mapping is flattened
                 with `/`, a string is kept as text, `None` is skipped.
-            step: a whole number of 64 bits. Without it, the one after the last: 1, 2, 3, ..., also after a restart.
+            step: a whole number of 64 bits; what is none is reported, and counts as not given. Without it, the one
+                after the last: 1, 2, 3, ..., also after a restart.
             commit: as in `wandb.Run.log`, where each role has a run of its own; ignored in a shared run.
         """
         if (journal := self._journal) is None:
@@ -109,8 +110,8 @@ class Monitor:
         try:
             # `type` first: a call for each step would cost as much as the check itself.
             is_whole = type(step) is int and -INT64 <= step < INT64
-            if step is not None and not is_whole and (step := self._normalizer.step(step)) is None:
-                return
+            if step is not None and not is_whole:
+                step = self._normalizer.step(step)
             row, values = self._normalizer.row(data)
             if row or values:
                 try:
@@ -139,9 +140,8 @@ class Monitor:
             raise BackendError(failure)
         try:
             plain = self._normalizer.table(name, table)
-            if plain is None or (step is not None and (step := self._normalizer.step(step)) is None):
-                return
-            journal.append({}, step, values=[plain])
+            if plain is not None:
+                journal.append({}, None if step is None else self._normalizer.step(step), values=[plain])
         except OSError as error:
             self._lose(error)
         except Exception as error:  # noqa: BLE001 - as in `log`

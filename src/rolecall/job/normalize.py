@@ -50,17 +50,20 @@ class Normalizer:
         self._known_size = 0
         self._warned: set[tuple[str, str]] = set()
 
-    def step(self, value: object) -> int | None:
-        """The step as an int; `None` if it is not a whole number of 64 bits."""
+    def step(self, value: Any) -> int | None:
+        """The step as an int; `None`, which is the next one, if it is not a whole number of 64 bits."""
         fault = "fit in 64 bits"
         try:
-            # An index may be a bool, which JSON writes as `true`, or any other kind of int.
-            step = int.__int__(operator.index(value))  # type: ignore[arg-type]
+            # As for a value. A bool, which JSON would write as `true`, is an index too.
+            plain = value.item() if hasattr(value, "item") else value
+            if isinstance(plain, float) and float.is_integer(plain):
+                plain = float.__int__(plain)
+            step = int.__int__(operator.index(plain))
             if -INT64 <= step < INT64:
                 return step
         except Exception:  # noqa: BLE001 - anyone's object raises anything, and training must go on
             fault = f"be a whole number, not {type(value).__name__}"
-        self.drop("step", f"a step must {fault}; the row is left out")
+        self.drop("step", f"a step must {fault}; the row is kept at the next one")
         return None
 
     def row(self, data: object) -> tuple[Mapping[str, Any], Sequence[TableData | Drafts]]:
