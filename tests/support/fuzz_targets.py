@@ -10,8 +10,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -53,8 +53,6 @@ PLACES: Final = (
     "delivery/mlflow/explorer@0/run.json",
     "journal/explorer@0/1.header.json",
 )
-# A claim would watch an owner on another machine for a minute.
-vars(lease)["STALE"] = 0.0
 MOST: Final = 1 << 16
 """Bytes of one input: what is found is found in small ones."""
 
@@ -104,7 +102,8 @@ def directory(data: bytes) -> None:
             seed = 0 if path.parent.name == "axes" else Session(path, int(path.stem)).seed if path.stem.isdigit() else 0
             text = content if name.endswith(".json") else b"".join(_sound(line, seed) for line in content.split(b"\n"))
             path.write_bytes(text)
-        _look(root)
+        with _impatient():
+            _look(root)
 
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
@@ -113,6 +112,17 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "environment": environment,
     "directory": directory,
 }
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """A claim would watch an owner on another machine for a minute."""
+    before = lease.STALE
+    vars(lease)["STALE"] = 0.0
+    try:
+        yield
+    finally:
+        vars(lease)["STALE"] = before
 
 
 def _session(folder: Path) -> Session:
