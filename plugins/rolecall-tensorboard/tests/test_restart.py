@@ -44,9 +44,15 @@ def test_reopened_run_knows_what_it_holds(open_run: Open, row: MakeRow, read: Re
     assert open_run().held("explorer/0", 1) == [(1, 60)]
 
 
-def test_rows_behind_gap_are_not_held(open_run: Open, row: MakeRow) -> None:
+def test_row_in_gap_is_not_held(open_run: Open, row: MakeRow, read: Read) -> None:
+    """A row that was refused leaves a gap: what follows is held, and is there once if it comes again."""
     open_run().log([row(seq) for seq in (1, 2, 4, 5)])
-    assert open_run().held("explorer/0", 1) == [(1, 2)]
+    run = open_run()
+    assert run.held("explorer/0", 1) == [(1, 2), (4, 5)]
+    run.log([row(seq) for seq in (4, 5, 6)])
+    assert [step for step, _ in read(run.id)["reward"]] == [1, 2, 4, 5, 6]
+    run.log([row(3)])
+    assert open_run().held("explorer/0", 1) == [(1, 6)]
 
 
 def test_torn_end_counts_for_nothing(open_run: Open, row: MakeRow, read: Read) -> None:

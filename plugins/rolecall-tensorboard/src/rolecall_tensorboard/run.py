@@ -87,8 +87,7 @@ class TensorBoardRun:
 
     def held(self, writer: str, session: int) -> Sequence[tuple[int, int]]:
         """See `rolecall.SupportsProgress`: the rows of this session that the event files hold."""
-        held = self._ledger.held(writer, session)
-        return [(1, held)] if held else []
+        return self._ledger.held(writer, session)
 
     def log(self, rows: Sequence[Row]) -> None:
         """Append rows in one write, except for rows that the files already hold.
