@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rolecall import Row
+from rolecall_tensorboard.ledger import Ledger, Marker
 from rolecall_tensorboard.run import TensorBoardRun
 
 Read = Callable[[str], dict[str, list[tuple[int, float]]]]
@@ -53,6 +54,20 @@ def test_row_in_gap_is_not_held(open_run: Open, row: MakeRow, read: Read) -> Non
     assert [step for step, _ in read(run.id)["reward"]] == [1, 2, 4, 5, 6]
     run.log([row(3)])
     assert open_run().held("explorer/0", 1) == [(1, 6)]
+
+
+def test_ledger_joins_ranges_and_notes_them() -> None:
+    """What a repaired file says of a session with gaps is what its ledger knew."""
+    ledger = Ledger()
+    for seq in (1, 2, 7, 4, 9, 8):
+        ledger.mark(Marker(writer="trainer", session=1, seq=seq))
+        ledger.count(seq)
+    assert ledger.held("trainer", 1) == [(1, 2), (4, 4), (7, 9)]
+    repaired = Ledger()
+    for note in ledger.notes():
+        repaired.restore(note)
+    assert repaired.held("trainer", 1) == ledger.held("trainer", 1)
+    assert repaired.top_step == 9
 
 
 def test_torn_end_counts_for_nothing(open_run: Open, row: MakeRow, read: Read) -> None:
