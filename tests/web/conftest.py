@@ -6,6 +6,7 @@ Screenshots go to the directory that ROLECALL_SCREENSHOTS names, or else to pyte
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import re
@@ -15,10 +16,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from local_servers import serving
+
+import rolecall
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -98,6 +101,53 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         where = [f"--monitor-dir={directory}", f"--monitor-args={json.dumps(args)}", "--shared-run"]
         what = [f"--monitor-type={monitor_type}", f"--steps={STEPS}", "--seed=1"]
         subprocess.run([rolecall, "demo", *what, *where], check=True, cwd=directory, timeout=300)
+        return directory
+
+    return run
+
+
+def media_of(step: int) -> dict[str, Any]:
+    """An image in each format and as a list, a video, a figure, a histogram, a sound and a page."""
+    import numpy as np
+
+    random = np.random.default_rng(step)
+    pixels = random.integers(0, 256, (48, 64, 3), np.uint8)
+    figure = importlib.import_module("matplotlib.figure").Figure(figsize=(3, 2))  # not there where types are checked
+    figure.subplots().plot(range(10))
+    return {
+        "pixels": rolecall.Image(pixels),
+        "list": [rolecall.Image(pixels), rolecall.Image(255 - pixels)],
+        **{name: rolecall.Image(encoded(pixels, name)) for name in ("jpeg", "gif", "webp")},
+        "clip": rolecall.Video(encoded(pixels, "gif")),
+        "figure": figure,
+        "spread": rolecall.Histogram(random.normal(size=1000), bins=30),
+        "tone": rolecall.Audio(np.sin(np.arange(8000) / 5), rate=8000),
+        "page": rolecall.Html("<b>all is well</b>"),
+    }
+
+
+def encoded(pixels: Any, name: str) -> bytes:
+    """An image in a format."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, name)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Runs a job of one role that logs media of each kind at steps 1 to 3 to one backend; the `monitor_dir`."""
+
+    def run(monitor_type: str) -> Path:
+        needs(f"rolecall_{monitor_type}", "matplotlib")
+        directory = tmp_path_factory.mktemp(f"{monitor_type}-media")
+        config = rolecall.MonitorConfig(
+            project="docs", name="media", monitor_type=monitor_type, monitor_dir=directory, courier="thread"
+        )
+        with rolecall.launch(config) as job, rolecall.open_monitor(job.config, "trainer") as monitor:
+            for step in (1, 2, 3):
+                monitor.log(media_of(step), step)
         return directory
 
     return run

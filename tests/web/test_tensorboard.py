@@ -29,6 +29,13 @@ def url(demo: Callable[..., Path], serve: Callable[..., str]) -> str:
     return serve("tensorboard.main", "--logdir", str(logdir), "--samples_per_plugin", "scalars=100000,text=100")
 
 
+@pytest.fixture(scope="module")
+def media_url(media: Callable[[str], Path], serve: Callable[..., str]) -> str:
+    """The address of a job that logs media of each kind that TensorBoard shows."""
+    logdir = media("tensorboard") / "backends" / "tensorboard"
+    return serve("tensorboard.main", "--logdir", str(logdir), "--samples_per_plugin", "images=100")
+
+
 def ask(url: str, question: str, **arguments: str) -> Any:
     """What TensorBoard's own server says."""
     query = urllib.parse.urlencode(arguments)
@@ -93,3 +100,50 @@ def test_config_and_tables_are_readable(page: Page, url: str) -> None:
     expect(page.locator("pre").first).to_contain_text("{")
     expect(page.locator("th").first).to_be_visible()
     page.locator("th").first.scroll_into_view_if_needed()
+
+
+IMAGES = {"pixels": (64, 48), "list": (64, 48), "clip": (64, 48), "figure": (300, 200)}
+
+
+@pytest.mark.parametrize("key", [*IMAGES, "jpeg", "gif", "webp"])
+def test_browser_draws_each_image(page: Page, media_url: str, key: str) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{media_url}/?{urllib.parse.urlencode({'tagFilter': f'^{key}$'})}#timeseries")
+    image = page.locator("image-card img").first
+    expect(image).to_be_visible()
+    page.wait_for_function("image => image.naturalWidth > 0", arg=image.element_handle())
+    size = tuple(image.evaluate("image => [image.naturalWidth, image.naturalHeight]"))
+    assert size == IMAGES.get(key, (64, 48))
+
+
+def test_list_has_samples_to_choose(page: Page, media_url: str) -> None:
+    tags: Tags = ask(media_url, "plugin/images/tags")
+    assert {key: about["samples"] for key, about in tags["trainer"].items()}["list"] == 2
+    page.goto(f"{media_url}/#images")
+    page.locator("tf-image-loader img").first.wait_for()
+
+
+def test_histogram_has_its_bins(page: Page, media_url: str) -> None:
+    from playwright.sync_api import expect
+
+    steps = ask(media_url, "plugin/histograms/histograms", run="trainer", tag="spread")
+    assert [(step, len(bins), sum(count for _, _, count in bins)) for _, step, bins in steps] == [
+        (step, 30, 1000) for step in (1, 2, 3)
+    ]
+    page.goto(f"{media_url}/?tagFilter=spread#timeseries")
+    expect(page.locator("histogram-card svg.main, histogram-card svg").first).to_be_visible()
+
+
+def test_sound_can_be_played(page: Page, media_url: str) -> None:
+    page.goto(f"{media_url}/#audio")
+    sound = page.locator("tf-audio-loader audio").first
+    sound.wait_for(state="attached")
+    page.wait_for_function("sound => sound.duration > 0.9", arg=sound.element_handle())
+
+
+def test_page_is_shown_as_source(page: Page, media_url: str) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{media_url}/#text")
+    expect(page.locator("pre").filter(has_text="<b>all is well</b>").first).to_be_visible()

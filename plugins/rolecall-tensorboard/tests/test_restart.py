@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rolecall import Row
+from rolecall_tensorboard.ledger import Ledger, Marker
 from rolecall_tensorboard.run import TensorBoardRun
 
 Read = Callable[[str], dict[str, list[tuple[int, float]]]]
@@ -44,9 +45,29 @@ def test_reopened_run_knows_what_it_holds(open_run: Open, row: MakeRow, read: Re
     assert open_run().held("explorer/0", 1) == [(1, 60)]
 
 
-def test_rows_behind_gap_are_not_held(open_run: Open, row: MakeRow) -> None:
+def test_row_in_gap_is_not_held(open_run: Open, row: MakeRow, read: Read) -> None:
+    """A row that was refused leaves a gap: what follows is held, and is there once if it comes again."""
     open_run().log([row(seq) for seq in (1, 2, 4, 5)])
-    assert open_run().held("explorer/0", 1) == [(1, 2)]
+    run = open_run()
+    assert run.held("explorer/0", 1) == [(1, 2), (4, 5)]
+    run.log([row(seq) for seq in (4, 5, 6)])
+    assert [step for step, _ in read(run.id)["reward"]] == [1, 2, 4, 5, 6]
+    run.log([row(3)])
+    assert open_run().held("explorer/0", 1) == [(1, 6)]
+
+
+def test_ledger_joins_ranges_and_notes_them() -> None:
+    """What a repaired file says of a session with gaps is what its ledger knew."""
+    ledger = Ledger()
+    for seq in (1, 2, 7, 4, 9, 8):
+        ledger.mark(Marker(writer="trainer", session=1, seq=seq))
+        ledger.count(seq)
+    assert ledger.held("trainer", 1) == [(1, 2), (4, 4), (7, 9)]
+    repaired = Ledger()
+    for note in ledger.notes():
+        repaired.restore(note)
+    assert repaired.held("trainer", 1) == ledger.held("trainer", 1)
+    assert repaired.top_step == 9
 
 
 def test_torn_end_counts_for_nothing(open_run: Open, row: MakeRow, read: Read) -> None:

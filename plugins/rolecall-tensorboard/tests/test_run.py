@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rolecall import Rejected, Row, SupportsConfig, SupportsProgress, SupportsTables, TableData
-from rolecall_tensorboard.markdown import MOST_ROWS, table_text
+from rolecall_tensorboard.records.markdown import MOST_ROWS, table_text
 from rolecall_tensorboard.run import TensorBoardRun
 
 Read = Callable[[str], dict[str, list[tuple[int, float]]]]

@@ -10,15 +10,17 @@ skips (2.20 and 2.21, both loaders, measured). Their content is JSON, version 1:
 
 After a marker of the second kind each `summary` record is one row: the one named, then the next `seq`, and so on,
 until another marker or a `session_log` (a restart). A row and the record of it are one write, so a crash cannot
-leave one without the other. A file that was repaired has no markers: of each session it says up to which `seq` it holds
-every row, and what the highest step is.
+leave one without the other. Where a `seq` is skipped, TensorBoard has nothing for that row, such as a file. A file that
+was repaired has no markers: of each session it says which rows it holds, from `first` (1 if it is not there) to `held`,
+and what the highest step is.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from bisect import insort
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
@@ -43,6 +45,8 @@ __all__ = [
 
 _HEAD = struct.Struct("<QI")  # a record's length and the checksum of that
 _TAIL = 4  # the checksum of the content
+# Of a session. A row that comes again is one of the last 10,000, which rolecall sends before it asks for a `flush`.
+_MOST_RANGES = 5_000
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -68,13 +72,14 @@ class Marker(BaseModel):
 
 
 class Held(BaseModel):
-    """The rows of one session that a repaired file holds: all up to this `seq`."""
+    """Rows of one session that a repaired file holds: all from one `seq` to another."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rolecall: Literal[1] = 1
     writer: str
     session: int
+    first: int = 1
     held: int
     top_step: int
 
@@ -84,16 +89,20 @@ class Ledger:
 
     def __init__(self) -> None:
         self.top_step: int | None = None
-        self._held: dict[tuple[str, int], int] = {}
+        self._held: dict[tuple[str, int], list[tuple[int, int]]] = {}
         self._next: tuple[str, int, int] | None = None
 
-    def held(self, writer: str, session: int) -> int:
-        """The highest `seq` up to which the files hold every row of this session."""
-        return self._held.get((writer, session), 0)
+    def held(self, writer: str, session: int) -> Sequence[tuple[int, int]]:
+        """The rows of this session that the files hold, as ranges of `seq`, in order; of many, the last ones."""
+        return list(self._held.get((writer, session), ()))
 
     def has(self, row: Row) -> bool:
         """Whether the files certainly hold the row."""
-        return row.seq <= self.held(row.writer, row.session)
+        # From the end, as it is almost always a row behind them all.
+        for first, last in reversed(self._held.get((row.writer, row.session), ())):
+            if row.seq >= first:
+                return row.seq <= last
+        return False
 
     def expects(self, row: Row) -> bool:
         """Whether the row may follow without a marker."""
@@ -113,21 +122,20 @@ class Ledger:
         if self._next is None:
             return
         writer, session, seq = self._next
-        before = self._held.setdefault((writer, session), 0)
-        self._held[writer, session] = seq if seq == before + 1 else before
+        self._hold((writer, session), seq, seq)
         self._next = (writer, session, seq + 1)
         self.top_step = step if self.top_step is None else max(step, self.top_step)
 
     def restore(self, held: Held) -> None:
         """Take note of what a repaired file holds."""
-        place = (held.writer, held.session)
-        self._held[place] = max(held.held, self._held.get(place, 0))
+        self._hold((held.writer, held.session), held.first, held.held)
         self.top_step = held.top_step if self.top_step is None else max(held.top_step, self.top_step)
 
     def notes(self) -> Iterator[Held]:
         """What a repaired file says that it holds."""
-        for (writer, session), held in self._held.items():
-            yield Held(writer=writer, session=session, held=held, top_step=self.top_step or 0)
+        for (writer, session), ranges in self._held.items():
+            for first, last in ranges:
+                yield Held(writer=writer, session=session, first=first, held=last, top_step=self.top_step or 0)
 
     def interrupt(self) -> None:
         """Take note that another file begins: its first row needs a marker."""
@@ -136,8 +144,20 @@ class Ledger:
     def copy(self) -> Ledger:
         """A copy of the current state."""
         other = Ledger()
-        other.top_step, other._held, other._next = self.top_step, dict(self._held), self._next
+        other.top_step, other._next = self.top_step, self._next
+        other._held = {place: list(ranges) for place, ranges in self._held.items()}
         return other
+
+    def _hold(self, place: tuple[str, int], first: int, last: int) -> None:
+        ranges = self._held.setdefault(place, [])
+        if ranges and ranges[-1][1] == first - 1:  # almost always
+            ranges[-1] = (ranges[-1][0], last)
+            return
+        for other in [each for each in ranges if each[0] <= last + 1 and first <= each[1] + 1]:
+            ranges.remove(other)
+            first, last = min(first, other[0]), max(last, other[1])
+        insort(ranges, (first, last))
+        del ranges[:-_MOST_RANGES]
 
 
 def event_files(directory: Path) -> list[Path]:

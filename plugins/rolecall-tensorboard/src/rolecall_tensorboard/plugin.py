@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from rolecall import BackendRefused, RunGone, RunTicket, SharedRunSupport, Unavailable, hookimpl
 from rolecall_tensorboard import sdk
 from rolecall_tensorboard.args import TensorBoardArgs
-from rolecall_tensorboard.encode import Encoder
 from rolecall_tensorboard.ledger import event_files, owned_files, owner, read_ledger
 from rolecall_tensorboard.readback import TensorBoardReadback
+from rolecall_tensorboard.records.encode import Encoder
 from rolecall_tensorboard.repair import TensorBoardRepair
 from rolecall_tensorboard.run import RunPlace, TensorBoardRun, file_suffix
 

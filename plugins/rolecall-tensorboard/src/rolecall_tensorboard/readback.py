@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rolecall import Point, Row, Unavailable
-from rolecall_tensorboard.encode import Encoder
 from rolecall_tensorboard.ledger import read_records
+from rolecall_tensorboard.records.encode import Encoder
 from rolecall_tensorboard.sdk import Sdk
 
 __all__ = ["TensorBoardReadback", "has_scalars"]

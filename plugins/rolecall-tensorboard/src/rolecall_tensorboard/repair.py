@@ -11,21 +11,18 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from rolecall import Rejected, Row, Status, Unavailable
-from rolecall_tensorboard.encode import Encoder
 from rolecall_tensorboard.eventfile import EventFile
 from rolecall_tensorboard.ledger import Held, Ledger, Marker, Owner, is_note, owned_files, read_records, sync
 from rolecall_tensorboard.readback import has_scalars
+from rolecall_tensorboard.records.encode import Encoder
 from rolecall_tensorboard.run import RunPlace
 from rolecall_tensorboard.sdk import Sdk
 
 __all__ = ["TensorBoardRepair"]
-
-_BATCH = 1000
 
 
 class TensorBoardRepair:
@@ -108,8 +105,8 @@ class TensorBoardRepair:
         notes = [Owner(run_id=self._place.run_id), *self._ledger.notes()]
         file = EventFile(path, self._encoder.version(now) + b"".join(map(self._encoder.note, notes)))
         try:
-            while batch := list(islice(records, _BATCH)):
-                file.append(b"".join(batch))
+            for record in records:  # one by one: a record may hold images of many megabytes
+                file.append(record)
             file.sync()
         finally:
             file.close()

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rolecall import Rejected, Row, Status, Unavailable
-from rolecall_tensorboard.encode import Encoder
+from rolecall import MediaKind, Rejected, Row, Status, Unavailable
 from rolecall_tensorboard.eventfile import EventFile
 from rolecall_tensorboard.ledger import Ledger, Marker, Owner
+from rolecall_tensorboard.records.encode import Encoder
+from rolecall_tensorboard.records.media import KINDS, why_not
 
 __all__ = ["RunPlace", "TensorBoardRun", "file_suffix"]
 
@@ -57,7 +58,7 @@ def file_suffix(writer: str, pid: int) -> str:
 
 
 class TensorBoardRun:
-    """The run of one writer; a `rolecall.Run` that supports tables and progress.
+    """The run of one writer; a `rolecall.Run` that supports tables, media and progress.
 
     A row that comes again, in the same process or after a crash, is written once: the event files record which
     rows they hold.
@@ -87,8 +88,7 @@ class TensorBoardRun:
 
     def held(self, writer: str, session: int) -> Sequence[tuple[int, int]]:
         """See `rolecall.SupportsProgress`: the rows of this session that the event files hold."""
-        held = self._ledger.held(writer, session)
-        return [(1, held)] if held else []
+        return self._ledger.held(writer, session)
 
     def log(self, rows: Sequence[Row]) -> None:
         """Append rows in one write, except for rows that the files already hold.
@@ -107,6 +107,25 @@ class TensorBoardRun:
 
     def log_table(self, row: Row) -> None:
         """Append one table as text, under its name; errors as in `log`."""
+        self.log([row])
+
+    @property
+    def media_kinds(self) -> frozenset[MediaKind]:
+        """All but files, for which TensorBoard has no place."""
+        return KINDS
+
+    def log_media(self, row: Row) -> None:
+        """Append the media of one key, each kind for the tab that TensorBoard has for it; errors as in `log`.
+
+        Raises:
+            Rejected: TensorBoard cannot show a file of this format or size.
+        """
+        try:
+            reason = why_not(row.media)
+        except OSError as error:
+            raise self._unavailable(error) from error
+        if reason is not None:
+            raise Rejected([row], reason)
         self.log([row])
 
     def flush(self, timeout: float) -> None:

@@ -1,0 +1,312 @@
+"""What TensorBoard reads of images, histograms and other media."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import wave
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboardX.record_writer import masked_crc32c
+
+from rolecall import (
+    Audio,
+    File,
+    Histogram,
+    Html,
+    Image,
+    Media,
+    MediaKind,
+    MonitorConfig,
+    Rejected,
+    Row,
+    SupportsMedia,
+    Unavailable,
+    Video,
+    launch,
+    open_monitor,
+)
+from rolecall.__main__ import main
+from rolecall_tensorboard.records import checksum
+from rolecall_tensorboard.records.markdown import MOST_CHARACTERS
+from rolecall_tensorboard.records.media import MOST_BYTES
+from rolecall_tensorboard.run import TensorBoardRun
+
+Open = Callable[..., TensorBoardRun]
+MakeRow = Callable[..., Row]
+Read = Callable[[str], dict[str, list[tuple[int, float]]]]
+Texts = Callable[[str], dict[str, list[tuple[int, str]]]]
+MakeMedia = Callable[..., Media]
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> MakeMedia:
+    """Media of one file, whose bytes may be anything."""
+    count = iter(range(10**6))
+
+    def make(kind: MediaKind, data: bytes, mime: str, key: str = "key") -> Media:
+        path = tmp_path / f"{next(count)}.bin"
+        path.write_bytes(data)
+        return Media(key=key, kind=kind, path=path, mime=mime)
+
+    return make
+
+
+@pytest.fixture
+def strings(accumulate: Callable[[str], Any]) -> Callable[[str, str], tuple[str, list[tuple[int, list[bytes]]]]]:
+    """The plugin that shows a tag, and the strings of each step."""
+
+    def read(directory: str, tag: str) -> tuple[str, list[tuple[int, list[bytes]]]]:
+        found = accumulate(directory)
+        plugin = found.SummaryMetadata(tag).plugin_data.plugin_name
+        return plugin, [(event.step, list(event.tensor_proto.string_val)) for event in found.Tensors(tag)]
+
+    return read
+
+
+Strings = Callable[[str, str], tuple[str, list[tuple[int, list[bytes]]]]]
+
+
+def test_run_supports_media(open_run: Open) -> None:
+    run = open_run()
+    assert isinstance(run, SupportsMedia)
+    assert run.media_kinds == {"image", "histogram", "html", "audio", "video", "figure"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "mime"),
+    [
+        ("image", "image/png"),
+        ("image", "image/jpeg"),
+        ("image", "image/webp"),
+        ("video", "image/gif"),
+        ("figure", "image/png"),
+    ],
+)
+def test_images_keep_their_bytes(
+    open_run: Open, row: MakeRow, media: MakeMedia, strings: Strings, kind: MediaKind, mime: str
+) -> None:
+    run = open_run()
+    data = os.urandom(100_000)
+    run.log_media(row(1, {}, media=(media(kind, data, mime),)))
+    assert strings(run.id, "key") == ("images", [(1, [b"0", b"0", data])])
+
+
+def test_list_of_images_is_one_tag(open_run: Open, row: MakeRow, media: MakeMedia, strings: Strings) -> None:
+    run = open_run()
+    for step, count in enumerate((3, 1, 2), 1):
+        run.log_media(row(step, {}, media=tuple(media("image", b"%d" % at, "image/png") for at in range(count))))
+    expected = [(step, [b"0", b"0", *(b"%d" % at for at in range(count))]) for step, count in ((1, 3), (2, 1), (3, 2))]
+    assert strings(run.id, "key") == ("images", expected)
+
+
+def test_histogram_keeps_counts_and_edges(open_run: Open, row: MakeRow, accumulate: Callable[[str], Any]) -> None:
+    from tensorboard.util.tensor_util import make_ndarray
+
+    run = open_run()
+    run.log_media(row(1, {}, media=(Media(key="h", kind="histogram", counts=(2, 0, 1e9), edges=(-0.1, 0, 1, 1e3)),)))
+    found = accumulate(run.id)
+    assert found.SummaryMetadata("h").plugin_data.plugin_name == "histograms"
+    tensor = make_ndarray(found.Tensors("h")[0].tensor_proto)
+    assert tensor.tolist() == [[-0.1, 0, 2], [0, 1, 0], [1, 1e3, 1e9]]
+
+
+def test_sounds_keep_their_bytes(open_run: Open, row: MakeRow, media: MakeMedia, strings: Strings) -> None:
+    """A list of them has a tag for each."""
+    run = open_run()
+    run.log_media(row(1, {}, media=(media("audio", b"one", "audio/wav"),)))
+    run.log_media(row(2, {}, media=(media("audio", b"two", "audio/wav"), media("audio", b"three", "audio/wav"))))
+    assert strings(run.id, "key") == ("audio", [(1, [b"one"])])
+    assert strings(run.id, "key/0") == ("audio", [(2, [b"two"])])
+    assert strings(run.id, "key/1") == ("audio", [(2, [b"three"])])
+
+
+def test_html_is_text_as_code(open_run: Open, row: MakeRow, media: MakeMedia, read_text: Texts) -> None:
+    run = open_run()
+    run.log_media(row(1, {}, media=(media("html", b"<b>all\n\nis \xff well</b>", "text/html"),)))
+    run.log_media(row(2, {}, media=(media("html", b"x" * (MOST_CHARACTERS + 7), "text/html"),)))
+    (first, long) = read_text(run.id)["key/text_summary"]
+    assert first == (1, "    <b>all\n\n    is \ufffd well</b>")
+    assert long[1].endswith("x\n\n7 more characters are in the job's directory.")
+
+
+@pytest.mark.parametrize(
+    ("kind", "mime", "why"),
+    [
+        ("audio", "audio/mpeg", "plays WAV files alone"),
+        ("video", "video/mp4", "no videos but GIF files"),
+        ("figure", "application/vnd.plotly.v1+json", "figures of Matplotlib alone"),
+    ],
+)
+def test_other_formats_are_rejected(
+    open_run: Open, row: MakeRow, media: MakeMedia, kind: MediaKind, mime: str, why: str
+) -> None:
+    with pytest.raises(Rejected, match=f"{why}; others stay in the job's directory"):
+        open_run().log_media(row(1, {}, media=(media(kind, b"data", mime),)))
+
+
+def test_files_too_large_are_rejected(open_run: Open, row: MakeRow, media: MakeMedia) -> None:
+    large = media("image", b"", "image/png")
+    assert large.path is not None
+    os.truncate(large.path, MOST_BYTES + 1)
+    with pytest.raises(Rejected, match="at most 64 MiB"):
+        open_run().log_media(row(1, {}, media=(large,)))
+
+
+def test_missing_file_writes_nothing(open_run: Open, row: MakeRow, media: MakeMedia, read: Read) -> None:
+    run = open_run()
+    image = media("image", b"png", "image/png")
+    assert image.path is not None
+    image.path.unlink()
+    with pytest.raises(Unavailable, match="No such file"):
+        run.log_media(row(1, {}, media=(image,)))
+    run.log([row(2)])
+    assert run.held("explorer/0", 1) == [(2, 2)]
+
+
+def test_image_of_ten_megabytes(open_run: Open, row: MakeRow, media: MakeMedia, strings: Strings) -> None:
+    data = os.urandom(10 << 20)
+    image = media("image", data, "image/png")
+    first = open_run()
+    first.log_media(row(1, {}, media=(image,)))
+    first.flush(1.0)
+    run = open_run()
+    assert run.held("explorer/0", 1) == [(1, 1)]
+    run.log_media(row(1, {}, media=(image,)))
+    assert strings(run.id, "key") == ("images", [(1, [b"0", b"0", data])])
+
+
+@pytest.mark.parametrize("length", [4, 1023, 1024, 1025, 1 << 14, 100_001])
+def test_checksum_is_that_of_tensorboardx(length: int) -> None:
+    for data in (bytes(length), b"\xff" * length, os.urandom(length)):
+        assert checksum.masked_crc32c(data) == masked_crc32c(data)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.999])
+def test_media_cut_off_come_again(
+    open_run: Open, row: MakeRow, media: MakeMedia, strings: Strings, read: Read, part: float
+) -> None:
+    """As after a power cut amid the record of the last image."""
+    images = {seq: media("image", os.urandom(50_000), "image/png") for seq in (2, 4)}
+    rows = [row(seq, {}, media=(images[seq],)) if seq in images else row(seq) for seq in range(1, 6)]
+    first = open_run()
+    first.log([rows[0]])
+    first.log_media(rows[1])
+    first.log([rows[2]])
+    (file,) = Path(first.id).iterdir()
+    size = file.stat().st_size
+    first.log_media(rows[3])
+    os.truncate(file, size + int((file.stat().st_size - size) * part))
+    run = open_run()
+    assert run.held("explorer/0", 1) == [(1, 3)]
+    for each in rows:
+        run.log_media(each) if each.media else run.log([each])
+    found = [(seq, [b"0", b"0", image.path.read_bytes()]) for seq, image in images.items() if image.path]
+    assert strings(run.id, "key") == ("images", found)
+    assert [step for step, _ in read(run.id)["reward"]] == [1, 3, 5]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from rolecall import Media, Row, RunTicket
+from rolecall_tensorboard import plugin
+from rolecall_tensorboard.args import TensorBoardArgs
+
+folder = Path(sys.argv[1])
+ticket = RunTicket(project="p", name="n", group="g", run_id="k3x9", backend_run_id=None, shared=False, primary=True,
+                   writer="explorer/0", role="explorer", config={}, directory=folder, pid=1)
+run = plugin.open_run(ticket, TensorBoardArgs())
+image = Media(key="key", kind="image", path=Path(sys.argv[2]), mime="image/png")
+for seq in range(1, 10_000):
+    row = Row(writer="explorer/0", session=1, seq=seq, step=seq, time=1.7e9 + seq, media=(image,))
+    run.log_media(row)
+    if seq % 10 == 0:
+        run.flush(1.0)
+    print(seq, flush=True)
+"""
+
+
+@pytest.mark.processes
+def test_killed_courier_doubles_no_image(
+    open_run: Open, row: MakeRow, media: MakeMedia, strings: Strings, folder: Path
+) -> None:
+    data = os.urandom(300_000)
+    image = media("image", data, "image/png")
+    for last in (3, 17, 28):
+        command = [sys.executable, "-c", KILLED, str(folder), str(image.path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as courier:
+            assert courier.stdout is not None
+            assert any(int(line) >= last for line in courier.stdout)
+            courier.send_signal(signal.SIGKILL)
+    run = open_run()
+    ((first, held),) = run.held("explorer/0", 1)
+    assert first == 1
+    assert held >= 28
+    for seq in range(1, held + 3):
+        run.log_media(row(seq, {}, media=(image,)))
+    plugin, found = strings(run.id, "key")
+    assert plugin == "images"
+    assert [step for step, _ in found] == list(range(1, held + 3))
+    assert all(values == [b"0", b"0", data] for _, values in found)
+
+
+def wav(samples: int) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setparams((1, 2, 8000, samples, "NONE", ""))
+        sound.writeframes(bytes(2 * samples))
+    return file.getvalue()
+
+
+def log_each_kind(directory: Path, steps: Sequence[int]) -> Path:
+    """A job that logs media of each kind at each step."""
+    import numpy as np
+
+    config = MonitorConfig(
+        project="gsm8k", name="grpo-1", monitor_type="tensorboard", monitor_dir=directory / "job", courier="thread"
+    )
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        for step in steps:
+            pixels = np.full((4, 6, 3), step, np.uint8)
+            values: dict[str, Any] = {"loss": 1 / step, "maze": Image(pixels), "mazes": [Image(pixels), Image(pixels)]}
+            values |= {"tone": Audio(wav(100)), "page": Html("<b>well</b>"), "clip": Video(b"GIF89a")}
+            values |= {"spread": Histogram([1, 2, 3], bins=2), "mp3": Audio(b"ID3data"), "file": File(__file__)}
+            monitor.log(values, step)
+        assert monitor.dropped == 0
+    return config.monitor_dir
+
+
+def test_job_delivers_each_kind(tmp_path: Path, strings: Strings, accumulate: Callable[[str], Any]) -> None:
+    from PIL import Image as Pillow
+
+    directory = str(log_each_kind(tmp_path, (1, 2, 3)) / "backends" / "tensorboard" / "trainer")
+    plugin, maze = strings(directory, "maze")
+    assert plugin == "images"
+    assert [step for step, _ in maze] == [1, 2, 3]
+    picture = Pillow.open(io.BytesIO(maze[1][1][2]))
+    assert (picture.size, picture.getpixel((5, 3))) == ((6, 4), (2, 2, 2))
+    assert [len(values) for _, values in strings(directory, "mazes")[1]] == [4, 4, 4]
+    assert strings(directory, "tone") == ("audio", [(step, [wav(100)]) for step in (1, 2, 3)])
+    assert strings(directory, "clip")[1][0] == (1, [b"0", b"0", b"GIF89a"])
+    tensors = {"maze", "mazes", "tone", "clip", "spread", "page/text_summary"}
+    assert tensors <= set(accumulate(directory).Tags()["tensors"]) <= {*tensors, "run_config/text_summary"}
+
+
+def test_repair_keeps_media(tmp_path: Path, strings: Strings, read: Read) -> None:
+    """A file without its last half has lost points and images: the points come back, and no image twice."""
+    job = log_each_kind(tmp_path, range(1, 41))
+    directory = job / "backends" / "tensorboard" / "trainer"
+    (file,) = directory.glob("*tfevents*")
+    os.truncate(file, file.stat().st_size // 2)
+    images = strings(str(directory), "maze")[1]
+    assert main(["verify", str(job), "--repair"]) == 0
+    assert [step for step, _ in read(str(directory))["loss"]] == list(range(1, 41))
+    assert 0 < len(images) < 40
+    assert strings(str(directory), "maze")[1] == images
