@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rolecall import BackendRefused, Row, RunTicket, Unavailable
+from rolecall import BackendRefused, Media, Rejected, Row, RunTicket, Unavailable
 from rolecall_mlflow.args import MlflowArgs
 from rolecall_mlflow.plugin import open_run, prepare
 
@@ -49,7 +49,7 @@ class Answer(BaseHTTPRequestHandler):
     def answer(self) -> None:
         request = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         too_large = len(request) > self.server.limit
-        if request and not too_large:
+        if request and not too_large and self.command != "PUT":  # that is an artifact
             self.server.taken.append(json.loads(request))
         self.server.authorizations.append(self.headers.get("Authorization"))
         self.send_response(413 if too_large else self.server.status)
@@ -58,7 +58,7 @@ class Answer(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_GET = do_POST = do_PATCH = answer  # noqa: N815 - the names that http.server calls
+    do_GET = do_POST = do_PATCH = do_PUT = answer  # noqa: N815 - the names that http.server calls
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its signature
         pass
@@ -161,6 +161,23 @@ def test_too_large_a_request_is_halved(proxy: Proxy, ticket: MakeTicket, row: Ma
     run.log([row(seq, {"a": 1.0}) for seq in range(1, 21)])
     assert [metric["step"] for request in proxy.taken for metric in request["metrics"]] == list(range(1, 21))
     assert len(proxy.taken) > 1
+
+
+def test_media_wait_or_are_refused(proxy: Proxy, ticket: MakeTicket, row: MakeRow, tmp_path: Path) -> None:
+    info = {**RUN["info"], "artifact_uri": "mlflow-artifacts:/1/artifacts"}
+    proxy.body = json.dumps({"run": {"info": info}}).encode()
+    run = open_run(ticket(primary=False, writer="explorer", backend_run_id="a" * 32), MlflowArgs(uri=proxy.uri))
+    (tmp_path / "film.mp4").write_bytes(bytes(100_000))
+    film = row(1, media=(Media(key="film", kind="video", path=tmp_path / "film.mp4"),))
+    run.log_media(film)
+    for status in (401, 403, 429, 500, 503):
+        proxy.status = status
+        with pytest.raises(Unavailable, match="does not accept a video at the moment"):
+            run.log_media(film)
+    proxy.status, proxy.limit = 200, 50_000
+    with pytest.raises(Rejected, match=r"cannot store the video.*413") as caught:
+        run.log_media(film)
+    assert caught.value.rows == (film,)
 
 
 def test_file_store_not_allowed_by_mlflow(ticket: MakeTicket, tmp_path: Path) -> None:

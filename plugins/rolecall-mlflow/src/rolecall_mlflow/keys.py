@@ -20,8 +20,8 @@ _DOTS = {".": "_", "..": "__"}
 _log = logging.getLogger(__name__)
 
 
-def valid_key(key: str) -> str:
-    """The name under which MLflow stores `key`. It depends on the key alone.
+def valid_key(key: str, most_bytes: int = MAX_BYTES) -> str:
+    """The name of up to `most_bytes` under which MLflow stores `key`. It depends on the key alone.
 
     A name that MLflow accepts stays as it is, and `@` becomes `_at_`, as in Trinity-RFT. If anything else has to
     change, eight hex digits of the key's hash are added. So `acc%` and `acc#` stay two metrics, and each has the
@@ -29,9 +29,9 @@ def valid_key(key: str) -> str:
     """
     readable = key.replace("@", "_at_")
     tidy = _tidy(readable)
-    if tidy == readable and len(tidy.encode()) <= MAX_BYTES:
+    if tidy == readable and len(tidy.encode()) <= most_bytes:
         return tidy
-    return _hashed(tidy, key)
+    return _hashed(tidy, key, most_bytes)
 
 
 def _tidy(text: str) -> str:
@@ -39,9 +39,9 @@ def _tidy(text: str) -> str:
     return re.sub(r"^\.\.", "__", "/".join(components)) or "_"
 
 
-def _hashed(tidy: str, key: str) -> str:
+def _hashed(tidy: str, key: str, most_bytes: int = MAX_BYTES) -> str:
     suffix = "-" + hashlib.blake2s(key.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-    return tidy.encode()[: MAX_BYTES - len(suffix)].decode(errors="ignore") + suffix
+    return tidy.encode()[: most_bytes - len(suffix)].decode(errors="ignore") + suffix
 
 
 class KeyNames:

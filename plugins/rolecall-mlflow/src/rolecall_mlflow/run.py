@@ -8,17 +8,19 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from rolecall import Point, Rejected, Row, Status, Unavailable
+from rolecall import MediaKind, Point, Rejected, Row, Status, Unavailable
 from rolecall_mlflow.args import sqlite_path
+from rolecall_mlflow.artifacts.media import MEDIA_KINDS, store_media
+from rolecall_mlflow.artifacts.tables import store_table
 from rolecall_mlflow.faults import Fault, describe, fault_of
 from rolecall_mlflow.keys import KeyNames
 from rolecall_mlflow.params import Params, flatten
 from rolecall_mlflow.sdk import Store, opening, ui_command
 from rolecall_mlflow.system import SystemMetrics
-from rolecall_mlflow.tables import store_table
 
 if TYPE_CHECKING:
     import mlflow.entities
@@ -97,14 +99,19 @@ class MlflowRun:
 
     def log_table(self, row: Row) -> None:
         """Store a row's table as an artifact."""
-        if row.table is None:
-            return
-        try:
-            store_table(self._store, self._run_id, row, row.table)
-        except Exception as error:
-            if fault_of(error) in {Fault.LATER, Fault.DENIED, Fault.ABSENT}:
-                raise Unavailable(f"MLflow does not accept tables at the moment: {describe(error)}") from error
-            raise Rejected([row], f"MLflow cannot store the table: {describe(error)}") from error
+        if row.table is not None:
+            with _storing(row, "table"):
+                store_table(self._store, self._run_id, row, row.table)
+
+    @property
+    def media_kinds(self) -> frozenset[MediaKind]:
+        """See `rolecall.SupportsMedia`: all kinds, as artifacts."""
+        return MEDIA_KINDS
+
+    def log_media(self, row: Row) -> None:
+        """Store a row's media as artifacts; see `rolecall.SupportsMedia`."""
+        with _storing(row, row.media[0].kind):
+            store_media(self._store, self._run_id, row)
 
     def merge_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
         """Store each writer's config as params, `{writer}.{key}`; only the primary does this."""
@@ -272,6 +279,17 @@ class MlflowReadback:
         is_new = point not in self._seen
         self._seen.add(point)
         return is_new
+
+
+@contextmanager
+def _storing(row: Row, what: str) -> Iterator[None]:
+    """Turn the client's errors into those that `log_table` and `log_media` may raise."""
+    try:
+        yield
+    except Exception as error:
+        if fault_of(error) in {Fault.LATER, Fault.DENIED, Fault.ABSENT}:
+            raise Unavailable(f"MLflow does not accept a {what} at the moment: {describe(error)}") from error
+        raise Rejected([row], f"MLflow cannot store the {what}: {describe(error)}") from error
 
 
 def _milliseconds(row: Row) -> int:

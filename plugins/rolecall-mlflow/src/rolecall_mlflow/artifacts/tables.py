@@ -15,7 +15,7 @@ from rolecall_mlflow.sdk import Store, mlflow_version
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["store_table", "table_path"]
+__all__ = ["artifact_folder", "json_cell", "store_table", "table_path", "tracking_uri"]
 
 _LISTED = "mlflow.loggedArtifacts"
 _MAX_TAG = 5000  # characters, in MLflow 2; version 3 accepts 8,000
@@ -29,24 +29,28 @@ def table_path(row: Row, table: TableData) -> str:
     """The path of a row's table: `tables/explorer/0/samples/00000012-1-345.json`."""
     # A file of its own for each row: `MlflowClient.log_table` reads a file, appends to it and writes it again, so two
     # roles would lose rows and a repeated delivery would double them. It also needs pandas.
-    # In a shared run the name begins with the writer as it is.
-    name = table.name.removeprefix(f"{row.writer}/")
-    folder = valid_key(f"tables/{row.writer}/{name}").replace(":", "_")
-    return f"{folder}/{row.step:08d}-{row.session}-{row.seq}.json"
+    return f"{artifact_folder('tables', row, table.name)}/{row.step:08d}-{row.session}-{row.seq}.json"
+
+
+def artifact_folder(kind: str, row: Row, key: str) -> str:
+    """The folder of all that a writer logs under a key: `tables/explorer/0/samples`."""
+    # In a shared run the key begins with the writer as it is.
+    name = key.removeprefix(f"{row.writer}/")
+    return valid_key(f"{kind}/{row.writer}/{name}").replace(":", "_")
 
 
 def store_table(store: Store, run_id: str, row: Row, table: TableData) -> None:
     """Write the table, and add it to the tag where MLflow's UI looks for tables."""
     path = table_path(row, table)
-    data = [[_cell(cell) for cell in cells] for cells in table.rows]
+    data = [[json_cell(cell) for cell in cells] for cells in table.rows]
     text = json.dumps({"columns": list(table.columns), "data": data}, allow_nan=False)
-    with _tracking_uri(store.uri):
+    with tracking_uri(store.uri):
         store.client.log_text(run_id, text, path)
     _list_table(store.client, run_id, path)
 
 
-def _cell(cell: Cell) -> Cell:
-    # JSON, and so the UI, has no NaN and no infinity.
+def json_cell(cell: Cell) -> Cell:
+    """The cell as JSON, and so the UI, can have it: without NaN and infinities."""
     if isinstance(cell, float) and not math.isfinite(cell):
         return None if math.isnan(cell) else str(cell)
     return cell
@@ -74,7 +78,7 @@ def _listed(tag: str | None) -> list[Any]:
 
 
 @contextmanager
-def _tracking_uri(uri: str) -> Iterator[None]:
+def tracking_uri(uri: str) -> Iterator[None]:
     """Make `uri` the global tracking URI while an old client uploads."""
     if (mlflow_version() or ()) >= _ARTIFACTS_WITHOUT_GLOBAL_URI:
         yield

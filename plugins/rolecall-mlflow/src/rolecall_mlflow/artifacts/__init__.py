@@ -1,0 +1,1 @@
+"""What a run holds as files: tables, and images and other media."""
