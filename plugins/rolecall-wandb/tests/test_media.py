@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import struct
 import zlib
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wandb_core import courier_of
 from wandb_emulator import Fault, StoredRun, WandbServer
 from wandb_offline import offline_runs, sync
-from wandb_scene import Scene
+from wandb_scene import RUN, Scene, kill_tree
 
 import rolecall_wandb.server
 from rolecall import (
@@ -29,6 +31,7 @@ from rolecall import (
     MonitorConfig,
     Rejected,
     Row,
+    RunTicket,
     Table,
     Unavailable,
     Video,
@@ -41,6 +44,7 @@ from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.media import KINDS, entry_of
 from rolecall_wandb.pictures import size_of_picture
 from rolecall_wandb.pieces import size_of
+from rolecall_wandb.plugin import open_run
 from rolecall_wandb.server import NotStored, RunPath, server_of
 
 Make = Callable[..., MonitorConfig]
@@ -64,6 +68,23 @@ def png(width: int, height: int) -> bytes:
 
 def row(*media: Media, seq: int = 1, step: int = 7) -> Row:
     return Row(writer="trainer", session=1, seq=seq, step=step, time=1.7e9, media=media)
+
+
+def ticket(folder: Path, *, shared: bool) -> RunTicket:
+    return RunTicket(
+        project="gsm8k",
+        name="grpo-1",
+        group=None,
+        run_id=RUN,
+        backend_run_id=None,
+        shared=shared,
+        primary=True,
+        writer="trainer",
+        role="trainer",
+        config={},
+        directory=folder / "wandb",
+        pid=os.getpid(),
+    )
 
 
 def stored(folder: Path, data: bytes, name: str, kind: MediaKind, mime: str = "", caption: str = "") -> Media:
@@ -369,8 +390,8 @@ def test_media_share_the_line_of_their_step(scene: Scene) -> None:
 
 
 @pytest.mark.processes
-def test_refused_file_holds_up_no_row(scene: Scene) -> None:
-    refused = scene.server.faults.add(Fault("upload", answer=403, times=3))
+def test_refused_file_holds_up_no_row(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    refused = scene.server.faults.add(Fault("upload", answer=403, times=3, folder="media/"))
     with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:
         monitor.log({"maze": Image(png(3, 2)), "loss": 0.5}, 1)
         monitor.log({"maze": Image(png(3, 4)), "loss": 0.25}, 2)
@@ -379,8 +400,75 @@ def test_refused_file_holds_up_no_row(scene: Scene) -> None:
     assert len(refused.hits) == 3
     assert [line["trainer/step"] for line in scene.run.rows("trainer/maze")] == [2]
     assert sorted({line["trainer/step"] for line in scene.run.rows("trainer/loss")}) == [1, 2]
-    (reason,) = rejections(Layout(scene.config.monitor_dir), "wandb", "trainer")
-    assert "did not accept media in 3 tries" in reason
+    assert rejections(Layout(scene.config.monitor_dir), "wandb", "trainer") == {(1, 2)}
+    assert "wandb did not accept media in 3 tries" in caplog.text
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("mode", "shared"), [("online", True), ("online", False), ("offline", False)])
+def test_figures_arrive(server: WandbServer, tmp_path: Path, mode: str, shared: bool) -> None:
+    """As pictures, or as Plotly's JSON, without Matplotlib or Plotly."""
+    drawn = stored(tmp_path, png(3, 2), "1.png", "figure", "image/png")
+    plotly = stored(tmp_path, FIGURE, "2.plotly.json", "figure", "application/vnd.plotly.v1+json")
+    run: Any = open_run(ticket(tmp_path, shared=shared), WandbArgs(mode=mode))
+    run.log_media(row(drawn))
+    run.log_media(row(replace(plotly, key="another"), seq=2))
+    run.flush(60.0)
+    run.close("finished")
+    for each in offline_runs(tmp_path):
+        sync(each)
+    (kept,) = [kept for kept in server.runs.values() if kept.upserts]
+    (line,) = [entry.line for entry in kept.history]
+    assert (line["a/key"]["_type"], line["another"]["_type"]) == ("image-file", "plotly-file")
+    assert kept.files[line["a/key"]["path"]] == png(3, 2)
+    assert kept.files[line["another"]["path"]] == FIGURE
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("shared", [True, False])
+def test_killed_courier_loses_and_doubles_no_media(scene: Scene, shared: bool) -> None:
+    config = scene.config.model_copy(update={"shared_run": shared})
+    prefix, axis = ("trainer/", "trainer/step") if shared else ("", "_step")
+
+    def stored_lines() -> list[Mapping[str, Any]]:
+        runs = [run for run in scene.server.runs.values() if run.upserts]
+        return [line for run in runs for line in lines_with(run, f"{prefix}maze")]
+
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        for steps in (range(1, 41), range(41, 61)):
+            for step in steps:
+                monitor.log({"loss": 1 / step, "maze": Image(png(3, step))}, step)
+            if steps.start == 1:
+                scene.wait(stored_lines)
+                courier = courier_of(config.monitor_dir, "trainer")
+                assert courier is not None
+                kill_tree(courier)
+        monitor.close(timeout=120.0)
+    scene.wait_for_end()
+    lines = stored_lines()
+    assert sorted(line[axis] for line in lines) == list(range(1, 61))
+    assert all(line[f"{prefix}loss"] == 1 / line[axis] for line in lines)
+    (run,) = [run for run in scene.server.runs.values() if run.upserts]
+    assert all(run.files[line[f"{prefix}maze"]["path"]] == png(3, line[axis]) for line in lines)
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(300)
+def test_media_logged_while_server_is_away(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "rolecall")
+    with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"maze": Image(png(3, 1))}, 1)
+        scene.wait_for("trainer", 1)
+        scene.server.stop()
+        monitor.log({"maze": Image(png(3, 2))}, 2)
+        scene.wait(lambda: "rows wait in the journal" in caplog.text)
+        scene.server.restart()
+        monitor.close(timeout=120.0)
+    scene.wait_for_end()
+    lines = scene.run.rows("trainer/maze")
+    assert [line["trainer/step"] for line in lines] == [1, 2]
+    assert [scene.run.files[line["trainer/maze"]["path"]] for line in lines] == [png(3, 1), png(3, 2)]
 
 
 def test_every_kind_is_held() -> None:

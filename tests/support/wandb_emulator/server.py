@@ -61,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         body = self._body()
         _, _, run, name = unquote(self.path).split("/", 3)
-        if not self._fails("upload"):
+        if not self._refuses(self.server.faults.take("upload", None, name)):
             with self.server.lock:
                 self.server.state.run(run).files[name] = body
             self._send(200, {})
@@ -108,9 +108,6 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.server.faults.add(Fault(**request))
         self._send(200, {})
-
-    def _fails(self, operation: Operation) -> bool:
-        return self._refuses(self.server.faults.take(operation, None))
 
     def _refuses(self, fault: Fault | None) -> bool:
         if fault is None:
