@@ -371,7 +371,7 @@ def test_each_kind_arrives(server: WandbServer, make_config: Make, tmp_path: Pat
 
 @pytest.mark.processes
 def test_offline_run_has_each_kind(server: WandbServer, make_config: Make, tmp_path: Path) -> None:
-    # `run.save` takes a path for a pattern. So does `wandb sync` of 0.19.10 and 0.24.2 with the place of the run itself.
+    # `run.save` takes a path for a pattern, and so does `wandb sync` of 0.19.10 and 0.24.2 with that of the run itself.
     name = "mon[i]tor" if Version(version("wandb")) >= Version("0.31.0") else "monitor"
     config = make_config(monitor_args={"mode": "offline"}, monitor_dir=tmp_path / name)
     run_job(config, tmp_path, [1, 2])
