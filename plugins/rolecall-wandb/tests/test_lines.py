@@ -53,7 +53,7 @@ def test_ranges_cover(inner: list[tuple[int, int]], covered: bool) -> None:
 def test_rows_of_one_step_are_one_line() -> None:
     line = Line.of(row(1, 7, "loss"))
     assert line.takes(row(2, 7, "reward"), {AXIS})
-    whole = line.plus(row(2, 7, "reward"), samples="table")
+    whole = line.plus(row(2, 7, "reward"), {"samples": "table"})
     assert dict(whole.values) == {AXIS: 7, "loss": 0.5, "reward": 0.5, "samples": "table"}
     assert (whole.first, whole.last.seq) == (1, 2)
     assert "reward" not in line.values

@@ -8,7 +8,7 @@ seen (sent or needed by wandb 0.19.10 and 0.31.0)
 =================================================== ==================================================================
 GraphQL at `/graphql`, basic authentication          every SDK
 file stream at `/files/ENTITY/PROJECT/RUN/file_stream` JSON: `files`, `uploaded`, `complete`, `exitcode`; gzip or not
-files are PUT to the addresses of `createRunFiles`   tables, metadata, console
+files are PUT to the addresses of `createRunFiles`   tables, media, metadata, console
 a shared writer names itself by a client id          headers `X-Wandb-Async-Client-Id` (stream), `X-Wandb-Client-Id`
 definitions are in `config._wandb.value.m`           `1` name, `2` pattern, `5` place of the axis from 1, `6`, `7`
 0.31.0's shared writers count `_step` themselves     each from 0, in lines and summary

@@ -25,6 +25,7 @@ class Fault:
         loses: do what was asked, and hang up without an answer.
         times: how often; for ever if `None`.
         client: only this client id's requests.
+        folder: only files whose names in the run begin so.
     """
 
     operation: Operation
@@ -35,12 +36,14 @@ class Fault:
     loses: bool = False
     times: int | None = None
     client: str | None = None
+    folder: str = ""
     hits: list[float] = field(default_factory=list)
 
-    def fits(self, operation: Operation, client: str | None) -> bool:
+    def fits(self, operation: Operation, client: str | None, file: str) -> bool:
         """Whether it happens to this request."""
         left = self.times is None or len(self.hits) < self.times
-        return left and self.operation in {operation, "any"} and self.client in {None, client}
+        is_asked_for = self.operation in {operation, "any"} and self.client in {None, client}
+        return left and is_asked_for and file.startswith(self.folder)
 
 
 class Faults:
@@ -61,10 +64,10 @@ class Faults:
         with self._lock:
             self._faults.clear()
 
-    def take(self, operation: Operation, client: str | None) -> Fault | None:
+    def take(self, operation: Operation, client: str | None, file: str = "") -> Fault | None:
         """What happens to this request."""
         with self._lock:
-            found = next((fault for fault in self._faults if fault.fits(operation, client)), None)
+            found = next((fault for fault in self._faults if fault.fits(operation, client, file)), None)
             if found is not None:
                 found.hits.append(time.time())
             return found

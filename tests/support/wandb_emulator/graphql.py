@@ -194,6 +194,7 @@ def _introspection(state: State, query: str, variables: Variables, url: str) -> 
         "config",
         "summaryMetrics",
         "storagePathFormat",
+        "createRunFiles",
     ]
     fields = [{"name": name, "args": []} for name in names]
     any_type = {"name": "any", "fields": fields, "inputFields": fields}

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote
 
 from local_servers import VanishingServer
 
@@ -49,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, {})
 
     def _download(self) -> None:
-        _, _, run, name = self.path.split("/", 3)
+        _, _, run, name = unquote(self.path).split("/", 3)
         with self.server.lock:
             body = self.server.state.run(run).files.get(name)
         self.send_response(404 if body is None else 200)
@@ -59,8 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         body = self._body()
-        _, _, run, name = self.path.split("/", 3)
-        if not self._fails("upload"):
+        _, _, run, name = unquote(self.path).split("/", 3)
+        if not self._refuses(self.server.faults.take("upload", None, name)):
             with self.server.lock:
                 self.server.state.run(run).files[name] = body
             self._send(200, {})
@@ -95,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.server.faults.take("stream", client)
         if self._refuses(fault):
             return
-        _, _, entity, project, run, _ = self.path.split("/")
+        _, _, entity, project, run, _ = map(unquote, self.path.split("/"))
         if fault is None or not fault.drops:
             with self.server.lock:
                 self.server.state.run(run, project, entity).stream(client, body)
@@ -107,9 +108,6 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.server.faults.add(Fault(**request))
         self._send(200, {})
-
-    def _fails(self, operation: Operation) -> bool:
-        return self._refuses(self.server.faults.take(operation, None))
 
     def _refuses(self, fault: Fault | None) -> bool:
         if fault is None:

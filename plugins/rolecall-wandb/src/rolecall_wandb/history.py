@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from rolecall import Row
-from rolecall_wandb.tables import table_of
 
 if TYPE_CHECKING:
     import wandb
@@ -34,20 +34,20 @@ class History:
 
     def accepts(self, row: Row) -> bool:
         """Whether wandb accepts a row after those that were asked for before; if so, it is to be logged after them."""
-        if row.step < self._least:
+        if self.is_late(row):
             return False
         self._least = row.step + row.commit
         return True
 
-    def log(self, row: Row) -> int:
-        """Log a row that is accepted; return the number of its line, from 1."""
+    def is_late(self, row: Row) -> bool:
+        """Whether wandb would not accept a row now."""
+        return row.step < self._least
+
+    def log(self, row: Row, more: Mapping[str, Any]) -> int:
+        """Log a row that is accepted, with `more` in its line; return the number of the line, from 1."""
         if self._open is not None and row.step > self._open:
             self._end_line()
-        self._run.log(
-            {**table_of(row, str(self._run.id)), **row.metrics, **row.text, "_timestamp": row.time},
-            step=row.step,
-            commit=row.commit,
-        )
+        self._run.log({**more, **row.metrics, **row.text, "_timestamp": row.time}, step=row.step, commit=row.commit)
         self._open, self._time = row.step, row.time
         line = self.lines + 1
         if row.commit:

@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 from rolecall import Row
@@ -41,7 +42,7 @@ class Line:
     values: Mapping[str, Any]
 
     @classmethod
-    def of(cls, row: Row, **more: Any) -> Self:
+    def of(cls, row: Row, more: Mapping[str, Any] = MappingProxyType({})) -> Self:
         """A line of one row, and of `more` than its metrics and strings."""
         return cls(time.monotonic(), row.seq, row, {**row.metrics, **row.text, **more})
 
@@ -54,8 +55,8 @@ class Line:
             return False
         return not any(key in self.values and key not in axes for key in (*row.metrics, *row.text))
 
-    def plus(self, row: Row, **more: Any) -> Self:
-        """The line with a row that belongs to it."""
+    def plus(self, row: Row, more: Mapping[str, Any] = MappingProxyType({})) -> Self:
+        """The line with a row that belongs to it, and with `more`."""
         return replace(self, last=row, values={**self.values, **row.metrics, **row.text, **more})
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import glob
+import shutil
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 from rolecall import Rejected, Row, Run, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.history import TOO_LATE, History
+from rolecall_wandb.media import KINDS
 from rolecall_wandb.sdk import WRITE_EVERY, init
 from rolecall_wandb.situation import mode
-from rolecall_wandb.tables import TableTries
+from rolecall_wandb.tables import table_of
+from rolecall_wandb.tries import Tries
 
 __all__ = ["NoRun", "OfflineRun", "open_offline"]
 
@@ -30,11 +35,13 @@ class OfflineRun:
     `flush`.
     """
 
+    media_kinds = KINDS
+
     def __init__(self, ticket: RunTicket, args: WandbArgs) -> None:
         self._sdk = init(ticket, args)
         self._run = self._sdk.run
         self._history = History(self._run)
-        self._tables = TableTries()
+        self._tries = Tries()
         self._logged = 0.0
 
     @property
@@ -49,20 +56,38 @@ class OfflineRun:
 
     def log(self, rows: Sequence[Row]) -> None:
         """See `rolecall.Run`."""
+        self._log(rows, {})
+
+    def log_table(self, row: Row) -> None:
+        """See `rolecall.SupportsTables`."""
+        table = table_of(row, self.id)
+        with self._tries.counted(row, lambda: None, Unavailable), self._sdk.at_hand():
+            self._log([row], table)
+
+    def log_media(self, row: Row) -> None:
+        """See `rolecall.SupportsMedia`. `wandb sync` uploads the copies of the files."""
+        self._log([row], self._tries.upload(row, self._save, lambda: None))
+
+    def _log(self, rows: Sequence[Row], more: Mapping[str, Any]) -> None:
+        """Log rows, and `more` than its metrics and strings if it is one."""
         late = []
         for row in rows:
             if self._history.accepts(row):
-                self._history.log(row)
+                self._history.log(row, more)
             else:
                 late.append(row)
         self._logged = time.monotonic()
         if late:
             raise Rejected(late, TOO_LATE)
 
-    def log_table(self, row: Row) -> None:
-        """See `rolecall.SupportsTables`."""
-        with self._tables.counted(row, lambda: None, Unavailable), self._sdk.at_hand():
-            self.log([row])
+    def _save(self, files: Mapping[str, Path]) -> None:
+        folder = Path(self._run.dir)
+        for name, path in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            # A copy, as the file may be removed once its row is acknowledged, long before `wandb sync` runs.
+            shutil.copyfile(path, folder / name)
+            pattern = glob.escape(str(folder))  # where the files are is a pattern, too
+            self._run.save(f"{pattern}/{name}", base_path=pattern, policy="now")
 
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`; a line that is open stays open."""
@@ -80,6 +105,7 @@ class NoRun:
     """A run that stores nothing, for `mode: disabled`."""
 
     url = None
+    media_kinds = KINDS
 
     def __init__(self, ticket: RunTicket) -> None:
         self.id = ticket.run_id
@@ -88,6 +114,9 @@ class NoRun:
         """Store nothing."""
 
     def log_table(self, row: Row) -> None:
+        """Store nothing."""
+
+    def log_media(self, row: Row) -> None:
         """Store nothing."""
 
     def flush(self, timeout: float) -> None:

@@ -17,6 +17,7 @@ __all__ = ["PIECE", "UnderWay", "pieces", "size_of"]
 PIECE: Final = 4_000_000
 _LINE: Final = 100  # bytes that the SDK adds to a row: `_timestamp`, `_runtime`, `_step`
 _VALUE: Final = 28  # bytes of a number, a double of up to 24, and of the quotes, colon and comma around key and number
+_FILE: Final = 400  # bytes of what a line says of a file: its name, digest, size and type
 _STRING: Final = 4  # bytes of the quotes around a key, the colon and the comma; `json.dumps` quotes the string
 
 
@@ -59,7 +60,7 @@ def pieces(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 def size_of(row: Row) -> int:
     """The bytes of JSON that the SDK sends for a row."""
-    return _LINE + _numbers(row) + _strings(row)
+    return _LINE + _numbers(row) + _strings(row) + _media(row)
 
 
 def _numbers(row: Row) -> int:
@@ -69,3 +70,9 @@ def _numbers(row: Row) -> int:
 def _strings(row: Row) -> int:
     # The SDK sends values as `json.dumps` does: a character outside of ASCII is escaped and takes 6 or 12 bytes.
     return sum(len(key.encode()) + _STRING + len(json.dumps(text)) for key, text in row.text.items())
+
+
+def _media(row: Row) -> int:
+    texts = (len(json.dumps(media.key)) + len(json.dumps(media.caption)) for media in row.media)
+    numbers = (len(media.counts) + len(media.edges) for media in row.media)
+    return sum(_FILE + size for size in texts) + _VALUE * sum(numbers)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from rolecall import Row
+from rolecall_wandb.media import media_key
 from rolecall_wandb.readback import is_same, number_of
 from rolecall_wandb.server import RunPath, RunState, Server, step_of
 from rolecall_wandb.tables import short_name
@@ -57,7 +58,8 @@ class StoredLines:
             return False
         # A line has the time of its last row: what a restarted role logs again at this step is later.
         is_there = (number_of(line.get("_timestamp")) or 0.0) >= row.time - _CLOSE
-        is_there = is_there and (row.table is None or short_name(row.table.name, self._path.run) in line)
+        name = media_key(row) if row.table is None else short_name(row.table.name, self._path.run)
+        is_there = is_there and (name is None or name in line)
         return is_there and all(is_same(line.get(key), value) for key, value in {**row.metrics, **row.text}.items())
 
     def _at(self, step: int) -> Mapping[str, Any] | None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from rolecall import Rejected, Row, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.history import TOO_LATE, History
+from rolecall_wandb.media import KINDS
 from rolecall_wandb.pieces import PIECE, size_of
 from rolecall_wandb.resumed import StoredLines, wind_back
 from rolecall_wandb.sdk import TRANSMIT_EVERY, init
 from rolecall_wandb.server import RunPath, Server, path_of
-from rolecall_wandb.tables import TableTries
+from rolecall_wandb.tables import table_of
+from rolecall_wandb.tries import Tries
 from rolecall_wandb.watch import LOST, NO_ROWS, Watch, until
 
 __all__ = ["SeparateRun"]
@@ -35,6 +37,13 @@ class _Line(NamedTuple):
     first: int
 
 
+class _Queued(NamedTuple):
+    """A row, and what its line has beside its metrics and strings."""
+
+    row: Row
+    more: Mapping[str, Any]
+
+
 class SeparateRun:
     """A run that only one writer writes to. A row is held once the server counts all lines that it was given.
 
@@ -42,13 +51,15 @@ class SeparateRun:
     the way can be sent again only if nothing came after it.
     """
 
+    media_kinds = KINDS
+
     def __init__(self, ticket: RunTicket, args: WandbArgs, server: Server) -> None:
         self._ticket = ticket
         self._args = args
         self._server = server
-        self._tables = TableTries()
+        self._tries = Tries()
         self._taken: dict[int, int] = {}
-        self._queue: deque[Row] = deque()
+        self._queue: deque[_Queued] = deque()
         self._late: dict[tuple[int, int], Row] = {}
         self._under_way: deque[_Line] = deque()
         self._shown = 0
@@ -84,9 +95,20 @@ class SeparateRun:
     def log(self, rows: Sequence[Row]) -> None:
         """See `rolecall.Run`."""
         self._resume_if_ended()
-        for row in rows:
+        self._enqueue([_Queued(row, {}) for row in rows])
+
+    def log_media(self, row: Row) -> None:
+        """See `rolecall.SupportsMedia`. The server has the files before the row is queued as all others."""
+        self._resume_if_ended()
+        is_late = self._history.is_late(row)
+        more = {} if is_late else self._tries.upload(row, self._watch.upload, self._watch.look)
+        self._enqueue([_Queued(row, more)])
+
+    def _enqueue(self, given: Sequence[_Queued]) -> None:
+        for queued in given:
+            row = queued.row
             if self._history.accepts(row):
-                self._queue.append(row)
+                self._queue.append(queued)
             elif not self._stored.has(row):
                 self._late[row.session, row.seq] = row
             self._taken[row.session] = row.seq
@@ -104,8 +126,9 @@ class SeparateRun:
         # late to be sent again.
         self._hand_over_all(BEFORE_TABLE)
         if self._history.accepts(row):
-            with self._tables.counted(row, self._watch.look, self._lost), self._sdk.at_hand():
-                self._log(row)
+            table = table_of(row, self.id)
+            with self._tries.counted(row, self._watch.look, self._lost), self._sdk.at_hand():
+                self._log(row, table)
         elif not self._stored.has(row):
             raise Rejected([row], TOO_LATE)
         self._taken[row.session] = row.seq
@@ -120,7 +143,7 @@ class SeparateRun:
     def confirmed(self, writer: str, session: int) -> int:
         """See `rolecall.SupportsConfirmation`."""
         waiting = (line.first for line in self._under_way if line.session == session)
-        queued = (row.seq for row in self._queue if row.session == session)
+        queued = (row.seq for row, _ in self._queue if row.session == session)
         late = (seq for number, seq in self._late if number == session)
         firsts = [next(each, None) for each in (waiting, queued, late)]
         return min((first - 1 for first in firsts if first is not None), default=self._taken.get(session, 0))
@@ -172,16 +195,16 @@ class SeparateRun:
             self._watch.moved()
         size = 0
         while self._queue and size < PIECE:
-            row = self._queue[0]
+            row, more = self._queue[0]
             try:
-                self._log(row)
+                self._log(row, more)
             except Exception as error:
                 raise self._lost(NO_ROWS.format(error)) from error
             self._queue.popleft()
             size += size_of(row)
 
-    def _log(self, row: Row) -> None:
-        number = self._history.log(row)
+    def _log(self, row: Row, more: Mapping[str, Any]) -> None:
+        number = self._history.log(row, more)
         # One entry for each line: hundreds of thousands of rows may be under way.
         last = self._under_way[-1] if self._under_way else None
         if last is None or (last.number, last.session) != (number, row.session):

@@ -1,4 +1,4 @@
-"""The requests that the plugin itself sends to a wandb server: who has this key, and what a run holds.
+"""The requests that the plugin itself sends to a wandb server: who has this key, what a run holds, and files of a run.
 
 The SDK cannot tell whether the server has a row: its `finish()` returns without an error although the server refused
 rows of its file stream (0.31.0, measured). The requested fields are those of the SDK's own public API
@@ -11,7 +11,9 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
 import requests
 
@@ -19,9 +21,11 @@ from rolecall import RunTicket, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.situation import api_key, base_url
 
-__all__ = ["Denied", "RunPath", "RunState", "Server", "path_of", "server_of", "step_of"]
+__all__ = ["Denied", "NotStored", "RunPath", "RunState", "Server", "path_of", "server_of", "step_of"]
 
 TIMEOUT: Final = 10.0
+STORE_TIMEOUT: Final = 60.0
+"""Seconds in which a store of files answers, after it has the whole file."""
 _MAX_CHARACTERS: Final = 300
 
 _VIEWER: Final = "query Viewer { viewer { id entity } }"
@@ -37,6 +41,12 @@ _PAGE: Final = """query HistoryPage($entity: String, $project: String!, $run: St
     run(name: $run) { history(minStep: $minStep, maxStep: $maxStep, samples: $pageSize) }
   }
 }"""  # noqa: E501
+_FILES: Final = """mutation CreateRunFiles($entity: String!, $project: String!, $run: String!, $files: [String!]!) {
+  createRunFiles(input: {entityName: $entity, projectName: $project, runName: $run, files: $files}) {
+    runID uploadHeaders files { name uploadUrl }
+  }
+}"""
+_PASSING: Final = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
 PAGE_STEPS: Final = 1_000
 PAGE_LINES: Final = 4 * PAGE_STEPS
 """Lines of a page. A server may give the lines of several writers one step; it shows a sample if there are more."""
@@ -48,6 +58,14 @@ class Denied(Unavailable):
 
 class Refused(Denied):
     """The server refuses the credentials."""
+
+
+class NotStored(Exception):
+    """The server answers, and does not take a file."""
+
+
+class _Unreadable(Unavailable):
+    """The server answers with something else than what it was asked for."""
 
 
 class RunPath(NamedTuple):
@@ -142,6 +160,41 @@ class Server:
         """
         self._ask(_SUMMARY, {"id": run.key, "summaryMetrics": json.dumps(summary)})
 
+    def upload(self, path: RunPath, files: Mapping[str, Path]) -> None:
+        """Store files in a run that is open, by their names there; the server has them when this returns.
+
+        Raises:
+            Unavailable: the server, or the store that it names, does not answer.
+            NotStored: it does not take a file.
+        """
+        # As the SDK's public API does (`Run.upload_file`, 0.19.10 and 0.31.0).
+        variables = {**path._asdict(), "files": list(files)}
+        try:
+            made = self._ask(_FILES, variables)["createRunFiles"]
+            headers = dict(header.split(":", 1) for header in made["uploadHeaders"])
+            urls = {each["name"]: each["uploadUrl"] for each in made["files"]}
+            for name, file in files.items():
+                self._put(urls[name], file, headers)
+        except (_Unreadable, KeyError, TypeError, ValueError) as error:
+            raise NotStored(str(error) or type(error).__name__) from error
+        # A server of one's own does not notice by itself that a file is there. The SDK tells it so while a run is open.
+        where = "/".join(quote(each, safe="") for each in path)
+        self._read_answer(self._send("POST", f"/files/{where}/file_stream", json={"uploaded": list(files)}))
+
+    def _put(self, url: str, path: Path, headers: Mapping[str, str]) -> None:
+        with path.open("rb") as file:
+            # An empty file would be sent in chunks, which stores of objects refuse.
+            content = file if path.stat().st_size else b""
+            response = self._send("PUT", url, data=content, headers=headers, timeout=(TIMEOUT, STORE_TIMEOUT))
+        self._read_answer(response)
+
+    def _read_answer(self, response: requests.Response) -> None:
+        status = response.status_code
+        if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise Unavailable(f"wandb at {self.url} does not take a file now ({status})")
+        if not response.ok:
+            raise NotStored(f"{status}: {response.text[:_MAX_CHARACTERS]}")
+
     def history(self, path: RunPath, first: int = 0) -> Iterator[Mapping[str, Any]]:
         """All lines of a run's history from a step on, by their `_step`, in pages; none if the run is not there.
 
@@ -184,13 +237,17 @@ class Server:
         return found
 
     def _ask(self, query: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self._read(self._send("POST", "/graphql", json={"query": query, "variables": variables}))
+
+    def _send(self, method: str, url: str, timeout: Any = TIMEOUT, **content: Any) -> requests.Response:
+        """Send a request to a path of the server, or to an address that it named, which needs no credentials."""
+        is_own = url.startswith("/")
+        # Without `auth`, requests would look for credentials in `~/.netrc`, and a store refuses two kinds of them.
+        url, auth = (self.url + url, self._auth) if is_own else (url, _no_credentials)
         try:
-            response = requests.post(
-                f"{self.url}/graphql", json={"query": query, "variables": variables}, auth=self._auth, timeout=TIMEOUT
-            )
+            return requests.request(method, url, auth=auth, timeout=timeout, **content)
         except requests.RequestException as error:
             raise Unavailable(f"wandb at {self.url} cannot be reached: {type(error).__name__}") from error
-        return self._read(response)
 
     def _read(self, response: requests.Response) -> Mapping[str, Any]:
         status = response.status_code
@@ -208,8 +265,8 @@ class Server:
             raise self._unreadable(errors or response.text, status)
         return data
 
-    def _unreadable(self, answer: Any, status: int = HTTPStatus.OK) -> Unavailable:
-        return Unavailable(f"wandb at {self.url} answers {status}: {str(answer)[:_MAX_CHARACTERS]}")
+    def _unreadable(self, answer: Any, status: int = HTTPStatus.OK) -> _Unreadable:
+        return _Unreadable(f"wandb at {self.url} answers {status}: {str(answer)[:_MAX_CHARACTERS]}")
 
     def _not_wandb(self) -> str:
         return f"{self.url} is not a wandb server; correct monitor_args.base_url"
@@ -219,6 +276,10 @@ class Server:
             f"wandb at {self.url} does not know this API key ({detail}). Set WANDB_API_KEY or monitor_args.api_key, "
             f"or run `wandb login --relogin --host {self.url}`"
         )
+
+
+def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
 
 
 def server_of(args: WandbArgs) -> Server:

@@ -11,11 +11,13 @@ from rolecall import Row, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.definitions import Definitions
 from rolecall_wandb.lines import Line, Session
+from rolecall_wandb.media import KINDS
 from rolecall_wandb.pieces import PIECE, UnderWay, pieces
 from rolecall_wandb.progress import Progress
 from rolecall_wandb.sdk import init
 from rolecall_wandb.server import RunPath, RunState, Server, path_of
-from rolecall_wandb.tables import TableTries, table_of
+from rolecall_wandb.tables import table_of
+from rolecall_wandb.tries import Tries
 from rolecall_wandb.watch import LOST, NO_ROWS, SETTLE, Watch, until
 
 __all__ = ["SharedRun"]
@@ -37,6 +39,8 @@ class SharedRun:
     is confirmed once the server counts all lines of its window (see `rolecall_wandb.lines`), or has shown its line.
     """
 
+    media_kinds = KINDS
+
     def __init__(self, ticket: RunTicket, args: WandbArgs, server: Server) -> None:
         self._ticket = ticket
         self._args = args
@@ -46,7 +50,7 @@ class SharedRun:
         self._lines: dict[Session, Line] = {}
         self._under_way = UnderWay()
         self._in_pieces = False
-        self._tables = TableTries()
+        self._tries = Tries()
         self._ends_as = _state_before(ticket, args, server) if ticket.repair else None
         self._checked = self._repaired = time.monotonic()
         self._sdk = init(ticket, args)
@@ -72,26 +76,36 @@ class SharedRun:
 
     def log(self, rows: Sequence[Row]) -> None:
         """See `rolecall.Run`."""
+        self._log(rows, {})
+
+    def log_media(self, row: Row) -> None:
+        """See `rolecall.SupportsMedia`. The server has the files before the row becomes a part of a line."""
+        # Not while the SDK's run has ended: a file of it may open the run again, which nothing would end.
+        self._rejoin_if_ended()
+        self._log([row], self._tries.upload(row, self._watch.upload, self._watch.look))
+
+    def _log(self, rows: Sequence[Row], more: Mapping[str, Any]) -> None:
+        """Log rows, and `more` than its metrics and strings if it is one."""
         # In pieces once rows were lost, so that no more is under way than the SDK can upload when the run ends.
         if not self._in_pieces:
-            self._log_some(rows)
+            self._log_some(rows, more)
             return
         for piece in pieces(rows):
-            self._log_some(piece)
+            self._log_some(piece, more)
             self._under_way.add(piece)
             if self._under_way.size >= PIECE:
                 self._settle(SETTLE)
 
-    def _log_some(self, rows: Sequence[Row]) -> None:
+    def _log_some(self, rows: Sequence[Row], more: Mapping[str, Any]) -> None:
         self._rejoin_if_ended()
         self._expect()
         for row in rows:
             line = self._lines.get((row.writer, row.session))
-            if line is not None and line.takes(row, self._axes):
-                self._lines[row.writer, row.session] = line.plus(row)
+            if line is not None and line.takes(row, self._axes, more):
+                self._lines[row.writer, row.session] = line.plus(row, more)
             else:
                 self._end_line(line)
-                self._lines[row.writer, row.session] = Line.of(row)
+                self._lines[row.writer, row.session] = Line.of(row, more)
 
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`. The SDK uploads the table before this returns, with the line that is open."""
@@ -100,11 +114,11 @@ class SharedRun:
         table = table_of(row, self.id)
         line = self._lines.get((row.writer, row.session))
         if line is not None and line.takes(row, self._axes, table):
-            whole = line.plus(row, **table)
+            whole = line.plus(row, table)
         else:
             self._end_line(line)
-            whole = Line.of(row, **table)
-        with self._tables.counted(row, self._watch.look, self._lost), self._sdk.at_hand():
+            whole = Line.of(row, table)
+        with self._tries.counted(row, self._watch.look, self._lost), self._sdk.at_hand():
             self._hand_over(whole)
 
     def _end_line(self, line: Line | None) -> None:

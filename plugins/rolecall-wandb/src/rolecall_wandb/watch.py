@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from rolecall import Unavailable
@@ -62,6 +63,11 @@ class Watch:
         """
         with self._asking():
             return find(self._server.history(self._path), sessions)
+
+    def upload(self, files: Mapping[str, Path]) -> None:
+        """Upload files of the run, as in `Server.upload`. The time until `is_stalled` begins again."""
+        self._server.upload(self._path, files)
+        self.moved()
 
     def await_quiet(self, writer: str | None) -> None:
         """Return once the server has shown no more lines of a writer, or of anyone, for `SETTLE` seconds.

@@ -22,7 +22,18 @@ from wandb_emulator import StoredRun, WandbServer
 
 from rolecall import Monitor, MonitorConfig, Row
 
-__all__ = ["ENDS_LATE", "RUN", "LogTimes", "Role", "Scene", "Tally", "kill_with_children", "services_of", "tally"]
+__all__ = [
+    "ENDS_LATE",
+    "RUN",
+    "LogTimes",
+    "Role",
+    "Scene",
+    "Tally",
+    "kill_tree",
+    "kill_with_children",
+    "services_of",
+    "tally",
+]
 
 RUN: Final = "troubled-1"
 ENDS_LATE: Final = Version(version("wandb")) < Version("0.19.11")
@@ -51,11 +62,16 @@ def tally(run: StoredRun, rows: list[Row], writer: str) -> Tally:
 
 def kill_with_children(process: Role) -> None:
     """SIGKILL for it, its courier, and the courier's wandb-core, at once."""
-    family = [process.pid, *_descendants(process.pid)]
-    assert len(family) >= 3, "a role has a courier, and that the SDK's service"
-    for pid in family:
-        os.kill(pid, signal.SIGKILL)
+    assert kill_tree(process.pid) >= 3, "a role has a courier, and that the SDK's service"
     process.wait()
+
+
+def kill_tree(pid: int) -> int:
+    """SIGKILL for a process and those that it started, at once; return how many they are."""
+    family = [pid, *_descendants(pid)]
+    for each in family:
+        os.kill(each, signal.SIGKILL)
+    return len(family)
 
 
 def services_of(pid: int) -> Iterator[int]:
