@@ -117,7 +117,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
 @contextmanager
 def _impatient() -> Iterator[None]:
     """A claim would watch an owner on another machine for a minute."""
-    before = lease.STALE
+    before = vars(lease)["STALE"]
     vars(lease)["STALE"] = 0.0
     try:
         yield
