@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -362,11 +364,15 @@ def run_job(config: MonitorConfig, folder: Path, steps: Sequence[int]) -> None:
 @pytest.mark.processes
 @pytest.mark.parametrize("shared", [True, False])
 def test_each_kind_arrives(server: WandbServer, make_config: Make, tmp_path: Path, shared: bool) -> None:
-    run_job(make_config(shared_run=shared), tmp_path, [1, 2])
+    config = make_config(shared_run=shared)
+    run_job(config, tmp_path, [1, 2])
     (run,) = [run for run in server.runs.values() if run.upserts]
     check_everything(run, "trainer/" if shared else "", [1, 2])
     assert run.state == "finished"
     assert server.state.unknown == []
+    command = [sys.executable, "-m", "rolecall", "verify", str(config.monitor_dir)]
+    verified = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
 @pytest.mark.processes
