@@ -15,7 +15,7 @@ from rolecall import timings
 from rolecall.delivery.events import EventLog
 from rolecall.errors import BackendError, raise_together
 from rolecall.job.normalize import Normalizer
-from rolecall.job.tables import INT64
+from rolecall.job.tables import INT64, LEAST_INT64
 from rolecall.states import Status, status_at_exit, status_of
 from rolecall.store.journal import JournalWriter
 
@@ -109,17 +109,17 @@ class Monitor:
             raise BackendError(failure)
         try:
             # `type` first: a call for each step would cost as much as the check itself.
-            is_whole = type(step) is int and -INT64 <= step < INT64
+            is_whole = type(step) is int and LEAST_INT64 <= step < INT64
             if step is not None and not is_whole:
                 step = self._normalizer.step(step)
             row, values = self._normalizer.row(data)
             if row or values:
                 try:
-                    journal.append(row, step, commit=commit is True, values=values)
+                    journal.append(row, step, commit is True, values)
                 except ValueError:
                     # Something that JSON cannot hold: keep the rest of the row.
                     row, _ = self._normalizer.careful(row)
-                    journal.append(row, step, commit=commit is True, values=values)
+                    journal.append(row, step, commit is True, values)
         except OSError as error:
             self._lose(error)
         except Exception as error:  # noqa: BLE001 - out of memory, for one: training must go on

@@ -8,6 +8,7 @@ from rolecall.rows import Cell, TableData
 from rolecall.values import Table
 
 INT64: Final = 1 << 63
+LEAST_INT64: Final = -INT64
 BYTES: Final = (bytes, bytearray, memoryview)
 
 

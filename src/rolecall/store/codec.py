@@ -33,6 +33,8 @@ from zlib import crc32
 from pydantic_core import from_json, to_json
 
 _NO_FILE: Final = frozenset([errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO])
+LINE: Final = b'%b,"sum":"%08x"}\n'
+"""A line, of a JSON object without its closing brace and the checksum of that."""
 _SUM: Final = len(b',"sum":"00000000"}')
 _DIGITS: Final = len(b'00000000"}')
 _NO_MATCH: Final = "its checksum does not match"
@@ -258,7 +260,7 @@ def _size_of(value: Any) -> int:
 def seal(text: bytes, seed: int) -> bytes:
     """The line of a JSON object: its closing brace makes room for the checksum."""
     payload = text[:-1]
-    return b'%b,"sum":"%08x"}\n' % (payload, crc32(payload, seed))
+    return LINE % (payload, crc32(payload, seed))
 
 
 def decode(line: bytes, seed: int = 0) -> dict[str, Any]:
