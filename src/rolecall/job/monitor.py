@@ -109,8 +109,7 @@ class Monitor:
             raise BackendError(failure)
         try:
             # `type` first: a call for each step would cost as much as the check itself.
-            is_whole = type(step) is int and LEAST_INT64 <= step < INT64
-            if step is not None and not is_whole:
+            if step is not None and (type(step) is not int or not LEAST_INT64 <= step < INT64):
                 step = self._normalizer.step(step)
             row, values = self._normalizer.row(data)
             if row or values:

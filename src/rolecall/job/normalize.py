@@ -26,6 +26,7 @@ _MOST_KEYS: Final = 100_000
 _DEEPEST: Final = 50
 # Exact types only: a subclass may lie about itself, and the encoder would take it at its word.
 _FIXED: Final = frozenset([float, bool])
+_are_fixed: Final = _FIXED.issuperset
 _PLAIN: Final = _FIXED | {int, str}
 # No key holds a newline, so joined keys of a known number tell which keys they are, by what they spell: a subclass of
 # str may lie about its hash and equality. It takes half of the time of a look at their types and a tuple of them, and
@@ -71,7 +72,7 @@ class Normalizer:
         """What of a mapping can be recorded, and its tables and media: almost always the mapping itself, and none."""
         try:
             if type(data) is dict and self._known.get(_joined([*data])) == len(data):
-                if _FIXED.issuperset(map(type, data.values())):
+                if _are_fixed(map(type, data.values())):
                     return data, ()  # `append` knows how much memory that takes
                 if _has_small_ints(data.values()):
                     ensure_memory(data)

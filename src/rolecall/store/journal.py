@@ -53,6 +53,7 @@ import errno
 import logging
 import os
 import re
+import sys
 import threading
 import time
 import uuid
@@ -185,6 +186,8 @@ class JournalWriter:
         self._failed = 0
         self._looking = False
         self._limit = limit
+        # The longest text that needs no look at its size, or at what room there is.
+        self._unmeasured = _LONGEST_LINE if limit is None else 0
         self._has_warned = False
         self._looked = self._look_at = time.time()
         # Reentrant: a signal handler that logs must not deadlock with the call that it interrupted.
@@ -217,7 +220,7 @@ class JournalWriter:
             if not self._looked <= now < self._look_at:
                 self._look(now)
                 self._watch_disk()
-            rows = len(values) + (not values or bool(data))
+            rows = len(values) + bool(data) if values else 1
             try:
                 while True:
                     seq = self.seq + rows
@@ -228,7 +231,7 @@ class JournalWriter:
                     # As `ensure_memory`, and cheap: what holds more than numbers was measured before.
                     bytes(PER_NUMBER * len(data) + _OTHERS)
                     text = to_json(line, inf_nan_mode="strings")
-                    if len(text) > _LONGEST_LINE or self._end + len(text) + _SEAL > self._most:
+                    if len(text) > self._unmeasured:
                         text = self._fit(text, line)
                     text = text[:-1]
                     whole = LINE % (text, crc32(text, self._seed))  # as `seal`, without the time of a call
@@ -242,11 +245,13 @@ class JournalWriter:
                         self._steps[DEFAULT_AXIS] = at
                         written = os.write(self._descriptor, whole)
                         self._end += written
-                        # The disk, a quota or the file size limit may end in the middle of a line. The next one
-                        # closes it first.
-                        self._torn = b"" if written == len(whole) else b"\n"
-                        if written < len(whole) - 1:
-                            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                        self._torn = b""
+                        if written != len(whole):
+                            # The disk, a quota or the file size limit may end in the middle of a line. The next one
+                            # closes it first.
+                            self._torn = b"\n"
+                            if written < len(whole) - 1:
+                                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                         break
             except OSError:
                 self.lost += rows
@@ -283,7 +288,7 @@ class JournalWriter:
         found = os.fstat(self._descriptor)
         self._identity, self._end = (found.st_dev, found.st_ino), found.st_size
         self._seed = session.seed
-        self._most: float = float("inf")
+        self._most = sys.maxsize
         if self._limit is not None:
             # Earlier sessions may wait for a courier to copy them.
             beside = sum(path.lstat().st_size for path in session.path.parent.rglob("*") if path != session.path)
