@@ -1,12 +1,14 @@
-"""Distributions that are installed for one test."""
+"""Distributions that are installed for one test, and a job whose only backend is `local`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from made_site import Computer, MadeSite, link_core
+
+from rolecall import Job, Monitor, MonitorConfig, launch, open_monitor
 
 
 @pytest.fixture
@@ -31,3 +33,15 @@ def computer(tmp_path: Path, core: Path) -> Computer:
     for name in ("home", "plugins"):
         (tmp_path / name).mkdir()
     return Computer(core, MadeSite(tmp_path / "plugins"), tmp_path / "home")
+
+
+@pytest.fixture
+def job(make_config: Callable[..., MonitorConfig]) -> Iterator[Job]:
+    with launch(make_config(monitor_type="local", monitor_args={})) as launched:
+        yield launched
+
+
+@pytest.fixture
+def monitor(job: Job) -> Iterator[Monitor]:
+    with open_monitor(job.config, "trainer") as opened:
+        yield opened

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import wave
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from rolecall import (
     Table,
     Text,
     Video,
-    launch,
     open_monitor,
 )
 from rolecall.delivery.pictures import Pictures
@@ -45,18 +44,6 @@ MakeConfig = Callable[..., MonitorConfig]
 
 PIXELS = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3) * 7
 GIF = b"GIF89a" + bytes(20)
-
-
-@pytest.fixture
-def job(make_config: MakeConfig) -> Iterator[Job]:
-    with launch(make_config(monitor_type="local", monitor_args={})) as launched:
-        yield launched
-
-
-@pytest.fixture
-def monitor(job: Job) -> Iterator[Monitor]:
-    with open_monitor(job.config, "trainer") as opened:
-        yield opened
 
 
 def rows(job: Job) -> list[Row]:

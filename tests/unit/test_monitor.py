@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import pytest
@@ -13,18 +13,6 @@ from rolecall import Job, Monitor, MonitorConfig, Row, launch, open_monitor
 from rolecall.job.history import read_rows
 
 MakeConfig = Callable[..., MonitorConfig]
-
-
-@pytest.fixture
-def job(make_config: MakeConfig) -> Iterator[Job]:
-    with launch(make_config(monitor_type="local", monitor_args={})) as launched:
-        yield launched
-
-
-@pytest.fixture
-def monitor(job: Job) -> Iterator[Monitor]:
-    with open_monitor(job.config, "trainer") as opened:
-        yield opened
 
 
 def rows(job: Job) -> list[Row]:

@@ -160,7 +160,7 @@ class StoredRun:
         self._counts = Counter(key for entry in self.history for key in entry.line)
 
     def as_shown(self, late: float) -> StoredRun:
-        """The run without the lines of the last so many seconds."""
+        """The run as it was so many seconds ago: without the lines that came since."""
         if not late:
             return self
         shown = replace(self)
