@@ -7,7 +7,7 @@ hold, or what no backend could take, is left out, counted, and reported once for
 
 import logging
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from rolecall.job.media import drafts_of
 from rolecall.job.tables import BYTES, INT64, table_data, table_in, utf8, words
 from rolecall.rows import TableData
 from rolecall.store.codec import ensure_memory
-from rolecall.store.journal import Drafts
+from rolecall.store.journal import Drafts, Values
 from rolecall.values import BOXES, Table, Text
 
 logger = logging.getLogger("rolecall")
@@ -68,7 +68,7 @@ class Normalizer:
         self.drop("step", f"a step must {fault}; the row is kept at the next one")
         return None
 
-    def row(self, data: object) -> tuple[Mapping[str, Any], Sequence[TableData | Drafts]]:
+    def row(self, data: object) -> tuple[Mapping[str, Any], Values]:
         """What of a mapping can be recorded, and its tables and media: almost always the mapping itself, and none."""
         try:
             if type(data) is dict and self._known.get(_joined([*data])) == len(data):
@@ -81,7 +81,7 @@ class Normalizer:
             pass
         return self.careful(data)
 
-    def careful(self, data: object) -> tuple[dict[str, Any], Sequence[TableData | Drafts]]:
+    def careful(self, data: object) -> tuple[dict[str, Any], Values]:
         """The same, with a look at each value."""
         if not isinstance(data, Mapping):
             self.drop("data", f"log takes a mapping of metrics, not {type(data).__name__}; the row is left out")

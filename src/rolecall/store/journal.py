@@ -138,6 +138,10 @@ class Drafts:
     drafts: Sequence[Draft]
 
 
+Values = Sequence[TableData | Drafts]
+"""The tables and media of one call of `log`."""
+
+
 def last_steps(session: Session) -> dict[str, int]:
     """The last step on each axis of a session; reads at most 1,000 rows."""
     steps: dict[str, int] = {}
@@ -196,11 +200,7 @@ class JournalWriter:
         self._open(session)
 
     def append(
-        self,
-        data: Mapping[str, Any],
-        step: int | None = None,
-        commit: bool = False,
-        values: Sequence[TableData | Drafts] = (),
+        self, data: Mapping[str, Any], step: int | None = None, commit: bool = False, values: Values = ()
     ) -> None:
         """Record one call of `log`.
 
@@ -294,7 +294,7 @@ class JournalWriter:
             beside = sum(path.lstat().st_size for path in session.path.parent.rglob("*") if path != session.path)
             self._most = self._limit - beside
 
-    def _complete(self, line: dict[str, Any], rows: int, values: Sequence[TableData | Drafts], *, commit: bool) -> None:
+    def _complete(self, line: dict[str, Any], rows: int, values: Values, *, commit: bool) -> None:
         """Add what only some lines say."""
         if rows > 1:
             line["rows"] = rows
