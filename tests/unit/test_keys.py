@@ -86,7 +86,11 @@ def test_given_row_stays() -> None:
 @pytest.mark.parametrize(
     ("value", "metrics", "told"),
     [
-        (0.5, {"explorer/0/step": 7, "explorer/0/step_": 0.5, "explorer/0/loss": 0.25}, ["the metric explorer/0/step is explorer/0/step_"]),
+        (
+            0.5,
+            {"explorer/0/step": 7, "explorer/0/step_": 0.5, "explorer/0/loss": 0.25},
+            ["the metric explorer/0/step is explorer/0/step_"],
+        ),
         (7, {"explorer/0/step": 7, "explorer/0/loss": 0.25}, []),
     ],
 )
@@ -159,11 +163,10 @@ def test_key_belongs_to_the_axis_on_which_it_was_first_logged() -> None:
     names(keys, "eval", "accuracy")
     assert names(keys, "eval", "loss", "accuracy") == ["trainer/eval/loss", "trainer/accuracy", "trainer/eval/step"]
     assert names(keys, None, "accuracy") == ["trainer/step/accuracy", "trainer/step"]
+    said = "belongs to another axis, on which it was logged first; on"
     assert heard == [
-        "trainer/loss belongs to another axis, on which it was logged first; on trainer/eval/step it is"
-        " trainer/eval/loss",
-        "trainer/accuracy belongs to another axis, on which it was logged first; on trainer/step it is"
-        " trainer/step/accuracy",
+        f"trainer/loss {said} trainer/eval/step it is trainer/eval/loss",
+        f"trainer/accuracy {said} trainer/step it is trainer/step/accuracy",
     ]
     assert keys.bindings(0)[0]["trainer/eval/loss"] == "trainer/eval/step"
 
@@ -211,10 +214,7 @@ def test_axes_are_known_after_a_restart(tmp_path: Path, *, shared: bool) -> None
     prefix = "trainer/" if shared else ""
     successor = keys_of("trainer", layout, shared=shared)
     assert successor.carries_axes
-    assert successor.bindings(0)[0] == {
-        f"{prefix}loss": f"{prefix}step",
-        f"{prefix}accuracy": f"{prefix}eval/step",
-    }
+    assert successor.bindings(0)[0] == {f"{prefix}loss": f"{prefix}step", f"{prefix}accuracy": f"{prefix}eval/step"}
     assert names(successor, "eval", "loss") == [f"{prefix}eval/loss", f"{prefix}eval/step"]
 
 

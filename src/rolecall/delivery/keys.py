@@ -35,12 +35,7 @@ class Keys:
     """
 
     def __init__(
-        self,
-        book: AxisBook,
-        *,
-        shared: bool,
-        declares_axes: bool,
-        report: Callable[[str], None] = lambda _: None,
+        self, book: AxisBook, *, shared: bool, declares_axes: bool, report: Callable[[str], None] = lambda _: None
     ) -> None:
         given, writer = book.prefix(), book.writer
         self._book = book

@@ -242,12 +242,13 @@ def _header(prefix: str | None) -> Mapping[str, Any]:
     """What the first line of a role's session says of it."""
     if prefix is None:
         return {}
-    if not isinstance(prefix, str) or len(prefix) > LONGEST_KEY or not prefix.isprintable():
+    given: object = prefix
+    if not isinstance(given, str) or len(given) > LONGEST_KEY or not given.isprintable():
         raise ConfigError(
-            f"prefix: {prefix!r} is no prefix of keys: it must be a string of at most {LONGEST_KEY} printable "
+            f"prefix: {given!r} is no prefix of keys: it must be a string of at most {LONGEST_KEY} printable "
             'characters, such as "train/", or "" for bare keys'
         )
-    return {"prefix": str.__str__(prefix)}
+    return {"prefix": str.__str__(given)}
 
 
 def _open_any(config: MonitorConfig, writer: str, run_config: object, header: Mapping[str, Any]) -> Monitor:
@@ -368,7 +369,7 @@ def _roles_at_work(layout: Layout) -> bool:
     return any(is_held(layout.journal(writer)) for writer in layout.writers())
 
 
-def _join(  # noqa: PLR0913 - each of them says another thing of the one monitor
+def _join(
     config: MonitorConfig,
     record: RunRecord,
     writer: str,

@@ -89,12 +89,7 @@ class Monitor:
         return self._normalizer.dropped
 
     def log(
-        self,
-        data: Mapping[str, Any],
-        step: int | None = None,
-        *,
-        commit: bool | None = None,
-        axis: str | None = None,
+        self, data: Mapping[str, Any], step: int | None = None, *, commit: bool | None = None, axis: str | None = None
     ) -> None:
         """Record metrics at a step of this role's own axis. Once this returns, the row survives the process.
 

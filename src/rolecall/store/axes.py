@@ -1,8 +1,8 @@
 """Bindings of keys to axes, and their exchange among writers.
 
-A writer has an axis of its own, `{prefix}step`, and others by name, such as `{prefix}eval/step`. Each of its keys is bound
-to the axis on which it was first logged. Some trackers keep only what the last writer declared, so every writer declares
-the union of all bindings, and of all configs.
+A writer has an axis of its own, `{prefix}step`, and others by name, such as `{prefix}eval/step`. Each of its keys is
+bound to the axis on which it was first logged. Some trackers keep only what the last writer declared, so every writer
+declares the union of all bindings, and of all configs.
 
 `<monitor_dir>/axes/` holds a file of lines for each writer, appended to by that writer's courier alone and synced::
 
