@@ -255,10 +255,11 @@ class Courier:
         return rows
 
     def _exchange(self, run: Run) -> None:
-        """Declare and merge what other writers published since."""
+        """Declare and merge what is not yet, of other writers too where they write the same run."""
         if self.shared:
             self.book.refresh()
-            self._declare(run)
+        self._declare(run)
+        if self.shared:
             configs = self.book.configs
             if isinstance(run, SupportsConfig) and len(configs) > self._merged:
                 run.merge_config(configs)
