@@ -200,12 +200,7 @@ class JournalWriter:
         self._open(session)
 
     def append(
-        self,
-        data: Mapping[str, Any],
-        step: int | None = None,
-        commit: bool = False,
-        values: Values = (),
-        axis: str = DEFAULT_AXIS,
+        self, data: Mapping[str, Any], step: int | None = None, commit: bool = False, values: Values = (), axis: str = ""
     ) -> None:
         """Record one call of `log`.
 
@@ -214,7 +209,7 @@ class JournalWriter:
             step: `None` for the one after the last on the axis.
             commit: kept with the row.
             values: tables and media, each recorded as a row of its own.
-            axis: the name of the axis.
+            axis: its name; empty for the default one.
 
         Raises:
             OSError: it could not be written; its rows are counted in `lost`.
