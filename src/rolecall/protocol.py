@@ -46,6 +46,9 @@ class RunTicket:
             that is opened before, `SupportsEndTime` tells the end.
         writers: whether rows of several writers come through this one `Run`. With `"many"`, steps repeat and
             decrease from one writer to the next, and state is kept per (writer, session).
+        has_axes: whether the rows of a run of the writer's own are on several axes of steps. Where the backend
+            declares axes, they then have their steps as metrics from the first one on, as in a shared run. If this is
+            not known yet, they have them from the first call of `declare_axes` on.
         config: the run's config as a nested mapping, secrets scrubbed: the job's, and in a run that is not shared
             the role's too. In a shared one that comes by `SupportsConfig`.
         directory: the backend's own folder, absolute: the only place below `monitor_dir` that it may write to. It
@@ -73,6 +76,7 @@ class RunTicket:
     created: float = 0.0
     ended: float | None = None
     writers: Literal["one", "many"] = "one"
+    has_axes: bool = False
     repair: bool = False
 
 
@@ -167,8 +171,8 @@ class SupportsProgress(Protocol):
 class SupportsConfirmation(Protocol):
     """A run whose backend takes rows long before it can say that it holds them.
 
-    Rows are acknowledged as they are confirmed, and new ones handed over meanwhile; `flush` is only called once
-    the writers have ended.
+    Rows are acknowledged as they are confirmed, and new ones handed over meanwhile; `flush` is only called once the
+    writers have ended, and before the axes of a run are declared that had none.
     """
 
     def tend(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, groupby
+from itertools import groupby
 from typing import Final, TypeVar
 
 from pydantic import BaseModel
@@ -23,7 +23,7 @@ from rolecall.backends.registry import Backend
 from rolecall.config.redact import scrub_text, scrub_trace, secrets_of
 from rolecall.delivery.cursor import Cursor
 from rolecall.delivery.events import CourierEvent, Kind
-from rolecall.delivery.keys import shared_row
+from rolecall.delivery.keys import Keys
 from rolecall.delivery.pictures import Pictures
 from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
 from rolecall.protocol import (
@@ -81,6 +81,7 @@ class Courier:
     # When to give up: set for good by `hurry`, and while the backend is away by the time to drain.
     _limit: float = field(default=float("inf"), init=False)
     _until: float = field(default=float("inf"), init=False)
+    _keys: Keys = field(init=False)
     _declared: int = field(default=0, init=False)
     _merged: int = field(default=0, init=False)
     _flushed: float = field(default_factory=time.monotonic, init=False)
@@ -90,6 +91,14 @@ class Courier:
     _reported: set[tuple[str, str]] = field(default_factory=set, init=False)
     _held: dict[str, int] = field(default_factory=dict, init=False)
     _pictures: Pictures = field(default_factory=Pictures, init=False)
+
+    def __post_init__(self) -> None:
+        self._keys = Keys(
+            self.book,
+            shared=self.shared,
+            declares_axes=self.backend.declares_axes,
+            report=lambda text: self._report_once("warning", text, text),
+        )
 
     def run(
         self,
@@ -196,22 +205,29 @@ class Courier:
             self._report_once("damaged", damage, damage)
         if batch.rows:
             self._require_lease()
+            self._begin_axes(run, cursor, batch.rows)
         taken: list[Row] = []
         for is_rich, group in groupby(batch.rows, key=_is_rich):
-            rows = [self._shared(row) if self.shared else row for row in group]
+            rows = [self._keys.shown(row) for row in group]
             # Tables and media one by one: what is refused is set aside before the backend may not be available.
             for some in [[row] for row in rows] if is_rich else [rows]:
                 taken += self._hand_over(run, cursor, some)
         cursor.mark(batch, taken[-1] if taken else None)
         return bool(batch.rows or batch.damages)
 
+    def _begin_axes(self, run: Run, cursor: Cursor, rows: Sequence[Row]) -> None:
+        """From the first row on that is on an axis with a name, the rows of a run carry their steps as metrics."""
+        if not self._keys.carries_axes and self.backend.declares_axes and any(row.axis is not None for row in rows):
+            # The backend may write rows in another way from here on, and not recognise those before if they came again.
+            if cursor.is_behind:
+                run.flush(timings.EXPORT_TIMEOUT)
+                cursor.acknowledge(run if isinstance(run, SupportsConfirmation) else None)
+            self._keys.carry_axes()
+
     def _require_lease(self) -> None:
         # What was sent from here on would be there twice.
         if any(cursor.acks.is_taken_over() for cursor in self.cursors):
             raise _TakenOver
-
-    def _shared(self, row: Row) -> Row:
-        return shared_row(row, self.backend.declares_axes, lambda text: self._report_once("warning", text, text))
 
     def _hand_over(self, run: Run, cursor: Cursor, rows: list[Row]) -> list[Row]:
         """Give rows to the backend, with their axes bound first. Returns those that it took, now or before.
@@ -223,9 +239,7 @@ class Courier:
             fresh = _lacking(rows, run.held(rows[0].writer, rows[0].session))
         if not fresh:
             return rows
-        if self.shared and self.backend.declares_axes:
-            self.book.publish(cursor.writer, dict.fromkeys(chain.from_iterable(row.metrics for row in fresh)))
-            self._declare(run)
+        self._declare(run)
         try:
             if _is_rich(fresh[0]):
                 _log_rich(run, self._pictures.drawn(fresh[0]))
@@ -241,19 +255,21 @@ class Courier:
         return rows
 
     def _exchange(self, run: Run) -> None:
-        """Declare and merge what other writers published since."""
+        """Declare and merge what is not yet, of other writers too where they write the same run."""
         if self.shared:
             self.book.refresh()
-            self._declare(run)
+        self._declare(run)
+        if self.shared:
             configs = self.book.configs
             if isinstance(run, SupportsConfig) and len(configs) > self._merged:
                 run.merge_config(configs)
                 self._merged = len(configs)
 
     def _declare(self, run: Run) -> None:
-        if self.backend.declares_axes and (bindings := self.book.bindings(self._declared)):
+        bindings, known = self._keys.bindings(self._declared)
+        if bindings:
             self.backend.declare_axes(run, bindings)
-            self._declared += len(bindings)
+        self._declared = known
 
     def _stand_by(self, run: Run) -> None:
         """Wait a moment with all rows delivered, and do for other writers what only an open run can do."""

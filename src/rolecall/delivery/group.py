@@ -376,6 +376,7 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         pid=int(own.get("owner", {}).get("pid", 0)),
         created=float(first.get("opened", 0.0)),
         ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.writers()]),
+        has_axes=is_own and AxisBook(layout, writer, writes=False).has_axes,
     )
 
 

@@ -21,6 +21,7 @@ from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver
 from rolecall.errors import ConfigError, DirectoryError, RolecallError, WriterConflict
 from rolecall.job.monitor import Close, Monitor, close_forgotten
+from rolecall.job.normalize import LONGEST_KEY
 from rolecall.job.place import launchers_place
 from rolecall.job.session import WriterSession
 from rolecall.job.status import WriterState, read_writers, wait_for_writers
@@ -141,7 +142,7 @@ def init(
         monitor_dir=monitor_dir,
         resume="never",
     )
-    monitor = open_monitor(loaded, SINGLE, primary=True, run_config=config)
+    monitor = open_monitor(loaded, SINGLE, primary=True, run_config=config, prefix="")
     if not loaded.disabled and os.environ.get("ROLECALL_LOG") != "error":
         root = loaded.monitor_dir
         # A path that a person recognises, where the run is below the working directory.
@@ -196,6 +197,8 @@ def open_monitor(
     rank: int | None = None,
     primary: bool | Literal["auto"] = False,
     run_config: object = None,
+    *,
+    prefix: str | None = None,
 ) -> Monitor:
     """Join a job as a role.
 
@@ -208,36 +211,52 @@ def open_monitor(
             separately share a job: the first one launches it, the others join, and the last one to leave ends its
             runs. A process that comes later goes on in the same runs.
         run_config: this role's config, as in `launch`.
+        prefix: put before each key, such as `train/`; `""` for bare keys. Several roles may share one. By default
+            it is `{role}/` or `{role}/{rank}/` in a run of several roles, and nothing in a run of the role's own.
 
     Raises:
-        ConfigError: the role's name, or the config.
+        ConfigError: the role's name, its prefix, or the config.
         DirectoryError: `monitor_dir` is not the launcher's, or cannot be written.
         WriterConflict: a live process has this role and rank.
         BackendError: a backend is not installed where this role runs.
         BackendRefused: a backend said no.
     """
     writer = writer_name(role, rank)
+    header = _header(prefix)
     config = config if isinstance(config, MonitorConfig) else MonitorConfig.load(config)
     if config.disabled:
         return Monitor(writer)
     if primary == "auto":
-        return _open_any(config, writer, run_config)
+        return _open_any(config, writer, run_config, header)
     job = launch(config) if primary else None
     try:
         own = job.config if job else config
-        return _join(own, _meet(own), writer, run_config, [job.close] if job else [])
+        return _join(own, _meet(own), writer, run_config, header, [job.close] if job else [])
     except BaseException:
         if job is not None:
             job.close("failed")
         raise
 
 
-def _open_any(config: MonitorConfig, writer: str, run_config: object) -> Monitor:
+def _header(prefix: str | None) -> Mapping[str, Any]:
+    """What the first line of a role's session says of it."""
+    if prefix is None:
+        return {}
+    given: object = prefix
+    if not isinstance(given, str) or len(given) > LONGEST_KEY or not given.isprintable():
+        raise ConfigError(
+            f"prefix: {given!r} is no prefix of keys: it must be a string of at most {LONGEST_KEY} printable "
+            'characters, such as "train/", or "" for bare keys'
+        )
+    return {"prefix": str.__str__(given)}
+
+
+def _open_any(config: MonitorConfig, writer: str, run_config: object, header: Mapping[str, Any]) -> Monitor:
     """Launch a job, or join the one that another process has launched."""
     part = _Part(config, resolve(config))
     record = part.find()
     try:
-        monitor = _join(part.config, record, writer, run_config, [part.leave])
+        monitor = _join(part.config, record, writer, run_config, header, [part.leave])
     except BaseException:
         part.abandon()
         raise
@@ -351,11 +370,16 @@ def _roles_at_work(layout: Layout) -> bool:
 
 
 def _join(
-    config: MonitorConfig, record: RunRecord, writer: str, run_config: object, closing: Sequence[Close]
+    config: MonitorConfig,
+    record: RunRecord,
+    writer: str,
+    run_config: object,
+    header: Mapping[str, Any],
+    closing: Sequence[Close],
 ) -> Monitor:
     plan = _plan_here(config, record.plan)
     config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=plan))
-    session = WriterSession(config, writer, run_config)
+    session = WriterSession(config, writer, run_config, header)
     session.wait_opened()
     return Monitor(
         writer,

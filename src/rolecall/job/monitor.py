@@ -17,7 +17,7 @@ from rolecall.errors import BackendError, raise_together
 from rolecall.job.normalize import Normalizer
 from rolecall.job.tables import INT64, LEAST_INT64
 from rolecall.states import Status, status_at_exit, status_of
-from rolecall.store.journal import JournalWriter
+from rolecall.store.journal import DEFAULT_AXIS, JournalWriter
 
 logger = logging.getLogger("rolecall")
 
@@ -88,7 +88,9 @@ class Monitor:
         """How many values and rows were left out, because they are nothing that can be logged."""
         return self._normalizer.dropped
 
-    def log(self, data: Mapping[str, Any], step: int | None = None, *, commit: bool | None = None) -> None:
+    def log(
+        self, data: Mapping[str, Any], step: int | None = None, *, commit: bool | None = None, axis: str | None = None
+    ) -> None:
         """Record metrics at a step of this role's own axis. Once this returns, the row survives the process.
 
         Never blocks on a backend and never raises, unless `on_backend_error` is `raise`. What cannot be logged is left
@@ -99,8 +101,10 @@ class Monitor:
                 number, or has an `.item()`, which on a GPU tensor waits for the GPU. A nested mapping is flattened
                 with `/`, a string is kept as text, `None` is skipped.
             step: a whole number of 64 bits; what is none is reported, and counts as not given. Without it, the one
-                after the last: 1, 2, 3, ..., also after a restart.
+                after the last on the axis: 1, 2, 3, ..., also after a restart.
             commit: as in `wandb.Run.log`, where each role has a run of its own; ignored in a shared run.
+            axis: the name of another axis of steps than the role's own, such as `eval`. A key belongs to the axis on
+                which it was first logged; on another one it is shown as `{axis}/{key}`.
         """
         if (journal := self._journal) is None:
             self._drop_late()
@@ -111,14 +115,15 @@ class Monitor:
             # `type` first: a call for each step would cost as much as the check itself.
             if step is not None and (type(step) is not int or not LEAST_INT64 <= step < INT64):
                 step = self._normalizer.step(step)
+            at = DEFAULT_AXIS if axis is None else self._normalizer.axis(axis)
             row, values = self._normalizer.row(data)
             if row or values:
                 try:
-                    journal.append(row, step, commit is True, values)
+                    journal.append(row, step, commit is True, values, at)
                 except ValueError:
                     # Something that JSON cannot hold: keep the rest of the row.
                     row, _ = self._normalizer.careful(row)
-                    journal.append(row, step, commit is True, values)
+                    journal.append(row, step, commit is True, values, at)
         except OSError as error:
             self._lose(error)
         except Exception as error:  # noqa: BLE001 - out of memory, for one: training must go on

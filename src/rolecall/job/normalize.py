@@ -15,7 +15,7 @@ from rolecall.job.media import drafts_of
 from rolecall.job.tables import BYTES, INT64, table_data, table_in, utf8, words
 from rolecall.rows import TableData
 from rolecall.store.codec import ensure_memory
-from rolecall.store.journal import Drafts, Values
+from rolecall.store.journal import DEFAULT_AXIS, Drafts, Values
 from rolecall.values import BOXES, Table, Text
 
 logger = logging.getLogger("rolecall")
@@ -24,6 +24,8 @@ LONGEST_KEY: Final = 512
 _MOST_WARNINGS: Final = 1000
 _MOST_KEYS: Final = 100_000
 _DEEPEST: Final = 50
+_MOST_AXES: Final = 100
+"""Of a role: their last steps are in every 1,000th line."""
 # Exact types only: a subclass may lie about itself, and the encoder would take it at its word.
 _FIXED: Final = frozenset([float, bool])
 _are_fixed: Final = _FIXED.issuperset
@@ -50,6 +52,7 @@ class Normalizer:
         self._writer = writer
         self._known: dict[str, int] = {}
         self._known_size = 0
+        self._axes: set[str] = set()
         self._warned: set[tuple[str, str]] = set()
 
     def step(self, value: Any) -> int | None:
@@ -67,6 +70,16 @@ class Normalizer:
             fault = f"be a whole number, not {type(value).__name__}"
         self.drop("step", f"a step must {fault}; the row is kept at the next one")
         return None
+
+    def axis(self, value: object) -> str:
+        """The name of an axis as a plain string; that of the default one if it is none."""
+        if (name := self._key(value)) is None:
+            return DEFAULT_AXIS
+        if name not in self._axes and len(self._axes) >= _MOST_AXES:
+            self.drop(_shown(name), f"a role has at most {_MOST_AXES} axes; the row is kept on the role's own axis")
+            return DEFAULT_AXIS
+        self._axes.add(name)
+        return name
 
     def row(self, data: object) -> tuple[Mapping[str, Any], Values]:
         """What of a mapping can be recorded, and its tables and media: almost always the mapping itself, and none."""

@@ -200,15 +200,16 @@ class JournalWriter:
         self._open(session)
 
     def append(
-        self, data: Mapping[str, Any], step: int | None = None, commit: bool = False, values: Values = ()
+        self, data: Mapping[str, Any], step: int | None = None, commit: bool = False, values: Values = (), axis: str = ""
     ) -> None:
         """Record one call of `log`.
 
         Args:
             data: what was logged, ready for JSON.
-            step: `None` for the one after the last.
+            step: `None` for the one after the last on the axis.
             commit: kept with the row.
             values: tables and media, each recorded as a row of its own.
+            axis: its name; empty for the default one.
 
         Raises:
             OSError: it could not be written; its rows are counted in `lost`.
@@ -224,10 +225,10 @@ class JournalWriter:
             try:
                 while True:
                     seq = self.seq + rows
-                    at = self._steps.get(DEFAULT_AXIS, 0) + 1 if step is None else step
+                    at = self._steps.get(axis, 0) + 1 if step is None else step
                     line = {"seq": seq, "step": at, "time": now, "data": data}
-                    if values or commit or self._failed or seq % _STEPS_EVERY < rows:
-                        self._complete(line, rows, values, commit=commit)
+                    if values or commit or axis or self._failed or seq % _STEPS_EVERY < rows:
+                        self._complete(line, rows, values, axis, commit=commit)
                     # As `ensure_memory`, and cheap: what holds more than numbers was measured before.
                     bytes(PER_NUMBER * len(data) + _OTHERS)
                     text = to_json(line, inf_nan_mode="strings")
@@ -242,7 +243,7 @@ class JournalWriter:
                     # jumps, so the write has to be a call of C in this very place.
                     if self.seq == seq - rows:
                         self.seq = seq
-                        self._steps[DEFAULT_AXIS] = at
+                        self._steps[axis] = at
                         written = os.write(self._descriptor, whole)
                         self._end += written
                         self._torn = b""
@@ -294,8 +295,10 @@ class JournalWriter:
             beside = sum(path.lstat().st_size for path in session.path.parent.rglob("*") if path != session.path)
             self._most = self._limit - beside
 
-    def _complete(self, line: dict[str, Any], rows: int, values: Values, *, commit: bool) -> None:
+    def _complete(self, line: dict[str, Any], rows: int, values: Values, axis: str, *, commit: bool) -> None:
         """Add what only some lines say."""
+        if axis:
+            line["axis"] = axis
         if rows > 1:
             line["rows"] = rows
         if values:
@@ -307,7 +310,7 @@ class JournalWriter:
         if self._failed:
             line["lost"] = self._failed
         if line["seq"] % _STEPS_EVERY < rows:
-            line["steps"] = {**self._steps, DEFAULT_AXIS: line["step"]}
+            line["steps"] = {**self._steps, axis: line["step"]}
 
     def _store(self, value: TableData | Drafts) -> dict[str, Any]:
         """What a line says of a table or of media, whose files are stored first."""

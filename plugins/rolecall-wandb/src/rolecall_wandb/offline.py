@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from rolecall import Rejected, Row, Run, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
+from rolecall_wandb.definitions import Definitions
 from rolecall_wandb.history import TOO_LATE, History
+from rolecall_wandb.lines import Line
 from rolecall_wandb.media import KINDS
 from rolecall_wandb.sdk import WRITE_EVERY, init
 from rolecall_wandb.situation import mode
@@ -41,6 +43,9 @@ class OfflineRun:
         self._sdk = init(ticket, args)
         self._run = self._sdk.run
         self._history = History(self._run)
+        self._definitions: Definitions | None = None
+        self._line: Line | None = None
+        self._axes: set[str] = set()
         self._tries = Tries()
         self._logged = 0.0
 
@@ -68,8 +73,25 @@ class OfflineRun:
         """See `rolecall.SupportsMedia`. `wandb sync` uploads the copies of the files."""
         self._log([row], self._tries.upload(row, self._save, lambda: None))
 
+    def define(self, axes: Mapping[str, str]) -> None:
+        """Bind keys to their axes. From here on steps are metrics, and the SDK counts the lines."""
+        if self._definitions is None:
+            self._history.commit()
+            self._definitions = Definitions(self._run)
+        self._definitions.define(axes)
+        self._axes.update(axes.values())
+
     def _log(self, rows: Sequence[Row], more: Mapping[str, Any]) -> None:
         """Log rows, and `more` than its metrics and strings if it is one."""
+        if self._definitions is not None:
+            for row in rows:
+                if self._line is not None and self._line.takes(row, self._axes, more):
+                    self._line = self._line.plus(row, more)
+                else:
+                    self._end_line()
+                    self._line = Line.of(row, more)
+            self._logged = time.monotonic()
+            return
         late = []
         for row in rows:
             if self._history.accepts(row):
@@ -79,6 +101,11 @@ class OfflineRun:
         self._logged = time.monotonic()
         if late:
             raise Rejected(late, TOO_LATE)
+
+    def _end_line(self) -> None:
+        if (line := self._line) is not None:
+            self._line = None
+            self._run.log({**line.values, "_timestamp": line.last.time})
 
     def _save(self, files: Mapping[str, Path]) -> None:
         folder = Path(self._run.dir)
@@ -90,7 +117,8 @@ class OfflineRun:
             self._run.save(f"{pattern}/{name}", base_path=pattern, policy="now")
 
     def flush(self, timeout: float) -> None:
-        """See `rolecall.Run`; a line that is open stays open."""
+        """See `rolecall.Run`; a line of a run with one axis stays open."""
+        self._end_line()
         # 0.31.0 has a setting to write the file every second. 0.19.10 writes blocks of 32 KiB (measured): if its
         # courier is killed by SIGKILL, the last rows are only in the journal.
         wait = self._logged + WRITE_EVERY + _MARGIN - time.monotonic()
@@ -98,6 +126,7 @@ class OfflineRun:
 
     def close(self, status: Status) -> None:
         """See `rolecall.Run`."""
+        self._end_line()
         self._sdk.finish(status)
 
 
@@ -117,6 +146,9 @@ class NoRun:
         """Store nothing."""
 
     def log_media(self, row: Row) -> None:
+        """Store nothing."""
+
+    def define(self, axes: Mapping[str, str]) -> None:
         """Store nothing."""
 
     def flush(self, timeout: float) -> None:

@@ -65,11 +65,11 @@ def _open(ticket: RunTicket, args: WandbArgs) -> Run:
 
         return open_offline(ticket, args)
     if not ticket.shared:
-        if ticket.repair:
+        if ticket.repair and not ticket.has_axes:
             raise BackendRefused(NO_REPAIR)
-        from rolecall_wandb.separate import SeparateRun
+        from rolecall_wandb.role import RoleRun
 
-        return SeparateRun(ticket, args, server)
+        return RoleRun(ticket, args, server)
     if reason := what_hinders(args):
         raise BackendRefused(reason)
     from rolecall_wandb.shared import SharedRun

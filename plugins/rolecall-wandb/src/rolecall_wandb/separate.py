@@ -1,4 +1,4 @@
-"""A run that only one writer writes to, on a server."""
+"""A run that only one writer writes to, with one axis, on a server."""
 
 from __future__ import annotations
 
@@ -45,10 +45,11 @@ class _Queued(NamedTuple):
 
 
 class SeparateRun:
-    """A run that only one writer writes to. A row is held once the server counts all lines that it was given.
+    """A run that only one writer writes to, with one axis.
 
-    More rows go to the SDK when those before are held. wandb accepts no step below the last one, so what was dropped on
-    the way can be sent again only if nothing came after it.
+    A row is held once the server counts all lines that it was given. More rows go to the SDK when those before are
+    held. wandb accepts no step below the last one, so what was dropped on the way can be sent again only if nothing
+    came after it.
     """
 
     media_kinds = KINDS
@@ -170,6 +171,10 @@ class SeparateRun:
         self._resume_if_ended()
         self._finish(status)
         self._watch.require_end(SETTLE)
+
+    def release(self) -> None:
+        """End the SDK's run: what follows is written in another way."""
+        self._finish("finished")
 
     # ------------------------------------------------- between queue and server
 

@@ -1,4 +1,4 @@
-"""One writer's part in a run that all roles of a job write to."""
+"""One writer's part in a run that all roles of a job write to, or a run of its own whose rows are on several axes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ READ_BACK: Final = 10_000
 
 
 class SharedRun:
-    """One writer's part in a shared run.
+    """One writer's part in a shared run, or a run of its own whose rows are on several axes.
 
-    Consecutive rows of one step are a line of history, whose `_step` the server counts in the order of arrival. A row
+    Consecutive rows of one axis and step are a line of history. The server counts its `_step` in the order of arrival,
+    or the SDK if nobody else writes the run. A row
     is confirmed once the server counts all lines of its window (see `rolecall_wandb.lines`), or has shown its line.
     """
 
