@@ -29,6 +29,7 @@ from rolecall.states import Status
 from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_left, is_opening, read_reference
 from rolecall.store.axes import AxisBook
 from rolecall.store.codec import end_of_lines
+from rolecall.store.details import config_now, details_now
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
 from rolecall.store.lease import Session, is_held, newest, sessions
 from rolecall.store.spool import Mirror
@@ -250,9 +251,8 @@ class _Writer:
         self._is_spooled = session is not None and self._mirror.spool_of(session) is not None
         with suppress(OSError):  # a directory that does not answer is tried again
             self._mirror.copy()
-            config = session.header().get("config") if session else None
-            if config and name != LAUNCH:
-                self.book.publish_config(config)
+            if name != LAUNCH:
+                self.book.publish_config(config_now(layout, name))
         self._report = report
         self._over = threading.Event()
         self._syncing: threading.Thread | None = None
@@ -371,9 +371,10 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         writer=None if is_launcher else writer,
         role=None if is_launcher else writer.partition("/")[0],
         # A shared run gets the roles' configs through `SupportsConfig`.
-        config={**(job.get("config") or {}), **({} if shared else own.get("config") or {})},
+        config={**(job.get("config") or {}), **({} if shared else config_now(layout, writer))},
         directory=layout.backend(backend),
         pid=int(own.get("owner", {}).get("pid", 0)),
+        tags=details_now(layout, writer).tags if is_own else (),
         created=float(first.get("opened", 0.0)),
         ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.writers()]),
     )
