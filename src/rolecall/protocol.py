@@ -31,7 +31,7 @@ class RunTicket:
         project: where the backend files the run.
         name: the run's display name: the job's, or `{name}_{role}` when the run is a role's own.
         group: what ties separate runs of a job together; `None` for a shared run without a group.
-        run_id: rolecall's own name of the run, for backends that accept one.
+        run_id: rolecall's own name of the run, for backends that accept one; the backend's id of an attached one.
         backend_run_id: what this backend called the run when it was opened before (by the primary, or by an
             earlier session); `None` if it never was. A backend that chooses ids itself and gets a shared
             ticket with neither `primary` nor this id raises `Unavailable`: the primary has not opened yet.
@@ -51,6 +51,9 @@ class RunTicket:
         directory: the backend's own folder, absolute: the only place below `monitor_dir` that it may write to. It
             may not exist yet.
         pid: the process whose rows these are (the courier is another one).
+        attached: whether the user named a run of the backend by the argument `run_id`, which may exist already. Then it
+            is not rolecall's: it keeps its name and its config, and its end is left to whoever made it. Raise
+            `BackendRefused` if there is no such run, or if this one would disturb what else writes it.
         repair: whether the run is opened to put back points that `rolecall verify` misses. Rows then have the missing
             metrics alone, and are written whatever the run's own records say of them. `backend_run_id` is set and
             `primary` is not: the run's status and times stay as they are. Raise `BackendRefused` if the run takes no
@@ -73,6 +76,7 @@ class RunTicket:
     created: float = 0.0
     ended: float | None = None
     writers: Literal["one", "many"] = "one"
+    attached: bool = False
     repair: bool = False
 
 

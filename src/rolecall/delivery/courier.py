@@ -331,6 +331,7 @@ class Courier:
         logger.log(logging.WARNING if self._away is None else logging.DEBUG, "%s: %s", self.backend.name, text)
         for cursor in self.cursors:
             cursor.rewind()
+        self._told, self._is_news = Told(), True  # what was told and not flushed may be lost as well
         if self._away is None:
             self._explain("unavailable", str(error) if is_expected else f"{type(error).__name__}: {error}")
             self._away = self._acknowledged()

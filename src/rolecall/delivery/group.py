@@ -358,13 +358,16 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
     first, job = (launches[0].header(), launches[-1].header()) if launches else ({}, {})
     own = session.header() if session else {}
     run_id = f"{spec.run_id}-{slug_of(writer).replace('@', '-')}" if is_own else spec.run_id
+    attaches = any(plan.attaches for plan in spec.plan.backends if plan.backend == backend)
+    attached = getattr(spec.monitor_args[backend], "run_id", None) if attaches else None
+    # `verify --new-run` opens runs under ids of their own.
+    run_id = (reference.run_id if reference else None) or attached or run_id
     return RunTicket(
         project=spec.project,
         # The only role of `rolecall.init` needs no name beside the job's.
         name=f"{spec.name}_{writer.replace('/', '_')}" if is_own and writer != SINGLE else spec.name,
         group=spec.group if shared else spec.group or spec.name,
-        # `verify --new-run` opens runs under ids of their own.
-        run_id=(reference.run_id if reference else None) or run_id,
+        run_id=run_id,
         backend_run_id=reference.id if reference else None,
         shared=shared,
         primary=not shared or is_launcher,
@@ -376,6 +379,7 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         pid=int(own.get("owner", {}).get("pid", 0)),
         tags=details_now(layout, writer).tags if is_own else (),
         created=float(first.get("opened", 0.0)),
+        attached=run_id == attached,
         ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.writers()]),
     )
 

@@ -145,7 +145,7 @@ def init(  # noqa: PLR0913 - one for each setting, all but three by name
         monitor_dir=monitor_dir,
         resume="never",
     )
-    monitor = _open(loaded, SINGLE, config, _checked_tags(tags), primary=True)
+    monitor = _open(loaded, SINGLE, config, _checked_tags(tags), primary=True, is_single=True)
     if not loaded.disabled and os.environ.get("ROLECALL_LOG") != "error":
         root = loaded.monitor_dir
         # A path that a person recognises, where the run is below the working directory.
@@ -177,8 +177,12 @@ def launch(config: object, run_config: object = None) -> Job:
         WriterConflict: a launcher is alive in this `monitor_dir`.
         BackendRefused: a backend said no: credentials, arguments. One that cannot be reached does not stop a job.
     """
+    return _launch(config, run_config)
+
+
+def _launch(config: object, run_config: object = None, *, is_single: bool = False) -> Job:
     config = config if isinstance(config, MonitorConfig) else MonitorConfig.load(config)
-    plan = resolve(config)
+    plan = resolve(config, is_single=is_single)
     if plan.disabled:
         return Job(config, plan, None)
     for downgrade in plan.downgrades:
@@ -236,14 +240,20 @@ def open_monitor(
 
 
 def _open(
-    config: MonitorConfig, writer: str, run_config: object, tags: Sequence[str] = (), *, primary: bool
+    config: MonitorConfig,
+    writer: str,
+    run_config: object,
+    tags: Sequence[str] = (),
+    *,
+    primary: bool,
+    is_single: bool = False,
 ) -> Monitor:
     """Join a job, which is launched first for a primary."""
     if config.disabled:
         monitor = Monitor(writer)
         monitor.tags |= set(tags)
         return monitor
-    job = launch(config) if primary else None
+    job = _launch(config, is_single=is_single) if primary else None
     try:
         own = job.config if job else config
         return _join(own, _meet(own), writer, run_config, [job.close] if job else [], tags)
@@ -421,7 +431,7 @@ def _find_record(layout: Layout, config: MonitorConfig) -> RunRecord:
 
 def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
     """The launcher's plan, less what the node of this role lacks."""
-    here = resolve(config)
+    here = resolve(config, is_single=True)  # whether its run exists already was settled by the launcher
     for downgrade in here.downgrades:
         if downgrade not in plan.downgrades:
             logger.warning("on this node: %s", downgrade)
