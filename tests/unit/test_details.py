@@ -209,7 +209,7 @@ def test_after_close_it_is_counted(monitor: Monitor, caplog: pytest.LogCaptureFi
     monitor.summary["best"] = 1.0
     monitor.update_config({"a": 1})
     assert (dict(monitor.summary), monitor.dropped) == ({"best": 0.9}, 2)
-    assert "summary: it is left out, as the monitor is closed" in caplog.text
+    assert "summary: the change is left out, as the monitor is closed" in caplog.text
 
 
 def test_disabled_monitor_reads_back(make_config: MakeConfig) -> None:

@@ -272,7 +272,8 @@ class Monitor:
         if self._written is not None:
             is_forked = self._pid != os.getpid()
             why = "this process was forked; open a monitor in it" if is_forked else "the monitor is closed"
-            self._normalizer.drop(what, f"{'the row' if what == 'log' else 'it'} is left out, as {why}")
+            text = f"the row is left out, as {why}" if what == "log" else f"the change is left out, as {why}"
+            self._normalizer.drop(what, text)
 
     def _lose(self, error: OSError) -> None:
         """The disk is full or gone: training goes on. The journal counts the loss; warn once an episode."""
