@@ -112,6 +112,12 @@ def read_rows(root: Path) -> Iterator[Row]:
     return (row for row in found if isinstance(row, Row))
 
 
+def job_state(layout: Layout) -> State:
+    """How the job in a directory is doing, or ended."""
+    found = (newest(layout.journal(writer)) for writer in (LAUNCH, *layout.writers()))
+    return _job_state(layout, [session.state() if session is not None else State.NONE for session in found])
+
+
 def _job_state(layout: Layout, states: list[State]) -> State:
     """How the job ended: as its launcher did, or all of its processes together if the last one of them ends it."""
     launch = newest(layout.journal(LAUNCH))
