@@ -14,6 +14,7 @@ _MOST_LINES: Final = 8
 _LOSSLESS: Final = 2
 _LARGEST: Final = 1e290
 """A browser computes with the range of what it draws, which a float cannot hold for larger values."""
+_LEAST: Final = 1 / _LARGEST
 _LARGEST_WHOLE: Final = 1 << 53
 _GAP: Final = math.nan
 
@@ -159,7 +160,8 @@ def _encoded(points: Sequence[Point]) -> dict[str, Any]:
     steps = [step for step, _ in points]
     return {
         "steps": [*steps[:1], *(after - before for before, after in pairwise(steps))],
-        "values": [_short(value) if math.isfinite(value) else None for _, value in points],
+        # A chart cannot tell values that are so small from zero, and a browser may fail at it.
+        "values": [_short(value if abs(value) > _LEAST else 0) if math.isfinite(value) else None for _, value in points],
     }
 
 
