@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rolecall.backends.installed import version_of
-from rolecall.cli.page.contents import Contents, order, read_contents
+from rolecall.cli.page.contents import Contents, cut, order, read_contents
 from rolecall.cli.page.document import document
 from rolecall.cli.page.embed import Room, as_json, embed, media_cards, table_cards, text_cards
 from rolecall.cli.page.series import fair_limit
@@ -31,7 +31,10 @@ _LEAST_POINTS: Final = 8
 _TABLE_BYTES: Final = 700_000
 _TEXT_BYTES: Final = 300_000
 _ABOUT_BYTES: Final = 400_000
-_MOST_SETTINGS: Final = 1000
+_MARGIN: Final = 10_000
+"""For the commas between what is counted by itself."""
+_MOST_SETTINGS: Final = 500
+_LONGEST_SETTING: Final = 300
 _KINDS: Final = ("image", "figure", "video", "histogram", "audio", "html", "file")
 """Of media, in the order of the page."""
 
@@ -73,15 +76,18 @@ def make_page(roots: Sequence[Path], patterns: Sequence[str] = ()) -> bytes:
     about = Room(_ABOUT_BYTES)
     data["jobs"] = [_about(contents, about) for contents in jobs]
     data |= _charts(jobs)
-    tables = [card for at, contents in enumerate(jobs) for card in table_cards(contents, at)]
-    data["tables"] = _ordered(embed(tables, Room(_TABLE_BYTES)))
-    texts = [card for at, contents in enumerate(jobs) for card in text_cards(contents, at)]
-    data["texts"] = _ordered(embed(texts, Room(_TEXT_BYTES)))
+    cards = {
+        kind: [card for at, contents in enumerate(jobs) for card in cards_of(contents, at)]
+        for kind, cards_of in (("tables", table_cards), ("texts", text_cards), ("media", media_cards))
+    }
+    data["tables"] = _ordered(embed(cards["tables"], Room(_TABLE_BYTES)))
+    data["texts"] = _ordered(embed(cards["texts"], Room(_TEXT_BYTES)))
     title = " and ".join(f"{contents.record.project} / {contents.record.name}" for contents in jobs)
     # Media get what all else leaves.
-    room = Room(LARGEST - len(document(title, as_json(data))) - 1000)
-    media = [card for at, contents in enumerate(jobs) for card in media_cards(contents, at)]
-    data["media"] = sorted(_ordered(embed(media, room)), key=lambda card: _KINDS.index(card["kind"]))
+    room = Room(LARGEST - len(document(title, as_json(data))) - _MARGIN)
+    media = _ordered(embed(cards["media"], room))
+    data["media"] = sorted(media, key=lambda card: _KINDS.index(card["kind"]))
+    data["cards_left_out"] = sum(len(found) - len(data[kind]) for kind, found in cards.items())
     return document(title, as_json(data))
 
 
@@ -127,15 +133,15 @@ def _about(contents: Contents, room: Room) -> dict[str, Any]:
         "created": record.created,
         "directory": visible(str(layout.root)),
         "state": job_state(layout),
-        "writers": _within(room, _writers(contents)),
-        "backends": _within(room, _backends(contents)),
         "hints": _hints(contents),
-        "configs": _within(room, _configs(contents)),
+        **_within(room, writers=_writers(contents), backends=_backends(contents), configs=_configs(contents)),
     }
 
 
-def _within(room: Room, items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [item for item in items if room.take(len(as_json(item)))]
+def _within(room: Room, **lists: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The lists, as far as there is room, and how much there is not."""
+    found = {name: [item for item in items if room.take(len(as_json(item)))] for name, items in lists.items()}
+    return {**found, "left_out": sum(len(items) - len(found[name]) for name, items in lists.items())}
 
 
 def _writers(contents: Contents) -> list[dict[str, Any]]:
@@ -194,10 +200,9 @@ def _configs(contents: Contents) -> list[dict[str, Any]]:
         config = session.header().get("config") if session else None
         if isinstance(config, dict) and config:
             settings = _flat(config)
-            who = "the job" if writer == LAUNCH else writer
-            equal = found.setdefault(json.dumps(settings), {"of": [], "settings": settings[:_MOST_SETTINGS]})
-            equal["of"].append(who)
-            equal["left_out"] = max(0, len(settings) - _MOST_SETTINGS)
+            shown = [(cut(name, _LONGEST_SETTING), cut(value, _LONGEST_SETTING)) for name, value in settings]
+            new = {"of": [], "settings": shown[:_MOST_SETTINGS], "left_out": max(0, len(shown) - _MOST_SETTINGS)}
+            found.setdefault(json.dumps(settings), new)["of"].append("the job" if writer == LAUNCH else writer)
     return list(found.values())
 
 

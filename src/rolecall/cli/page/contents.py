@@ -121,8 +121,8 @@ def _add_others(contents: Contents, row: Row) -> None:
     writer, step = row.writer, row.step
     for key, text in row.text.items():
         # Most strings stay the same for long, such as the name of a phase: a page shows when they change.
-        if (writer, key) not in contents.texts or contents.texts[writer, key].last[1] != _cut(text):
-            _add(contents.texts, (writer, key), _MOST_TEXTS, (step, _cut(text)))
+        if (writer, key) not in contents.texts or contents.texts[writer, key].last[1] != cut(text):
+            _add(contents.texts, (writer, key), _MOST_TEXTS, (step, cut(text)))
     if row.table is not None:
         name = (writer, row.table.name)
         _add(contents.tables, name, _MOST_TABLES, (step, _table(row.table, contents.tables.get(name))))
@@ -148,10 +148,10 @@ def _table(table: TableData, before: Sampled[tuple[int, TableSample]] | None) ->
 
 
 def _cells(row: Sequence[Cell]) -> Sequence[Cell]:
-    return [_cut(cell) if isinstance(cell, str) else cell for cell in row]
+    return [cut(cell) if isinstance(cell, str) else cell for cell in row]
 
 
-def _cut(text: str) -> str:
+def cut(text: str, longest: int = _LONGEST_TEXT) -> str:
     """The text, shortened where it is very long."""
-    left = len(text) - _LONGEST_TEXT
-    return text if left <= 0 else f"{text[:_LONGEST_TEXT]}… ({left} more characters)"
+    left = len(text) - longest
+    return text if left <= 0 else f"{text[:longest]}… ({left} more characters)"

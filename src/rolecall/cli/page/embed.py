@@ -58,7 +58,11 @@ class Card:
 
 
 def embed(cards: Sequence[Card], room: Room) -> list[Item]:
-    """The cards with their items: by turns one of each card, so that all have some, spread over the steps."""
+    """The cards with their items: by turns one of each card, so that all have some, spread over the steps.
+
+    A card is left out if there is no room for its name.
+    """
+    cards = [card for card in cards if room.take(len(as_json(card.about)))]
     found: list[dict[int, Item]] = [{} for _ in cards]
     turns = [by_importance(len(card.makers)) for card in cards]
     waiting = list(range(len(cards)))

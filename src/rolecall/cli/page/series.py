@@ -161,7 +161,9 @@ def _encoded(points: Sequence[Point]) -> dict[str, Any]:
     return {
         "steps": [*steps[:1], *(after - before for before, after in pairwise(steps))],
         # A chart cannot tell values that are so small from zero, and a browser may fail at it.
-        "values": [_short(value if abs(value) > _LEAST else 0) if math.isfinite(value) else None for _, value in points],
+        "values": [
+            _short(value if abs(value) > _LEAST else 0) if math.isfinite(value) else None for _, value in points
+        ],
     }
 
 

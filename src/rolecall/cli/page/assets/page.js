@@ -137,10 +137,12 @@ function show() {
   const roles = [...new Set(writers.map((writer) => writer.writer.split("/")[0]))];
   const lists = [data.charts, data.media, data.tables, data.texts];
   const sections = roles.filter((role) => lists.some((list) => list.some((each) => each.role === role))).map(sectionOf);
-  const left = data.charts_left_out ? make("p", { class: "hint" }, `${plural(data.charts_left_out, "more metric")} had no room on this page; choose some with --metric`) : null;
+  const left = data.charts_left_out ? make("p", { class: "hint" }, `${plural(data.charts_left_out, "more chart")} had no room on this page; choose some with --metric`) : null;
+  const others = data.cards_left_out + data.jobs.reduce((sum, job) => sum + job.left_out, 0);
+  const more = others ? make("p", { class: "hint" }, `${plural(others, "more thing")} had no room on this page`) : null;
   const none = sections.length ? null : make("p", { class: "quiet" }, "Nothing was logged yet.");
   const foot = make("footer", { class: "quiet" }, `Made by rolecall ${data.version} at ${shownTime(data.made)}. Drag over a chart to zoom in, double-click to zoom out.`);
-  document.getElementById("page").append(...[...data.jobs.map(headOf), toolsOf(sections), left, none, make("main", {}, ...sections), foot].filter((each) => each));
+  document.getElementById("page").append(...[...data.jobs.map(headOf), toolsOf(sections), left, more, none, make("main", {}, ...sections), foot].filter((each) => each));
 }
 
 show();
