@@ -164,9 +164,9 @@ def test_order_of_importance_names_each_place(count: int) -> None:
 
 
 def test_reward_return_and_loss_come_first() -> None:
-    keys = ["grad/norm", "loss", "return", "policy_loss", "Reward/mean", "lossless", "accuracy"]
+    keys = ["layer/10", "layer/9", "grad/norm", "loss", "return", "policy_loss", "Reward/mean", "lossless", "accuracy"]
     first = ["Reward/mean", "return", "loss", "policy_loss"]
-    assert sorted(keys, key=order) == [*first, "accuracy", "grad/norm", "lossless"]
+    assert sorted(keys, key=order) == [*first, "accuracy", "grad/norm", "layer/9", "layer/10", "lossless"]
 
 
 # ------------------------------------------------------------------ the page

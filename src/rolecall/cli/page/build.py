@@ -110,7 +110,7 @@ def _charts(jobs: Sequence[Contents]) -> dict[str, Any]:
     for role, key in sorted(charts, key=lambda name: (name[0], *order(name[1]))):
         series = [
             {"job": at, "writer": writer, **jobs[at].metrics[writer, key].drawn(limit)}
-            for at, writer in sorted(charts[role, key])
+            for at, writer in charts[role, key]
         ]
         axis = next((jobs[at].metrics[writer, key].axis for at, writer in charts[role, key]), None)
         chart = {"role": role, "key": key, "axis": axis, "series": series}

@@ -25,6 +25,7 @@ _MOST_DAMAGES: Final = 20
 _LONGEST_TEXT: Final = 4000
 _FIRST: Final = ("reward", "return", "loss")
 _WORDS: Final = re.compile(r"[^a-zA-Z]+")
+_DIGITS: Final = re.compile(r"([0-9]+)")
 
 T = TypeVar("T")
 
@@ -76,7 +77,7 @@ def read_contents(root: Path, patterns: Sequence[str]) -> Contents:
     """
     layout = Layout(root.absolute())  # the page names files for whoever reads it, wherever that is
     contents = Contents(layout, job_record(layout)[0])
-    for writer in layout.writers():
+    for writer in sorted(layout.writers(), key=natural):
         totals = contents.totals[writer] = Totals()
         # Found by the key alone: a tuple for each value would take as long as all the rest.
         series: dict[str, Series | None] = {}
@@ -97,10 +98,15 @@ def read_contents(root: Path, patterns: Sequence[str]) -> Contents:
     return contents
 
 
-def order(key: str) -> tuple[int, str]:
+def order(key: str) -> tuple[int, list[str | int]]:
     """What people look for first comes first: reward, return and loss."""
     words = _WORDS.split(key.lower())
-    return next((at for at, word in enumerate(_FIRST) if word in words), len(_FIRST)), key
+    return next((at for at, word in enumerate(_FIRST) if word in words), len(_FIRST)), natural(key)
+
+
+def natural(name: str) -> list[str | int]:
+    """To sort by: `explorer/2` comes before `explorer/10`."""
+    return [int(part) if at % 2 else part for at, part in enumerate(_DIGITS.split(name))]
 
 
 def _note(totals: Totals, damage: Damage) -> None:

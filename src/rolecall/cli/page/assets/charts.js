@@ -110,7 +110,7 @@ class Chart {
   note(hasPositive) {
     const notes = [];
     for (const series of this.about.series) {
-      const odd = Object.entries(series.odd || {}).map(([name, count]) => `${count} × ${name}`);
+      const odd = Object.entries(series.odd || {}).map(([name, count]) => `${count} ${name}`);
       if (odd.length) notes.push(`${series.writer}: ${odd.join(", ")}, first at step ${series.first_odd}`);
     }
     if (settings.isLog && !hasPositive) notes.push("no value is positive, so the scale is linear");
