@@ -1,8 +1,8 @@
 """Print a script with which your shell completes rolecall's commands, options and paths.
 
-For bash, add the first of these lines to ~/.bashrc; for zsh, write the file to a directory of $fpath:
+For bash, put this line into ~/.bashrc:
   eval "$(rolecall completion bash)"
-  rolecall completion zsh > ~/.zfunc/_rolecall
+For zsh, write the script to a directory of $fpath, as _rolecall.
 
 Examples:
   rolecall completion bash
