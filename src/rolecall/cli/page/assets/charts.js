@@ -68,7 +68,9 @@ class Chart {
   keyOf(series, at, names) {
     const mark = make("i");
     const value = make("b", {}, shown(series.last));
-    const key = make("button", { type: "button", "aria-pressed": "true", title: "show or hide" }, mark, make("span", { class: "name" }, names(series)), value);
+    const range = series.min === undefined ? "" : `, ${shown(series.min)} to ${shown(series.max)}`;
+    const title = `${plural(series.count, "point")}${range}; click to show or hide`;
+    const key = make("button", { type: "button", "aria-pressed": "true", title }, mark, make("span", { class: "name" }, names(series)), value);
     key.addEventListener("click", () => {
       const isShown = key.getAttribute("aria-pressed") === "false";
       key.setAttribute("aria-pressed", String(isShown));
