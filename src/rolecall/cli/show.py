@@ -3,6 +3,7 @@
 Examples:
   rolecall show runs/grpo-1
   rolecall show runs/grpo-1 --metric 'explorer/*' --metric trainer/loss
+  rolecall show runs/grpo-1 --html grpo-1.html
   rolecall show runs/grpo-1 --csv > values.csv
 """
 
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
+from rolecall.cli.page.build import write_page
 from rolecall.cli.text import visible
 from rolecall.config.commands import command, with_path
 from rolecall.errors import ConfigError
@@ -53,6 +55,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="chart the metrics that match, such as 'explorer/*'; repeat it for more (default: the first four)",
     )
     form = parser.add_mutually_exclusive_group()
+    html = "write a page with charts, images and tables, which opens in a browser without a network"
+    form.add_argument("--html", type=Path, metavar="FILE", help=html)
     form.add_argument("--json", action="store_true", help="print a summary as JSON, for scripts")
     form.add_argument("--csv", action="store_true", help="print every value as CSV, for scripts")
 
@@ -62,6 +66,10 @@ def run(options: argparse.Namespace) -> int:
     root: Path = options.directory
     if options.csv:
         _print_csv(root)
+        return 0
+    if options.html:
+        size = write_page([root], options.html, options.metric)
+        print(visible(f"{options.html}: {size:,} bytes"))
         return 0
     job = read_history(root)
     backends = read_deliveries(Layout(root), job.record.plan)

@@ -125,6 +125,12 @@ def read_details(root: Path) -> dict[str, Details]:
     return {writer: replace(details, config=config) for writer, (details, config) in found.items()}
 
 
+def job_state(layout: Layout) -> State:
+    """How the job in a directory is doing, or ended."""
+    found = (newest(layout.journal(writer)) for writer in (LAUNCH, *layout.writers()))
+    return _job_state(layout, [session.state() if session is not None else State.NONE for session in found])
+
+
 def _job_state(layout: Layout, states: list[State]) -> State:
     """How the job ended: as its launcher did, or all of its processes together if the last one of them ends it."""
     launch = newest(layout.journal(LAUNCH))
