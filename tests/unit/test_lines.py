@@ -170,6 +170,19 @@ def test_one_warning_for_a_job_of_several_roles(
         server.fix("down")
 
 
+def test_launcher_warns_for_roles_that_join(
+    make_config: MakeConfig, server: LinesServer, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They cannot open the run before it can, and that is no news."""
+    caplog.set_level(logging.INFO, "rolecall")
+    server.fail("down")
+    with launch(make_config()) as job, open_monitor(job.config, "explorer"), open_monitor(job.config, "trainer"):
+        wait_until(lambda: caplog.text.count("not available, rows wait in the journal") == 3)
+        server.fix("down")
+    (warning,) = [each.getMessage() for each in caplog.records if each.levelno > logging.INFO]
+    assert warning.startswith("lines: not available, rows wait in the journal: ")
+
+
 def test_couriers_that_go_on(
     make_config: MakeConfig, server: LinesServer, wait_until: WaitUntil, capsys: Output
 ) -> None:
@@ -244,12 +257,16 @@ def test_level_says_how_much(make_config: MakeConfig, level: str, printed: set[s
 
 
 def test_programs_own_logging_is_used(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: Output, caplog: pytest.LogCaptureFixture
+    make_config: MakeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Output,
+    caplog: pytest.LogCaptureFixture,
+    wait_until: WaitUntil,
 ) -> None:
     """What pytest's handlers have got is not printed once more; the level is the program's again after that."""
     monkeypatch.setenv("ROLECALL_LOG", "debug")
     with launch(make_config()):
-        assert "lines: opened" in caplog.messages
+        wait_until(lambda: "lines: opened" in caplog.messages)
     assert len(lines(capsys)) == 2
     monkeypatch.delenv("ROLECALL_LOG")
     with launch(make_config(**LOCAL)):

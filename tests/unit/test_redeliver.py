@@ -271,6 +271,7 @@ def test_record_that_is_no_file(make_config: MakeConfig, capsys: pytest.CaptureF
             file.truncate(20 << 30)
     else:
         record.symlink_to("true.json")
+    capsys.readouterr()  # what the job itself has printed
     assert main(["show", str(root)]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert said.startswith(f"rolecall: {record}: ")

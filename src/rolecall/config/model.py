@@ -222,7 +222,7 @@ class MonitorConfig(BaseModel):
         """
         return _validate(cls, read_settings(source), registry or Registry())
 
-    def with_open_timeout(self, seconds: float) -> Self:
+    def with_open_timeout(self, seconds: object) -> Self:
         """This config with another `open_timeout`.
 
         Raises:

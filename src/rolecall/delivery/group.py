@@ -231,13 +231,17 @@ class CourierGroup:
             and event.backend in self._heard
         ):
             self._heard[event.backend].set()
-        is_known = event.kind == "unavailable" and not self._is_first(event.backend)
+        is_known = event.kind == "unavailable" and not self._is_news(event)
         message = scrub_text(event.message, self._spec.secrets)
         self._listener(replace(event, message=message, is_known=is_known))
 
-    def _is_first(self, backend: str) -> bool:
-        """Whether no other courier of the job has reported yet that this backend is away."""
+    def _is_news(self, event: CourierEvent) -> bool:
+        """Whether no other courier of the job has reported yet that this backend is away, or will."""
+        backend = event.backend
         try:
+            is_joining = event.writer != LAUNCH and self._spec.plan.shared(backend)
+            if is_joining and read_reference(self._layout, backend, LAUNCH) is None:
+                return False  # the launcher's courier still opens the run, or says itself why it cannot
             mark = self._layout.outage(backend, self._spec.nonce)
             make_folder(mark.parent)
             # One process makes the file, whoever else tries at the same moment.
