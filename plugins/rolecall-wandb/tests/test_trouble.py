@@ -35,7 +35,7 @@ def trainer_of(scene: Scene, **settings: Any) -> Iterator[LogTimes]:
 
 
 def outages(caplog: pytest.LogCaptureFixture, writer: str) -> list[str]:
-    """`not` for each report that the server is away, `again` for each that it is back; of the launcher without a name."""
+    """`not` for each report that the server is away, `again` for each that it is back; the launcher has no name."""
     news = [record.getMessage() for record in caplog.records if record.name == "rolecall"]
     prefix = f"{writer}: wandb: " if writer else "wandb: "
     own = [line.removeprefix(prefix) for line in news if line.startswith(prefix)]
