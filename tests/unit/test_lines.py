@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -130,6 +131,19 @@ def test_directory_that_does_not_answer(
         log_rows(job.config, "trainer")
         monkeypatch.setattr("rolecall.job.output.lines.read_totals", fail)
     assert lines(capsys)[-1] == "rolecall: run grpo-1 has ended · rolecall show monitor"
+
+
+def test_end_where_no_thread_starts(make_config: MakeConfig, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in functions of `atexit` in Python 3.12.1."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    job = launch(make_config(**LOCAL))
+    log_rows(job.config, "trainer")
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    job.close()
+    assert lines(capsys)[-1] == "rolecall: 5 rows: local 5 · rolecall show monitor"
 
 
 def test_program_without_standard_error(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,10 +70,7 @@ def wait_for_writers(layout: Layout, timeout: float) -> list[WriterState]:
                 return
             time.sleep(min(timings.STATUS_INTERVAL, max(0.0, deadline - time.monotonic())))
 
-    # On a network filesystem whose server is frozen, no look at a file can be given up, only left to its thread.
-    thread = threading.Thread(target=look, name="rolecall-look", daemon=True)
-    thread.start()
-    thread.join(timeout + timings.DIRECTORY_TIMEOUT)
+    _leave_after(timeout + timings.DIRECTORY_TIMEOUT, look)
     return states or []
 
 
@@ -85,15 +82,23 @@ def look_within(seconds: float, look: Callable[[], Found]) -> Found | None:
         with suppress(OSError):
             found.append(look())
 
-    # As in `wait_for_writers`.
-    thread = threading.Thread(target=keep, name="rolecall-look", daemon=True)
+    _leave_after(seconds, keep)
+    return found[0] if found else None
+
+
+def _leave_after(seconds: float, look: Callable[[], None]) -> None:
+    """Wait that long for a look at files, and then leave it to its thread.
+
+    On a network filesystem whose server is frozen, a look can be given up in no other way.
+    """
+    thread = threading.Thread(target=look, name="rolecall-look", daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # no thread starts while the interpreter ends (Python 3.12)
-        keep()
+    except RuntimeError:
+        # A function of `atexit` can start no thread in some versions (measured: Python 3.12.1; 3.13.0 can).
+        look()
     else:
         thread.join(seconds)
-    return found[0] if found else None
 
 
 @dataclass(frozen=True, slots=True)

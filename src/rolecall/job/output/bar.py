@@ -51,7 +51,7 @@ def bar(look: Callable[[], Progress]) -> Iterator[None]:
         return
     drawn = _Drawing(look)
     thread = threading.Thread(target=drawn.run, name="rolecall-bar", daemon=True)
-    with suppress(RuntimeError):  # no thread starts while the interpreter ends (Python 3.12)
+    with suppress(RuntimeError):  # in a function of `atexit`: see `rolecall.job.status`
         thread.start()
     try:
         yield
