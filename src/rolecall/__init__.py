@@ -18,8 +18,9 @@ from rolecall.errors import (
     WriterConflict,
 )
 from rolecall.hookspecs import HOOKS_VERSION, hookimpl, hookspec
-from rolecall.job.launch import Job, init, launch, open_monitor
+from rolecall.job.launch import Job, launch, open_monitor
 from rolecall.job.monitor import Monitor
+from rolecall.job.single.start import init
 from rolecall.job.status import WriterState
 from rolecall.protocol import (
     Point,

@@ -343,7 +343,8 @@ class Courier:
         is_expected = isinstance(error, Unavailable)
         secrets = secrets_of(self.args)
         text = scrub_text(str(error), secrets) if is_expected else scrub_trace(error, secrets)
-        logger.log(logging.WARNING if self._away is None else logging.DEBUG, "%s: %s", self.backend.name, text)
+        # For the courier's log; the role is told by an event.
+        logger.log(logging.INFO if self._away is None else logging.DEBUG, "%s: %s", self.backend.name, text)
         for cursor in self.cursors:
             cursor.rewind()
         self._told, self._is_news = Told(), True  # what was told and not flushed may be lost as well

@@ -28,7 +28,7 @@ from rolecall.protocol import RunTicket
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_left, is_opening, read_reference
 from rolecall.store.axes import AxisBook
-from rolecall.store.codec import end_of_lines
+from rolecall.store.codec import end_of_lines, make_folder
 from rolecall.store.details import config_now, details_now
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
 from rolecall.store.lease import Session, is_held, newest, sessions
@@ -147,11 +147,13 @@ class CourierGroup:
 
     def _await_primary(self, backend: str) -> None:
         """Let the launcher's courier open the run first: a role that came earlier would report it as not available."""
+        # It may take as long as `launch` waits for it, or longer where that waits for less than is usual.
+        patience = max(timings.OPEN_TIMEOUT, self._spec.open_timeout)
         if (primary := self._heard.get(backend)) is not None:
-            primary.wait(timings.OPEN_TIMEOUT)
+            primary.wait(patience)
             return
-        deadline = time.monotonic() + timings.OPEN_TIMEOUT
-        while is_opening(self._layout, backend) and time.monotonic() < deadline:
+        deadline = time.monotonic() + patience
+        while is_opening(self._layout, backend, patience) and time.monotonic() < deadline:
             time.sleep(timings.POLL_INTERVAL)
 
     def _deliver(self, assignment: Assignment, backend: Backend) -> None:
@@ -230,7 +232,26 @@ class CourierGroup:
             and event.backend in self._heard
         ):
             self._heard[event.backend].set()
-        self._listener(replace(event, message=scrub_text(event.message, self._spec.secrets)))
+        is_known = event.kind == "unavailable" and not self._is_news(event)
+        message = scrub_text(event.message, self._spec.secrets)
+        self._listener(replace(event, message=message, is_known=is_known))
+
+    def _is_news(self, event: CourierEvent) -> bool:
+        """Whether no other courier of the job has reported yet that this backend is away, or will."""
+        backend = event.backend
+        try:
+            is_joining = event.writer != LAUNCH and self._spec.plan.shared(backend)
+            if is_joining and read_reference(self._layout, backend, LAUNCH) is None:
+                return False  # the launcher's courier still opens the run, or says itself why it cannot
+            mark = self._layout.outage(backend, self._spec.nonce)
+            make_folder(mark.parent)
+            # One process makes the file, whoever else tries at the same moment.
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+        except FileExistsError:
+            return False
+        except OSError:  # a full disk: rather one warning too many
+            pass
+        return True
 
 
 class _Writer:

@@ -16,6 +16,7 @@ from rolecall.config.plain import plain_config
 from rolecall.delivery.events import EventLog
 from rolecall.errors import BackendError, raise_together
 from rolecall.job.normalize import Normalizer
+from rolecall.job.output.lines import JobPrinter
 from rolecall.job.tables import INT64, LEAST_INT64
 from rolecall.states import Status, status_at_exit, status_of
 from rolecall.store.details import Details
@@ -39,7 +40,7 @@ class Monitor:
         run_id: rolecall's name of the run; `None` if monitoring is off.
     """
 
-    def __init__(  # noqa: PLR0913 - one for each thing it is made of
+    def __init__(  # noqa: PLR0913 - all but the first three by name
         self,
         writer: str,
         journal: JournalWriter | None = None,
@@ -50,6 +51,7 @@ class Monitor:
         closing: Sequence[Close] = (),
         backends: Sequence[str] = (),
         secrets: tuple[str, ...] = (),
+        printer: JobPrinter | None = None,
     ) -> None:
         self.writer = writer
         self.run_id = run_id
@@ -59,6 +61,7 @@ class Monitor:
         self._secrets = secrets
         # Where monitoring is off, so that what is set can be read back all the same.
         self._unwritten = Details()
+        self._printer = printer
         self._written = journal
         self._journal = journal
         self._raises = raises
@@ -75,6 +78,15 @@ class Monitor:
     def __repr__(self) -> str:
         state = "off" if self._written is None else "closed" if self._journal is None else "open"
         return f"<Monitor {self.writer!r} of run {self.run_id!r}, {state}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: where to look."""
+        return self._printer.html(self.urls) if self._printer else "monitoring is off"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `log` records: not after `close`, in a forked child, or where monitoring is off."""
+        return self._journal is not None
 
     @property
     def urls(self) -> Mapping[str, str | None]:

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -17,11 +18,13 @@ from rolecall.delivery.events import EventLog
 from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.errors import BackendRefused, Undelivered, raise_together
 from rolecall.job.beside import CourierProcess
-from rolecall.states import Status
+from rolecall.job.output.bar import Progress, bar
+from rolecall.job.status import look_within
+from rolecall.states import State, Status
 from rolecall.store.details import details_now
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import LAUNCH, Layout, usable
-from rolecall.store.lease import Fill, Session, claim, end, sessions, succeed
+from rolecall.store.lease import Fill, Session, claim, end, newest, sessions, succeed
 from rolecall.store.spool import is_spooled, open_spool
 
 logger = logging.getLogger("rolecall")
@@ -108,14 +111,25 @@ class WriterSession:
         """The backends that have a courier."""
         return [plan.backend for plan in self._spec.plan.backends if plan.courier != "none"]
 
-    def wait_opened(self) -> None:
+    @property
+    def is_own(self) -> bool:
+        """Whether this is the process that opened it, and no forked child of that."""
+        return os.getpid() == self._pid
+
+    def wait_opened(self, timeout: float | None = None, *, draws: bool = False) -> None:
         """Wait until every backend said whether it could open its run.
+
+        Args:
+            timeout: seconds; the config's `open_timeout` by default.
+            draws: whether to draw a bar on a terminal.
 
         Raises:
             BackendRefused: one said no; the session is closed as failed.
         """
+        timeout = self._spec.open_timeout if timeout is None else timeout
         try:
-            first = self.events.wait_opened(self.backends, timings.OPEN_TIMEOUT)
+            with bar(self._opening) if draws else nullcontext():
+                first = self.events.wait_opened(self.backends, timeout)
         except BaseException:  # Ctrl-C, for one
             self.close("failed", 0.0, quiet=True)
             raise
@@ -127,11 +141,13 @@ class WriterSession:
     def close(self, status: Status, timeout: float, *, quiet: bool = False) -> None:
         """End the session, let the couriers drain for `timeout` seconds, and report what is left.
 
+        A role leaves that to a launcher that is alive, whose last line is about the whole job.
+
         Raises:
             Undelivered: with `on_backend_error: raise`, if anything is left; an `ExceptionGroup` of them where
                 several backends lack rows.
         """
-        if os.getpid() != self._pid:
+        if not self.is_own:
             self.journal.abandon()
             return
         deadline = time.monotonic() + timeout
@@ -150,8 +166,24 @@ class WriterSession:
         messages = self._left()
         if self._config.on_backend_error == "raise":
             raise_together(f"{self._writer}: rows are not delivered", [Undelivered(message) for message in messages])
+        if not messages:
+            return
+        level = logging.INFO if self._has_launcher() else logging.WARNING
         for message in messages:
-            logger.warning("%s", message)
+            logger.log(level, "%s", message)
+
+    def _has_launcher(self) -> bool:
+        """Whether a launcher lives, by the time of its file if it is on another machine."""
+
+        def look() -> bool:
+            launcher = newest(self._layout.journal(LAUNCH))
+            return launcher is not None and launcher.state() is State.RUNNING
+
+        # On a thread: the directory may not answer.
+        return self._writer != LAUNCH and bool(look_within(timings.DIRECTORY_TIMEOUT, look))
+
+    def _opening(self) -> Progress:
+        return Progress("opening " + ", ".join(self.events.unheard(self.backends)))
 
     def _succeed(self, session: Session, fill: Fill) -> Session:
         """The session to go on in when the journal's file was changed from outside."""
