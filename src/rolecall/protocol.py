@@ -41,6 +41,7 @@ class RunTicket:
         role: the role of the writer, or `None`.
         tags: labels of the run.
         created: when the job was first launched, in seconds since the epoch; 0 if that is not known.
+        job: the job's name, whatever the run is called; empty if that is not known.
         ended: when the writers of the run ended, if it is opened after that, as `rolecall deliver` does; `None` while
             one of them runs. It is the run's end then, and not the moment at which the last row arrives. Of a run
             that is opened before, `SupportsEndTime` tells the end.
@@ -71,6 +72,7 @@ class RunTicket:
     pid: int
     tags: tuple[str, ...] = ()
     created: float = 0.0
+    job: str = ""
     ended: float | None = None
     writers: Literal["one", "many"] = "one"
     repair: bool = False

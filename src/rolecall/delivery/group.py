@@ -375,6 +375,7 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         directory=layout.backend(backend),
         pid=int(own.get("owner", {}).get("pid", 0)),
         created=float(first.get("opened", 0.0)),
+        job=spec.name,
         ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.writers()]),
     )
 

@@ -38,6 +38,7 @@ class RunPlace:
         suffix: part of each file name, which names the writer and its process.
         run_id: rolecall's id of the run, recorded in each file.
         config: the run's config, written at the start of each file.
+        labels: what the HParams tab lists beside the config: the job and the role.
     """
 
     base: Path
@@ -45,6 +46,7 @@ class RunPlace:
     suffix: str
     run_id: str
     config: Mapping[str, Any]
+    labels: Mapping[str, str]
 
     def new_path(self) -> Path:
         """A file name that is unique, also within one second, and that sorts by time."""
@@ -163,11 +165,10 @@ class TensorBoardRun:
         # before there is anything to drop.
         if self._ledger.top_step is None:
             yield self._encoder.start(0, now)
-        yield from self._config(now)
+        yield self._config(now)
 
-    def _config(self, now: float) -> Iterator[bytes]:
-        if self._place.config:
-            yield self._encoder.config(self._place.config, now)
+    def _config(self, now: float) -> bytes:
+        return self._encoder.config(self._place.config, self._place.labels, now)
 
     def _append(self, rows: Sequence[Row], file: EventFile) -> list[Row]:
         """Write the rows that the files do not hold yet; return those that cannot be encoded."""
@@ -188,7 +189,7 @@ class TensorBoardRun:
         last, before = self._encoder.row(row), list[bytes]()
         if ledger.restarts(row):
             ledger.interrupt()
-            before = [self._encoder.start(row.step, row.time), *self._config(row.time)]
+            before = [self._encoder.start(row.step, row.time), self._config(row.time)]
         if not ledger.expects(row):
             marker = Marker(writer=row.writer, session=row.session, seq=row.seq)
             ledger.mark(marker)

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rolecall import Row
+from rolecall_tensorboard.records.hparams import hyperparameters
 from rolecall_tensorboard.records.markdown import config_text, source_text, table_text
 from rolecall_tensorboard.records.media import add_media, tagged
 from rolecall_tensorboard.sdk import Sdk
@@ -43,9 +44,15 @@ class Encoder:
         event.log_message.message = note.model_dump_json()
         return self._record(event)
 
-    def config(self, config: Mapping[str, Any], time: float) -> bytes:
-        """The run's config as text, at step 0."""
-        return self._text("run_config", config_text(config), 0, time)
+    def config(self, config: Mapping[str, Any], labels: Mapping[str, str], time: float) -> bytes:
+        """The run's config, at step 0: as text, and for the HParams tab, there with labels."""
+        # The summary of a session alone. With one of an experiment, which names metrics, TensorBoard would list only
+        # the columns of the first role that it finds. Without any, those of all roles, and each metric (2.21, read in
+        # `hparams/backend_context.py`).
+        _, summary, _ = self._sdk.hparams(hyperparameters(config, labels), {})
+        if config:
+            summary.MergeFrom(self._summary("run_config", config_text(config)))
+        return self._record(self._sdk.Event(wall_time=time, summary=summary))
 
     def start(self, step: int, time: float) -> bytes:
         """A record that makes TensorBoard drop all that the run logged at this step or later, the config included."""
