@@ -7,7 +7,7 @@ if the run has its members.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -42,6 +42,8 @@ class RunTicket:
         tags: labels of the run.
         created: when the job was first launched, in seconds since the epoch; 0 if that is not known.
         job: the job's name, whatever the run is called; empty if that is not known.
+        source: what the process ran that the run is of, the launcher or the role, and not a courier: the `name` of its
+            script, the `user`, and the git `commit` of the script's checkout. What is not known is not there.
         ended: when the writers of the run ended, if it is opened after that, as `rolecall deliver` does; `None` while
             one of them runs. It is the run's end then, and not the moment at which the last row arrives. Of a run
             that is opened before, `SupportsEndTime` tells the end.
@@ -73,6 +75,7 @@ class RunTicket:
     tags: tuple[str, ...] = ()
     created: float = 0.0
     job: str = ""
+    source: Mapping[str, str] = field(default_factory=dict)
     ended: float | None = None
     writers: Literal["one", "many"] = "one"
     repair: bool = False

@@ -199,6 +199,27 @@ def test_separate_runs_named_like_trinity_rft(job: Job) -> None:
     assert [job.stored(run.id).info.status for run in (explorer, trainer)] == ["FINISHED", "RUNNING"]
 
 
+def test_runs_of_a_role_can_be_grouped(job: Job) -> None:
+    """By the tag `role`: the metrics of all ranks have the same keys, so one chart has all of their lines."""
+    given: dict[str, Any] = {"shared": False, "role": "explorer"}
+    for rank in ("0", "1"):
+        job.open(**given, writer=f"explorer/{rank}", run_id=f"r-1-explorer-{rank}")
+    experiment = job.client.get_experiment_by_name("gsm8k").experiment_id
+    found = job.client.search_runs([experiment], filter_string="tags.role = 'explorer'")
+    assert sorted(run.data.tags["rank"] for run in found) == ["0", "1"]
+
+
+def test_run_has_source_user_and_commit(job: Job) -> None:
+    source = {"name": "train.py", "user": "ada", "commit": "0" * 40}
+    tags = job.stored(job.open(source=source).id).data.tags
+    assert {tag: value for tag, value in tags.items() if tag.startswith(("mlflow.source", "mlflow.user"))} == {
+        "mlflow.source.name": "train.py",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": "0" * 40,
+        "mlflow.user": "ada",
+    }
+
+
 def test_preparing_creates_the_experiment_once(job: Job, ticket: Callable[..., RunTicket]) -> None:
     args = MlflowArgs(uri=job.uri, experiment=f"prepared {job.ticket().project}")
     prepare(ticket(shared=False), args)

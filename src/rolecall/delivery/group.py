@@ -31,6 +31,7 @@ from rolecall.store.axes import AxisBook
 from rolecall.store.codec import end_of_lines
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
 from rolecall.store.lease import Session, is_held, newest, sessions
+from rolecall.store.source import source_in
 from rolecall.store.spool import Mirror
 
 logger = logging.getLogger("rolecall.courier")
@@ -376,6 +377,7 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         pid=int(own.get("owner", {}).get("pid", 0)),
         created=float(first.get("opened", 0.0)),
         job=spec.name,
+        source=source_in(own if is_own else job),
         ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.writers()]),
     )
 

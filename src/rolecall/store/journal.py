@@ -9,6 +9,7 @@ The first line is the header; then there is one line for each call of `log`, and
         "session": 1,
         "writer": "explorer/0",
         "opened": 1764000000.0,
+        "source": {"name": "train.py", "user": "ada", "commit": "..."},
         "config": {...},
         "sum": "...",
     }

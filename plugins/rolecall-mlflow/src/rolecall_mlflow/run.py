@@ -33,6 +33,9 @@ _STATUS: Final = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"
 _KEY_TAG = "rolecall.key."
 _LARGEST = 2**63
 _PAGE = 25_000  # points that a server sends in one answer (`GET_METRIC_HISTORY_MAX_RESULTS`, 2.16 to 3.17)
+# Without this, the pages of MLflow 3 show a visitor's last choice, and to a new one prompts and traces. The kind of the
+# experiment does not change that (`workflowType` in its `main.js`, 3.17.2). MLflow 2 ignores it.
+_TRAINING = "?workflowType=machine_learning"
 _SYSTEM = re.compile("system/.+/(cpu|system_memory|disk|network|gpu)_")  # what MLflow's probes measure
 
 
@@ -83,7 +86,7 @@ class MlflowRun:
     def url(self) -> str:
         """The run's page on a server; for a file, the command that starts MLflow's UI with it."""
         if self._store.is_server:
-            return f"{self._store.uri}/#/experiments/{self._experiment_id}/runs/{self._run_id}"
+            return f"{self._store.uri}/#/experiments/{self._experiment_id}/runs/{self._run_id}{_TRAINING}"
         if self._store.uri.startswith("sqlite:"):
             return ui_command(f"sqlite:///{sqlite_path(self._store.uri)}")
         return f"MLFLOW_ALLOW_FILE_STORE=true {ui_command(self._store.uri)}"
