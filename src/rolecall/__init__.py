@@ -33,6 +33,7 @@ from rolecall.protocol import (
     SupportsProgress,
     SupportsReadback,
     SupportsScan,
+    SupportsTableMedia,
     SupportsTables,
 )
 from rolecall.rows import Cell, Media, MediaKind, Metrics, Row, TableData
@@ -76,6 +77,7 @@ __all__ = [
     "SupportsProgress",
     "SupportsReadback",
     "SupportsScan",
+    "SupportsTableMedia",
     "SupportsTables",
     "Table",
     "TableData",

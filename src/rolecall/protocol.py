@@ -1,7 +1,7 @@
 """The values and Protocols that hooks take and return.
 
 A backend's author needs this module, `rolecall.hookimpl` and the two errors `Unavailable` and `Rejected`.
-Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsTables`,
+Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsTables`, `SupportsTableMedia`,
 `SupportsMedia`, `SupportsConfig`, `SupportsEndTime`, `SupportsProgress`, `SupportsConfirmation`): the courier uses it
 if the run has its members.
 """
@@ -136,6 +136,15 @@ class SupportsMedia(Protocol):
 
         The files of the media can be read until the row is acknowledged, and longer where nobody removes them.
         """
+
+
+@runtime_checkable
+class SupportsTableMedia(Protocol):
+    """A run whose tables may hold images."""
+
+    @property
+    def table_media_kinds(self) -> frozenset[MediaKind]:
+        """The kinds that are `Media` in a cell. What is of another one is the path of its file there, as a string."""
 
 
 @runtime_checkable

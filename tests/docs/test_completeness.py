@@ -27,6 +27,7 @@ from rolecall import (
     SupportsEndTime,
     SupportsMedia,
     SupportsProgress,
+    SupportsTableMedia,
     SupportsTables,
     hookspecs,
 )
@@ -127,7 +128,16 @@ def test_no_hook_that_is_none() -> None:
 
 @pytest.mark.parametrize(
     "protocol",
-    [Run, SupportsTables, SupportsMedia, SupportsConfig, SupportsEndTime, SupportsProgress, SupportsConfirmation],
+    [
+        Run,
+        SupportsTables,
+        SupportsMedia,
+        SupportsTableMedia,
+        SupportsConfig,
+        SupportsEndTime,
+        SupportsProgress,
+        SupportsConfirmation,
+    ],
 )
 def test_every_member_of_a_run(protocol: type) -> None:
     said = section(page("write-a-backend"), "The run")

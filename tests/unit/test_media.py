@@ -29,6 +29,7 @@ from rolecall import (
     Rejected,
     Row,
     Table,
+    TableData,
     Text,
     Video,
     open_monitor,
@@ -315,6 +316,72 @@ def test_arrays_and_growing_tables(job: Job, monitor: Monitor) -> None:
     (row,) = rows(job)
     assert row.table is not None
     assert (row.table.rows, row.table.append) == (((1.0, 0.0), (0.0, 1.0)), True)
+
+
+def test_cells_of_a_table_are_images(job: Job, monitor: Monitor) -> None:
+    """An image of any form, beside numbers and text; what is none is text."""
+    photo = PIL.Image.fromarray(PIXELS)
+    cells = [[1, "a maze", Image(PIXELS, caption="step 1"), photo], [2, "x", None, GIF]]
+    monitor.log({"samples": Table(cells, columns=["n", "text", "maze", "photo"])})
+    monitor.log_table("other", [{"maze": Image(GIF)}])
+    monitor.close()
+    samples, other = (row.table for row in rows(job))
+    assert samples is not None
+    assert other is not None
+    (number, text, maze, pillow), (*_, nothing, data) = samples.rows
+    assert (number, text, nothing, data) == (1, "a maze", None, str(GIF))
+    for cell, caption in ((maze, "step 1"), (pillow, "")):
+        assert isinstance(cell, Media)
+        assert (cell.key, cell.kind, cell.caption) == ("samples", "image", caption)
+        assert cell.path is not None
+        assert np.array_equal(pixels_of(cell.path), PIXELS)
+    ((gif,),) = other.rows
+    assert isinstance(gif, Media)
+    assert gif.path is not None
+    assert (gif.mime, gif.path.read_bytes()) == ("image/gif", GIF)
+
+
+@pytest.mark.parametrize("cells", [[Image(b"no image")], [Image(PIXELS[:1, :1])] * 1001])
+def test_table_of_bad_images_is_reported(
+    job: Job, monitor: Monitor, caplog: pytest.LogCaptureFixture, cells: list[Image]
+) -> None:
+    monitor.log({"loss": 0.5, "samples": Table({"maze": cells})})
+    monitor.close()
+    assert [row.metrics for row in rows(job)] == [{"loss": 0.5}]
+    assert monitor.dropped == 1
+    assert "this Table cannot be logged: it " in caplog.text
+
+
+def test_lost_image_of_a_cell_costs_its_table(job: Job, monitor: Monitor) -> None:
+    monitor.log({"loss": 0.5, "samples": Table([{"maze": Image(PIXELS)}])})
+    monitor.close()
+    (file,) = (job.config.monitor_dir / "journal" / "trainer" / "1.files").iterdir()
+    file.unlink()
+    row, damage = read_all(Layout(job.config.monitor_dir), "trainer")
+    assert isinstance(row, Row)
+    assert isinstance(damage, Damage)
+    assert (row.metrics, damage.reason) == ({"loss": 0.5}, f"its attachment {file.name} is missing")
+
+
+def test_backend_without_such_cells_gets_paths(tmp_path: Path) -> None:
+    """In a run that has them, a cell is a PNG file."""
+    path = tmp_path / "1.ppm"
+    path.write_bytes(netpbm(PIXELS.tobytes(), 5, 2, 3)[0])
+    cell = Media(key="t", kind="image", path=path, mime="image/x-portable-anymap")
+    table = TableData(name="t", columns=("n", "maze"), rows=((1, cell),))
+    row = Row(writer="w", session=1, seq=1, step=1, time=1.0, table=table)
+    pictures = Pictures()
+    plain, rich = pictures.drawn(row).table, pictures.drawn(row, frozenset({"image"})).table
+    assert plain is not None
+    assert plain.rows == ((1, str(path)),)
+    assert rich is not None
+    ((_, drawn),) = rich.rows
+    assert isinstance(drawn, Media)
+    assert drawn.path is not None
+    assert drawn.mime == "image/png"
+    assert np.array_equal(np.asarray(PIL.Image.open(drawn.path)), PIXELS)
+    pictures.clear()
+    assert not drawn.path.exists()
 
 
 def test_objects_of_other_libraries(job: Job, monitor: Monitor) -> None:

@@ -14,6 +14,7 @@ from rolecall.errors import BackendError
 _OPTIONAL: Final = (
     protocol.SupportsTables,
     protocol.SupportsMedia,
+    protocol.SupportsTableMedia,
     protocol.SupportsConfig,
     protocol.SupportsEndTime,
     protocol.SupportsProgress,

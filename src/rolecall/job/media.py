@@ -80,6 +80,16 @@ def drafts_of(value: Any) -> Sequence[Draft] | None:
     return None if draft is None else [draft]
 
 
+def image_in(value: Any) -> Draft | None:
+    """The image that a cell of a table is; `None` if it is something else.
+
+    Raises:
+        Exception: as `drafts_of`.
+    """
+    draft = _draft(value)
+    return draft if draft is not None and draft.kind == "image" else None
+
+
 def _draft(value: Any) -> Draft | None:
     read = _reader(value)
     if read is None:

@@ -15,7 +15,7 @@ from rolecall.job.media import drafts_of
 from rolecall.job.tables import BYTES, INT64, table_data, table_in, utf8, words
 from rolecall.rows import TableData
 from rolecall.store.codec import ensure_memory
-from rolecall.store.journal import Drafts, Values
+from rolecall.store.journal import Drafts, TableDraft, Values
 from rolecall.values import BOXES, Table, Text
 
 logger = logging.getLogger("rolecall")
@@ -32,6 +32,7 @@ _PLAIN: Final = _FIXED | {int, str}
 # str may lie about its hash and equality. It takes half of the time of a look at their types and a tuple of them, and
 # `join` is faster with a list.
 _joined: Final = "\n".join
+_Value = TableData | TableDraft | Drafts
 
 
 class _Unfit(Exception):
@@ -86,7 +87,7 @@ class Normalizer:
         if not isinstance(data, Mapping):
             self.drop("data", f"log takes a mapping of metrics, not {type(data).__name__}; the row is left out")
             return {}, ()
-        dropped, values = self.dropped, list[TableData | Drafts]()
+        dropped, values = self.dropped, list[_Value]()
         plain = self._mapping(data, "", _DEEPEST, values)
         if self.dropped == dropped and type(data) is dict and not values:
             if self._known_size + len(data) > _MOST_KEYS:
@@ -105,9 +106,7 @@ class Normalizer:
             reason = "the row cannot be recorded and is left out"
         self.drop("data", reason)
 
-    def _mapping(
-        self, data: Mapping[Any, Any], prefix: str, depth: int, values: list[TableData | Drafts]
-    ) -> dict[str, Any]:
+    def _mapping(self, data: Mapping[Any, Any], prefix: str, depth: int, values: list[_Value]) -> dict[str, Any]:
         plain: dict[str, Any] = {}
         try:
             for key, value in data.items():
@@ -131,7 +130,7 @@ class Normalizer:
             self.drop(prefix or "data", f"the mapping could not be read to its end ({words(error)})")
         return plain
 
-    def _content(self, value: Any, path: str, depth: int, values: list[TableData | Drafts]) -> Any:
+    def _content(self, value: Any, path: str, depth: int, values: list[_Value]) -> Any:
         """A plain number, string or mapping; `None` for tables and media, which go to `values`."""
         if is_dataclass(value) and not isinstance(value, (type, *BOXES)):
             value = {each.name: getattr(value, each.name) for each in fields(value)}
@@ -148,7 +147,7 @@ class Normalizer:
             return None
         return _scalar(value)
 
-    def table(self, name: object, table: Any) -> TableData | None:
+    def table(self, name: object, table: Any) -> TableData | TableDraft | None:
         """A table under a name; `None` if it is none."""
         if (key := self._key(name)) is None:
             return None
@@ -187,7 +186,7 @@ class Normalizer:
             pass
 
 
-def _rich(value: Any, key: str) -> TableData | Drafts | None:
+def _rich(value: Any, key: str) -> _Value | None:
     """The table or the media that a value is; `None` if it is none.
 
     Raises:

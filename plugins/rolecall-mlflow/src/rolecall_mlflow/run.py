@@ -107,6 +107,11 @@ class MlflowRun:
                 store_table(self._store, self._run_id, row, row.table)
 
     @property
+    def table_media_kinds(self) -> frozenset[MediaKind]:
+        """See `rolecall.SupportsTableMedia`."""
+        return frozenset({"image"})
+
+    @property
     def media_kinds(self) -> frozenset[MediaKind]:
         """See `rolecall.SupportsMedia`: all kinds, as artifacts."""
         return MEDIA_KINDS

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rolecall import MediaKind, Rejected, Row, Status, Unavailable
+from rolecall import Media, MediaKind, Rejected, Row, Status, Unavailable
 from rolecall_tensorboard.eventfile import EventFile
 from rolecall_tensorboard.ledger import Ledger, Marker, Owner
 from rolecall_tensorboard.records.encode import Encoder
-from rolecall_tensorboard.records.media import KINDS, why_not
+from rolecall_tensorboard.records.media import KINDS, table_images, why_not
 
 __all__ = ["RunPlace", "TensorBoardRun", "file_suffix"]
 
@@ -108,8 +108,17 @@ class TensorBoardRun:
             raise Rejected(refused, "TensorBoard needs steps that fit in 64 bits and keys that are valid Unicode")
 
     def log_table(self, row: Row) -> None:
-        """Append one table as text, under its name; errors as in `log`."""
-        self.log([row])
+        """Append one table as text, under its name, and its images under `{name}/{column}`; errors as in `log`.
+
+        Raises:
+            Rejected: its images are larger than what TensorBoard reads at once.
+        """
+        self._log_files(row, table_images(row.table) if row.table is not None else ())
+
+    @property
+    def table_media_kinds(self) -> frozenset[MediaKind]:
+        """See `rolecall.SupportsTableMedia`."""
+        return frozenset({"image"})
 
     @property
     def media_kinds(self) -> frozenset[MediaKind]:
@@ -122,8 +131,11 @@ class TensorBoardRun:
         Raises:
             Rejected: TensorBoard cannot show a file of this format or size.
         """
+        self._log_files(row, row.media)
+
+    def _log_files(self, row: Row, media: Sequence[Media]) -> None:
         try:
-            reason = why_not(row.media)
+            reason = why_not(media)
         except OSError as error:
             raise self._unavailable(error) from error
         if reason is not None:

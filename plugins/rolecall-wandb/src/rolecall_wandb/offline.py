@@ -15,7 +15,7 @@ from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.media import KINDS
 from rolecall_wandb.sdk import WRITE_EVERY, init
 from rolecall_wandb.situation import mode
-from rolecall_wandb.tables import table_of
+from rolecall_wandb.tables import TABLE_KINDS, table_of
 from rolecall_wandb.tries import Tries
 
 __all__ = ["NoRun", "OfflineRun", "open_offline"]
@@ -36,6 +36,7 @@ class OfflineRun:
     """
 
     media_kinds = KINDS
+    table_media_kinds = TABLE_KINDS
 
     def __init__(self, ticket: RunTicket, args: WandbArgs) -> None:
         self._sdk = init(ticket, args)

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rolecall import Row
+from rolecall import Media, Row, TableData
 from rolecall_tensorboard.records.hparams import hyperparameters
 from rolecall_tensorboard.records.markdown import config_text, source_text, table_text
-from rolecall_tensorboard.records.media import add_media, tagged
+from rolecall_tensorboard.records.media import add_media, table_images, tagged
 from rolecall_tensorboard.sdk import Sdk
 
 __all__ = ["Encoder"]
@@ -68,7 +68,7 @@ class Encoder:
             OSError: a file of its media cannot be read.
         """
         if row.table is not None:
-            return self._text(row.table.name, table_text(row.table), row.step, row.time)
+            return self._table(row, row.table)
         if row.media:
             return self._media(row)
         for key, value in row.metrics.items():
@@ -96,6 +96,15 @@ class Encoder:
             return
         self._warned.add(key)
         logger.warning("tensorboard: %s = %r does not fit in 32 bits; TensorBoard shows it as infinity", key, value)
+
+    def _table(self, row: Row, table: TableData) -> bytes:
+        event = self._sdk.Event(wall_time=row.time, step=row.step, summary=self._summary(table.name, table_text(table)))
+        by_column: dict[str, list[Media]] = {}
+        for image in table_images(table):
+            by_column.setdefault(image.key, []).append(image)
+        for images in by_column.values():
+            add_media(event.summary, images)
+        return self._record(event)
 
     def _media(self, row: Row) -> bytes:
         event = self._sdk.Event(wall_time=row.time, step=row.step)
