@@ -144,6 +144,9 @@ class Normalizer:
             value = value.text
         elif (rich := _rich(value, path)) is not None:
             values.append(rich)
+            for draft in rich.drafts if isinstance(rich, Drafts) else ():
+                if draft.note:
+                    self.drop(path, draft.note)
             return None
         return _scalar(value)
 

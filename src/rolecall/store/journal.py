@@ -122,6 +122,7 @@ class Draft:
         caption: as there.
         counts: as there.
         edges: as there.
+        note: what the role reports of it, if it is not all that was logged.
     """
 
     kind: MediaKind
@@ -131,6 +132,7 @@ class Draft:
     caption: str = ""
     counts: tuple[float, ...] = ()
     edges: tuple[float, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
