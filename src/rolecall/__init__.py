@@ -35,6 +35,7 @@ from rolecall.protocol import (
     SupportsReadback,
     SupportsScan,
     SupportsSummary,
+    SupportsTableMedia,
     SupportsTables,
     SupportsTags,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "SupportsReadback",
     "SupportsScan",
     "SupportsSummary",
+    "SupportsTableMedia",
     "SupportsTables",
     "SupportsTags",
     "Table",

@@ -1,13 +1,13 @@
 """The values and Protocols that hooks take and return.
 
 A backend's author needs this module, `rolecall.hookimpl` and the two errors `Unavailable` and `Rejected`.
-Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsTables`,
+Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsTables`, `SupportsTableMedia`,
 `SupportsMedia`, `SupportsConfig`, `SupportsSummary`, `SupportsTags`, `SupportsEndTime`, `SupportsProgress`,
 `SupportsConfirmation`): the courier uses it if the run has its members.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -41,6 +41,9 @@ class RunTicket:
         role: the role of the writer, or `None`.
         tags: labels of the run; of a shared one they come by `SupportsTags` alone.
         created: when the job was first launched, in seconds since the epoch; 0 if that is not known.
+        job: the job's name, whatever the run is called; empty if that is not known.
+        source: what the process ran that the run is of, the launcher or the role, and not a courier: the `name` of its
+            script, the `user`, and the git `commit` of the script's checkout. What is not known is not there.
         ended: when the writers of the run ended, if it is opened after that, as `rolecall deliver` does; `None` while
             one of them runs. It is the run's end then, and not the moment at which the last row arrives. Of a run
             that is opened before, `SupportsEndTime` tells the end.
@@ -77,6 +80,8 @@ class RunTicket:
     pid: int
     tags: tuple[str, ...] = ()
     created: float = 0.0
+    job: str = ""
+    source: Mapping[str, str] = field(default_factory=dict)
     ended: float | None = None
     writers: Literal["one", "many"] = "one"
     has_axes: bool = False
@@ -139,6 +144,15 @@ class SupportsMedia(Protocol):
 
         The files of the media can be read until the row is acknowledged, and longer where nobody removes them.
         """
+
+
+@runtime_checkable
+class SupportsTableMedia(Protocol):
+    """A run whose tables may hold images."""
+
+    @property
+    def table_media_kinds(self) -> frozenset[MediaKind]:
+        """The kinds that are `Media` in a cell. What is of another one is the path of its file there, as a string."""
 
 
 @runtime_checkable

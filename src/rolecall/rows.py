@@ -6,25 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 Metrics = Mapping[str, float | int]
-Cell = str | int | float | bool | None
 MediaKind = Literal["image", "histogram", "html", "audio", "video", "file", "figure"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableData:
-    """A table that a role logged. Every row is as wide as `columns`.
-
-    Attributes:
-        name: the key that it was logged under.
-        columns: the column names.
-        rows: the cells, row by row.
-        append: whether `rows` are new rows of a table that grows over steps.
-    """
-
-    name: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    append: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +30,26 @@ class Media:
     caption: str = ""
     counts: tuple[float, ...] = ()
     edges: tuple[float, ...] = ()
+
+
+Cell = str | int | float | bool | Media | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableData:
+    """A table that a role logged. Every row is as wide as `columns`.
+
+    Attributes:
+        name: the key that it was logged under.
+        columns: the column names.
+        rows: the cells, row by row. There is no `Media` among them, unless the run is a `SupportsTableMedia`.
+        append: whether `rows` are new rows of a table that grows over steps.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    append: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

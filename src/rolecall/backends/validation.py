@@ -15,6 +15,7 @@ from rolecall.errors import BackendError
 _OPTIONAL: Final = (
     protocol.SupportsTables,
     protocol.SupportsMedia,
+    protocol.SupportsTableMedia,
     protocol.SupportsConfig,
     protocol.SupportsSummary,
     protocol.SupportsTags,

@@ -34,9 +34,10 @@ from rolecall.protocol import (
     SupportsEndTime,
     SupportsMedia,
     SupportsProgress,
+    SupportsTableMedia,
     SupportsTables,
 )
-from rolecall.rows import Change, Row
+from rolecall.rows import Change, MediaKind, Row
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledged, RunReference
 from rolecall.store.axes import AxisBook
@@ -254,7 +255,7 @@ class Courier:
         self._declare(run)
         try:
             if _is_rich(fresh[0]):
-                _log_rich(run, self._pictures.drawn(fresh[0]))
+                _log_rich(run, self._pictures.drawn(fresh[0], _in_cells(run)))
             else:
                 run.log(fresh)
         except Rejected as rejected:
@@ -425,6 +426,11 @@ def _lacking(rows: list[Row], held: Sequence[tuple[int, int]] | int) -> list[Row
     for first, last in held:
         rows = [row for row in rows if not first <= row.seq <= last]
     return rows
+
+
+def _in_cells(run: Run) -> frozenset[MediaKind]:
+    """The media that cells of the run's tables may be."""
+    return run.table_media_kinds if isinstance(run, SupportsTableMedia) else frozenset()
 
 
 def _is_rich(row: Row) -> bool:

@@ -32,6 +32,7 @@ from rolecall.store.codec import end_of_lines, make_folder
 from rolecall.store.details import config_now, details_now
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
 from rolecall.store.lease import Session, is_held, newest, sessions
+from rolecall.store.source import source_in
 from rolecall.store.spool import Mirror
 
 logger = logging.getLogger("rolecall.courier")
@@ -401,6 +402,8 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         tags=details_now(layout, writer).tags if is_own else (),
         created=float(first.get("opened", 0.0)),
         attached=run_id == attached,
+        job=spec.name,
+        source=source_in(own if is_own else job),
         ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.writers()]),
         has_axes=is_own and AxisBook(layout, writer, writes=False).has_axes,
     )

@@ -15,7 +15,7 @@ from rolecall.job.media import drafts_of
 from rolecall.job.tables import BYTES, INT64, table_data, table_in, utf8, words
 from rolecall.rows import TableData
 from rolecall.store.codec import ensure_memory
-from rolecall.store.journal import DEFAULT_AXIS, Drafts, Values
+from rolecall.store.journal import DEFAULT_AXIS, Drafts, TableDraft, Values
 from rolecall.values import BOXES, Table, Text
 
 logger = logging.getLogger("rolecall")
@@ -36,6 +36,7 @@ _PLAIN: Final = _FIXED | {int, str}
 # str may lie about its hash and equality. It takes half of the time of a look at their types and a tuple of them, and
 # `join` is faster with a list.
 _joined: Final = "\n".join
+_Value = TableData | TableDraft | Drafts
 
 
 class _Unfit(Exception):
@@ -101,7 +102,7 @@ class Normalizer:
         if not isinstance(data, Mapping):
             self.drop("data", f"log takes a mapping of metrics, not {type(data).__name__}; the row is left out")
             return {}, ()
-        dropped, values = self.dropped, list[TableData | Drafts]()
+        dropped, values = self.dropped, list[_Value]()
         plain = self._mapping(data, "", _DEEPEST, values)
         if self.dropped == dropped and type(data) is dict and not values:
             if self._known_size + len(data) > _MOST_KEYS:
@@ -120,9 +121,7 @@ class Normalizer:
             reason = "the row cannot be recorded and is left out"
         self.drop("data", reason)
 
-    def _mapping(
-        self, data: Mapping[Any, Any], prefix: str, depth: int, values: list[TableData | Drafts]
-    ) -> dict[str, Any]:
+    def _mapping(self, data: Mapping[Any, Any], prefix: str, depth: int, values: list[_Value]) -> dict[str, Any]:
         plain: dict[str, Any] = {}
         try:
             for key, value in data.items():
@@ -146,7 +145,7 @@ class Normalizer:
             self.drop(prefix or "data", f"the mapping could not be read to its end ({words(error)})")
         return plain
 
-    def _content(self, value: Any, path: str, depth: int, values: list[TableData | Drafts]) -> Any:
+    def _content(self, value: Any, path: str, depth: int, values: list[_Value]) -> Any:
         """A plain number, string or mapping; `None` for tables and media, which go to `values`."""
         if is_dataclass(value) and not isinstance(value, (type, *BOXES)):
             value = {each.name: getattr(value, each.name) for each in fields(value)}
@@ -160,10 +159,13 @@ class Normalizer:
             value = value.text
         elif (rich := _rich(value, path)) is not None:
             values.append(rich)
+            for draft in rich.drafts if isinstance(rich, Drafts) else ():
+                if draft.note:
+                    self.drop(path, draft.note)
             return None
         return _scalar(value)
 
-    def table(self, name: object, table: Any) -> TableData | None:
+    def table(self, name: object, table: Any) -> TableData | TableDraft | None:
         """A table under a name; `None` if it is none."""
         if (key := self._key(name)) is None:
             return None
@@ -231,7 +233,7 @@ class Normalizer:
             pass
 
 
-def _rich(value: Any, key: str) -> TableData | Drafts | None:
+def _rich(value: Any, key: str) -> _Value | None:
     """The table or the media that a value is; `None` if it is none.
 
     Raises:

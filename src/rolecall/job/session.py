@@ -25,6 +25,7 @@ from rolecall.store.details import details_now
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import LAUNCH, Layout, usable
 from rolecall.store.lease import Fill, Session, claim, end, newest, sessions, succeed
+from rolecall.store.source import source_of_process
 from rolecall.store.spool import is_spooled, open_spool
 
 logger = logging.getLogger("rolecall")
@@ -90,6 +91,7 @@ class WriterSession:
         self._header = {
             "writer": writer,
             "opened": time.time(),
+            "source": source_of_process(),
             **({"spool": self._spec.nonce} if self._is_spooled else {}),
             **({"steps": steps} if steps else {}),
             **({"details": found} if (found := details.line()) else {}),

@@ -9,6 +9,7 @@ The first line is the header; then there is one line for each call of `log`, and
         "session": 1,
         "writer": "explorer/0",
         "opened": 1764000000.0,
+        "source": {"name": "train.py", "user": "ada", "commit": "..."},
         "config": {...},
         "sum": "...",
     }
@@ -37,6 +38,8 @@ order; `rows` says how many there are if there is more than one. `seq` is the nu
 through the session. `axis` is there if it is not the default one, and so is `commit` if it was given. The header, a
 line in every 1,000 and the end hold `steps`, the last step on each axis (`""` is the default one), so that a restarted
 role finds its next step without reading the whole file.
+
+A cell of a table is a number, a string, a boolean or `null`, or an image: an object as in `media`.
 
 The files of media are in a directory beside the journal, as *attachments*; each is there before its line. So is the
 content of a line of over 4 MiB: `"attached": {"name": "3.json", "size": 5000000, "sum": "..."}`. The first line after
@@ -124,6 +127,7 @@ class Draft:
         caption: as there.
         counts: as there.
         edges: as there.
+        note: what the role reports of it, if it is not all that was logged.
     """
 
     kind: MediaKind
@@ -133,6 +137,7 @@ class Draft:
     caption: str = ""
     counts: tuple[float, ...] = ()
     edges: tuple[float, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,20 @@ class Drafts:
     drafts: Sequence[Draft]
 
 
-Values = Sequence[TableData | Drafts]
+@dataclass(frozen=True, slots=True)
+class TableDraft:
+    """A table with images that are not stored yet.
+
+    Attributes:
+        table: the table; a cell that is an image is `None` there.
+        images: those cells, by row and column.
+    """
+
+    table: TableData
+    images: Mapping[tuple[int, int], Draft]
+
+
+Values = Sequence[TableData | TableDraft | Drafts]
 """The tables and media of one call of `log`."""
 More = Mapping[str, Any] | None
 """What only some lines say."""
@@ -337,10 +355,15 @@ class JournalWriter:
     def _details(self) -> dict[str, Any]:
         return {"details": found} if (found := self.details.line()) else {}
 
-    def _store(self, value: TableData | Drafts) -> dict[str, Any]:
+    def _store(self, value: TableData | TableDraft | Drafts) -> dict[str, Any]:
         """What a line says of a table or of media, whose files are stored first."""
         if isinstance(value, TableData):
-            return {"table": _table(value)}
+            return {"table": _table(value, value.rows)}
+        if isinstance(value, TableDraft):
+            rows = [list[Any](row) for row in value.table.rows]
+            for (row, column), image in value.images.items():
+                rows[row][column] = self._media(image, value.table.name)
+            return {"table": _table(value.table, rows)}
         return {"key": value.key, "media": [self._media(draft, value.key) for draft in value.drafts]}
 
     def _media(self, draft: Draft, key: str) -> dict[str, Any]:
@@ -491,8 +514,8 @@ def _sound_lines(descriptor: int, seed: int) -> Iterator[dict[str, Any]]:
                 yield decode(line, seed)
 
 
-def _table(table: TableData) -> dict[str, Any]:
+def _table(table: TableData, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
     grows = {"append": True} if table.append else {}
-    content = {"name": table.name, "columns": table.columns, "rows": table.rows, **grows}
+    content = {"name": table.name, "columns": table.columns, "rows": rows, **grows}
     ensure_memory(content)
     return content

@@ -136,8 +136,8 @@ class JournalReader:
         row = replace(row, metrics={}, text={})
         for seq, each in enumerate(values, start=first):
             try:
-                table = _table(each["table"]) if "table" in each else None
-                media = () if table is not None else tuple(self._media(each))
+                table = self._table(each["table"]) if "table" in each else None
+                media = () if table is not None else self._media(each["media"], str(each["key"]))
                 yield replace(row, seq=seq, table=table, media=media)
             except _NO_ROW as error:
                 yield Damage(self.session.path, line.offset, line.end, _why(error), f"row {seq} is left out")
@@ -149,15 +149,33 @@ class JournalReader:
         Details().plus(value)  # that is one
         return Change(writer=row.writer, session=row.session, seq=row.seq, step=row.step, time=row.time)
 
-    def _media(self, value: dict[str, Any]) -> Iterator[Media]:
-        key = str(value["key"])
-        for each in value["media"]:
-            if each["kind"] not in _KINDS:
-                raise ValueError(f"{each['kind']!r} is no kind of media")
-            file = find_attachment(self.session.attachments, each["file"]) if "file" in each else None
-            counts, edges = (tuple(map(float, each.get(name, ()))) for name in ("counts", "edges"))
-            mime, caption = (str(each.get(name, "")) for name in ("mime", "caption"))
-            yield Media(key=key, kind=each["kind"], path=file, mime=mime, caption=caption, counts=counts, edges=edges)
+    def _media(self, values: Sequence[dict[str, Any]], key: str) -> tuple[Media, ...]:
+        return tuple(self._one(value, key) for value in values)
+
+    def _one(self, value: dict[str, Any], key: str) -> Media:
+        if value["kind"] not in _KINDS:
+            raise ValueError(f"{value['kind']!r} is no kind of media")
+        file = find_attachment(self.session.attachments, value["file"]) if "file" in value else None
+        counts, edges = (tuple(map(float, value.get(name, ()))) for name in ("counts", "edges"))
+        mime, caption = (str(value.get(name, "")) for name in ("mime", "caption"))
+        return Media(key=key, kind=value["kind"], path=file, mime=mime, caption=caption, counts=counts, edges=edges)
+
+    def _table(self, value: Any) -> TableData:
+        columns, name = tuple(map(str, value["columns"])), str(value["name"])
+        rows = tuple(tuple(self._cell(cell, name) for cell in row) for row in value["rows"])
+        if any(len(row) != len(columns) for row in rows):
+            raise ValueError("its table has rows of another width than its columns")
+        return TableData(name=name, columns=columns, rows=rows, append=value.get("append") is True)
+
+    def _cell(self, value: Any, name: str) -> Cell:
+        if type(value) is str:
+            # As in a row: JSON has no NaN, so it is a string there.
+            return _NOT_FINITE.get(value, value)
+        if type(value) is dict:
+            return self._one(value, name)
+        if not isinstance(value, Cell):
+            raise ValueError(f"a cell of its table is a {type(value).__name__}")  # noqa: TRY004 - as above
+        return value
 
     def _row(self, value: dict[str, Any]) -> Row:
         data, axis = value.get("data", {}), value.get("axis")
@@ -282,21 +300,6 @@ def _flatten(
                 text[key] = value
             case dict() if depth:
                 _flatten(value, f"{key}/", metrics, text, depth - 1)
-
-
-def _table(value: Any) -> TableData:
-    columns = tuple(map(str, value["columns"]))
-    # As in a row: JSON has no NaN, so it is a string there.
-    rows = tuple(
-        tuple(_NOT_FINITE.get(cell, cell) if type(cell) is str else cell for cell in row) for row in value["rows"]
-    )
-    for row in rows:
-        if len(row) != len(columns):
-            raise ValueError("its table has rows of another width than its columns")
-        for cell in row:
-            if not isinstance(cell, Cell):
-                raise ValueError(f"a cell of its table is a {type(cell).__name__}")  # noqa: TRY004 - as above
-    return TableData(name=str(value["name"]), columns=columns, rows=rows, append=value.get("append") is True)
 
 
 def _why(error: Exception) -> str:

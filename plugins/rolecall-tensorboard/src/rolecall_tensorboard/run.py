@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rolecall import MediaKind, Rejected, Row, Status, Unavailable
+from rolecall import Media, MediaKind, Rejected, Row, Status, Unavailable
 from rolecall_tensorboard.eventfile import EventFile
 from rolecall_tensorboard.ledger import Aside, Ledger, Marker, Owner
 from rolecall_tensorboard.records.encode import Encoder
-from rolecall_tensorboard.records.media import KINDS, why_not
+from rolecall_tensorboard.records.media import KINDS, table_images, why_not
 
 __all__ = ["RunPlace", "TensorBoardRun", "file_suffix"]
 
@@ -38,6 +38,7 @@ class RunPlace:
         suffix: part of each file name, which names the writer and its process.
         run_id: rolecall's id of the run, recorded in each file.
         config: the run's config, written at the start of each file.
+        labels: what the HParams tab lists beside the config: the job and the role.
         tags: the run's tags, written there too.
     """
 
@@ -46,6 +47,7 @@ class RunPlace:
     suffix: str
     run_id: str
     config: Mapping[str, Any]
+    labels: Mapping[str, str]
     tags: Sequence[str] = ()
 
     def new_path(self) -> Path:
@@ -111,8 +113,17 @@ class TensorBoardRun:
             raise Rejected(refused, "TensorBoard needs steps that fit in 64 bits and keys that are valid Unicode")
 
     def log_table(self, row: Row) -> None:
-        """Append one table as text, under its name; errors as in `log`."""
-        self.log([row])
+        """Append one table as text, under its name, and its images under `{name}/{column}`; errors as in `log`.
+
+        Raises:
+            Rejected: its images are larger than what TensorBoard reads at once.
+        """
+        self._log_files(row, table_images(row.table) if row.table is not None else ())
+
+    @property
+    def table_media_kinds(self) -> frozenset[MediaKind]:
+        """See `rolecall.SupportsTableMedia`."""
+        return frozenset({"image"})
 
     @property
     def media_kinds(self) -> frozenset[MediaKind]:
@@ -125,8 +136,11 @@ class TensorBoardRun:
         Raises:
             Rejected: TensorBoard cannot show a file of this format or size.
         """
+        self._log_files(row, row.media)
+
+    def _log_files(self, row: Row, media: Sequence[Media]) -> None:
         try:
-            reason = why_not(row.media)
+            reason = why_not(media)
         except OSError as error:
             raise self._unavailable(error) from error
         if reason is not None:
@@ -136,7 +150,7 @@ class TensorBoardRun:
     def merge_config(self, config: Mapping[str, Any]) -> None:
         """See `rolecall.SupportsConfig`: the whole config is written as text once more."""
         self._config = {**self._config, **config}
-        self._tell(self._encoder.config(self._config, time.time()))
+        self._tell(self._encoder.config(self._config, self._place.labels, time.time()))
 
     def merge_summary(self, summary: Mapping[str, float | str]) -> None:
         """See `rolecall.SupportsSummary`: text, of which TensorBoard shows the last."""
@@ -187,8 +201,7 @@ class TensorBoardRun:
 
     def _details(self, now: float) -> Iterator[bytes]:
         """What is said of the run beside its rows."""
-        if self._config:
-            yield self._encoder.config(self._config, now)
+        yield self._encoder.config(self._config, self._place.labels, now)
         if self._summary:
             yield self._encoder.summary(self._summary, now)
         if self._tags:

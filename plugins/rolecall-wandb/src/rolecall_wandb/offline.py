@@ -18,7 +18,7 @@ from rolecall_wandb.lines import Line
 from rolecall_wandb.media import KINDS
 from rolecall_wandb.sdk import WRITE_EVERY, fixed_tags, init
 from rolecall_wandb.situation import mode
-from rolecall_wandb.tables import table_of
+from rolecall_wandb.tables import TABLE_KINDS, table_of
 from rolecall_wandb.told import Told
 from rolecall_wandb.tries import Tries
 
@@ -41,6 +41,7 @@ class OfflineRun:
     """
 
     media_kinds = KINDS
+    table_media_kinds = TABLE_KINDS
 
     def __init__(self, ticket: RunTicket, args: WandbArgs) -> None:
         self._sdk = init(ticket, args)

@@ -12,6 +12,7 @@ from rolecall_wandb.media import KINDS
 from rolecall_wandb.separate import SeparateRun
 from rolecall_wandb.server import Server
 from rolecall_wandb.shared import SharedRun
+from rolecall_wandb.tables import TABLE_KINDS
 
 __all__ = ["RoleRun"]
 
@@ -24,6 +25,7 @@ class RoleRun:
     """
 
     media_kinds = KINDS
+    table_media_kinds = TABLE_KINDS
 
     def __init__(
         self,

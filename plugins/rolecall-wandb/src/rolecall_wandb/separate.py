@@ -17,7 +17,7 @@ from rolecall_wandb.pieces import PIECE, size_of
 from rolecall_wandb.resumed import StoredLines, wind_back
 from rolecall_wandb.sdk import TRANSMIT_EVERY, fixed_tags, init
 from rolecall_wandb.server import RunPath, Server, path_of
-from rolecall_wandb.tables import table_of
+from rolecall_wandb.tables import TABLE_KINDS, table_of
 from rolecall_wandb.told import Told
 from rolecall_wandb.tries import Tries
 from rolecall_wandb.watch import LOST, NO_ROWS, Watch, until
@@ -54,6 +54,7 @@ class SeparateRun:
     """
 
     media_kinds = KINDS
+    table_media_kinds = TABLE_KINDS
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from rolecall_wandb.pieces import PIECE, UnderWay, pieces
 from rolecall_wandb.progress import Progress
 from rolecall_wandb.sdk import fixed_tags, init
 from rolecall_wandb.server import RunPath, RunState, Server, path_of
-from rolecall_wandb.tables import table_of
+from rolecall_wandb.tables import TABLE_KINDS, table_of
 from rolecall_wandb.told import Told
 from rolecall_wandb.tries import Tries
 from rolecall_wandb.watch import LOST, NO_ROWS, SETTLE, Watch, until
@@ -42,6 +42,7 @@ class SharedRun:
     """
 
     media_kinds = KINDS
+    table_media_kinds = TABLE_KINDS
 
     def __init__(
         self,
