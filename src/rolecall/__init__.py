@@ -33,7 +33,9 @@ from rolecall.protocol import (
     SupportsProgress,
     SupportsReadback,
     SupportsScan,
+    SupportsSummary,
     SupportsTables,
+    SupportsTags,
 )
 from rolecall.rows import Cell, Media, MediaKind, Metrics, Row, TableData
 from rolecall.states import Status
@@ -76,7 +78,9 @@ __all__ = [
     "SupportsProgress",
     "SupportsReadback",
     "SupportsScan",
+    "SupportsSummary",
     "SupportsTables",
+    "SupportsTags",
     "Table",
     "TableData",
     "Text",

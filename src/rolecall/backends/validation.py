@@ -15,6 +15,8 @@ _OPTIONAL: Final = (
     protocol.SupportsTables,
     protocol.SupportsMedia,
     protocol.SupportsConfig,
+    protocol.SupportsSummary,
+    protocol.SupportsTags,
     protocol.SupportsEndTime,
     protocol.SupportsProgress,
     protocol.SupportsConfirmation,

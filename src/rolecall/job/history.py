@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from rolecall.rows import Row
+from rolecall.rows import Change, Row
 from rolecall.states import State
 from rolecall.store import reader
 from rolecall.store.codec import Damage, last_line
+from rolecall.store.details import Details, config_now, details_now
 from rolecall.store.layout import LAUNCH, Layout, RunRecord, job_record
 from rolecall.store.lease import newest, sessions
 
@@ -109,7 +110,19 @@ def read_rows(root: Path) -> Iterator[Row]:
     layout = Layout(root)
     job_record(layout)
     found = (row for writer in layout.writers() for row in reader.read_rows(layout, writer))
-    return (row for row in found if isinstance(row, Row))
+    return (row for row in found if isinstance(row, Row) and not isinstance(row, Change))
+
+
+def read_details(root: Path) -> dict[str, Details]:
+    """What each writer said of its run beside its rows, as it holds now: the config, the summary and the tags.
+
+    Raises:
+        DirectoryError: no job was launched there.
+    """
+    layout = Layout(root)
+    job_record(layout)
+    found = {writer: (details_now(layout, writer), config_now(layout, writer)) for writer in layout.writers()}
+    return {writer: replace(details, config=config) for writer, (details, config) in found.items()}
 
 
 def job_state(layout: Layout) -> State:
@@ -139,6 +152,8 @@ def _read_writer(layout: Layout, writer: str) -> WriterHistory:
             history.damaged += 1
             if len(history.damages) < _MOST_DAMAGES:
                 history.damages.append(row)
+            continue
+        if isinstance(row, Change):
             continue
         history.rows += 1
         history.tables += row.table is not None

@@ -6,7 +6,7 @@ import random
 import sys
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +17,12 @@ from rolecall.backends.builtin import LOCAL
 from rolecall.config.commands import command
 from rolecall.config.model import MonitorConfig, directory_name
 from rolecall.config.plan import Plan
+from rolecall.config.redact import shown
 from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver
 from rolecall.errors import ConfigError, DirectoryError, RolecallError, WriterConflict
 from rolecall.job.monitor import Close, Monitor, close_forgotten
+from rolecall.job.normalize import LONGEST_TAG
 from rolecall.job.place import launchers_place
 from rolecall.job.session import WriterSession
 from rolecall.job.status import WriterState, read_writers, wait_for_writers
@@ -101,7 +103,7 @@ class Job:
         self.close(status_of(error))
 
 
-def init(
+def init(  # noqa: PLR0913 - one for each setting, all but three by name
     project: str | None = None,
     config: object = None,
     name: str | None = None,
@@ -109,6 +111,7 @@ def init(
     monitor_type: str | list[str] | None = None,
     monitor_args: Mapping[str, Any] | None = None,
     monitor_dir: str | os.PathLike[str] | None = None,
+    tags: Sequence[str] = (),
 ) -> Monitor:
     """Launch a job of one process, and open its only role, `main`. Close it with `finish`.
 
@@ -122,6 +125,7 @@ def init(
         monitor_args: the arguments of the backend.
         monitor_dir: where the journal is; by default `{project}/{name}` below `ROLECALL_DIR`, or else below
             `rolecall` in the working directory.
+        tags: labels of the run; `Monitor.tags` changes them.
 
     Raises:
         ConfigError, BackendError, DirectoryError, WriterConflict, BackendRefused: as `launch` does.
@@ -141,7 +145,7 @@ def init(
         monitor_dir=monitor_dir,
         resume="never",
     )
-    monitor = open_monitor(loaded, SINGLE, primary=True, run_config=config)
+    monitor = _open(loaded, SINGLE, config, _checked_tags(tags), primary=True, is_single=True)
     if not loaded.disabled and os.environ.get("ROLECALL_LOG") != "error":
         root = loaded.monitor_dir
         # A path that a person recognises, where the run is below the working directory.
@@ -149,6 +153,14 @@ def init(
         where = monitor.url or command("show", shown)
         print(f"rolecall: {project}/{name} -> {where}", file=sys.stderr)  # noqa: T201 - a notebook shows it too
     return monitor
+
+
+def _checked_tags(tags: object) -> tuple[str, ...]:
+    given = (tags,) if isinstance(tags, str) else tuple(tags) if isinstance(tags, Iterable) else (tags,)
+    for tag in given:
+        if not isinstance(tag, str) or not 0 < len(tag) <= LONGEST_TAG or not tag.isprintable() or tag.isspace():
+            raise ConfigError(f"tags: {shown(tag)}: must be strings of 1 to {LONGEST_TAG} printable characters")
+    return given
 
 
 def launch(config: object, run_config: object = None) -> Job:
@@ -165,8 +177,12 @@ def launch(config: object, run_config: object = None) -> Job:
         WriterConflict: a launcher is alive in this `monitor_dir`.
         BackendRefused: a backend said no: credentials, arguments. One that cannot be reached does not stop a job.
     """
+    return _launch(config, run_config)
+
+
+def _launch(config: object, run_config: object = None, *, is_single: bool = False) -> Job:
     config = config if isinstance(config, MonitorConfig) else MonitorConfig.load(config)
-    plan = resolve(config)
+    plan = resolve(config, is_single=is_single)
     if plan.disabled:
         return Job(config, plan, None)
     for downgrade in plan.downgrades:
@@ -218,14 +234,29 @@ def open_monitor(
     """
     writer = writer_name(role, rank)
     config = config if isinstance(config, MonitorConfig) else MonitorConfig.load(config)
-    if config.disabled:
-        return Monitor(writer)
-    if primary == "auto":
+    if primary == "auto" and not config.disabled:
         return _open_any(config, writer, run_config)
-    job = launch(config) if primary else None
+    return _open(config, writer, run_config, primary=bool(primary))
+
+
+def _open(
+    config: MonitorConfig,
+    writer: str,
+    run_config: object,
+    tags: Sequence[str] = (),
+    *,
+    primary: bool,
+    is_single: bool = False,
+) -> Monitor:
+    """Join a job, which is launched first for a primary."""
+    if config.disabled:
+        monitor = Monitor(writer)
+        monitor.tags |= set(tags)
+        return monitor
+    job = _launch(config, is_single=is_single) if primary else None
     try:
         own = job.config if job else config
-        return _join(own, _meet(own), writer, run_config, [job.close] if job else [])
+        return _join(own, _meet(own), writer, run_config, [job.close] if job else [], tags)
     except BaseException:
         if job is not None:
             job.close("failed")
@@ -351,11 +382,16 @@ def _roles_at_work(layout: Layout) -> bool:
 
 
 def _join(
-    config: MonitorConfig, record: RunRecord, writer: str, run_config: object, closing: Sequence[Close]
+    config: MonitorConfig,
+    record: RunRecord,
+    writer: str,
+    run_config: object,
+    closing: Sequence[Close],
+    tags: Sequence[str] = (),
 ) -> Monitor:
     plan = _plan_here(config, record.plan)
     config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=plan))
-    session = WriterSession(config, writer, run_config)
+    session = WriterSession(config, writer, run_config, tags=tags)
     session.wait_opened()
     return Monitor(
         writer,
@@ -364,6 +400,8 @@ def _join(
         run_id=record.run_id,
         raises=config.on_backend_error == "raise",
         closing=[session.close, *closing],
+        backends=[each.backend for each in plan.backends],
+        secrets=config.secrets,
     )
 
 
@@ -393,7 +431,7 @@ def _find_record(layout: Layout, config: MonitorConfig) -> RunRecord:
 
 def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
     """The launcher's plan, less what the node of this role lacks."""
-    here = resolve(config)
+    here = resolve(config, is_single=True)  # whether its run exists already was settled by the launcher
     for downgrade in here.downgrades:
         if downgrade not in plan.downgrades:
             logger.warning("on this node: %s", downgrade)

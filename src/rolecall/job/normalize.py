@@ -7,7 +7,7 @@ hold, or what no backend could take, is left out, counted, and reported once for
 
 import logging
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ from rolecall.values import BOXES, Table, Text
 logger = logging.getLogger("rolecall")
 
 LONGEST_KEY: Final = 512
+LONGEST_TAG: Final = 64
+"""As in wandb, which takes no longer ones."""
 _MOST_WARNINGS: Final = 1000
 _MOST_KEYS: Final = 100_000
 _DEEPEST: Final = 50
@@ -158,6 +160,35 @@ class Normalizer:
             hint = "give (columns, rows), a list of dicts or a frame"
             self.drop(_shown(name), f"not a table ({words(error)}); {hint}")
             return None
+
+    def summary(self, values: Mapping[Any, Any]) -> dict[str, float | str]:
+        """What of a mapping can be in a summary: numbers and strings."""
+        found: dict[str, float | str] = {}
+        for key, value in values.items():
+            if (name := self._key(key)) is None:
+                continue
+            try:
+                found[name] = _scalar(value.text if isinstance(value, Text) else value)
+            except Exception:  # noqa: BLE001 - anyone's object raises anything
+                self.drop(name, f"a value of the summary must be a number or a string, not {type(value).__name__}")
+        return found
+
+    def tag(self, tag: object) -> str | None:
+        """A tag as a plain string; `None` if it cannot be one."""
+        plain = self._key(tag)
+        if plain is not None and len(plain) > LONGEST_TAG:
+            self.drop(_shown(plain), f"a tag must have 1 to {LONGEST_TAG} characters, not {len(plain)}")
+            return None
+        return plain
+
+    def backends(self, given: object, known: Collection[str]) -> list[str]:
+        """Those of the backends' names that are known."""
+        names = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
+        for name in names:
+            if name not in known:
+                have = f"this job has {', '.join(known)}"
+                self.drop(_shown(name), f"there is no backend of this name, so the row does not go there; {have}")
+        return [str(name) for name in known if name in names]
 
     def _key(self, key: object, prefix: str = "") -> str | None:
         """A key as a plain string; `None` if it cannot be one."""

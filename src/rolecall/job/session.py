@@ -4,7 +4,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.errors import BackendRefused, Undelivered, raise_together
 from rolecall.job.beside import CourierProcess
 from rolecall.states import Status
+from rolecall.store.details import details_now
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import LAUNCH, Layout, usable
 from rolecall.store.lease import Fill, Session, claim, end, sessions, succeed
@@ -36,6 +38,7 @@ class WriterSession:
         writer: whose session it is; `LAUNCH` for the launcher.
         run_config: the writer's own config.
         header: what the first line of the session says beside that.
+        tags: the writer's first tags.
 
     Attributes:
         events: what the couriers said.
@@ -47,7 +50,12 @@ class WriterSession:
     """
 
     def __init__(
-        self, config: MonitorConfig, writer: str, run_config: object, header: Mapping[str, Any] = MappingProxyType({})
+        self,
+        config: MonitorConfig,
+        writer: str,
+        run_config: object,
+        header: Mapping[str, Any] = MappingProxyType({}),
+        tags: Sequence[str] = (),
     ) -> None:
         self.events = EventLog(writer)
         self._config = config
@@ -64,19 +72,24 @@ class WriterSession:
             who = "the job" if writer == LAUNCH else writer
             logger.warning("%s: run_config is kept without %s%s", who, "; ".join(left_out[:NAMED]), more)
         with usable(self._layout):
-            self._open({**header, "config": kept})
+            self._open({**header, "config": kept}, tags)
 
-    def _open(self, header: Mapping[str, Any]) -> None:
+    def _open(self, header: Mapping[str, Any], tags: Sequence[str]) -> None:
         """Claim the writer's name, and begin its journal."""
         writer = self._writer
         # The last step on each axis of an earlier session, by the newest that has rows.
         earlier = map(last_steps, reversed(sessions(self._layout.journal(writer))))
         steps = next(filter(None, earlier), {})
+        before = details_now(self._layout, writer)
+        # What is given now is later than what was changed then.
+        config = {key: value for key, value in before.config.items() if key not in header["config"]}
+        details = replace(before, config=config, tags=tuple(dict.fromkeys([*before.tags, *tags])))
         self._header = {
             "writer": writer,
             "opened": time.time(),
             **({"spool": self._spec.nonce} if self._is_spooled else {}),
             **({"steps": steps} if steps else {}),
+            **({"details": found} if (found := details.line()) else {}),
             **header,
         }
         holder = "the launcher's place" if writer == LAUNCH else f"writer {writer!r}"
@@ -84,7 +97,7 @@ class WriterSession:
         try:
             place = open_spool(self._spec, writer, session) if self._is_spooled else session
             limit = self._config.spool_limit if self._is_spooled else None
-            self.journal = JournalWriter(place, steps, self._succeed, limit)
+            self.journal = JournalWriter(place, steps, self._succeed, limit, details)
             self._start()
         except BaseException:
             end(session, "failed")  # or the name would be held for as long as this process lives

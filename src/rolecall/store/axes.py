@@ -6,6 +6,7 @@ writer declares the union of all bindings, and of all configs.
 `<monitor_dir>/axes/` holds a file of lines for each writer, appended to by that writer's courier alone and synced::
 
     {"config": {"lr": 0.1}}
+    {"tags": ["baseline"]}
     {"axes": {"explorer/reward": "explorer/step", "explorer/length": "explorer/step"}}
 
 A reader remembers how far it read each file: looking again costs one `stat` a writer, and nothing for keys that
@@ -14,7 +15,7 @@ were read before.
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rolecall.store.codec import Line, append_line, make_folder, open_own, read_lines
@@ -36,12 +37,18 @@ class AxisBook:
         self._offsets: dict[str, int] = {}
         self._known: dict[str, str] = {}
         self._configs: dict[str, Mapping[str, Any]] = {}
+        self._tags: dict[str, Sequence[str]] = {}
         self.refresh()
 
     @property
     def configs(self) -> Mapping[str, Mapping[str, Any]]:
         """Each writer's config."""
         return dict(self._configs)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags of all writers, each once."""
+        return tuple(dict.fromkeys(tag for _, tags in sorted(self._tags.items()) for tag in tags))
 
     def bindings(self, since: int = 0) -> dict[str, str]:
         """The bindings of all writers, in the order in which they came to be known, from the `since`th on."""
@@ -64,6 +71,13 @@ class AxisBook:
                 self._append({"config": config})
                 self._configs[self._writer] = dict(config)
 
+    def publish_tags(self, tags: Sequence[str]) -> None:
+        """Make the writer's tags known to all, if they are not yet."""
+        with self._lock:
+            if tuple(self._tags.get(self._writer, ())) != tuple(tags):
+                self._append({"tags": tags})
+                self._tags[self._writer] = tuple(tags)
+
     def refresh(self) -> None:
         """Read what any writer appended since the last look."""
         with self._lock:
@@ -84,6 +98,8 @@ class AxisBook:
                                 self._known.setdefault(str(key), str(axis))
                         if isinstance(config := value.get("config"), dict):
                             self._configs[writer_of(path.stem)] = config
+                        if isinstance(tags := value.get("tags"), list):
+                            self._tags[writer_of(path.stem)] = list(map(str, tags))
                     self._offsets[name] = offset = lines[-1].end
 
     def _append(self, value: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import glob
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,9 +14,10 @@ from rolecall import Rejected, Row, Run, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.media import KINDS
-from rolecall_wandb.sdk import WRITE_EVERY, init
+from rolecall_wandb.sdk import WRITE_EVERY, fixed_tags, init
 from rolecall_wandb.situation import mode
 from rolecall_wandb.tables import table_of
+from rolecall_wandb.told import Told
 from rolecall_wandb.tries import Tries
 
 __all__ = ["NoRun", "OfflineRun", "open_offline"]
@@ -25,7 +27,8 @@ _MARGIN: Final = 0.5
 
 def open_offline(ticket: RunTicket, args: WandbArgs) -> Run:
     """Open a run in the writer's own directory, or one that stores nothing if wandb is disabled."""
-    return NoRun(ticket) if mode(args).value == "disabled" else OfflineRun(ticket, args)
+    # Nobody can tell whether a server has a run of an id that the user gave, so it is named like any other.
+    return NoRun(ticket) if mode(args).value == "disabled" else OfflineRun(replace(ticket, attached=False), args)
 
 
 class OfflineRun:
@@ -42,6 +45,7 @@ class OfflineRun:
         self._run = self._sdk.run
         self._history = History(self._run)
         self._tries = Tries()
+        self._told = Told(fixed_tags(ticket, args))
         self._logged = 0.0
 
     @property
@@ -89,6 +93,21 @@ class OfflineRun:
             pattern = glob.escape(str(folder))  # where the files are is a pattern, too
             self._run.save(f"{pattern}/{name}", base_path=pattern, policy="now")
 
+    def merge_config(self, config: Mapping[str, Any]) -> None:
+        """See `rolecall.SupportsConfig`."""
+        self._told.tell_config(self._run, config)
+        self._logged = time.monotonic()
+
+    def merge_summary(self, summary: Mapping[str, float | str]) -> None:
+        """See `rolecall.SupportsSummary`."""
+        self._told.merge_summary(self._run, summary)
+        self._logged = time.monotonic()
+
+    def set_tags(self, tags: Sequence[str]) -> None:
+        """See `rolecall.SupportsTags`."""
+        self._told.set_tags(self._run, tags)
+        self._logged = time.monotonic()
+
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`; a line that is open stays open."""
         # 0.31.0 has a setting to write the file every second. 0.19.10 writes blocks of 32 KiB (measured): if its
@@ -98,6 +117,7 @@ class OfflineRun:
 
     def close(self, status: Status) -> None:
         """See `rolecall.Run`."""
+        self._told.tell_summary(self._run)
         self._sdk.finish(status)
 
 
@@ -117,6 +137,15 @@ class NoRun:
         """Store nothing."""
 
     def log_media(self, row: Row) -> None:
+        """Store nothing."""
+
+    def merge_config(self, config: Mapping[str, Any]) -> None:
+        """Store nothing."""
+
+    def merge_summary(self, summary: Mapping[str, float | str]) -> None:
+        """Store nothing."""
+
+    def set_tags(self, tags: Sequence[str]) -> None:
         """Store nothing."""
 
     def flush(self, timeout: float) -> None:
