@@ -29,7 +29,7 @@ from rolecall.config.commands import with_path
 from rolecall.demo import command as demo
 from rolecall.errors import RolecallError, describe_os_error
 
-FOR_CLI = ("rich", "plotext", "numpy")
+FOR_CLI = ("rich", "numpy")
 """What the extra `cli` installs."""
 
 
