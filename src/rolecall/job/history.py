@@ -18,8 +18,8 @@ from rolecall.store.reader import End, WriterReader
 _T = TypeVar("_T")
 _MOST_DAMAGES: Final = 20
 """Of a writer, that are described: a wrecked file may have millions."""
-_MOST_POINTS: Final = 1024
-"""Of a metric, that are kept: more than any screen has columns."""
+_MOST_POINTS: Final = 512
+"""Of a metric, that are kept: at least half as many, with which a chart of 128 columns misses nothing."""
 _LOOK_INTERVAL: Final = 1.0
 """Seconds between two looks for new writers and for how each is doing. Rows are looked for each time."""
 _LOOK_SHARE: Final = 0.01

@@ -57,7 +57,8 @@ class _Bounds:
     @classmethod
     def of(cls, curves: Sequence[Curve]) -> "_Bounds | None":
         """The bounds of curves that have points; `None` if no value is finite."""
-        finite = [value for curve in curves for value in curve.values if math.isfinite(value)]
+        found = [_finite(curve.values) for curve in curves]
+        finite = [pick(values) for values in found if values for pick in (min, max)]
         if not finite:
             return None
         first, last = min(min(curve.steps) for curve in curves), max(max(curve.steps) for curve in curves)
@@ -200,6 +201,11 @@ def number(value: float) -> str:
     return str(value) if isinstance(value, int) else _digits(value, 4)
 
 
+def _finite(values: Sequence[float]) -> Sequence[float]:
+    """Those that are finite; most often all are, which their sum shows soonest."""
+    return values if math.isfinite(sum(values)) else [value for value in values if math.isfinite(value)]
+
+
 def _plot(
     scale: _Scale, curves: Sequence[Curve], layer: Callable[[], _Layer]
 ) -> tuple[list[_Layer], list[tuple[str, str]]]:
@@ -215,8 +221,10 @@ def _plot(
     sums, counts = [0] * len(cloud.columns), [0] * len(cloud.columns)
     for curve in curves:
         for dots in scale.dots(curve):
-            cloud.draw(dots)
+            if len(dots[0]) < len(cloud.columns):
+                cloud.draw(dots)
             for x, y in zip(*dots, strict=True):
+                cloud.columns[x] |= 1 << y
                 sums[x] += y
                 counts[x] += 1
     known = [x for x, count in enumerate(counts) if count]

@@ -19,7 +19,7 @@ from rolecall.store.layout import Layout
 
 LEAST_PAUSE: Final = 0.1
 """Seconds between two looks, so between two pictures."""
-MOST_PAUSE: Final = 5.0
+MOST_PAUSE: Final = 6.0
 SHARE: Final = 0.035
 """Of a core, that is used: a picture that takes long to draw is drawn less often."""
 _BACKENDS_INTERVAL: Final = 2.0
