@@ -14,7 +14,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -23,9 +23,12 @@ from hypothesis import strategies as st
 from rolecall import Histogram, Html, Image, MonitorConfig, Table, launch, open_monitor
 from rolecall.__main__ import main
 from rolecall.cli.page.build import LARGEST, make_page
-from rolecall.cli.page.contents import order
+from rolecall.cli.page.contents import Contents, TableSample, order
+from rolecall.cli.page.embed import Room, embed, table_cards
 from rolecall.cli.page.sampled import Sampled, by_importance
 from rolecall.cli.page.series import MOST_POINTS, Line, Series, fair_limit
+from rolecall.rows import Media
+from rolecall.store.layout import Layout, RunRecord
 
 EVIL = "</script><script>alert(1)</script><!--<img src=x onerror=alert(1)>\"'&"
 
@@ -344,6 +347,21 @@ def test_table_that_grows_is_shown_whole(config: MonitorConfig) -> None:
             monitor.log({"samples": Table([{"n": step}], append=True)}, step=step)
     items = page_of(config.monitor_dir).data["tables"][0]["items"]
     assert [item["rows"] for item in items] == [[[1]], [[1], [2]], [[1], [2], [3]]]
+
+
+def test_cell_of_table_may_be_an_image(tmp_path: Path) -> None:
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    small.write_bytes(b"\x89PNG")
+    large.write_bytes(bytes(10_000))
+    cells = [Media(key="", kind="image", path=path, mime="image/png") for path in (small, large, small)]
+    table = Sampled[tuple[int, TableSample]](2)
+    table.add((1, TableSample(("n", "frame"), [[at, cell] for at, cell in enumerate(cells)], 3)))
+    contents = Contents(Layout(tmp_path), cast("RunRecord", None), tables={("trainer", "samples"): table})
+    (card,) = embed([*table_cards(contents, 0)], Room(2000))
+    (first, second, third) = [frame for _, frame in card["items"][0]["rows"]]
+    assert first["src"] == "data:image/png;base64,iVBORw=="
+    assert (second["path"], second["left_out"]) == (str(large), True)
+    assert third["left_out"], "not tried any more"
 
 
 def test_page_of_many_metrics_is_small_enough(config: MonitorConfig) -> None:

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from rolecall.cli.page.sampled import Sampled
 from rolecall.cli.page.series import Series
 from rolecall.cli.text import visible
-from rolecall.rows import Cell, Change, Media, Row, TableData
+from rolecall.rows import Change, Media, Row, TableData
 from rolecall.store.codec import Damage
 from rolecall.store.layout import Layout, RunRecord, job_record
 from rolecall.store.reader import read_rows
@@ -35,7 +35,7 @@ class TableSample:
     """The first rows of a table, and how many it has."""
 
     columns: tuple[str, ...]
-    rows: list[Sequence[Cell]]
+    rows: list[Sequence[object]]
     count: int
 
 
@@ -155,7 +155,7 @@ def _table(table: TableData, before: Sampled[tuple[int, TableSample]] | None) ->
     return found
 
 
-def _cells(row: Sequence[Cell]) -> Sequence[Cell]:
+def _cells(row: Sequence[object]) -> Sequence[object]:
     return [cut(cell) if isinstance(cell, str) else cell for cell in row]
 
 

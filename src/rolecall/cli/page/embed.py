@@ -101,7 +101,7 @@ def media_cards(contents: Contents, job: int) -> Iterator[Card]:
 def table_cards(contents: Contents, job: int) -> Iterator[Card]:
     """Of tables."""
     for (writer, key), sampled in contents.tables.items():
-        makers = [_ValueMaker(_table(step, table)) for step, table in sampled.items()]
+        makers = [_TableMaker(step, table) for step, table in sampled.items()]
         yield Card(_about(job, writer, key, sampled.count), makers)
 
 
@@ -114,10 +114,6 @@ def text_cards(contents: Contents, job: int) -> Iterator[Card]:
 
 def _about(job: int, writer: str, key: str, count: int) -> Item:
     return {"job": job, "writer": writer, "role": writer.partition("/")[0], "key": key, "count": count}
-
-
-def _table(step: int, table: TableSample) -> Item:
-    return {"step": step, "columns": table.columns, "rows": table.rows, "count": table.count}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +135,33 @@ class _MediaMaker:
 
     def __call__(self, room: Room) -> Item | None:
         found = [_medium(media, room) for media in self.media]
-        names = [{name: value for name, value in each.items() if name not in ("src", "html")} for each in found]
-        return {"step": self.step, "media": found} if room.take(len(as_json(names))) else None
+        return {"step": self.step, "media": found} if room.take(len(as_json([*map(_named, found)]))) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _TableMaker:
+    """Makes the item of one step of a table; its cells may be images."""
+
+    step: int
+    table: TableSample
+
+    def __call__(self, room: Room) -> Item | None:
+        item: Item = {"step": self.step, "columns": self.table.columns, "count": self.table.count}
+        item["rows"], own = [], room
+        for row in self.table.rows:
+            cells = [_medium(cell, own) if isinstance(cell, Media) else cell for cell in row]
+            if any(isinstance(cell, dict) and "left_out" in cell for cell in cells):
+                own = Room(0)  # those that follow are as large, and are not looked at
+            item["rows"].append(cells)
+        size = len(
+            as_json([[_named(cell) if isinstance(cell, dict) else cell for cell in row] for row in item["rows"]])
+        )
+        return item if room.take(size + 100) else None
+
+
+def _named(item: Item) -> Item:
+    """What is said of a file, without its content, for which there is room already."""
+    return {name: value for name, value in item.items() if name not in ("src", "html")}
 
 
 def _medium(media: Media, room: Room) -> Item:
@@ -166,7 +187,7 @@ def _content(media: Media, path: Path, size: int, room: Room) -> Item:
         return {"html": html} if html is not None and room.take(len(as_json(html))) else {"left_out": True}
     mime = media.mime
     if mime == NETPBM:
-        data, mime = png_of(path) if size <= _LARGEST_PIXELS else b"", "image/png"
+        data, mime = png_of(path) if room.left and size <= _LARGEST_PIXELS else b"", "image/png"
     elif mime in _EMBEDDED:
         # A third of a file comes on top of it as base64.
         data = path.read_bytes() if size * 4 // 3 <= room.left else b""

@@ -126,6 +126,7 @@ function sortable(columns, rows) {
 
 function cellOf(cell) {
   if (cell === null || cell === undefined) return "";
+  if (typeof cell === "object" && (cell.src || cell.path)) return contentOf(cell, { key: cell.caption || "" });
   return typeof cell === "object" ? JSON.stringify(cell) : typeof cell === "number" ? shown(cell) : String(cell);
 }
 
