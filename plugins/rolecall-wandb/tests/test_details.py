@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from rolecall_wandb.args import WandbArgs
 
 Make = Callable[..., MonitorConfig]
 Wait = Callable[..., None]
+Theirs = Callable[..., Callable[[int], None]]
+
+THEIRS = Path(__file__).parent / "support/wandb_theirs.py"
 
 pytestmark = pytest.mark.processes
 POLICIES = pytest.mark.parametrize("policy", [Policy.REPLACE, Policy.MERGE])
@@ -35,24 +40,27 @@ def config_of(run: StoredRun) -> dict[str, Any]:
     return {key: value["value"] for key, value in run.config.items() if key != "_wandb"}
 
 
-def make_run(server: WandbServer, run_id: str, *, ends: int | None = 0, shared: bool = False) -> Any:
-    """A run of somebody else, in this process; live as long as `ends` is `None`."""
-    import wandb
+@pytest.fixture
+def theirs(server: WandbServer) -> Iterator[Callable[..., Callable[[int], None]]]:
+    """A run of another process; returns how to end it."""
+    started: list[subprocess.Popen[str]] = []
 
-    run = wandb.init(
-        project="gsm8k",
-        id=run_id,
-        name="mine",
-        notes="theirs",
-        tags=["theirs"],
-        config={"lr": 0.1, "owner": "me"},
-        settings=wandb.Settings(mode="shared" if shared else "online"),
-        reinit="create_new",
-    )
-    run.log({"old": 1.0})
-    if ends is not None:
-        run.finish(exit_code=ends)
-    return run
+    def make(run_id: str, mode: str = "online") -> Callable[[int], None]:
+        command = [sys.executable, str(THEIRS), run_id, mode]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout is not None
+        assert any(line == "open\n" for line in process.stdout)
+
+        def end(exit_code: int) -> None:
+            process.communicate(f"{exit_code}\n", timeout=60)
+
+        return end
+
+    yield make
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 # ------------------------------------------------------------- an open run
@@ -102,7 +110,7 @@ def test_killed_courier_tells_again(make_config: Make, server: WandbServer, wait
     with launch(make_config(shared_run=shared)) as job:
         monitor = open_monitor(job.config, "trainer")
         delivery = Layout(job.config.monitor_dir).delivery("wandb", "trainer")
-        monitor.log({"loss": 1.0}, 1)
+        monitor.log({"loss": 1.0}, 1, commit=True)  # or wandb would keep the row, and all behind it, for its step
         wait_until(lambda: is_held(delivery) and monitor.urls)
         monitor.summary["best"] = 0.9
         monitor.update_config({"lr": 0.05})
@@ -110,7 +118,7 @@ def test_killed_courier_tells_again(make_config: Make, server: WandbServer, wait
         assert held is not None
         owner = held.owner()
         assert owner is not None
-        wait_until(lambda: monitor._events.waiting("wandb", 3) != 3)
+        wait_until(lambda: monitor._events.waiting("wandb", 3) == 0)
         os.kill(owner.pid, signal.SIGKILL)
         monitor.close(timeout=60)
     run = the_run(server)
@@ -151,9 +159,11 @@ def test_init_takes_an_id(server: WandbServer, tmp_path: Path, monkeypatch: pyte
 @POLICIES
 @pytest.mark.parametrize(("ends", "state"), [(0, "finished"), (1, "failed")])
 @pytest.mark.parametrize("shared", [False, True])
-def test_ended_run_stays_as_it_is(make_config: Make, server: WandbServer, shared: bool, ends: int, state: str) -> None:
+def test_ended_run_stays_as_it_is(
+    make_config: Make, server: WandbServer, theirs: Theirs, shared: bool, ends: int, state: str
+) -> None:
     """Its name, notes, tags, config, and how it ended; rolecall only adds to it."""
-    make_run(server, "theirs-1", ends=ends)
+    theirs("theirs-1")(ends)
     config = make_config(shared_run=shared, courier="thread", monitor_args={"run_id": "theirs-1"})
     if shared:
         with launch(config, run_config={"lr": 0.5, "new": 1}) as job, open_monitor(job.config, "main") as monitor:
@@ -176,8 +186,8 @@ def test_ended_run_stays_as_it_is(make_config: Make, server: WandbServer, shared
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_live_run_is_refused(make_config: Make, server: WandbServer, shared: bool) -> None:
-    theirs = make_run(server, "theirs-1", ends=None)
+def test_live_run_is_refused(make_config: Make, server: WandbServer, theirs: Theirs, shared: bool) -> None:
+    end = theirs("theirs-1")
     arguments = {"run_id": "theirs-1"}
     shared_config = make_config(courier="thread", monitor_args=arguments)
 
@@ -188,14 +198,14 @@ def test_live_run_is_refused(make_config: Make, server: WandbServer, shared: boo
 
     with pytest.raises(BackendRefused, match="the run theirs-1 is live, and another process writes it"):
         begin()
-    theirs.finish()
+    end(0)
     assert the_run(server).state == "finished"
 
 
 @POLICIES
-def test_live_shared_run_is_joined(make_config: Make, server: WandbServer) -> None:
+def test_live_shared_run_is_joined(make_config: Make, server: WandbServer, theirs: Theirs) -> None:
     """Who made it ends it."""
-    theirs = make_run(server, "theirs-1", ends=None, shared=True)
+    end = theirs("theirs-1", "shared")
     config = make_config(courier="thread", monitor_args={"run_id": "theirs-1"})
     with launch(config, run_config={"lr": 0.5}) as job, open_monitor(job.config, "trainer") as monitor:
         monitor.log({"loss": 1.0}, 7)
@@ -203,16 +213,16 @@ def test_live_shared_run_is_joined(make_config: Make, server: WandbServer) -> No
     assert run.state == "running"
     assert run.named["name"] == "mine"
     assert [line["trainer/loss"] for line in run.rows("trainer/loss")] == [1.0]
-    theirs.finish()
+    end(0)
     assert config_of(the_run(server)).items() >= {"lr": 0.1, "owner": "me"}.items()
 
 
 def test_attached_run_is_verified(
-    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    theirs: Theirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What others logged into it is no difference."""
     monkeypatch.chdir(tmp_path)
-    make_run(server, "theirs-1")
+    theirs("theirs-1")(0)
     arguments = {"run_id": "theirs-1"}
     with rolecall.init("gsm8k", monitor_type="wandb", monitor_args=arguments, monitor_dir=tmp_path / "job") as monitor:
         monitor.log({"loss": 1.0}, 7)
