@@ -23,13 +23,13 @@ from collections.abc import Sequence
 from importlib.metadata import requires
 
 from rolecall.backends.installed import version_of
-from rolecall.cli import backends, check, clean, completion, deliver, export, show, verify
+from rolecall.cli import backends, check, clean, completion, deliver, export, ls, show, verify
 from rolecall.cli.text import visible_lines
 from rolecall.config.commands import with_path
 from rolecall.demo import command as demo
 from rolecall.errors import RolecallError, describe_os_error
 
-FOR_CLI = ("rich", "plotext", "numpy", "shtab")
+FOR_CLI = ("rich", "numpy", "shtab")
 """What the extra `cli` installs."""
 
 
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "backends": backends,
         "check": check,
         "demo": demo,
+        "ls": ls,
         "show": show,
         "deliver": deliver,
         "verify": verify,

@@ -216,6 +216,32 @@ def test_page_of_two_jobs_overlays_them(make_config: Callable[..., MonitorConfig
     assert [job["name"] for job in data["jobs"]] == ["first", "second"]
 
 
+def test_summary_tags_and_changed_config_are_on_the_page(config: MonitorConfig) -> None:
+    with launch(config) as job, open_monitor(job.config, "trainer", run_config={"lr": 1, "seed": 1}) as monitor:
+        monitor.log({"loss": 0.5}, step=1)
+        monitor.update_config({"lr": 2})
+        monitor.summary["best"] = 0.25
+        monitor.tags.add("baseline")
+    (about,) = page_of(config.monitor_dir).data["jobs"]
+    assert about["tags"] == ["baseline"]
+    assert about["summary"] == [["trainer", "best", 0.25]]
+    assert [(each["of"], each["settings"]) for each in about["configs"]] == [
+        (["trainer"], [["lr", "2"], ["seed", "1"]])
+    ]
+    assert about["writers"][0]["rows"] == 1
+
+
+def test_command_compares_two_jobs(make_config: Callable[..., MonitorConfig], tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        config = make_config(monitor_type="local", monitor_args={}, monitor_dir=tmp_path / name, name=name)
+        with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+            monitor.log({"loss": 1.0}, step=1)
+    roots = [str(tmp_path / name) for name in ("first", "second")]
+    assert main(["show", *roots, "--html", str(tmp_path / "page.html")]) == 0
+    data = Reader((tmp_path / "page.html").read_bytes()).data
+    assert [job["name"] for job in data["jobs"]] == ["first", "second"]
+
+
 def test_delivery_is_on_the_page(make_config: Callable[..., MonitorConfig]) -> None:
     config = make_config()
     with launch(config) as job, open_monitor(job.config, "trainer") as monitor:

@@ -218,19 +218,76 @@ def read_rows(layout: Layout, writer: str) -> Iterator[Row | Damage]:
 
 def read_sessions(layout: Layout, writer: str) -> Iterator[tuple[int, Entry]]:
     """Everything in a writer's journals, each row once, with the number of its session."""
-    seq = 0
-    for session in sessions(layout.journal(writer)):
-        # A session that continues an earlier one holds its rows again.
-        skip = seq if "continues" in session.header() else 0
-        seq = 0
-        for entry in read_to_end(writer, session):
-            value = entry.value
-            if isinstance(value, Row):
-                seq = value.seq
-                if value.seq <= skip:
-                    continue
-            yield session.number, entry
-        seq = max(seq, skip)
+    return WriterReader(layout, writer).read()
+
+
+class WriterReader:
+    """Reads all sessions of a writer, each row once, again and again as they grow.
+
+    Args:
+        layout: where the journal is.
+        writer: whose it is.
+
+    Attributes:
+        found: the sessions, oldest first, as the last call of `look` saw them.
+    """
+
+    def __init__(self, layout: Layout, writer: str) -> None:
+        self.found: list[Session] = []
+        self._layout = layout
+        self._writer = writer
+        self._reader: JournalReader | None = None
+        self._offset = 0
+        self._size = 0
+        self._skip = 0
+        self._seq = 0
+
+    def look(self) -> None:
+        """Find sessions that were opened since."""
+        self.found = sessions(self._layout.journal(self._writer))
+
+    def has_grown(self) -> bool:
+        """Whether there may be more to read in the sessions that `look` has found; costs one `stat`."""
+        if self._reader is None or self.found[-1].number != self._reader.session.number:
+            return bool(self.found)
+        return _size_of(self._reader.session.path) not in (self._size, -1)
+
+    def read(self) -> Iterator[tuple[int, Entry]]:
+        """What came since the last call, with the number of its session."""
+        self.look()
+        last = self._reader.session.number if self._reader is not None else 0
+        for session in self.found:
+            # A session before the newest one may have grown until that was opened.
+            if session.number >= last:
+                yield from self._read(session)
+
+    def _read(self, session: Session) -> Iterator[tuple[int, Entry]]:
+        size = _size_of(session.path)
+        if self._reader is None or session.number != self._reader.session.number:
+            # A session that continues an earlier one holds its rows again.
+            self._skip = max(self._seq, self._skip) if "continues" in session.header() else 0
+            self._reader, self._offset, self._seq = JournalReader(self._writer, session), 0, 0
+        elif 0 <= size < self._offset:
+            # The file was cut or replaced: what it has now may be known already.
+            self._skip = max(self._seq, self._skip)
+            self._reader, self._offset = JournalReader(self._writer, session), 0
+        self._size = size
+        while entries := list(self._reader.read(self._offset)):
+            for entry in entries:
+                self._offset = entry.offset
+                if isinstance(entry.value, Row):
+                    self._seq = entry.value.seq
+                    if entry.value.seq <= self._skip:
+                        continue
+                yield session.number, entry
+
+
+def _size_of(path: Path) -> int:
+    """In bytes; -1 if there is no such file."""
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return -1
 
 
 def read_attachment(folder: Path, reference: Mapping[str, Any]) -> bytes:

@@ -11,8 +11,8 @@ from rolecall.config.commands import command, with_path
 from rolecall.job.history import job_state
 from rolecall.job.status import DeliveryStatus, read_deliveries, read_writers, unended
 from rolecall.states import State
+from rolecall.store.details import Details, config_now, details_now
 from rolecall.store.layout import LAUNCH
-from rolecall.store.lease import newest
 
 _MOST_SETTINGS: Final = 500
 _LONGEST_SETTING: Final = 300
@@ -22,6 +22,8 @@ def about_job(contents: Contents, room: Room) -> dict[str, Any]:
     """What a job is, how it goes, and where to look."""
     record, layout = contents.record, contents.layout
     statuses = read_deliveries(layout, record.plan)
+    details = {writer: details_now(layout, writer) for writer in (LAUNCH, *contents.totals)}
+    tags = list(dict.fromkeys(tag for each in details.values() for tag in each.tags))
     return {
         "project": record.project,
         "name": record.name,
@@ -30,14 +32,30 @@ def about_job(contents: Contents, room: Room) -> dict[str, Any]:
         "directory": visible(str(layout.root)),
         "state": job_state(layout),
         "hints": _hints(contents, statuses),
-        **_within(room, writers=_writers(contents), backends=_backends(statuses), configs=_configs(contents)),
+        **_within(
+            room,
+            tags=[cut(tag, _LONGEST_SETTING) for tag in tags],
+            summary=_summary(details),
+            writers=_writers(contents),
+            backends=_backends(statuses),
+            configs=_configs(contents),
+        ),
     }
 
 
-def _within(room: Room, **lists: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _within(room: Room, **lists: Sequence[Any]) -> dict[str, Any]:
     """The lists, as far as there is room, and how much there is not."""
     found = {name: [item for item in items if room.take(len(as_json(item)))] for name, items in lists.items()}
     return {**found, "left_out": sum(len(items) - len(found[name]) for name, items in lists.items())}
+
+
+def _summary(details: Mapping[str, Details]) -> list[tuple[str, str, float | str]]:
+    """What each writer summed up: the writer, the name and the value."""
+    return [
+        (writer, cut(name, _LONGEST_SETTING), cut(value, _LONGEST_SETTING) if isinstance(value, str) else value)
+        for writer, each in details.items()
+        for name, value in each.summary.items()
+    ]
 
 
 def _writers(contents: Contents) -> list[dict[str, Any]]:
@@ -90,9 +108,7 @@ def _configs(contents: Contents) -> list[dict[str, Any]]:
     """The configs of the launcher and of each writer; equal ones once."""
     found: dict[str, dict[str, Any]] = {}
     for writer in (LAUNCH, *contents.layout.writers()):
-        session = newest(contents.layout.journal(writer))
-        config = session.header().get("config") if session else None
-        if isinstance(config, dict) and config:
+        if config := config_now(contents.layout, writer):
             settings = _flat(config)
             shown = [(cut(name, _LONGEST_SETTING), cut(value, _LONGEST_SETTING)) for name, value in settings]
             new = {"of": [], "settings": shown[:_MOST_SETTINGS], "left_out": max(0, len(shown) - _MOST_SETTINGS)}

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from rolecall.cli.page.sampled import Sampled
 from rolecall.cli.page.series import Series
 from rolecall.cli.text import visible
-from rolecall.rows import Media, Row, TableData
+from rolecall.rows import Change, Media, Row, TableData
 from rolecall.store.codec import Damage
 from rolecall.store.layout import Layout, RunRecord, job_record
 from rolecall.store.reader import read_rows
@@ -85,6 +85,8 @@ def read_contents(root: Path, patterns: Sequence[str]) -> Contents:
             if isinstance(row, Damage):
                 _note(totals, row)
                 continue
+            if isinstance(row, Change):
+                continue  # what it came to is on the page, in `about_job`
             totals.rows += 1
             totals.step = row.step
             totals.last_time = row.time

@@ -21,10 +21,11 @@ function headOf(job) {
     title,
     make("p", { class: "quiet" }, facts.join(" · ")),
     make("p", { class: "quiet name" }, job.directory),
+    job.tags.length ? make("p", { class: "tags" }, ...job.tags.map((tag) => make("span", { class: "tag name" }, tag))) : null,
     ...job.backends.map(backendOf),
     ...job.hints.map((hint) => make("p", { class: "hint" }, hint)),
     damaged.length ? fold(`${plural(damaged.length, "damaged place")}`, false, ...damaged.map((each) => make("p", {}, each))) : null,
-    make("div", { class: "folds" }, writersOf(job), job.configs.length ? fold("Config", false, ...job.configs.map(configOf)) : null),
+    make("div", { class: "folds" }, writersOf(job), summaryOf(job), job.configs.length ? fold("Config", false, ...job.configs.map(configOf)) : null),
   );
 }
 
@@ -57,6 +58,12 @@ function linkOf(run) {
 function writersOf(job) {
   const rows = job.writers.map((each) => [make("span", { class: "name" }, each.writer), stateOf(each.state), each.rows.toLocaleString("en"), shown(each.step), shownTime(each.last_time)]);
   return fold("Writers", false, grid(["writer", "state", "rows", "step", "last row"], rows));
+}
+
+function summaryOf(job) {
+  if (!job.summary.length) return null;
+  const rows = job.summary.map(([writer, name, value]) => [make("span", { class: "name" }, writer), make("span", { class: "name" }, name), make("b", { class: "name" }, shown(value))]);
+  return fold("Summary", true, grid(["writer", "name", "value"], rows));
 }
 
 function configOf(config) {
