@@ -322,7 +322,7 @@ def lock(session: nox.Session) -> None:
     with_mlflow = (f"{MLFLOW}/pyproject.toml", "--extra", "local", "--extra", "system")
     everything = ("pyproject.toml", "--extra", "all", *with_mlflow)
     groups = {
-        "core": core,
+        "core": (*core, "--group", "notebook"),
         "tensorboard": (*core, f"{TENSORBOARD}/pyproject.toml", "--group", "read-tensorboard"),
         # without pandas: MLflow imports it where it is, which takes each of the tests' processes 2 s
         "mlflow": ("pyproject.toml", "--extra", "cli", "--group", "pytest", *with_mlflow),

@@ -23,13 +23,13 @@ from collections.abc import Sequence
 from importlib.metadata import requires
 
 from rolecall.backends.installed import version_of
-from rolecall.cli import backends, check, clean, deliver, export, ls, show, verify
+from rolecall.cli import backends, check, clean, completion, deliver, export, ls, show, verify
 from rolecall.cli.text import visible_lines
 from rolecall.config.commands import with_path
 from rolecall.demo import command as demo
 from rolecall.errors import RolecallError, describe_os_error
 
-FOR_CLI = ("rich", "numpy")
+FOR_CLI = ("rich", "numpy", "shtab")
 """What the extra `cli` installs."""
 
 
@@ -86,12 +86,14 @@ def _parser() -> argparse.ArgumentParser:
         "verify": verify,
         "export": export,
         "clean": clean,
+        "completion": completion,
     }
     for name, module in modules.items():
         summary, _, more = (module.__doc__ or "").partition("\n")
         command = commands.add_parser(name, help=summary, description=summary, epilog=more, formatter_class=as_written)
         module.add_options(command)
         command.set_defaults(run=module.run)
+    parser.set_defaults(parser=parser)  # `completion` describes all of it
     return parser
 
 

@@ -70,9 +70,10 @@ def open_run(ticket: RunTicket, args: BaseModel) -> Run | None:
 def declare_axes(run: Run, axes: Mapping[str, str]) -> None:
     """Bind metric keys to their step axis, `{"explorer/reward": "explorer/step"}`.
 
-    Optional: a backend whose metrics carry their own step does not implement it. Where it is implemented and
-    the run is shared, each row also carries its axis as a metric. A key is bound before its first row comes,
-    and is not passed twice to one run.
+    Optional: a backend whose metrics carry their own step does not implement it. Where it is implemented and the run is
+    shared, each row also carries its axis as a metric. So does each row of a writer's own run from the first call on,
+    which comes once the writer logs on a second axis: steps then repeat and decrease from one axis to the other. A key
+    is bound before its first row comes. It is passed once, but again if another writer's binding of it counts instead.
     """
 
 

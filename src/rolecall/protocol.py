@@ -2,8 +2,8 @@
 
 A backend's author needs this module, `rolecall.hookimpl` and the two errors `Unavailable` and `Rejected`.
 Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsTables`,
-`SupportsMedia`, `SupportsConfig`, `SupportsEndTime`, `SupportsProgress`, `SupportsConfirmation`): the courier uses it
-if the run has its members.
+`SupportsMedia`, `SupportsConfig`, `SupportsSummary`, `SupportsTags`, `SupportsEndTime`, `SupportsProgress`,
+`SupportsConfirmation`): the courier uses it if the run has its members.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ class RunTicket:
         project: where the backend files the run.
         name: the run's display name: the job's, or `{name}_{role}` when the run is a role's own.
         group: what ties separate runs of a job together; `None` for a shared run without a group.
-        run_id: rolecall's own name of the run, for backends that accept one.
+        run_id: rolecall's own name of the run, for backends that accept one; the backend's id of an attached one.
         backend_run_id: what this backend called the run when it was opened before (by the primary, or by an
             earlier session); `None` if it never was. A backend that chooses ids itself and gets a shared
             ticket with neither `primary` nor this id raises `Unavailable`: the primary has not opened yet.
@@ -39,18 +39,24 @@ class RunTicket:
         primary: whether this opening creates and ends the run. True for every run that is not shared.
         writer: `"explorer"` or `"explorer/0"`; `None` in a launcher, which logs no rows.
         role: the role of the writer, or `None`.
-        tags: labels of the run.
+        tags: labels of the run; of a shared one they come by `SupportsTags` alone.
         created: when the job was first launched, in seconds since the epoch; 0 if that is not known.
         ended: when the writers of the run ended, if it is opened after that, as `rolecall deliver` does; `None` while
             one of them runs. It is the run's end then, and not the moment at which the last row arrives. Of a run
             that is opened before, `SupportsEndTime` tells the end.
         writers: whether rows of several writers come through this one `Run`. With `"many"`, steps repeat and
             decrease from one writer to the next, and state is kept per (writer, session).
+        has_axes: whether the rows of a run of the writer's own are on several axes of steps. Where the backend
+            declares axes, they then have their steps as metrics from the first one on, as in a shared run. If this is
+            not known yet, they have them from the first call of `declare_axes` on.
         config: the run's config as a nested mapping, secrets scrubbed: the job's, and in a run that is not shared
             the role's too. In a shared one that comes by `SupportsConfig`.
         directory: the backend's own folder, absolute: the only place below `monitor_dir` that it may write to. It
             may not exist yet.
         pid: the process whose rows these are (the courier is another one).
+        attached: whether the user named a run of the backend by the argument `run_id`, which may exist already. Then it
+            is not rolecall's: it keeps its name and its config, and its end is left to whoever made it. Raise
+            `BackendRefused` if there is no such run, or if this one would disturb what else writes it.
         repair: whether the run is opened to put back points that `rolecall verify` misses. Rows then have the missing
             metrics alone, and are written whatever the run's own records say of them. `backend_run_id` is set and
             `primary` is not: the run's status and times stay as they are. Raise `BackendRefused` if the run takes no
@@ -73,6 +79,8 @@ class RunTicket:
     created: float = 0.0
     ended: float | None = None
     writers: Literal["one", "many"] = "one"
+    has_axes: bool = False
+    attached: bool = False
     repair: bool = False
 
 
@@ -135,12 +143,41 @@ class SupportsMedia(Protocol):
 
 @runtime_checkable
 class SupportsConfig(Protocol):
-    """A run that holds the merged config of all roles."""
+    """A run whose config may change while it is open."""
 
-    def merge_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
-        """Store each writer's config, `{"explorer/0": {"lr": 0.1}}`, beside what the run already has.
+    def merge_config(self, config: Mapping[str, Any]) -> None:
+        """Store a nested mapping beside what the run already has; by top-level key, the later value wins.
 
-        Called with the whole union whenever it grew; what is already stored must not be an error.
+        In a run that is not shared it is what `Monitor.update_config` was given: `{"lr": 0.1}`. In a shared one it has
+        the config of each writer, under the writer's name: `{"explorer/0": {"lr": 0.1}}`. Called with the whole union,
+        again after each change and after a restart; what is already stored must not be an error.
+
+        What this raises is treated as for `Run.flush` if it is `Unavailable`. Anything else is reported, and the config
+        is not passed again before it changes.
+        """
+
+
+@runtime_checkable
+class SupportsSummary(Protocol):
+    """A run with a summary: values that stand for the whole run and not for a step of it."""
+
+    def merge_summary(self, summary: Mapping[str, float | str]) -> None:
+        """Store these values beside what the summary already has.
+
+        Called with all that `Monitor.summary` holds, under the keys of the run, again after each change and after a
+        restart. A key that is not there any more was removed. Errors as in `merge_config`.
+        """
+
+
+@runtime_checkable
+class SupportsTags(Protocol):
+    """A run whose tags may change while it is open."""
+
+    def set_tags(self, tags: Sequence[str]) -> None:
+        """Give the run these tags, beside those that it did not get from `Monitor.tags`.
+
+        Called with all of them, in the primary alone where the run is shared, again after each change and after a
+        restart. A tag that is not there any more was removed. Errors as in `merge_config`.
         """
 
 
@@ -167,8 +204,8 @@ class SupportsProgress(Protocol):
 class SupportsConfirmation(Protocol):
     """A run whose backend takes rows long before it can say that it holds them.
 
-    Rows are acknowledged as they are confirmed, and new ones handed over meanwhile; `flush` is only called once
-    the writers have ended.
+    Rows are acknowledged as they are confirmed, and new ones handed over meanwhile; `flush` is only called once the
+    writers have ended, and before the axes of a run are declared that had none.
     """
 
     def tend(self) -> None:

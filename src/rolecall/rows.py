@@ -69,6 +69,7 @@ class Row:
         table: the table, if the row is one.
         media: the media of one key, if the row is that.
         commit: what `log` was given; see `wandb.Run.log`.
+        backends: the only backends that get the row; `None` for all.
     """
 
     writer: str
@@ -82,3 +83,9 @@ class Row:
     table: TableData | None = None
     media: tuple[Media, ...] = ()
     commit: bool = False
+    backends: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change(Row):
+    """A change of the run's config, summary or tags: numbered as a row is, empty, and handed to no backend as one."""

@@ -21,6 +21,7 @@ SMALL = {
     "log_call.py": "--peer limit 'rolecall local' --floats 10 --pace 0 --scalars float numpy --threads 1 2 "
     "--calls 50 --rounds 1",
     "training_loop.py": "--peer 'rolecall, tensorboard' --step 1 --rows 5 --blocks 3",
+    "start.py": "--program 'first log' --runs 1",
     "stream.py": "--backend tensorboard --rows 200 --rounds 1",
     "wandb_refused.py": "--rows 100 --seconds 5",
     "weight.py": "--peer 'rolecall local' tensorboardX --runs 1",
@@ -29,6 +30,7 @@ MEASURED = {
     "alternatives.py": ("10 floats, µs", 2),
     "log_call.py": ("p50", 5),
     "training_loop.py": ("CPU a row, µs", 2),
+    "start.py": ("median, ms", 2),
     "stream.py": ("rows/s", 2),
     "wandb_refused.py": ("SDK, MB", 1),
     "weight.py": ("process, MB", 2),

@@ -237,7 +237,8 @@ def test_an_unknown_setting(check: Run) -> None:
 rolecall: config.yaml cannot be used:
   monitor.shared_runs: unknown setting; did you mean 'shared_run'? allowed:
 courier, group, monitor_args, monitor_dir, monitor_type, name, on_backend_error,
-project, resume, run_id, shared_run, spool_dir, spool_limit, sync_every\
+open_timeout, project, resume, run_id, shared_run, spool_dir, spool_limit,
+sync_every\
 """)
 
 
@@ -551,8 +552,8 @@ config cannot be used:
   name: missing; every config needs it
   courier: must be 'process' or 'thread'; given 'pigeon'
   nane: unknown setting; did you mean 'name'? allowed: courier, group,
-monitor_args, monitor_dir, monitor_type, name, on_backend_error, project,
-resume, run_id, shared_run, spool_dir, spool_limit, sync_every\
+monitor_args, monitor_dir, monitor_type, name, on_backend_error, open_timeout,
+project, resume, run_id, shared_run, spool_dir, spool_limit, sync_every\
 """)
 
 

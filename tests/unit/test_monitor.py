@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from rolecall import Job, Monitor, MonitorConfig, Row, launch, open_monitor
+from rolecall import ConfigError, Job, Monitor, MonitorConfig, Row, Table, launch, open_monitor
 from rolecall.job.history import read_rows
 
 MakeConfig = Callable[..., MonitorConfig]
@@ -86,6 +86,66 @@ def test_step_that_is_none_costs_no_row(job: Job, monitor: Monitor) -> None:
 
 
 # ------------------------------------------------------------------ values
+
+
+# ------------------------------------------------------------------ axes
+
+
+def on_axes(job: Job) -> list[tuple[str | None, int]]:
+    return [(row.axis, row.step) for row in rows(job)]
+
+
+def test_each_axis_counts_its_own_steps(job: Job) -> None:
+    """Also after a restart, and after one without an end."""
+    with open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 0.5})
+        monitor.log({"accuracy": 0.5}, axis="eval")
+        monitor.log({"loss": 0.5}, step=10)
+        monitor.log({"accuracy": 0.5}, axis="eval")
+    with open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"accuracy": 0.5}, axis="eval")
+        monitor.log({"loss": 0.5})
+        monitor.log({"samples": Table([{"a": 1}]), "accuracy": 0.5}, axis="eval")
+    assert on_axes(job) == [
+        *((None, 1), ("eval", 1), (None, 10), ("eval", 2)),
+        *(("eval", 3), (None, 11), ("eval", 4), ("eval", 4)),
+    ]
+
+
+def test_axes_of_a_long_session(job: Job) -> None:
+    """The last step of each axis is found in the last 1,000 rows, though that axis is in none of them."""
+    with open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"accuracy": 0.5}, step=7, axis="eval")
+        for _ in range(2100):
+            monitor.log({"loss": 0.5})
+    with open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"accuracy": 0.5}, axis="eval")
+    assert on_axes(job)[-1] == ("eval", 8)
+
+
+@pytest.mark.parametrize("axis", [7, "", "a\nb", object()])
+def test_axis_that_is_none_costs_no_row(
+    job: Job, monitor: Monitor, axis: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    monitor.log({"loss": 0.5}, axis=axis)
+    assert on_axes(job) == [(None, 1)]
+    assert monitor.dropped == 1
+    assert len(caplog.messages) == 1
+
+
+def test_axes_have_a_bound(job: Job, monitor: Monitor) -> None:
+    for number in range(150):
+        monitor.log({"loss": 0.5}, axis=f"axis {number}")
+    found = on_axes(job)
+    assert (found[99], found[100], found[149]) == (("axis 99", 1), (None, 1), (None, 50))
+    assert monitor.dropped == 50
+
+
+def test_prefix_that_is_none(job: Job) -> None:
+    for prefix in (7, "a\n", "x" * 600):
+        with pytest.raises(ConfigError, match=r'prefix: .* must be a string of .* such as "train/"'):
+            open_monitor(job.config, "trainer", prefix=prefix)  # type: ignore[arg-type]
+    open_monitor(job.config, "trainer", prefix="train/").close()
 
 
 def test_values_come_back_as_rows(job: Job, monitor: Monitor) -> None:

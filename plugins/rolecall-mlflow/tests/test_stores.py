@@ -383,8 +383,11 @@ def test_param_keeps_first_value_and_warns(job: Job, caplog: pytest.LogCaptureFi
     again.add_params({"lr": 0.2})
     assert job.stored().data.params == {"lr": "0.1", "new": "True"}
     assert [record.getMessage() for record in caplog.records if "first value" in record.getMessage()] == [
-        "MLflow keeps the first value of a param; the config now has another value for: lr"
+        "MLflow keeps the first value of a param; what the config has now is in tags, such as config.lr, for: lr"
     ]
+    assert job.stored().data.tags["config.lr"] == "0.2"
+    again.add_params({"lr": 0.1})
+    assert job.stored().data.tags["config.lr"] == "0.1", "also if it is as it was"
 
 
 def test_a_large_config_is_stored(job: Job) -> None:

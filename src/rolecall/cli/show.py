@@ -5,6 +5,7 @@ Examples:
   rolecall show runs/grpo-1 --follow
   rolecall show runs/grpo-1 runs/grpo-2
   rolecall show runs/grpo-1 --metric 'explorer/*' --metric trainer/loss
+  rolecall show runs/grpo-1 --html grpo-1.html
   rolecall show runs/grpo-1 --csv > values.csv
 """
 
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from pydantic_core import to_json
 
+from rolecall.cli.page.build import write_page
+from rolecall.cli.text import visible
 from rolecall.cli.view.compare import compare
 from rolecall.cli.view.live import follow, read_job
 from rolecall.cli.view.metrics import metrics_of
@@ -39,6 +42,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ascii", action="store_true", help="draw with ASCII alone")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--follow", action="store_true", help="stay, and draw what is new, until the job has ended")
+    html = "write a page with charts, images and tables, which opens in a browser without a network"
+    form.add_argument("--html", type=Path, metavar="FILE", help=html)
     form.add_argument("--json", action="store_true", help="print a summary as JSON, for scripts")
     form.add_argument("--csv", action="store_true", help="print every value as CSV, for scripts")
 
@@ -53,6 +58,10 @@ def run(options: argparse.Namespace) -> int:
             _print_csv(options.directory)
         case "json":
             _print_json(options.directory)
+        case _ if options.html:
+            roots = [options.directory, *([options.other] if options.other else [])]
+            size = write_page(roots, options.html, options.metric)
+            print(visible(f"{options.html}: {size:,} bytes"))
         case "follow":
             follow(options.directory, options.metric, look_at_output(ascii_only=options.ascii))
         case _:

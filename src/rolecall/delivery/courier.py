@@ -11,9 +11,9 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, groupby
+from itertools import groupby
 from typing import Final, TypeVar
 
 from pydantic import BaseModel
@@ -22,24 +22,26 @@ from rolecall import timings
 from rolecall.backends.registry import Backend
 from rolecall.config.redact import scrub_text, scrub_trace, secrets_of
 from rolecall.delivery.cursor import Cursor
+from rolecall.delivery.details import Told
 from rolecall.delivery.events import CourierEvent, Kind
-from rolecall.delivery.keys import shared_row
+from rolecall.delivery.keys import Keys
 from rolecall.delivery.pictures import Pictures
 from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
 from rolecall.protocol import (
     Run,
     RunTicket,
-    SupportsConfig,
     SupportsConfirmation,
     SupportsEndTime,
     SupportsMedia,
     SupportsProgress,
     SupportsTables,
 )
-from rolecall.rows import Row
+from rolecall.rows import Change, Row
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledged, RunReference
 from rolecall.store.axes import AxisBook
+from rolecall.store.details import Details
+from rolecall.store.layout import LAUNCH
 
 logger = logging.getLogger("rolecall.courier")
 T = TypeVar("T")
@@ -81,8 +83,12 @@ class Courier:
     # When to give up: set for good by `hurry`, and while the backend is away by the time to drain.
     _limit: float = field(default=float("inf"), init=False)
     _until: float = field(default=float("inf"), init=False)
+    _keys: Keys = field(init=False)
     _declared: int = field(default=0, init=False)
-    _merged: int = field(default=0, init=False)
+    # Whether writers said more of their run than was told: at first that is not known.
+    _is_news: bool = field(default=True, init=False)
+    _details: Details = field(default_factory=Details, init=False)
+    _told: Told = field(default_factory=Told, init=False)
     _flushed: float = field(default_factory=time.monotonic, init=False)
     # What was acknowledged when the backend went away; `None` while it is there.
     _away: list[Acknowledged] | None = field(default=None, init=False)
@@ -90,6 +96,14 @@ class Courier:
     _reported: set[tuple[str, str]] = field(default_factory=set, init=False)
     _held: dict[str, int] = field(default_factory=dict, init=False)
     _pictures: Pictures = field(default_factory=Pictures, init=False)
+
+    def __post_init__(self) -> None:
+        self._keys = Keys(
+            self.book,
+            shared=self.shared,
+            declares_axes=self.backend.declares_axes,
+            report=lambda text: self._report_once("warning", text, text),
+        )
 
     def run(
         self,
@@ -169,6 +183,8 @@ class Courier:
         confirming = run if isinstance(run, SupportsConfirmation) and not has_ended else None
         is_due = confirming is None and ((is_idle and is_behind) or pending >= timings.MAX_QUEUE_SIZE)
         if is_due or time.monotonic() - self._flushed >= timings.SCHEDULE_DELAY:
+            # First, so that the flush covers it: a change is acknowledged as a row is.
+            self._tell(run)
             if confirming is not None:
                 confirming.tend()
             elif pending:
@@ -196,22 +212,34 @@ class Courier:
             self._report_once("damaged", damage, damage)
         if batch.rows:
             self._require_lease()
+            self._begin_axes(run, cursor, batch.rows)
         taken: list[Row] = []
-        for is_rich, group in groupby(batch.rows, key=_is_rich):
-            rows = [self._shared(row) if self.shared else row for row in group]
+        self._is_news = self._is_news or any(isinstance(row, Change) for row in batch.rows)
+        for is_rich, group in groupby(filter(self._is_for, batch.rows), key=_is_rich):
+            rows = [self._keys.shown(row) for row in group]
             # Tables and media one by one: what is refused is set aside before the backend may not be available.
             for some in [[row] for row in rows] if is_rich else [rows]:
                 taken += self._hand_over(run, cursor, some)
         cursor.mark(batch, taken[-1] if taken else None)
         return bool(batch.rows or batch.damages)
 
+    def _begin_axes(self, run: Run, cursor: Cursor, rows: Sequence[Row]) -> None:
+        """From the first row on that is on an axis with a name, the rows of a run carry their steps as metrics."""
+        if not self._keys.carries_axes and self.backend.declares_axes and any(row.axis is not None for row in rows):
+            # The backend may write rows in another way from here on, and not recognise those before if they came again.
+            if cursor.is_behind:
+                run.flush(timings.EXPORT_TIMEOUT)
+                cursor.acknowledge(run if isinstance(run, SupportsConfirmation) else None)
+            self._keys.carry_axes()
+
+    def _is_for(self, row: Row) -> bool:
+        """Whether the backend gets the row; what it does not get is acknowledged with what it does."""
+        return not isinstance(row, Change) and (row.backends is None or self.backend.name in row.backends)
+
     def _require_lease(self) -> None:
         # What was sent from here on would be there twice.
         if any(cursor.acks.is_taken_over() for cursor in self.cursors):
             raise _TakenOver
-
-    def _shared(self, row: Row) -> Row:
-        return shared_row(row, self.backend.declares_axes, lambda text: self._report_once("warning", text, text))
 
     def _hand_over(self, run: Run, cursor: Cursor, rows: list[Row]) -> list[Row]:
         """Give rows to the backend, with their axes bound first. Returns those that it took, now or before.
@@ -223,9 +251,7 @@ class Courier:
             fresh = _lacking(rows, run.held(rows[0].writer, rows[0].session))
         if not fresh:
             return rows
-        if self.shared and self.backend.declares_axes:
-            self.book.publish(cursor.writer, dict.fromkeys(chain.from_iterable(row.metrics for row in fresh)))
-            self._declare(run)
+        self._declare(run)
         try:
             if _is_rich(fresh[0]):
                 _log_rich(run, self._pictures.drawn(fresh[0]))
@@ -241,19 +267,43 @@ class Courier:
         return rows
 
     def _exchange(self, run: Run) -> None:
-        """Declare and merge what other writers published since."""
+        """Declare and merge what is not yet, of other writers too where they write the same run."""
         if self.shared:
             self.book.refresh()
-            self._declare(run)
-            configs = self.book.configs
-            if isinstance(run, SupportsConfig) and len(configs) > self._merged:
-                run.merge_config(configs)
-                self._merged = len(configs)
+        self._declare(run)
+        self._tell(run)
+
+    def _tell(self, run: Run) -> None:
+        """Pass on the config, summary and tags as they are by now, if they changed."""
+        if self._is_news:
+            self._details = self._read_details()
+            self._is_news = False
+        now = self._details
+        if self.shared:
+            is_primary = self.cursors[0].writer == LAUNCH
+            now = replace(now, config=self.book.configs, tags=self.book.tags if is_primary else ())
+        for text in self._told.tell(run, now):
+            self._report_once("warning", text, scrub_text(text, secrets_of(self.args)))
+
+    def _read_details(self) -> Details:
+        """What the writers said of their run; in a shared one, config and tags go to all of its writers."""
+        found = Details()
+        for cursor in self.cursors:
+            own = cursor.details()
+            # As keys of strings are shown, which no step is among.
+            row = Row(writer=cursor.writer, session=0, seq=0, step=0, time=0.0, text=dict.fromkeys(own.summary, ""))
+            keys = self._keys.shown(row).text
+            found = found.plus({**own.line(), "summary": dict(zip(keys, own.summary.values(), strict=True))})
+            if self.shared and cursor.writer != LAUNCH:
+                self.book.publish_config(cursor.config())
+                self.book.publish_tags(own.tags)
+        return found
 
     def _declare(self, run: Run) -> None:
-        if self.backend.declares_axes and (bindings := self.book.bindings(self._declared)):
+        bindings, known = self._keys.bindings(self._declared)
+        if bindings:
             self.backend.declare_axes(run, bindings)
-            self._declared += len(bindings)
+        self._declared = known
 
     def _stand_by(self, run: Run) -> None:
         """Wait a moment with all rows delivered, and do for other writers what only an open run can do."""
@@ -293,9 +343,11 @@ class Courier:
         is_expected = isinstance(error, Unavailable)
         secrets = secrets_of(self.args)
         text = scrub_text(str(error), secrets) if is_expected else scrub_trace(error, secrets)
-        logger.log(logging.WARNING if self._away is None else logging.DEBUG, "%s: %s", self.backend.name, text)
+        # For the courier's log; the role is told by an event.
+        logger.log(logging.INFO if self._away is None else logging.DEBUG, "%s: %s", self.backend.name, text)
         for cursor in self.cursors:
             cursor.rewind()
+        self._told, self._is_news = Told(), True  # what was told and not flushed may be lost as well
         if self._away is None:
             self._explain("unavailable", str(error) if is_expected else f"{type(error).__name__}: {error}")
             self._away = self._acknowledged()

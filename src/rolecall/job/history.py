@@ -3,14 +3,15 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from rolecall.rows import Media, Row, TableData
+from rolecall.rows import Change, Media, Row, TableData
 from rolecall.states import State
 from rolecall.store import reader as journals
 from rolecall.store.codec import Damage, last_line
+from rolecall.store.details import Details, config_now, details_now
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, job_record
 from rolecall.store.lease import newest
 from rolecall.store.reader import End, WriterReader
@@ -272,9 +273,7 @@ def read_configs(root: Path) -> dict[str, Mapping[str, Any]]:
     layout = Layout(root)
     found: dict[str, Mapping[str, Any]] = {}
     for writer in (LAUNCH, *layout.writers()):
-        session = newest(layout.journal(writer))
-        config = session.header().get("config") if session is not None else None
-        if isinstance(config, dict) and config:
+        if config := config_now(layout, writer):
             found["" if writer in (LAUNCH, SINGLE) else writer] = config
     return found
 
@@ -288,7 +287,19 @@ def read_rows(root: Path) -> Iterator[Row]:
     layout = Layout(root)
     job_record(layout)
     found = (row for writer in layout.writers() for row in journals.read_rows(layout, writer))
-    return (row for row in found if isinstance(row, Row))
+    return (row for row in found if isinstance(row, Row) and not isinstance(row, Change))
+
+
+def read_details(root: Path) -> dict[str, Details]:
+    """What each writer said of its run beside its rows, as it holds now: the config, the summary and the tags.
+
+    Raises:
+        DirectoryError: no job was launched there.
+    """
+    layout = Layout(root)
+    job_record(layout)
+    found = {writer: (details_now(layout, writer), config_now(layout, writer)) for writer in layout.writers()}
+    return {writer: replace(details, config=config) for writer, (details, config) in found.items()}
 
 
 def job_state(layout: Layout) -> State:
@@ -315,14 +326,14 @@ def _job_state(layout: Layout, states: list[State]) -> State:
 def _read(journal: WriterReader, history: WriterHistory) -> None:
     for _, (value, _) in journal.read():
         match value:
+            case Change() | End():
+                pass
             case Row():
                 history.add(value)
             case Damage():
                 history.damaged += 1
                 if len(history.damages) < _MOST_DAMAGES:
                     history.damages.append(value)
-            case End():
-                pass
 
 
 def _hold(held: dict[str, Held[_T]], key: str, step: int, value: _T) -> None:

@@ -7,7 +7,7 @@ hold, or what no backend could take, is left out, counted, and reported once for
 
 import logging
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
@@ -15,15 +15,19 @@ from rolecall.job.media import drafts_of
 from rolecall.job.tables import BYTES, INT64, table_data, table_in, utf8, words
 from rolecall.rows import TableData
 from rolecall.store.codec import ensure_memory
-from rolecall.store.journal import Drafts, Values
+from rolecall.store.journal import DEFAULT_AXIS, Drafts, Values
 from rolecall.values import BOXES, Table, Text
 
 logger = logging.getLogger("rolecall")
 
 LONGEST_KEY: Final = 512
+LONGEST_TAG: Final = 64
+"""As in wandb, which takes no longer ones."""
 _MOST_WARNINGS: Final = 1000
 _MOST_KEYS: Final = 100_000
 _DEEPEST: Final = 50
+_MOST_AXES: Final = 100
+"""Of a role: their last steps are in every 1,000th line."""
 # Exact types only: a subclass may lie about itself, and the encoder would take it at its word.
 _FIXED: Final = frozenset([float, bool])
 _are_fixed: Final = _FIXED.issuperset
@@ -50,6 +54,7 @@ class Normalizer:
         self._writer = writer
         self._known: dict[str, int] = {}
         self._known_size = 0
+        self._axes: set[str] = set()
         self._warned: set[tuple[str, str]] = set()
 
     def step(self, value: Any) -> int | None:
@@ -67,6 +72,16 @@ class Normalizer:
             fault = f"be a whole number, not {type(value).__name__}"
         self.drop("step", f"a step must {fault}; the row is kept at the next one")
         return None
+
+    def axis(self, value: object) -> str:
+        """The name of an axis as a plain string; that of the default one if it is none."""
+        if (name := self._key(value)) is None:
+            return DEFAULT_AXIS
+        if name not in self._axes and len(self._axes) >= _MOST_AXES:
+            self.drop(_shown(name), f"a role has at most {_MOST_AXES} axes; the row is kept on the role's own axis")
+            return DEFAULT_AXIS
+        self._axes.add(name)
+        return name
 
     def row(self, data: object) -> tuple[Mapping[str, Any], Values]:
         """What of a mapping can be recorded, and its tables and media: almost always the mapping itself, and none."""
@@ -158,6 +173,35 @@ class Normalizer:
             hint = "give (columns, rows), a list of dicts or a frame"
             self.drop(_shown(name), f"not a table ({words(error)}); {hint}")
             return None
+
+    def summary(self, values: Mapping[Any, Any]) -> dict[str, float | str]:
+        """What of a mapping can be in a summary: numbers and strings."""
+        found: dict[str, float | str] = {}
+        for key, value in values.items():
+            if (name := self._key(key)) is None:
+                continue
+            try:
+                found[name] = _scalar(value.text if isinstance(value, Text) else value)
+            except Exception:  # noqa: BLE001 - anyone's object raises anything
+                self.drop(name, f"a value of the summary must be a number or a string, not {type(value).__name__}")
+        return found
+
+    def tag(self, tag: object) -> str | None:
+        """A tag as a plain string; `None` if it cannot be one."""
+        plain = self._key(tag)
+        if plain is not None and len(plain) > LONGEST_TAG:
+            self.drop(_shown(plain), f"a tag must have 1 to {LONGEST_TAG} characters, not {len(plain)}")
+            return None
+        return plain
+
+    def backends(self, given: object, known: Collection[str]) -> list[str]:
+        """Those of the backends' names that are known."""
+        names = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
+        for name in names:
+            if name not in known:
+                have = f"this job has {', '.join(known)}"
+                self.drop(_shown(name), f"there is no backend of this name, so the row does not go there; {have}")
+        return [str(name) for name in known if name in names]
 
     def _key(self, key: object, prefix: str = "") -> str | None:
         """A key as a plain string; `None` if it cannot be one."""

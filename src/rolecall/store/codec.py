@@ -21,7 +21,7 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -170,6 +170,11 @@ def write_whole(descriptor: int, data: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def _draft_name(path: Path) -> Path:
+    # It is unique: with a fixed one, two writers remove each other's drafts.
+    return path.with_name(f".{uuid.uuid4().hex}")
+
+
 @contextmanager
 def draft_of(path: Path, folder: int | None = None) -> Iterator[Path]:
     """A name beside `path` for what will be renamed or linked to it whole; nothing is left over.
@@ -178,8 +183,7 @@ def draft_of(path: Path, folder: int | None = None) -> Iterator[Path]:
         path: the file.
         folder: a descriptor of the directory that `path` is relative to.
     """
-    # The draft's name is unique: with a fixed one, two writers remove each other's drafts.
-    draft = path.with_name(f".{uuid.uuid4().hex}")
+    draft = _draft_name(path)
     try:
         yield draft
     finally:
@@ -199,10 +203,21 @@ def put_whole(path: Path, data: bytes, mode: int = 0o666, folder: int | None = N
     Raises:
         OSError: it was not written.
     """
-    with draft_of(path, folder) as draft:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode, dir_fd=folder), "wb") as file:
-            file.write(data)
+    draft = _draft_name(path)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode, dir_fd=folder)
+    # By hand, as each image that is logged comes this way: a file object and a needless look for the draft cost 30 µs.
+    try:
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        finally:
+            os.close(descriptor)
         os.replace(draft, path, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(draft, dir_fd=folder)
+        raise
 
 
 def put_copy(path: Path, source: Path) -> tuple[int, int]:
@@ -352,11 +367,19 @@ def rows_of(value: Mapping[str, Any]) -> int:
     return rows if type(rows) is int and 0 < rows <= last_seq(value) else 1
 
 
-def lines_from_end(path: Path, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """What the sound lines hold, the last one first; what is not asked for is not read."""
+def lines_from_end(path: Path, seed: int = 0, words: Sequence[bytes] = (b"",)) -> Iterator[dict[str, Any]]:
+    """What the sound lines hold, the last one first; what is not asked for is not read.
+
+    Args:
+        path: the file.
+        seed: of its checksums.
+        words: only of the lines with one of these: what is not decoded is passed 100 times as fast.
+    """
     for _, data in _blocks_from_end(path):
+        if not any(word in data for word in words):
+            continue
         for raw in reversed(data.split(b"\n")[:-1]):
-            if (value := _find_line(raw, seed)[1]) is not None:
+            if any(word in raw for word in words) and (value := _find_line(raw, seed)[1]) is not None:
                 yield value
 
 

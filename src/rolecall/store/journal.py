@@ -40,7 +40,11 @@ role finds its next step without reading the whole file.
 
 The files of media are in a directory beside the journal, as *attachments*; each is there before its line. So is the
 content of a line of over 4 MiB: `"attached": {"name": "3.json", "size": 5000000, "sum": "..."}`. The first line after
-some that could not be written says how many rows these were in `lost`. Lines may also hold `config`, `summary` and
+some that could not be written says how many rows these were in `lost`. `backends` names the only backends that get a
+row, if it is not for all.
+
+A line with `config`, `summary` or `tags` changes the run's details: it is numbered as a row, and has the last step (see
+`rolecall.store.details`). What all of these lines come to is in `details`, wherever `steps` are. Lines may also hold
 `event`; this version writes none.
 
 The header of a session that goes on with the rows of an earlier one, because that file was changed from outside, says
@@ -85,6 +89,7 @@ from rolecall.store.codec import (
     rows_of,
     write_whole,
 )
+from rolecall.store.details import Details
 from rolecall.store.lease import Fill, Session
 from rolecall.timings import FILE_CHECK_INTERVAL
 
@@ -140,6 +145,8 @@ class Drafts:
 
 Values = Sequence[TableData | Drafts]
 """The tables and media of one call of `log`."""
+More = Mapping[str, Any] | None
+"""What only some lines say."""
 
 
 def last_steps(session: Session) -> dict[str, int]:
@@ -166,11 +173,13 @@ class JournalWriter:
         succeed: makes the session to go on in when this one's file was changed from outside, with the rows that are
             filled in.
         limit: how many bytes the writer's sessions and attachments may take in their directory.
+        details: what holds of an earlier session's config, summary and tags.
 
     Attributes:
         session: where rows are appended now.
         seq: the number of the last row.
         lost: how many rows are not in the journal: they could not be written, or their file was cut short.
+        details: what holds now.
     """
 
     def __init__(
@@ -179,8 +188,10 @@ class JournalWriter:
         steps: Mapping[str, int] | None = None,
         succeed: Callable[[Session, Fill], Session] | None = None,
         limit: int | None = None,
+        details: Details | None = None,
     ) -> None:
         self.session = session
+        self.details = details or Details()
         self.seq = 0
         self.lost = 0
         self._steps = dict(steps or {})
@@ -199,16 +210,14 @@ class JournalWriter:
         self._descriptor = -1
         self._open(session)
 
-    def append(
-        self, data: Mapping[str, Any], step: int | None = None, commit: bool = False, values: Values = ()
-    ) -> None:
+    def append(self, data: Mapping[str, Any], step: int | None = None, values: Values = (), more: More = None) -> None:
         """Record one call of `log`.
 
         Args:
             data: what was logged, ready for JSON.
-            step: `None` for the one after the last.
-            commit: kept with the row.
+            step: `None` for the one after the last on the axis.
             values: tables and media, each recorded as a row of its own.
+            more: what else the line says, ready for JSON: `axis`, `commit`, `backends`, or a change of the details.
 
         Raises:
             OSError: it could not be written; its rows are counted in `lost`.
@@ -221,13 +230,14 @@ class JournalWriter:
                 self._look(now)
                 self._watch_disk()
             rows = len(values) + bool(data) if values else 1
+            axis = more.get("axis", DEFAULT_AXIS) if more else DEFAULT_AXIS
             try:
                 while True:
                     seq = self.seq + rows
-                    at = self._steps.get(DEFAULT_AXIS, 0) + 1 if step is None else step
+                    at = self._steps.get(axis, 0) + 1 if step is None else step
                     line = {"seq": seq, "step": at, "time": now, "data": data}
-                    if values or commit or self._failed or seq % _STEPS_EVERY < rows:
-                        self._complete(line, rows, values, commit=commit)
+                    if values or more or self._failed or seq % _STEPS_EVERY < rows:
+                        self._complete(line, rows, values, more)
                     # As `ensure_memory`, and cheap: what holds more than numbers was measured before.
                     bytes(PER_NUMBER * len(data) + _OTHERS)
                     text = to_json(line, inf_nan_mode="strings")
@@ -242,7 +252,7 @@ class JournalWriter:
                     # jumps, so the write has to be a call of C in this very place.
                     if self.seq == seq - rows:
                         self.seq = seq
-                        self._steps[DEFAULT_AXIS] = at
+                        self._steps[axis] = at
                         written = os.write(self._descriptor, whole)
                         self._end += written
                         self._torn = b""
@@ -260,6 +270,19 @@ class JournalWriter:
             self._failed = 0
             self._recorded += rows
 
+    def change(self, make: Callable[[Details], Mapping[str, Any]]) -> None:
+        """Record a change of the run's config, summary or tags; see `rolecall.store.details`. Raises as `append` does.
+
+        Args:
+            make: the change, of what holds now; empty if there is none.
+        """
+        with self._lock:
+            if change := make(self.details):
+                ensure_memory(change)
+                # Also if it cannot be written: a later line may hold it.
+                self.details = self.details.plus(change)
+                self.append({}, self._steps.get(DEFAULT_AXIS, 0), more=change)
+
     def end(self, status: Status) -> None:
         """Record how the writer ended, and close the file. A second call does nothing.
 
@@ -272,7 +295,8 @@ class JournalWriter:
             try:
                 self._look(time.time())
                 lost = {"lost": self._failed} if self._failed else {}
-                end = {"end": status, "seq": self.seq, "steps": self._steps, "time": time.time(), **lost}
+                state = {"steps": self._steps, **self._details()}
+                end = {"end": status, "seq": self.seq, **state, "time": time.time(), **lost}
                 write_whole(self._descriptor, self._torn + encode(end, self._seed))
             finally:
                 self.abandon()
@@ -294,20 +318,24 @@ class JournalWriter:
             beside = sum(path.lstat().st_size for path in session.path.parent.rglob("*") if path != session.path)
             self._most = self._limit - beside
 
-    def _complete(self, line: dict[str, Any], rows: int, values: Values, *, commit: bool) -> None:
+    def _complete(self, line: dict[str, Any], rows: int, values: Values, more: More) -> None:
         """Add what only some lines say."""
+        axis = more.get("axis", DEFAULT_AXIS) if more else DEFAULT_AXIS
         if rows > 1:
             line["rows"] = rows
         if values:
             line["values"] = [self._store(value) for value in values]
-            if not line["data"]:
-                del line["data"]
-        if commit:
-            line["commit"] = True
+        if more:
+            line |= more
+        if (values or more) and not line["data"]:
+            del line["data"]
         if self._failed:
             line["lost"] = self._failed
         if line["seq"] % _STEPS_EVERY < rows:
-            line["steps"] = {**self._steps, DEFAULT_AXIS: line["step"]}
+            line |= {"steps": {**self._steps, axis: line["step"]}, **self._details()}
+
+    def _details(self) -> dict[str, Any]:
+        return {"details": found} if (found := self.details.line()) else {}
 
     def _store(self, value: TableData | Drafts) -> dict[str, Any]:
         """What a line says of a table or of media, whose files are stored first."""

@@ -15,7 +15,7 @@ from zlib import crc32
 
 from pydantic_core import from_json
 
-from rolecall.rows import Cell, Media, MediaKind, Row, TableData
+from rolecall.rows import Cell, Change, Media, MediaKind, Row, TableData
 from rolecall.states import State
 from rolecall.store.codec import (
     LARGEST_ATTACHMENT,
@@ -27,6 +27,7 @@ from rolecall.store.codec import (
     refuse_link,
     rows_of,
 )
+from rolecall.store.details import Details, is_change
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, sessions
 
@@ -117,7 +118,7 @@ class JournalReader:
             if "attached" in value:
                 value = {**value, **from_json(read_attachment(self.session.attachments, value["attached"]))}
             if "values" not in value:
-                return [self._row(value)]
+                return [self._row(value)] if "data" in value else [self._change(value)]
             return list(self._rows(value, line))
         except _NO_ROW as error:
             rows, last = rows_of(value), value["seq"]
@@ -140,6 +141,13 @@ class JournalReader:
                 yield replace(row, seq=seq, table=table, media=media)
             except _NO_ROW as error:
                 yield Damage(self.session.path, line.offset, line.end, _why(error), f"row {seq} is left out")
+
+    def _change(self, value: dict[str, Any]) -> Row:
+        row = self._row(value)
+        if not is_change(value):
+            return row  # of a newer version
+        Details().plus(value)  # that is one
+        return Change(writer=row.writer, session=row.session, seq=row.seq, step=row.step, time=row.time)
 
     def _media(self, value: dict[str, Any]) -> Iterator[Media]:
         key = str(value["key"])
@@ -173,6 +181,7 @@ class JournalReader:
             axis=axis,
             text=text,
             commit=value.get("commit") is True,
+            backends=None if (backends := value.get("backends")) is None else tuple(map(str, backends)),
         )
 
 

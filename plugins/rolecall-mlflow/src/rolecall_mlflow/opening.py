@@ -55,7 +55,12 @@ def _artifact_location(store: Store) -> str | None:
 
 
 def find_or_create(store: Store, ticket: RunTicket) -> mlflow.entities.Run:
-    """The run that this primary opened before, or a new one; set to running again if the job runs."""
+    """The run that this primary opened before, or a new one; set to running again if the job runs.
+
+    One that the user named is taken as it is.
+    """
+    if ticket.attached:
+        return find_run(store, ticket.run_id, advice="correct monitor_args.run_id or MLFLOW_RUN_ID")
     if ticket.backend_run_id:
         return _running(store, find_run(store, ticket.backend_run_id), ticket)
     experiment = require_experiment(store, ticket)
@@ -72,7 +77,7 @@ def find_or_create(store: Store, ticket: RunTicket) -> mlflow.entities.Run:
     return store.client.create_run(experiment, start_time=began, tags=tags, run_name=ticket.name)
 
 
-def find_run(store: Store, run_id: str) -> mlflow.entities.Run:
+def find_run(store: Store, run_id: str, advice: str = "correct monitor_args.uri") -> mlflow.entities.Run:
     """The run with this id.
 
     Raises:
@@ -84,7 +89,7 @@ def find_run(store: Store, run_id: str) -> mlflow.entities.Run:
         if fault_of(error) is not Fault.ABSENT:
             raise
         raise RunGone(
-            f"MLflow at {store.uri} has no run {run_id}; correct monitor_args.uri, or, if the run was removed "
+            f"MLflow at {store.uri} has no run {run_id}; {advice}, or, if the run was removed "
             "permanently, start a new run with resume: never"
         ) from error
     if run.info.lifecycle_stage != "active":

@@ -20,6 +20,7 @@ from rolecall_mlflow.faults import Fault, describe, fault_of
 from rolecall_mlflow.keys import KeyNames
 from rolecall_mlflow.params import Params, flatten
 from rolecall_mlflow.sdk import Store, opening, ui_command
+from rolecall_mlflow.summary import Summary, summary_metrics
 from rolecall_mlflow.system import SystemMetrics
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _BATCH = 1000  # metrics that a server accepts in one request (`MAX_METRICS_PER_
 
 _STATUS: Final = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 _KEY_TAG = "rolecall.key."
+_LABELS = "tags"
 _LARGEST = 2**63
 _PAGE = 25_000  # points that a server sends in one answer (`GET_METRIC_HISTORY_MAX_RESULTS`, 2.16 to 3.17)
 _SYSTEM = re.compile("system/.+/(cpu|system_memory|disk|network|gpu)_")  # what MLflow's probes measure
@@ -63,16 +65,18 @@ class MlflowRun:
     # row that comes again is the same entry (measured on sqlite and on a server, 2.16.0 and 3.17.2). The file store
     # appends lines to a file.
 
-    def __init__(self, store: Store, run: mlflow.entities.Run, *, primary: bool) -> None:
+    def __init__(self, store: Store, run: mlflow.entities.Run, *, primary: bool, attached: bool = False) -> None:
         self._store = store
         self._client = store.client
         self._run_id = str(run.info.run_id)
         self._experiment_id = str(run.info.experiment_id)
         self._primary = primary
+        self._attached = attached
         self._ended: int | None = None
         self._system: SystemMetrics | None = None
         self._names = KeyNames(_remembered(run.data.tags))
-        self._params = Params(store.client, self._run_id, run.data.params)
+        self._params = Params(store.client, self._run_id, run.data.params, run.data.tags)
+        self._summary = Summary(store.client, run)
 
     @property
     def id(self) -> str:
@@ -113,10 +117,20 @@ class MlflowRun:
         with _storing(row, row.media[0].kind):
             store_media(self._store, self._run_id, row)
 
-    def merge_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
-        """Store each writer's config as params, `{writer}.{key}`; only the primary does this."""
+    def merge_config(self, config: Mapping[str, Any]) -> None:
+        """Store a config as params, `{key}` or `{writer}.{key}`; only the primary does this."""
         if self._primary:
-            self._params.add(flatten({writer: values for writer, values in config.items() if values}))
+            self._params.add(flatten({key: value for key, value in config.items() if value != {}}))
+
+    def merge_summary(self, summary: Mapping[str, float | str]) -> None:
+        """See `rolecall.SupportsSummary`: metrics and tags `summary/{key}`."""
+        with _telling("a summary"):
+            self._summary.merge(summary)
+
+    def set_tags(self, tags: Sequence[str]) -> None:
+        """See `rolecall.SupportsTags`: the labels are one tag of MLflow, `tags`, as its tags are keys with values."""
+        with _telling("tags"):
+            self._client.set_tag(self._run_id, _LABELS, ", ".join(tags))
 
     def add_params(self, config: Mapping[str, Any]) -> None:
         """Store the run's own config as params."""
@@ -142,8 +156,9 @@ class MlflowRun:
         if self._system is not None:
             self._system.stop()
             self._system = None
-        # In MLflow the last status that is set counts, so no other writer sets one.
-        if not self._primary:
+        # In MLflow the last status that is set counts, so no other writer sets one. A run that somebody else has made,
+        # they will end.
+        if not self._primary or self._attached:
             return
         wanted = _STATUS[status]
         try:
@@ -231,7 +246,7 @@ class MlflowReadback:
         self._store = store
         self._run_id = str(run.info.run_id)
         self._names = KeyNames(_remembered(run.data.tags))
-        self._keys = list(run.data.metrics)
+        self._keys = [key for key in run.data.metrics if key not in summary_metrics(run.data.tags)]
         self._moment: tuple[str, int] | None = None
         self._seen: set[tuple[str, int, float | None]] = set()
 
@@ -290,6 +305,17 @@ def _storing(row: Row, what: str) -> Iterator[None]:
         if fault_of(error) in {Fault.LATER, Fault.DENIED, Fault.ABSENT}:
             raise Unavailable(f"MLflow does not accept a {what} at the moment: {describe(error)}") from error
         raise Rejected([row], f"MLflow cannot store the {what}: {describe(error)}") from error
+
+
+@contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """Turn the client's errors into those that `merge_summary` and `set_tags` may raise."""
+    try:
+        yield
+    except Exception as error:
+        if fault_of(error) in {Fault.INVALID, Fault.TOO_LARGE}:
+            raise  # it would be refused again
+        raise Unavailable(f"MLflow does not accept {what} at the moment: {describe(error)}") from error
 
 
 def _milliseconds(row: Row) -> int:

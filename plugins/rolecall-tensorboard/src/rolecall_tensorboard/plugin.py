@@ -83,6 +83,7 @@ def open_run(ticket: RunTicket, args: TensorBoardArgs) -> TensorBoardRun | Tenso
             suffix=file_suffix(writer, ticket.pid),
             run_id=ticket.run_id,
             config=ticket.config,
+            tags=ticket.tags,
         )
         ledger = read_ledger(directory, ticket.run_id, parts)
         if ticket.repair:

@@ -16,7 +16,7 @@ from typing import Any
 
 from rolecall import MediaKind, Rejected, Row, Status, Unavailable
 from rolecall_tensorboard.eventfile import EventFile
-from rolecall_tensorboard.ledger import Ledger, Marker, Owner
+from rolecall_tensorboard.ledger import Aside, Ledger, Marker, Owner
 from rolecall_tensorboard.records.encode import Encoder
 from rolecall_tensorboard.records.media import KINDS, why_not
 
@@ -38,6 +38,7 @@ class RunPlace:
         suffix: part of each file name, which names the writer and its process.
         run_id: rolecall's id of the run, recorded in each file.
         config: the run's config, written at the start of each file.
+        tags: the run's tags, written there too.
     """
 
     base: Path
@@ -45,6 +46,7 @@ class RunPlace:
     suffix: str
     run_id: str
     config: Mapping[str, Any]
+    tags: Sequence[str] = ()
 
     def new_path(self) -> Path:
         """A file name that is unique, also within one second, and that sorts by time."""
@@ -58,7 +60,7 @@ def file_suffix(writer: str, pid: int) -> str:
 
 
 class TensorBoardRun:
-    """The run of one writer; a `rolecall.Run` that supports tables, media and progress.
+    """The run of one writer; a `rolecall.Run` that supports tables, media, details and progress.
 
     A row that comes again, in the same process or after a crash, is written once: the event files record which
     rows they hold.
@@ -74,6 +76,9 @@ class TensorBoardRun:
         self._encoder = encoder
         self._ledger = ledger
         self._rows_lost = False
+        self._config: Mapping[str, Any] = place.config
+        self._summary: Mapping[str, float | str] = {}
+        self._tags: Sequence[str] = place.tags
         self._file: EventFile | None = self._new_file()
 
     @property
@@ -128,6 +133,21 @@ class TensorBoardRun:
             raise Rejected([row], reason)
         self.log([row])
 
+    def merge_config(self, config: Mapping[str, Any]) -> None:
+        """See `rolecall.SupportsConfig`: the whole config is written as text once more."""
+        self._config = {**self._config, **config}
+        self._tell(self._encoder.config(self._config, time.time()))
+
+    def merge_summary(self, summary: Mapping[str, float | str]) -> None:
+        """See `rolecall.SupportsSummary`: text, of which TensorBoard shows the last."""
+        self._summary = summary
+        self._tell(self._encoder.summary(summary, time.time()))
+
+    def set_tags(self, tags: Sequence[str]) -> None:
+        """See `rolecall.SupportsTags`: text, as TensorBoard has no tags for runs."""
+        self._tags = tags
+        self._tell(self._encoder.tags(tags, time.time()))
+
     def flush(self, timeout: float) -> None:
         """Return once the file system holds every row; `timeout` has no effect.
 
@@ -163,11 +183,31 @@ class TensorBoardRun:
         # before there is anything to drop.
         if self._ledger.top_step is None:
             yield self._encoder.start(0, now)
-        yield from self._config(now)
+        yield from self._details(now)
 
-    def _config(self, now: float) -> Iterator[bytes]:
-        if self._place.config:
-            yield self._encoder.config(self._place.config, now)
+    def _details(self, now: float) -> Iterator[bytes]:
+        """What is said of the run beside its rows."""
+        if self._config:
+            yield self._encoder.config(self._config, now)
+        if self._summary:
+            yield self._encoder.summary(self._summary, now)
+        if self._tags:
+            yield self._encoder.tags(self._tags, now)
+
+    def _tell(self, record: bytes) -> None:
+        """Append a record that is no row.
+
+        Raises:
+            Unavailable: the file system is full or unreachable.
+        """
+        try:
+            if self._file is None:
+                self._new_file()  # with all that is said of the run
+                return
+            self._write(self._file, self._encoder.note(Aside(aside="details")) + record)
+        except OSError as error:
+            raise self._unavailable(error) from error
+        self._ledger.interrupt()
 
     def _append(self, rows: Sequence[Row], file: EventFile) -> list[Row]:
         """Write the rows that the files do not hold yet; return those that cannot be encoded."""
@@ -188,7 +228,7 @@ class TensorBoardRun:
         last, before = self._encoder.row(row), list[bytes]()
         if ledger.restarts(row):
             ledger.interrupt()
-            before = [self._encoder.start(row.step, row.time), *self._config(row.time)]
+            before = [self._encoder.start(row.step, row.time), *self._details(row.time)]
         if not ledger.expects(row):
             marker = Marker(writer=row.writer, session=row.session, seq=row.seq)
             ledger.mark(marker)

@@ -18,7 +18,7 @@ __all__ = ["MANY", "Definitions", "stored_bindings"]
 logger = logging.getLogger("rolecall.wandb")
 
 MANY: Final = 2_000
-"""How many keys of all writers are bound by name; further keys of a writer are bound by a pattern, `{writer}/*`."""
+"""How many keys of all writers are bound by name; further keys of a writer are bound by a pattern, `{prefix}*`."""
 
 
 class Definitions:
@@ -44,7 +44,7 @@ class Definitions:
                 self._run.define_metric(key, step_metric=axis)
                 self.keys[key] = axis
             else:
-                self.define_pattern(axis)
+                self.define_pattern(key, axis)
 
     def touch(self) -> None:
         """Make the SDK upload the whole set again."""
@@ -57,10 +57,12 @@ class Definitions:
         stored = stored_bindings(config)
         return [key for key, axis in self.keys.items() if stored.get(key) != axis]
 
-    def define_pattern(self, axis: str) -> None:
-        """Bind all further keys of an axis' writer by a pattern, which the SDK and the server may resolve or not."""
-        pattern = f"{axis.removesuffix('step')}*"
-        if pattern in self._patterns:
+    def define_pattern(self, key: str, axis: str) -> None:
+        """Bind this and all further keys of an axis by a pattern, which the SDK and the server may resolve or not."""
+        prefix = axis.removesuffix("step")
+        pattern = f"{prefix}*"
+        # Without a prefix it would be a pattern of all keys. Those of an axis with a name need not have its prefix.
+        if pattern in self._patterns or not prefix or not key.startswith(prefix):
             return
         self._patterns.add(pattern)
         self._run.define_metric(pattern, step_metric=axis)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from rolecall import Point, Row, RunGone, RunTicket
+from rolecall_wandb.definitions import stored_bindings
 from rolecall_wandb.lines import PREFIX, writer_of
 from rolecall_wandb.server import RunPath, Server
 
@@ -19,15 +20,19 @@ _OWN: Final = ("_step", "_runtime", "_timestamp", "_wandb")
 class WandbReadback:
     """Reads the lines of a run's history; a `rolecall.SupportsReadback` that reads them once for all metrics.
 
-    The step of a line is that of its writer's axis in a shared run, and the line's own in another.
+    The step of a line is that of its axis in a shared run, and in another one with several axes. Else it is the line's
+    own number.
     """
 
     def __init__(self, ticket: RunTicket, server: Server, entity: str | None) -> None:
         self._server = server
         self._path = RunPath(entity or server.entity(), ticket.project, ticket.backend_run_id or ticket.run_id)
-        self._shared = ticket.shared
-        if server.look_up(self._path) is None:
+        self._has_axes = ticket.shared or ticket.has_axes
+        found = server.look_up(self._path, config=self._has_axes)
+        if found is None:
             raise RunGone(f"wandb at {server.url} has no run {'/'.join(self._path)}")
+
+        self._axes = frozenset(stored_bindings(found.config).values())
 
     def keys(self) -> Iterator[str]:
         """See `rolecall.SupportsReadback`."""
@@ -54,8 +59,11 @@ class WandbReadback:
         """Nothing is open."""
 
     def _step(self, line: Mapping[str, Any]) -> int:
-        writer = writer_of(line) if self._shared else None
-        step = number_of(line.get("_step" if writer is None else f"{writer}/step"))
+        key = "_step"
+        if self._has_axes and (writer := writer_of(line)) is not None:
+            # While a job runs, the definition of an axis may be missing for a moment.
+            key = next(iter(self._axes & line.keys()), f"{writer}/step")
+        step = number_of(line.get(key))
         return int(step) if step is not None and math.isfinite(step) else -1
 
 

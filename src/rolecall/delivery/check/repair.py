@@ -11,7 +11,6 @@ from rolecall import timings
 from rolecall.delivery.check.leases import Leases
 from rolecall.delivery.check.points import PointTable
 from rolecall.delivery.check.target import Target
-from rolecall.delivery.keys import shared_row
 from rolecall.errors import Rejected
 from rolecall.protocol import Run, SupportsConfig, SupportsReadback
 from rolecall.rows import Row
@@ -97,12 +96,11 @@ def _send(target: Target, writer: str, batches: Iterable[list[Row]], leases: Lea
     backend, book = target.backend, AxisBook(target.layout, writer)
     run = backend.open_run(target.ticket(writer, repair=True), target.args)
     try:
-        if target.shared:
-            # A tracker may keep only what its last writer declared.
-            _declare(target, run, book)
+        # A tracker may keep only what its last writer declared.
+        _declare(target, run, book)
         for batch in batches:
             leases.require()
-            rows = [shared_row(row, backend.declares_axes) if target.shared else row for row in batch]
+            rows = [target.keys(writer).shown(row) for row in batch]
             sent.rows += len(rows)
             try:
                 run.log(rows)
@@ -115,7 +113,8 @@ def _send(target: Target, writer: str, batches: Iterable[list[Row]], leases: Lea
 
 
 def _declare(target: Target, run: Run, book: AxisBook) -> None:
-    if target.backend.declares_axes and (bindings := book.bindings()):
+    bindings, _ = target.keys(book.writer).bindings(0)
+    if bindings:
         target.backend.declare_axes(run, bindings)
-    if isinstance(run, SupportsConfig) and book.configs:
+    if target.shared and isinstance(run, SupportsConfig) and book.configs:
         run.merge_config(book.configs)

@@ -7,7 +7,7 @@ from functools import cached_property
 from pydantic import BaseModel
 
 from rolecall.backends.registry import Backend
-from rolecall.delivery.keys import shared_row
+from rolecall.delivery.keys import Keys
 from rolecall.errors import RunGone
 from rolecall.protocol import Point, RunTicket, SupportsReadback, SupportsScan
 from rolecall.rows import Row
@@ -109,6 +109,8 @@ class Target:
         rejected = rejections(self.layout, self.backend.name, writer)
         for session, (value, offset) in read_sessions(self.layout, writer):
             if isinstance(value, Row):
+                if value.backends is not None and self.backend.name not in value.backends:
+                    continue
                 is_acknowledged = (session, offset) <= (until.session, until.offset)
                 yield value, is_acknowledged and (session, value.seq) not in rejected
             elif isinstance(value, Damage) and damages is not None:
@@ -116,16 +118,26 @@ class Target:
 
     def points(self, readback: SupportsReadback, row: Row) -> Iterator[tuple[str, Point]]:
         """The points that the run has of a row."""
-        if self.shared:
-            row = shared_row(row, self.backend.declares_axes)
+        row = self.keys(row.writer).shown(row)
+        if self._axes:
             row = replace(row, metrics={key: value for key, value in row.metrics.items() if key not in self._axes})
         if row.metrics:
             row = readback.expected(row)
             yield from ((key, Point(row.step, float(value), row.time)) for key, value in row.metrics.items())
 
+    def keys(self, writer: str) -> Keys:
+        """How the rows of a writer are in the run."""
+        if (found := self._keys.get(writer)) is None:
+            book = AxisBook(self.layout, writer, writes=False)
+            found = self._keys[writer] = Keys(book, shared=self.shared, declares_axes=self.backend.declares_axes)
+        return found
+
+    @cached_property
+    def _keys(self) -> dict[str, Keys]:
+        return {}
+
     @cached_property
     def _axes(self) -> frozenset[str]:
         """The keys that are steps and no metrics: a backend may need them, or not, in each line that it holds."""
-        if not (self.shared and self.backend.declares_axes):
-            return frozenset()
-        return frozenset(AxisBook(self.layout, LAUNCH).bindings().values())
+        found = (self.keys(writer) for writer in self.writers)
+        return frozenset(axis for keys in found for axis in keys.bindings(0)[0].values())

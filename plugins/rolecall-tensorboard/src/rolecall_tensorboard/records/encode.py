@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
-from rolecall import Row
+from rolecall import Row, TableData
 from rolecall_tensorboard.records.markdown import config_text, source_text, table_text
 from rolecall_tensorboard.records.media import add_media, tagged
 from rolecall_tensorboard.sdk import Sdk
@@ -44,8 +44,19 @@ class Encoder:
         return self._record(event)
 
     def config(self, config: Mapping[str, Any], time: float) -> bytes:
-        """The run's config as text, at step 0."""
+        """The run's config as text, at step 0, where the default loader of TensorBoard shows the last one."""
         return self._text("run_config", config_text(config), 0, time)
+
+    def summary(self, summary: Mapping[str, float | str], time: float) -> bytes:
+        """The run's summary as text, a table at step 0."""
+        rows = tuple(summary.items())
+        table = TableData(name="summary", columns=("key", "value"), rows=rows)
+        return self._text("run_summary", table_text(table), 0, time)
+
+    def tags(self, tags: Sequence[str], time: float) -> bytes:
+        """The run's tags as text, at step 0."""
+        rows = tuple((tag,) for tag in tags)
+        return self._text("run_tags", table_text(TableData(name="tags", columns=("tag",), rows=rows)), 0, time)
 
     def start(self, step: int, time: float) -> bytes:
         """A record that makes TensorBoard drop all that the run logged at this step or later, the config included."""
