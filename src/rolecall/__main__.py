@@ -24,7 +24,7 @@ from importlib.metadata import requires
 
 from rolecall.backends.installed import version_of
 from rolecall.cli import backends, check, clean, completion, deliver, export, ls, show, verify
-from rolecall.cli.text import visible_lines
+from rolecall.cli.view.text import visible_lines
 from rolecall.config.commands import with_path
 from rolecall.demo import command as demo
 from rolecall.errors import RolecallError, describe_os_error

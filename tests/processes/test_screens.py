@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import re
+import select
 import shlex
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -275,6 +280,47 @@ def test_space_goes_to_the_next_charts(job: Job, terminal: Callable[..., Tmux]) 
         follower.press("b")
         follower.until(lambda: "charts 1-4 of 30" in follower.text())
         follower.press("q")
+
+
+def test_pictures_are_few(job: Job) -> None:
+    """None while nothing is new, and at most ten a second while there is."""
+    terminal, inside = pty.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {**os.environ, "TERM": "xterm"}
+    command = [sys.executable, "-m", "rolecall", "show", "--follow", str(job.config.monitor_dir)]
+    with (
+        open_monitor(job.config, "trainer") as trainer,
+        subprocess.Popen(command, stdin=inside, stdout=inside, env=environment, start_new_session=True) as follower,
+    ):
+        trainer.log({"loss": 1.0})
+        first = read_from(terminal, PATIENCE, b"q: quit")
+        if b"trainer/loss" not in first:
+            read_from(terminal, PATIENCE, b"trainer/loss")
+        # A picture of the last row may still be due.
+        read_from(terminal, 1.0)
+        assert read_from(terminal, 1.0) == b""
+        begin = time.monotonic()
+        drawn = b""
+        for step in range(2, 202):
+            trainer.log({"loss": 1 / step}, step)
+            drawn += read_from(terminal, 0.01)
+        drawn += read_from(terminal, PATIENCE, b"201")
+        pictures = drawn.count(b"\x1b[?2026h")
+        assert 1 <= pictures <= 10 * (time.monotonic() - begin) + 1
+        os.write(terminal, b"q")
+        assert follower.wait(PATIENCE) == 0
+    os.close(inside)
+    os.close(terminal)
+
+
+def read_from(terminal: int, seconds: float, until: bytes | None = None) -> bytes:
+    """What is written there in this time, or until something is."""
+    found, end = b"", time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0 and (until is None or until not in found):
+        if select.select([terminal], [], [], left)[0]:
+            found += os.read(terminal, 1 << 16)
+    assert until is None or until in found
+    return found
 
 
 def follower_of(job: Job) -> int:

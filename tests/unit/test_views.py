@@ -20,9 +20,10 @@ from rolecall.cli.view.chart import Curve, draw
 from rolecall.cli.view.compare import compare
 from rolecall.cli.view.lines import Line, Look, Span, cells, cut
 from rolecall.cli.view.live import read_job
-from rolecall.cli.view.metrics import metrics_of
+from rolecall.cli.view.metrics import Metric, metrics_of
 from rolecall.cli.view.screen import compose, rows_of
 from rolecall.cli.view.summary import Job, duration
+from rolecall.job.history import MetricHistory
 
 PLAIN = Look(80, 23, has_unicode=False)
 
@@ -205,17 +206,17 @@ metric                   last A   last B    best A    best B  mean A  mean B
 explorer/*/reward/mean   0.8582   0.9645    0.9817    0.9997  0.5935  0.7619
 trainer/*/loss/policy   0.08629  0.08629  0.003242  0.003242  0.3599  0.3599
 explorer/*/reward/mean              0.8582 0.9645  trainer/*/loss/policy             0.08629 0.08629
-     1+               +++++++++++++++++++++++++++     1.31++
-      |         +++++++++++++++++++++************         | ++
-      |       +++++++++++++++++**************             |+  ++
-      |     ++++++++++++***********                       | +++++++
-      |   ++++++++++************                          |   +++++++
-      |  ++++++++*********                                |     +++++++++
-      |  +++++******                                      |        ++++++++ +
-      | ++++****                                          |            +++++++++++++++
-      |+++**                                              |                  + +++++++++++++++++++++
-0.0132++*                                          0.00324+                             + + + + ++++
-       1                *A +B                 120          1                *A +B                120
+ 0.992+                          ++++++++++++++++    1.16++
+      |                +++++++++++ **************        | ++
+      |           ++++++     ******                      | + ++
+      |        ++++    *******                           |   +++++
+      |      +++   *****                                 |      ++++
+      |    +++ ****                                      |        ++++ +
+      |   ++ ***                                         |            + +++++
+      | ++***                                            |                +++++++ + +
+      |++**                                              |                     + +++++++++++++ + + +
+0.0211++*                                          0.0111+                                +++++ ++++
+       1                *A +B                 120         1                *A +B                 120
 """)
 
 
@@ -292,6 +293,23 @@ def test_many_ranks_are_a_cloud_with_their_mean() -> None:
     assert lines[4] == "4+" + "*" * 18
     assert lines[0] == "8+" + "." * 18
     assert lines[-1].split() == ["1", "2"], "no legend of nine"
+
+
+def test_mean_of_several_ranks() -> None:
+    ranks = {}
+    for rank in range(3):
+        ranks[f"explorer/{rank}"] = MetricHistory()
+        for step in range(1, 1001):
+            ranks[f"explorer/{rank}"].add(step, float(rank) if step != 7 else math.nan)
+    curve = Metric("explorer", "reward", ranks).mean_curve("A")
+    assert (curve.label, set(filter(math.isfinite, curve.values))) == ("A", {1.0})
+    assert any(map(math.isnan, curve.values)), "a gap where no rank has a value"
+    assert 100 < len(curve.steps) <= 256
+    assert curve.steps == sorted(curve.steps)
+    few = Metric(
+        "explorer", "reward", {"explorer/0": MetricHistory([1, 2], [0.0, 1.0]), "explorer/1": MetricHistory([2], [3.0])}
+    )
+    assert few.mean_curve("B") == Curve("B", [1, 2], [0.0, 2.0])
 
 
 def test_cells_of_wide_and_combined_characters() -> None:

@@ -16,10 +16,10 @@ from typing import Final
 
 from pydantic_core import to_json
 
-from rolecall.cli.text import visible
 from rolecall.cli.view.lines import Line, Look
 from rolecall.cli.view.summary import STYLES
 from rolecall.cli.view.terminal import look_at_output, write
+from rolecall.cli.view.text import visible
 from rolecall.errors import DirectoryError, describe_os_error
 from rolecall.job.history import job_state
 from rolecall.states import State

@@ -18,12 +18,12 @@ from pathlib import Path
 from pydantic_core import to_json
 
 from rolecall.cli.page.build import write_page
-from rolecall.cli.text import visible
 from rolecall.cli.view.compare import compare
 from rolecall.cli.view.live import follow, read_job
 from rolecall.cli.view.metrics import metrics_of
 from rolecall.cli.view.screen import compose
 from rolecall.cli.view.terminal import look_at_output, write
+from rolecall.cli.view.text import visible
 from rolecall.errors import ConfigError
 from rolecall.job.history import read_rows
 
@@ -63,6 +63,10 @@ def run(options: argparse.Namespace) -> int:
             _print_csv(options.directory)
         case "json":
             _print_json(options.directory)
+        case _ if options.html:
+            roots = [options.directory, *([options.other] if options.other else [])]
+            size = write_page(roots, options.html, options.metric)
+            print(visible(f"{options.html}: {size:,} bytes"))
         case "follow":
             follow(options.directory, options.metric, look_at_output(ascii_only=options.ascii))
         case _:

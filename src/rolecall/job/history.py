@@ -273,9 +273,7 @@ def read_configs(root: Path) -> dict[str, Mapping[str, Any]]:
     layout = Layout(root)
     found: dict[str, Mapping[str, Any]] = {}
     for writer in (LAUNCH, *layout.writers()):
-        session = newest(layout.journal(writer))
-        config = session.header().get("config") if session is not None else None
-        if isinstance(config, dict) and config:
+        if config := config_now(layout, writer):
             found["" if writer in (LAUNCH, SINGLE) else writer] = config
     return found
 
@@ -328,7 +326,7 @@ def _job_state(layout: Layout, states: list[State]) -> State:
 def _read(journal: WriterReader, history: WriterHistory) -> None:
     for _, (value, _) in journal.read():
         match value:
-            case Change():
+            case Change() | End():
                 pass
             case Row():
                 history.add(value)
@@ -336,8 +334,6 @@ def _read(journal: WriterReader, history: WriterHistory) -> None:
                 history.damaged += 1
                 if len(history.damages) < _MOST_DAMAGES:
                     history.damages.append(value)
-            case End():
-                pass
 
 
 def _hold(held: dict[str, Held[_T]], key: str, step: int, value: _T) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from rolecall.cli.page.contents import Contents, cut
 from rolecall.cli.page.embed import Room, as_json
-from rolecall.cli.text import visible
+from rolecall.cli.view.text import visible
 from rolecall.config.commands import command, with_path
 from rolecall.job.history import job_state
 from rolecall.job.status import DeliveryStatus, read_deliveries, read_writers, unended

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from rolecall.cli.page.sampled import Sampled
 from rolecall.cli.page.series import Series
-from rolecall.cli.text import visible
+from rolecall.cli.view.text import visible
 from rolecall.rows import Change, Media, Row, TableData
 from rolecall.store.codec import Damage
 from rolecall.store.layout import Layout, RunRecord, job_record

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from rolecall.cli.page.contents import Contents, TableSample
 from rolecall.cli.page.sampled import by_importance
-from rolecall.cli.text import visible
+from rolecall.cli.view.text import visible
 from rolecall.rows import Media
 from rolecall.store.pictures import NETPBM, png_of
 

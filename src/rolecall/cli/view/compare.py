@@ -123,7 +123,7 @@ def _charts(pairs: Sequence[Pair], look: Look, height: int) -> list[Line]:
     blocks = []
     for pair in pairs:
         known = [(metric, label) for metric, label in zip(pair, _LABELS, strict=True) if metric is not None]
-        curves = [curve for metric, label in known for curve in metric.curves(label)]
+        curves = [metric.mean_curve(label) for metric, label in known]
         value = " ".join(number(metric.last()) for metric, _ in known)
         blocks.append(chart(_name(pair), value, curves, look, width, height))
     rows = (blocks[at : at + columns] for at in range(0, len(blocks), columns))

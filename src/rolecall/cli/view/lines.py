@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from rolecall.cli.text import visible
+from rolecall.cli.view.text import visible
 
 _SGR: Final = {
     "bold": "1",

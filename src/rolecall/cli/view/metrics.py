@@ -14,6 +14,8 @@ from rolecall.job.history import JobHistory, MetricHistory, Statistics, WriterHi
 
 _FIRST: Final = ("reward", "return", "loss")
 """What people look at first, in this order; one of each, and then the others."""
+_MEANS: Final = 256
+"""Points of the mean of several ranks."""
 _LAST: Final = re.compile(r"(^|[/_.])(time|timing|perf|system|gpu|cpu|memory)", re.IGNORECASE)
 
 
@@ -37,12 +39,26 @@ class Metric:
         writer = next(iter(self.ranks)) if len(self.ranks) == 1 else f"{self.role}/*"
         return f"{writer}/{self.key}"
 
-    def curves(self, label: str = "") -> list[Curve]:
-        """A curve for each rank, labelled with it or with `label`."""
-        return [
-            Curve(label or writer.removeprefix(f"{self.role}/"), each.steps, each.values)
-            for writer, each in self.ranks.items()
-        ]
+    def curves(self) -> list[Curve]:
+        """A curve for each rank, labelled with it."""
+        names = ((writer.removeprefix(f"{self.role}/"), each) for writer, each in self.ranks.items())
+        return [Curve(name, each.steps, each.values) for name, each in names]
+
+    def mean_curve(self, label: str) -> Curve:
+        """The mean of all ranks, as one curve; a single rank as it is."""
+        if len(self.ranks) == 1:
+            (only,) = self.ranks.values()
+            return Curve(label, only.steps, only.values)
+        points = [pair for each in self.ranks.values() for pair in zip(each.steps, each.values, strict=True)]
+        first = min(step for step, _ in points)
+        # Not step by step: of a long history, each rank keeps points of its own.
+        width = -(-(max(step for step, _ in points) - first + 1) // _MEANS)
+        means: dict[int, list[tuple[int, float]]] = defaultdict(list)
+        for step, value in points:
+            means[(step - first) // width].append((step, value))
+        groups = [means[at] for at in sorted(means)]
+        steps = [sum(step for step, _ in group) // len(group) for group in groups]
+        return Curve(label, steps, [mean([value for _, value in group]) for group in groups])
 
     def statistics(self) -> list[Statistics]:
         """Of each rank."""
