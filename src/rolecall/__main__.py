@@ -26,6 +26,7 @@ from rolecall.backends.installed import version_of
 from rolecall.cli import backends, check, clean, completion, deliver, export, ls, show, verify
 from rolecall.cli.view.text import visible_lines
 from rolecall.config.commands import with_path
+from rolecall.config.environment import follow_log_level
 from rolecall.demo import command as demo
 from rolecall.errors import RolecallError, describe_os_error
 
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
+        follow_log_level()
         status: int = options.run(options)
     except RolecallError as error:
         status = 2
