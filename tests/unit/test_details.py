@@ -358,7 +358,7 @@ def test_row_for_some_backends(two: Any, wait_until: Wait) -> None:
 def test_unknown_backend_is_reported_once(monitor: Monitor, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
         monitor.log({"loss": 1.0}, backends=["wanbd", "local"])
-    monitor.log({"loss": 1.0}, backends="local")  # type: ignore[arg-type]
+    monitor.log({"loss": 1.0}, backends="local")
     assert caplog.text.count("wanbd: there is no backend of this name") == 1
     assert "this job has local" in caplog.text
     assert monitor.dropped == 2
@@ -366,7 +366,7 @@ def test_unknown_backend_is_reported_once(monitor: Monitor, caplog: pytest.LogCa
 
 def test_backends_of_any_kind_raise_nothing(monitor: Monitor) -> None:
     for given in (5, [None], [["local"]], Hostile()):
-        monitor.log({"loss": 1.0}, backends=given)
+        monitor.log({"loss": 1.0}, backends=given)  # type: ignore[arg-type]
     assert monitor._written is not None
     assert monitor._written.seq == 4
 
