@@ -356,3 +356,18 @@ def test_metric_that_is_never_finite_is_thinned() -> None:
     assert len(metric.steps) <= 512
     found = metric.statistics()
     assert (found.count, found.low, found.high, found.mean, found.last) == (5000, None, None, None, math.inf)
+
+
+def test_key_on_two_axes_is_two_metrics(layout: Layout) -> None:
+    """Named as in the backends."""
+    journal = open_journal(layout, "trainer")
+    journal.append({"loss": 0.5})
+    journal.append({"loss": 0.25, "accuracy": 0.5}, 7, more={"axis": "eval"})
+    journal.append({"accuracy": 1.0})
+    (writer,) = read_history(layout.root).writers
+    assert {key: (each.steps, each.values) for key, each in writer.metrics.items()} == {
+        "loss": ([1], [0.5]),
+        "eval/loss": ([7], [0.25]),
+        "accuracy": ([7], [0.5]),
+        "step/accuracy": ([2], [1.0]),
+    }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from rolecall.rows import Change, Media, Row, TableData
+from rolecall.rows import Change, Media, Metrics, Row, TableData
 from rolecall.states import State
 from rolecall.store import reader as journals
 from rolecall.store.codec import Damage, last_line
@@ -119,6 +119,21 @@ class Held(Generic[_T]):
     last: _T
 
 
+class ByAxis:
+    """Names a writer's metrics as backends do: a key belongs to the axis on which it was first logged."""
+
+    def __init__(self) -> None:
+        self._axes: dict[str, str | None] = {}
+
+    def metrics(self, row: Row) -> Metrics:
+        """The metrics of a row, those of another axis than their key's as `{axis}/{key}`. Rows come in order."""
+        axis, axes = row.axis, self._axes
+        others = [key for key in row.metrics if axes.setdefault(key, axis) != axis]
+        if not others:
+            return row.metrics
+        return {f"{axis or 'step'}/{key}" if key in others else key: value for key, value in row.metrics.items()}
+
+
 @dataclass(slots=True)
 class WriterHistory:
     """What one writer logged, and how it ended.
@@ -147,6 +162,7 @@ class WriterHistory:
     last_text: dict[str, Held[str]] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
     damaged: int = 0
+    _by_axis: ByAxis = field(default_factory=ByAxis)
 
     def add(self, row: Row) -> None:
         """One more row."""
@@ -154,7 +170,7 @@ class WriterHistory:
         self.last_step = row.step
         self.first_time = row.time if self.first_time is None else self.first_time
         self.last_time = row.time
-        for key, value in row.metrics.items():
+        for key, value in self._by_axis.metrics(row).items():
             metric = self.metrics.get(key)
             if metric is None:
                 metric = self.metrics[key] = MetricHistory()

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from rolecall.cli.page.sampled import Sampled
 from rolecall.cli.page.series import Series
 from rolecall.cli.view.text import visible
+from rolecall.job.history import ByAxis
 from rolecall.rows import Change, Media, Row, TableData
 from rolecall.store.codec import Damage
 from rolecall.store.layout import Layout, RunRecord, job_record
@@ -81,6 +82,7 @@ def read_contents(root: Path, patterns: Sequence[str]) -> Contents:
         totals = contents.totals[writer] = Totals()
         # Found by the key alone: a tuple for each value would take as long as all the rest.
         series: dict[str, Series | None] = {}
+        by_axis = ByAxis()
         for row in read_rows(layout, writer):
             if isinstance(row, Damage):
                 _note(totals, row)
@@ -91,7 +93,7 @@ def read_contents(root: Path, patterns: Sequence[str]) -> Contents:
             totals.step = row.step
             totals.last_time = row.time
             totals.first_time = row.time if totals.first_time is None else totals.first_time
-            for key, value in row.metrics.items():
+            for key, value in by_axis.metrics(row).items():
                 if key not in series:
                     series[key] = _series(contents, row, key, patterns)
                 if (found := series[key]) is not None:
