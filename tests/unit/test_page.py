@@ -435,6 +435,7 @@ def test_file_that_cannot_be_written(
         pass
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
+    capsys.readouterr()  # what launch has printed
     assert main(["show", str(config.monitor_dir), "--html", name]) == 2
     assert capsys.readouterr().err == f"rolecall: --html {name}: {message.format(root=tmp_path)}\n"
 
