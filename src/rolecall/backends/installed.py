@@ -73,7 +73,7 @@ def _remedy(point: EntryPoint, dist: Distribution, error: BaseException) -> str:
         return f"It was written for another version of rolecall than {version_of('rolecall')}: install one that fits it"
     if point.name in IN_CHECKOUT:
         return f"To fix it, {install_hint(point.name)}"
-    if missing == point.module:
+    if missing and f"{point.module}.".startswith(f"{missing}."):
         return f"Its files are incomplete: reinstall {dist.name}"
     if missing and isinstance(error, ModuleNotFoundError):
         return f"It needs the module {missing}, and does not say so in its requirements: install what provides it"
