@@ -24,6 +24,8 @@ from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, newest
 
 KINDS: Final = ("config", "summary", "tags")
+_WORDS: Final = tuple(f'"{word}"'.encode() for word in (*KINDS, "steps", "rolecall"))
+"""In each line that says something of the details. A wrecked file may have millions of others."""
 _NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -72,7 +74,7 @@ def details_of(session: Session) -> Details:
     """What holds at the end of a session; reads at most 1,000 lines."""
     start = Details()
     changes: list[Mapping[str, Any]] = []
-    for line in lines_from_end(session.path, session.seed):
+    for line in lines_from_end(session.path, session.seed, _WORDS):
         if is_change(line):
             changes.append(line)
         if "steps" in line or "rolecall" in line:
