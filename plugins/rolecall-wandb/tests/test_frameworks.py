@@ -20,6 +20,7 @@ from rolecall import MonitorConfig
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 Line = Mapping[str, Any]
+Values = tuple[int, dict[str, Any]]
 Own = Callable[..., list[StoredRun]]
 Through = Callable[..., list[StoredRun]]
 BOTH = pytest.mark.parametrize("policy", list(Policy))
@@ -131,7 +132,7 @@ def series(run: StoredRun, axes: Mapping[str, str]) -> dict[str, list[float]]:
     return {key: [point.value for point in found if point.key == key] for key in axes}
 
 
-def rows(run: StoredRun, axis: str, prefix: str = "") -> list[tuple[int, dict[str, Any]]]:
+def rows(run: StoredRun, axis: str, prefix: str = "") -> list[Values]:
     """A run's lines with what was logged into them; a table as its columns and cells."""
     found = []
     for line in lines(run):
@@ -163,13 +164,25 @@ def named(runs: list[StoredRun]) -> dict[str, StoredRun]:
 
 @BOTH
 def test_trinity_in_shared_run(own: Own, through_rolecall: Through) -> None:
-    """As many lines as in Trinity's runs, each with the same values; keys have the role, and the step is a metric."""
+    """Trinity's lines, with the role before each key, and the step as a metric.
+
+    The difference: a line ends with a table, so one that is logged before the metrics of its step is a line of its own.
+    """
     shape = SHAPES["trinity"]
     theirs = named(own(shape))
     (ours,) = through_rolecall(shape)
     for role in shape.writers:
-        assert rows(ours, f"{role}/step", f"{role}/") == rows(theirs[f"grpo-1_{role}"], "_step")
-    assert ours.bindings() == {
-        f"{call.writer}/{key}": f"{call.writer}/step" for call in shape.calls for key in call.metrics
-    }
-    assert len(ours.history) == sum(len(run.history) for run in theirs.values())
+        assert rows(ours, f"{role}/step", f"{role}/") == tables_apart(rows(theirs[f"grpo-1_{role}"], "_step"))
+    keys = {f"{call.writer}/{key}": f"{call.writer}/step" for call in shape.calls for key in call.metrics}
+    assert ours.bindings() == keys
+    tables = len([call for call in shape.calls if call.table])
+    assert len(ours.history) == tables + sum(len(run.history) for run in theirs.values())
+
+
+def tables_apart(found: list[Values]) -> list[Values]:
+    """Each table in a line of its own, before the metrics of its step."""
+    return [
+        (step, {key: value for key, value in values.items() if (key == TABLE) is is_table})
+        for step, values in found
+        for is_table in ([True, False] if TABLE in values else [False])
+    ]
