@@ -164,25 +164,12 @@ def named(runs: list[StoredRun]) -> dict[str, StoredRun]:
 
 @BOTH
 def test_trinity_in_shared_run(own: Own, through_rolecall: Through) -> None:
-    """Trinity's lines, with the role before each key, and the step as a metric.
-
-    The difference: a line ends with a table, so one that is logged before the metrics of its step is a line of its own.
-    """
+    """As many lines as Trinity's, each with the same values; keys have the role, and the step is a metric."""
     shape = SHAPES["trinity"]
     theirs = named(own(shape))
     (ours,) = through_rolecall(shape)
     for role in shape.writers:
-        assert rows(ours, f"{role}/step", f"{role}/") == tables_apart(rows(theirs[f"grpo-1_{role}"], "_step"))
+        assert rows(ours, f"{role}/step", f"{role}/") == rows(theirs[f"grpo-1_{role}"], "_step")
     keys = {f"{call.writer}/{key}": f"{call.writer}/step" for call in shape.calls for key in call.metrics}
     assert ours.bindings() == keys
-    tables = len([call for call in shape.calls if call.table])
-    assert len(ours.history) == tables + sum(len(run.history) for run in theirs.values())
-
-
-def tables_apart(found: list[Values]) -> list[Values]:
-    """Each table in a line of its own, before the metrics of its step."""
-    return [
-        (step, {key: value for key, value in values.items() if (key == TABLE) is is_table})
-        for step, values in found
-        for is_table in ([True, False] if TABLE in values else [False])
-    ]
+    assert len(ours.history) == sum(len(run.history) for run in theirs.values())
