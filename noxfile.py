@@ -204,6 +204,16 @@ def faults_smoke(session: nox.Session) -> None:
 
 
 @nox.session
+def frameworks(session: nox.Session) -> None:
+    """Jobs of other frameworks' shape, beside their own code and Trinity-RFT's own classes. By name only."""
+    install(session, "web", *ALL)
+    session.install("--no-deps", *[framework for framework in FRAMEWORKS if framework.startswith("trinity")])
+    # The trackers' versions are those of the lock; each tracker's own session runs these tests with its other versions.
+    found = [f"{path}/tests/test_frameworks.py" for path in PLUGINS]
+    session.run("pytest", "-n", "2", "-rs", *found, *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """All fuzzers side by side, for 30 s each; `nox -s fuzz -- 600` for longer."""
     install(session, f"fuzz-{versions('fuzz')[-1]}", ".")

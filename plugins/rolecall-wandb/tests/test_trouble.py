@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import wandb
 from wandb_core import shorten_drain
 from wandb_emulator import Fault, Policy, StoredRun
 from wandb_scene import LogTimes, Scene
@@ -193,6 +194,33 @@ def test_table_is_file_and_its_line(scene: Scene) -> None:
     scene.wait_for_end()
     scene.check()
     check_table(scene.run, 1000)
+
+
+@pytest.mark.processes
+def test_refused_table_costs_its_row_alone(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The SDK meets it when its line ends, with rows that came before and after it."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no room for tables")
+
+    monkeypatch.setattr(wandb.Table, "bind_to_run", refuse)
+    config = scene.config.model_copy(update={"courier": "thread"})
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 0.5}, 1)
+        monitor.log_table("samples", TABLE, 1)
+        monitor.log({"lr": 0.1}, 1)
+        monitor.log({"loss": 0.25}, 2)
+        monitor.close(timeout=120.0)
+    lines = [{key: value for key, value in entry.line.items() if key[0] != "_"} for entry in scene.run.history]
+    assert lines == [
+        {"trainer/loss": 0.5, "trainer/step": 1},
+        {"trainer/lr": 0.1, "trainer/step": 1},
+        {"trainer/loss": 0.25, "trainer/step": 2},
+    ]
+    assert "wandb did not accept a table in 3 tries" in caplog.text
+    assert "no room for tables" in caplog.text
 
 
 @pytest.mark.servers

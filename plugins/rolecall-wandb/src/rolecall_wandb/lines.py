@@ -34,17 +34,19 @@ class Line:
         first: the `seq` of its first row.
         last: its last row.
         values: what it holds.
+        has_table: whether a table is in it.
     """
 
     began: float
     first: int
     last: Row
     values: Mapping[str, Any]
+    has_table: bool = False
 
     @classmethod
     def of(cls, row: Row, more: Mapping[str, Any] = MappingProxyType({})) -> Self:
         """A line of one row, and of `more` than its metrics and strings."""
-        return cls(time.monotonic(), row.seq, row, {**row.metrics, **row.text, **more})
+        return cls(time.monotonic(), row.seq, row, {**row.metrics, **row.text, **more}, row.table is not None)
 
     def takes(self, row: Row, axes: Container[str], more: Iterable[str] = ()) -> bool:
         """Whether a row belongs to this line too, with `more` keys. A key of an axis is in every row, with its step."""
@@ -57,7 +59,8 @@ class Line:
 
     def plus(self, row: Row, more: Mapping[str, Any] = MappingProxyType({})) -> Self:
         """The line with a row that belongs to it, and with `more`."""
-        return replace(self, last=row, values={**self.values, **row.metrics, **row.text, **more})
+        values = {**self.values, **row.metrics, **row.text, **more}
+        return replace(self, last=row, values=values, has_table=self.has_table or row.table is not None)
 
 
 class Ranges:

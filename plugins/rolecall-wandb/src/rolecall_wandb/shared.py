@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Final
 
 from rolecall import Row, RunTicket, Status, Unavailable
@@ -112,26 +112,27 @@ class SharedRun:
         self._rejoin_if_ended()
         self._expect()
         for row in rows:
-            line = self._lines.get((row.writer, row.session))
-            if line is not None and line.takes(row, self._axes, more):
-                self._lines[row.writer, row.session] = line.plus(row, more)
-            else:
-                self._end_line(line)
-                self._lines[row.writer, row.session] = Line.of(row, more)
+            self._lines[row.writer, row.session] = self._line_with(row, more)
 
     def log_table(self, row: Row) -> None:
-        """See `rolecall.SupportsTables`. The SDK uploads the table before this returns, with the line that is open."""
+        """See `rolecall.SupportsTables`. The SDK uploads the table with its line, which more rows may belong to."""
         self._rejoin_if_ended()
         self._expect()
-        table = table_of(row, self.id)
-        line = self._lines.get((row.writer, row.session))
-        if line is not None and line.takes(row, self._axes, table):
-            whole = line.plus(row, table)
+        line = self._line_with(row, table_of(row, self.id))
+        if self._in_pieces:
+            # The reason may have been this table: at once, so that a failure is that of its row.
+            with self._tries.counted(row, self._watch.look, self._lost):
+                self._hand_over(line)
         else:
-            self._end_line(line)
-            whole = Line.of(row, table)
-        with self._tries.counted(row, self._watch.look, self._lost), self._sdk.at_hand():
-            self._hand_over(whole)
+            self._lines[row.writer, row.session] = line
+
+    def _line_with(self, row: Row, more: Mapping[str, Any]) -> Line:
+        """The open line with this row, or a new one, after handing over the one that it does not belong to."""
+        line = self._lines.get((row.writer, row.session))
+        if line is not None and line.takes(row, self._axes, more):
+            return line.plus(row, more)
+        self._end_line(line)
+        return Line.of(row, more)
 
     def _end_line(self, line: Line | None) -> None:
         if line is not None:
@@ -145,7 +146,8 @@ class SharedRun:
     def _hand_over(self, line: Line) -> None:
         session = line.last.writer, line.last.session
         handed = self._progress.of(session)
-        self._run.log({**line.values, "_timestamp": line.last.time, **handed.marks(line)})
+        with self._sdk.at_hand() if line.has_table else nullcontext():
+            self._run.log({**line.values, "_timestamp": line.last.time, **handed.marks(line)})
         handed.add(line)
         self._lines.pop(session, None)
 
