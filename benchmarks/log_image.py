@@ -4,13 +4,14 @@
                                    [--json FILE]
 
 An image is an array of `uint8`, of so many pixels squared and 3 channels, whose noise no format compresses. The bare
-write opens a new file, writes the bytes that rolecall stores of the image, and closes it, in the directory where the peer
-stores its images: no logger whose images survive the death of the process can do with less. Each peer runs in a process
-of its own, where calls and bare writes take turns, as the state of a disk changes by the second; and all peers take
-turns for some rounds.
+write opens a new file, writes the bytes that rolecall stores of the image, and closes it, in the directory where the
+peer stores its images: no logger whose images survive the death of the process can do with less. Each peer runs in a
+process of its own, where calls and bare writes take turns, as the state of a disk changes by the second; and all peers
+take turns for some rounds.
 
-Times are in µs, each the median of the rounds. `x bare` is the peer's p50 by that of the bare write in the same process,
-the median of the rounds, and `rounds` the least and the most. A peer that is not installed is left out, and reported.
+Times are in µs, each the median of the rounds. `x bare` is the peer's p50 by that of the bare write in the same
+process, the median of the rounds, and `rounds` the least and the most. A peer that is not installed is left out, and
+reported.
 """
 
 from __future__ import annotations

@@ -24,6 +24,10 @@ SMOKE = [
     *[("local", fault) for fault in ("full disk", "frozen directory", "fork")],
     ("tensorboard", "full disk"),
     ("wandb", "lost answers"),
+    *[(backend, "kills amid images") for backend in ("local", "tensorboard")],
+    *[(backend, "kills with images") for backend in ("tensorboard", "mlflow server", "wandb")],
+    ("local", "full disk with images"),
+    ("wandb", "lost answers with images"),
 ]
 
 
@@ -55,4 +59,8 @@ def test_no_row_is_lost(
     assert line.acknowledged > 0
     assert line.lost == 0
     assert line.doubled == 0 or not place.exactly_once
+    if line.pictures is not None:
+        assert line.pictures.lost == 0
+        assert line.pictures.damaged == 0
+        assert line.pictures.doubled == 0 or not place.exactly_once
     assert line.longest_log < line.longest_control + OVER

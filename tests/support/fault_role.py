@@ -8,8 +8,10 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any, Final
 
 from fault_page import Page
+from fault_pictures import picture
 
 from rolecall import Monitor, MonitorConfig, open_monitor
 
@@ -25,6 +27,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="rows")
     parser.add_argument("--pace", type=float, default=0.001, help="seconds of training for each row")
     parser.add_argument("--close", type=float, default=30.0, help="seconds that close may take")
+    parser.add_argument("--media", action="store_true", help="a picture in each row, too")
+    parser.add_argument("--die", choices=DEATHS, help="be killed when the picture of the row in the midst is stored")
     parser.add_argument("--fork", action="store_true", help="fork in the midst, as a data loader does")
     args = parser.parse_args()
     page = Page(args.page, args.count)
@@ -33,16 +37,19 @@ def main() -> None:
         for index in range(args.count):
             if args.fork and index == args.count // 2:
                 fork(monitor, index)
-            log(monitor, page, index, args.first + index)
+            if args.die and index == args.count // 2:
+                DEATHS[args.die]()
+            log(monitor, page, index, args.first + index, media=args.media)
             page.measure(0, train(args.pace))
         page.mark_closing()
         monitor.close(timeout=args.close)
 
 
-def log(monitor: Monitor, page: Page, index: int, step: int) -> None:
+def log(monitor: Monitor, page: Page, index: int, step: int, *, media: bool) -> None:
     """One row; a row that was reported as lost was not acknowledged."""
+    data: dict[str, Any] = {"loss": 1 / step, "maze": picture(step)} if media else {"loss": 1 / step}
     lost, began = monitor.lost, time.perf_counter_ns()
-    monitor.log({"loss": 1 / step}, step=step)
+    monitor.log(data, step=step)
     page.measure(time.perf_counter_ns() - began, 0)
     if monitor.lost == lost:
         page.acknowledge(index)
@@ -66,6 +73,48 @@ def fork(monitor: Monitor, index: int) -> None:
         monitor.close()
         os._exit(0)
     os.waitpid(child, 0)
+
+
+# ---------------------------------------------------------------------- deaths
+
+
+def die_amid_file() -> None:
+    """The next picture is written by half."""
+    write = os.write
+
+    def half(descriptor: int, data: bytes) -> int:
+        if len(data) < _PICTURE:
+            return write(descriptor, data)
+        write(descriptor, data[: len(data) // 2])
+        return _die()
+
+    os.write = half  # type: ignore[assignment]
+
+
+def die_before_name() -> None:
+    """The next picture is written, and its file has not its name yet."""
+    os.replace = lambda *_, **__: _die()
+
+
+def die_before_row() -> None:
+    """The next picture is stored, and its row is not."""
+    replace = os.replace
+
+    def replace_and_die(*given: Any, **named: Any) -> None:
+        replace(*given, **named)
+        _die()
+
+    os.replace = replace_and_die
+
+
+def _die() -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return signal.pause() or 0  # it dies here
+
+
+_PICTURE: Final = 4096
+"""Bytes that only a picture has."""
+DEATHS: Final = {"amid file": die_amid_file, "before name": die_before_name, "before row": die_before_row}
 
 
 if __name__ == "__main__":
