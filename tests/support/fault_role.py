@@ -29,17 +29,23 @@ def main() -> None:
     parser.add_argument("--close", type=float, default=30.0, help="seconds that close may take")
     parser.add_argument("--media", action="store_true", help="a picture in each row, too")
     parser.add_argument("--die", choices=DEATHS, help="be killed when the picture of the row in the midst is stored")
+    parser.add_argument("--spoil", action="store_true", help="spoil some pictures before they are delivered")
     parser.add_argument("--fork", action="store_true", help="fork in the midst, as a data loader does")
     args = parser.parse_args()
     page = Page(args.page, args.count)
     signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
     with open_monitor(MonitorConfig.from_env(), "trainer") as monitor:
+        if args.spoil:
+            signal_children(signal.SIGSTOP)
         for index in range(args.count):
             if args.fork and index == args.count // 2:
                 fork(monitor, index)
             if args.die and index == args.count // 2:
                 DEATHS[args.die]()
             log(monitor, page, index, args.first + index, media=args.media)
+            if args.spoil and index == args.count // 2:
+                spoil(MonitorConfig.from_env().monitor_dir)
+                signal_children(signal.SIGCONT)
             page.measure(0, train(args.pace))
         page.mark_closing()
         monitor.close(timeout=args.close)
@@ -74,6 +80,28 @@ def fork(monitor: Monitor, index: int) -> None:
         os._exit(0)
     os.waitpid(child, 0)
 
+
+# -------------------------------------------------------------- spoiled files
+
+
+def spoil(directory: Path) -> None:
+    """Remove a picture's file, cut one short, and alter one."""
+    removed, cut, altered = sorted(directory.glob("journal/trainer/*.files/maze-*"))[:SPOILED]
+    removed.unlink()
+    os.truncate(cut, cut.stat().st_size // 2)
+    data = altered.read_bytes()
+    altered.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def signal_children(number: signal.Signals) -> None:
+    """To the courier, if there is one: what is logged while it is stopped is not delivered yet."""
+    for task in Path("/proc/self/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            os.kill(child, number)
+
+
+SPOILED: Final = 3
+"""How many files `spoil` does something to."""
 
 # ---------------------------------------------------------------------- deaths
 

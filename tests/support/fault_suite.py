@@ -24,7 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from fault_gate import FAULTS
 from fault_page import Page
 from fault_pictures import Pictures, count_pictures
 from fault_places import PLACES, Place
-from fault_role import DEATHS, FORKED
+from fault_role import DEATHS, FORKED, SPOILED
 from local_postgresql import DATABASE_FAULTS, NotHere
 
 from rolecall import Job, MonitorConfig, launch
@@ -173,6 +173,32 @@ def kills_amid_images(place: Place, folder: Path, seed: int, times: int) -> Line
             assert role.wait(120) == -signal.SIGKILL
         scene.start().wait(120)
         return scene.line("SIGKILL while an image is stored", times)
+
+
+def spoiled_images(place: Place, folder: Path, seed: int, times: int) -> Line:
+    """Files of pictures are removed, cut short and altered after `log` and before they are delivered.
+
+    Their numbers and all other rows are delivered, and each command says what is missing.
+    """
+    with job_on(place, folder, seed, media=True) as scene:
+        assert scene.start("--spoil").wait(120) == 0
+        line = scene.line("file removed, cut short, altered", SPOILED)
+    said = _command("show", scene)
+    assert said.count("its attachment maze-") == SPOILED, said
+    if place.monitor_type != "local":
+        lost = f"trainer: {SPOILED} rows are not in its journal and may not be in {place.monitor_type}"
+        assert lost in _command("deliver", scene)
+        assert "its attachment maze-" in _command("verify", scene)
+    assert line.pictures is not None
+    assert line.pictures.lost == SPOILED
+    return replace(line, pictures=replace(line.pictures, lost=0))
+
+
+def _command(name: str, scene: Scene) -> str:
+    """What a command prints about the job."""
+    command = [sys.executable, "-m", "rolecall", name, str(scene.config.monitor_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
 
 
 def _kill_once(scene: Scene) -> None:
@@ -383,6 +409,7 @@ SCENES: Mapping[str, Callable[[Place, Path, int, int], Line | None]] = {
     "kills": kills,
     "kills with images": partial(kills, media=True),
     "kills amid images": kills_amid_images,
+    "spoiled images": spoiled_images,
     **{fault: outage(fault) for fault in FAULTS},
     **{fault: outage(fault) for fault in DATABASE_FAULTS},
     "table locked": outage("table locked", 30.0),
