@@ -187,8 +187,8 @@ def spoiled_images(place: Place, folder: Path, seed: int, times: int) -> Line:
     assert said.count("its attachment maze-") == SPOILED, said
     if place.monitor_type != "local":
         lost = f"trainer: {SPOILED} rows are not in its journal and may not be in {place.monitor_type}"
-        assert lost in _command("deliver", scene)
-        assert "its attachment maze-" in _command("verify", scene)
+        assert lost in (said := _command("deliver", scene)), said
+        assert "its attachment maze-" in (said := _command("verify", scene)), said
     assert line.pictures is not None
     assert line.pictures.lost == SPOILED
     return replace(line, pictures=replace(line.pictures, lost=0))
@@ -197,7 +197,8 @@ def spoiled_images(place: Place, folder: Path, seed: int, times: int) -> Line:
 def _command(name: str, scene: Scene) -> str:
     """What a command prints about the job."""
     command = [sys.executable, "-m", "rolecall", name, str(scene.config.monitor_dir)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    env = {**os.environ, **scene.place.environment}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
 
