@@ -198,12 +198,7 @@ class JournalWriter:
         self._open(session)
 
     def append(
-        self,
-        data: Mapping[str, Any],
-        step: int | None = None,
-        commit: bool = False,
-        values: Values = (),
-        axis: str = "",
+        self, data: Mapping[str, Any], step: int | None = None, commit: bool = False, values: Values = (), axis: str = ""
     ) -> None:
         """Record one call of `log`.
 
