@@ -246,7 +246,7 @@ def benchmarks(session: nox.Session) -> None:
 
 @nox.session
 def web(session: nox.Session) -> None:
-    """The web UIs of MLflow and TensorBoard, looked at in Debian's Chromium. By name only."""
+    """The web UIs of MLflow and TensorBoard, and our own page, looked at in Debian's Chromium. By name only."""
     chromium = os.environ.get("ROLECALL_CHROMIUM") or shutil.which("chromium")
     if chromium is None:
         session.error("no Chromium: `apt-get install chromium`, or say in ROLECALL_CHROMIUM where it is")
@@ -256,7 +256,7 @@ def web(session: nox.Session) -> None:
 
 @nox.session
 def pictures(session: nox.Session) -> None:
-    """Make docs/images anew: the demo's run in MLflow's web UI, in Debian's Chromium. By name only."""
+    """Make docs/images anew: the demo's run in MLflow's web UI and on our page, in Debian's Chromium. By name only."""
     install(session, "web", *ALL)
     session.run("python", "tests/support/make_pictures.py")
 
@@ -322,7 +322,7 @@ def lock(session: nox.Session) -> None:
     with_mlflow = (f"{MLFLOW}/pyproject.toml", "--extra", "local", "--extra", "system")
     everything = ("pyproject.toml", "--extra", "all", *with_mlflow)
     groups = {
-        "core": core,
+        "core": (*core, "--group", "notebook"),
         "tensorboard": (*core, f"{TENSORBOARD}/pyproject.toml", "--group", "read-tensorboard"),
         # without pandas: MLflow imports it where it is, which takes each of the tests' processes 2 s
         "mlflow": ("pyproject.toml", "--extra", "cli", "--group", "pytest", *with_mlflow),

@@ -30,6 +30,7 @@ BENCHMARKS: Mapping[str, Sequence[str]] = {
     "backlog": ("stream.py", "--backlog"),
     "scale": ("scale.py",),
     "weight": ("weight.py",),
+    "start": ("start.py",),
     "axes": ("wandb_axes.py",),
     "refused": ("wandb_refused.py",),
 }

@@ -33,7 +33,7 @@ from rolecall.delivery.courier import Courier
 from rolecall.delivery.cursor import Cursor
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledgements, Position, undelivered
-from rolecall.store.axes import AxisBook
+from rolecall.store.axes import AxisBook, axis_key
 from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import Layout
 from rolecall.store.lease import claim, sessions
@@ -192,7 +192,9 @@ def _writers(count: int, folder: Path) -> Mapping[str, Any]:
     layout = Layout(folder)
     names = [f"explorer/{rank}" for rank in range(count)]
     for name in names:
-        AxisBook(layout, name).publish(name, [f"{name}/{key}" for key in plain_row(EACH)])
+        AxisBook(layout, name).publish(
+            dict.fromkeys([f"{name}/{key}" for key in plain_row(EACH)], axis_key(f"{name}/"))
+        )
     size = sum(path.stat().st_size for path in layout.axes.iterdir())
     before = _bytes_read()
     AxisBook(layout, names[-1])
@@ -310,7 +312,7 @@ def _latency(delay: float, folder: Path) -> Mapping[str, Any]:
     axes = Layout(folder / "axes")
     for rank in range(128):
         name = f"explorer/{rank}"
-        AxisBook(axes, name).publish(name, [f"{name}/{key}" for key in METRICS])
+        AxisBook(axes, name).publish(dict.fromkeys([f"{name}/{key}" for key in METRICS], axis_key(f"{name}/")))
     role = _Role(axes, "trainer")
     with late(folder / "axes", delay / 1e3) as latency:
         exchange = statistics.median(_seconds(role.book.refresh) for _ in range(5))

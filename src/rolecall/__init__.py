@@ -18,8 +18,9 @@ from rolecall.errors import (
     WriterConflict,
 )
 from rolecall.hookspecs import HOOKS_VERSION, hookimpl, hookspec
-from rolecall.job.launch import Job, init, launch, open_monitor
+from rolecall.job.launch import Job, launch, open_monitor
 from rolecall.job.monitor import Monitor
+from rolecall.job.single.start import init
 from rolecall.job.status import WriterState
 from rolecall.protocol import (
     Point,
@@ -33,7 +34,10 @@ from rolecall.protocol import (
     SupportsProgress,
     SupportsReadback,
     SupportsScan,
+    SupportsSummary,
+    SupportsTableMedia,
     SupportsTables,
+    SupportsTags,
 )
 from rolecall.rows import Cell, Media, MediaKind, Metrics, Row, TableData
 from rolecall.states import Status
@@ -76,7 +80,10 @@ __all__ = [
     "SupportsProgress",
     "SupportsReadback",
     "SupportsScan",
+    "SupportsSummary",
+    "SupportsTableMedia",
     "SupportsTables",
+    "SupportsTags",
     "Table",
     "TableData",
     "Text",

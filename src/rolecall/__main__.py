@@ -23,13 +23,14 @@ from collections.abc import Sequence
 from importlib.metadata import requires
 
 from rolecall.backends.installed import version_of
-from rolecall.cli import backends, check, clean, deliver, export, show, verify
-from rolecall.cli.text import visible_lines
+from rolecall.cli import backends, check, clean, completion, deliver, export, ls, show, verify
+from rolecall.cli.view.text import visible_lines
 from rolecall.config.commands import with_path
+from rolecall.config.environment import follow_log_level
 from rolecall.demo import command as demo
 from rolecall.errors import RolecallError, describe_os_error
 
-FOR_CLI = ("rich", "plotext", "numpy")
+FOR_CLI = ("rich", "numpy", "shtab")
 """What the extra `cli` installs."""
 
 
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
+        follow_log_level()
         status: int = options.run(options)
     except RolecallError as error:
         status = 2
@@ -80,17 +82,20 @@ def _parser() -> argparse.ArgumentParser:
         "backends": backends,
         "check": check,
         "demo": demo,
+        "ls": ls,
         "show": show,
         "deliver": deliver,
         "verify": verify,
         "export": export,
         "clean": clean,
+        "completion": completion,
     }
     for name, module in modules.items():
         summary, _, more = (module.__doc__ or "").partition("\n")
         command = commands.add_parser(name, help=summary, description=summary, epilog=more, formatter_class=as_written)
         module.add_options(command)
         command.set_defaults(run=module.run)
+    parser.set_defaults(parser=parser)  # `completion` describes all of it
     return parser
 
 

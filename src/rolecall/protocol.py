@@ -1,13 +1,13 @@
 """The values and Protocols that hooks take and return.
 
 A backend's author needs this module, `rolecall.hookimpl` and the two errors `Unavailable` and `Rejected`.
-Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsTables`,
-`SupportsMedia`, `SupportsConfig`, `SupportsEndTime`, `SupportsProgress`, `SupportsConfirmation`): the courier uses it
-if the run has its members.
+Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsTables`, `SupportsTableMedia`,
+`SupportsMedia`, `SupportsConfig`, `SupportsSummary`, `SupportsTags`, `SupportsEndTime`, `SupportsProgress`,
+`SupportsConfirmation`): the courier uses it if the run has its members.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -31,7 +31,7 @@ class RunTicket:
         project: where the backend files the run.
         name: the run's display name: the job's, or `{name}_{role}` when the run is a role's own.
         group: what ties separate runs of a job together; `None` for a shared run without a group.
-        run_id: rolecall's own name of the run, for backends that accept one.
+        run_id: rolecall's own name of the run, for backends that accept one; the backend's id of an attached one.
         backend_run_id: what this backend called the run when it was opened before (by the primary, or by an
             earlier session); `None` if it never was. A backend that chooses ids itself and gets a shared
             ticket with neither `primary` nor this id raises `Unavailable`: the primary has not opened yet.
@@ -39,8 +39,11 @@ class RunTicket:
         primary: whether this opening creates and ends the run. True for every run that is not shared.
         writer: `"explorer"` or `"explorer/0"`; `None` in a launcher, which logs no rows.
         role: the role of the writer, or `None`.
-        tags: labels of the run.
+        tags: labels of the run; of a shared one they come by `SupportsTags` alone.
         created: when the job was first launched, in seconds since the epoch; 0 if that is not known.
+        job: the job's name, whatever the run is called; empty if that is not known.
+        source: what the process ran that the run is of, the launcher or the role, and not a courier: the `name` of its
+            script, the `user`, and the git `commit` of the script's checkout. What is not known is not there.
         ended: when the writers of the run ended, if it is opened after that, as `rolecall deliver` does; `None` while
             one of them runs. It is the run's end then, and not the moment at which the last row arrives. Of a run
             that is opened before, `SupportsEndTime` tells the end.
@@ -54,6 +57,9 @@ class RunTicket:
         directory: the backend's own folder, absolute: the only place below `monitor_dir` that it may write to. It
             may not exist yet.
         pid: the process whose rows these are (the courier is another one).
+        attached: whether the user named a run of the backend by the argument `run_id`, which may exist already. Then it
+            is not rolecall's: it keeps its name and its config, and its end is left to whoever made it. Raise
+            `BackendRefused` if there is no such run, or if this one would disturb what else writes it.
         repair: whether the run is opened to put back points that `rolecall verify` misses. Rows then have the missing
             metrics alone, and are written whatever the run's own records say of them. `backend_run_id` is set and
             `primary` is not: the run's status and times stay as they are. Raise `BackendRefused` if the run takes no
@@ -74,9 +80,12 @@ class RunTicket:
     pid: int
     tags: tuple[str, ...] = ()
     created: float = 0.0
+    job: str = ""
+    source: Mapping[str, str] = field(default_factory=dict)
     ended: float | None = None
     writers: Literal["one", "many"] = "one"
     has_axes: bool = False
+    attached: bool = False
     repair: bool = False
 
 
@@ -138,13 +147,51 @@ class SupportsMedia(Protocol):
 
 
 @runtime_checkable
+class SupportsTableMedia(Protocol):
+    """A run whose tables may hold images."""
+
+    @property
+    def table_media_kinds(self) -> frozenset[MediaKind]:
+        """The kinds that are `Media` in a cell. What is of another one is the path of its file there, as a string."""
+
+
+@runtime_checkable
 class SupportsConfig(Protocol):
-    """A run that holds the merged config of all roles."""
+    """A run whose config may change while it is open."""
 
-    def merge_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
-        """Store each writer's config, `{"explorer/0": {"lr": 0.1}}`, beside what the run already has.
+    def merge_config(self, config: Mapping[str, Any]) -> None:
+        """Store a nested mapping beside what the run already has; by top-level key, the later value wins.
 
-        Called with the whole union whenever it grew; what is already stored must not be an error.
+        In a run that is not shared it is what `Monitor.update_config` was given: `{"lr": 0.1}`. In a shared one it has
+        the config of each writer, under the writer's name: `{"explorer/0": {"lr": 0.1}}`. Called with the whole union,
+        again after each change and after a restart; what is already stored must not be an error.
+
+        What this raises is treated as for `Run.flush` if it is `Unavailable`. Anything else is reported, and the config
+        is not passed again before it changes.
+        """
+
+
+@runtime_checkable
+class SupportsSummary(Protocol):
+    """A run with a summary: values that stand for the whole run and not for a step of it."""
+
+    def merge_summary(self, summary: Mapping[str, float | str]) -> None:
+        """Store these values beside what the summary already has.
+
+        Called with all that `Monitor.summary` holds, under the keys of the run, again after each change and after a
+        restart. A key that is not there any more was removed. Errors as in `merge_config`.
+        """
+
+
+@runtime_checkable
+class SupportsTags(Protocol):
+    """A run whose tags may change while it is open."""
+
+    def set_tags(self, tags: Sequence[str]) -> None:
+        """Give the run these tags, beside those that it did not get from `Monitor.tags`.
+
+        Called with all of them, in the primary alone where the run is shared, again after each change and after a
+        restart. A tag that is not there any more was removed. Errors as in `merge_config`.
         """
 
 

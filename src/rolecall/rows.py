@@ -6,25 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 Metrics = Mapping[str, float | int]
-Cell = str | int | float | bool | None
 MediaKind = Literal["image", "histogram", "html", "audio", "video", "file", "figure"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableData:
-    """A table that a role logged. Every row is as wide as `columns`.
-
-    Attributes:
-        name: the key that it was logged under.
-        columns: the column names.
-        rows: the cells, row by row.
-        append: whether `rows` are new rows of a table that grows over steps.
-    """
-
-    name: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    append: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +32,26 @@ class Media:
     edges: tuple[float, ...] = ()
 
 
+Cell = str | int | float | bool | Media | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableData:
+    """A table that a role logged. Every row is as wide as `columns`.
+
+    Attributes:
+        name: the key that it was logged under.
+        columns: the column names.
+        rows: the cells, row by row. There is no `Media` among them, unless the run is a `SupportsTableMedia`.
+        append: whether `rows` are new rows of a table that grows over steps.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    append: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """What one call of `Monitor.log` recorded: its metrics and strings, or one table, or the media of one key.
@@ -69,6 +71,7 @@ class Row:
         table: the table, if the row is one.
         media: the media of one key, if the row is that.
         commit: what `log` was given; see `wandb.Run.log`.
+        backends: the only backends that get the row; `None` for all.
     """
 
     writer: str
@@ -82,3 +85,9 @@ class Row:
     table: TableData | None = None
     media: tuple[Media, ...] = ()
     commit: bool = False
+    backends: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change(Row):
+    """A change of the run's config, summary or tags: numbered as a row is, empty, and handed to no backend as one."""

@@ -66,5 +66,8 @@ def status_of(error: BaseException | None) -> Status:
 
 def status_at_exit() -> Status:
     """How a program ends that closed nothing: Python keeps the exception that it died of."""
+    # In a notebook or a shell, it is that of a line after which the user went on.
+    if hasattr(sys, "ps1"):
+        return "finished"
     # A child of multiprocessing ends while its exception is on the way.
     return status_of(getattr(sys, "last_value", None) or sys.exc_info()[1])

@@ -29,10 +29,14 @@ FILE_CHECK_INTERVAL: Final = 1.0
 """Between a writer's looks whether its file is still where it was, and as long as it was."""
 LOSS_INTERVAL: Final = 60.0
 """Without a row that could not be written, until the next one is warned of again."""
+NOTICE: Final = 2.0
+"""Of waiting, until a process says what it waits for."""
+DRAW_INTERVAL: Final = 0.2
+"""Between two drawings of a progress bar."""
 OPEN_TIMEOUT: Final = 30.0
-"""For `launch` and `open_monitor`, to hear of each backend before they go on without."""
+"""For `launch` and `open_monitor`, to hear of each backend before they go on without; `open_timeout` changes it."""
 JOIN_TIMEOUT: Final = 60.0
-"""For a role without the launcher's config, to find a launcher."""
+"""For a role without the launcher's config, to find a launcher, unless `open_timeout` is longer or given to it."""
 CLOSE_TIMEOUT: Final = 30.0
 """For `close`, until the couriers have drained."""
 FORGOTTEN_TIMEOUT: Final = 5.0

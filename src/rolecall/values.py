@@ -93,21 +93,24 @@ class Audio:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A video: the bytes of a file of MP4, WebM, OGG or GIF, or its path.
+    """A video.
 
     Args:
-        data: the bytes, or the path.
+        data: the bytes of a file of MP4, WebM, OGG or GIF, or its path; or an array of frames, each as an `Image` takes
+            it. Frames become a GIF file, for which you need Pillow: `pip install 'rolecall[video]'`.
+        fps: frames a second, for an array. A GIF file counts in hundredths of a second, and browsers show 50 at most.
         caption: a line below it.
     """
 
     data: Any
     _: KW_ONLY
+    fps: float = 24
     caption: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A copy of any file; a directory becomes an archive.
+    """A copy of any file; a directory becomes an archive. Of what is larger than 1 GiB, only path, size and digest.
 
     Args:
         path: the file.

@@ -131,6 +131,7 @@ class Page:
             "PYTHONPATH": str(self.site),
             "PAGE_SITE": str(self.site),
             "COLUMNS": "100",
+            "PYTHONUNBUFFERED": "1",  # what goes to standard output and to standard error, in its order
             "PYTHONWARNINGS": "default",
         }
 

@@ -27,7 +27,10 @@ from rolecall import (
     SupportsEndTime,
     SupportsMedia,
     SupportsProgress,
+    SupportsSummary,
+    SupportsTableMedia,
     SupportsTables,
+    SupportsTags,
     hookspecs,
 )
 from rolecall.__main__ import _parser
@@ -127,7 +130,18 @@ def test_no_hook_that_is_none() -> None:
 
 @pytest.mark.parametrize(
     "protocol",
-    [Run, SupportsTables, SupportsMedia, SupportsConfig, SupportsEndTime, SupportsProgress, SupportsConfirmation],
+    [
+        Run,
+        SupportsTables,
+        SupportsMedia,
+        SupportsTableMedia,
+        SupportsConfig,
+        SupportsSummary,
+        SupportsTags,
+        SupportsEndTime,
+        SupportsProgress,
+        SupportsConfirmation,
+    ],
 )
 def test_every_member_of_a_run(protocol: type) -> None:
     said = section(page("write-a-backend"), "The run")

@@ -1,4 +1,4 @@
-"""Our wheels hold only Python, so one of each fits every platform and every Python."""
+"""Our wheels hold only Python and what a page is made of, so one of each fits every platform and every Python."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+ASSETS = "rolecall/cli/page/assets"
 
 pytestmark = [pytest.mark.install, pytest.mark.timeout(600)]
 
@@ -17,7 +19,20 @@ def test_every_wheel_is_for_any_platform(our_wheels: list[Path]) -> None:
 
 def test_wheel_holds_python_marker_and_metadata(our_wheels: list[Path]) -> None:
     for wheel in our_wheels:
-        with zipfile.ZipFile(wheel) as archive:
-            names = [name for name in archive.namelist() if ".dist-info/" not in name]
+        names = [name for name in names_in(wheel) if ".dist-info/" not in name and not name.startswith(ASSETS)]
         assert names
         assert [name for name in names if not name.endswith((".py", "/py.typed"))] == []
+
+
+def test_wheel_holds_the_page_and_licence_of_its_library(our_wheels: list[Path]) -> None:
+    (core,) = (wheel for wheel in our_wheels if wheel.name.startswith("rolecall-"))
+    source = Path(__file__).parents[2] / "src"
+    held = {name for name in names_in(core) if name.startswith(ASSETS)}
+    assert held == {str(path.relative_to(source)) for path in (source / ASSETS).rglob("*") if path.is_file()}
+    assert f"{ASSETS}/uplot/LICENSE" in held
+    assert any(name.endswith(f".dist-info/licenses/src/{ASSETS}/uplot/LICENSE") for name in names_in(core))
+
+
+def names_in(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()

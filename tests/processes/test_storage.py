@@ -16,7 +16,7 @@ from rolecall.config.spec import HandOver, JobSpec
 from rolecall.delivery.cursor import Cursor
 from rolecall.rows import Row, TableData
 from rolecall.store.acks import Acknowledgements, Position, acknowledged, undelivered
-from rolecall.store.axes import AxisBook
+from rolecall.store.axes import AxisBook, axis_key
 from rolecall.store.codec import Damage
 from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import Layout
@@ -34,7 +34,7 @@ import os, sys, time
 from contextlib import suppress
 from pathlib import Path
 from rolecall import MonitorConfig
-from rolecall.store.axes import AxisBook
+from rolecall.store.axes import AxisBook, axis_key
 from rolecall.rows import TableData
 from rolecall.store.lease import Session, claim
 from rolecall.store.acks import Acknowledgements, Position
@@ -358,11 +358,11 @@ def test_bindings_and_acknowledgements_after_full_disk(small_disk: Path) -> None
     layout = Layout(small_disk)
     book = AxisBook(layout, "explorer")
     acks = Acknowledgements(layout, "mlflow", "explorer")
-    book.publish("explorer", ["explorer/first"])
+    book.publish(dict.fromkeys(["explorer/first"], axis_key("explorer/")))
     filler = fill(small_disk)
     many = [f"explorer/key/{at}" for at in range(500)]
     with pytest.raises(OSError, match="space"):
-        book.publish("explorer", many)
+        book.publish(dict.fromkeys(many, axis_key("explorer/")))
     for at in range(1, 500):
         try:
             acks.acknowledge(Position(1, at, at), 1)
@@ -371,7 +371,7 @@ def test_bindings_and_acknowledgements_after_full_disk(small_disk: Path) -> None
     else:
         pytest.fail("the disk was not full")
     filler.unlink()
-    book.publish("explorer", many)
+    book.publish(dict.fromkeys(many, axis_key("explorer/")))
     acks.acknowledge(Position(1, 1000, 1000), 1)
     assert list(AxisBook(layout, "trainer").bindings()) == ["explorer/first", *many]
     assert acknowledged(layout, "mlflow", "explorer") == acks.done
@@ -449,13 +449,13 @@ book = AxisBook(Layout(folder), name)
 say("ready")
 wait_for(folder / "go")
 for at in range(100):
-    book.publish(name, [f"{name}/key/{at}", f"{name}/step"])
+    book.publish(dict.fromkeys([f"{name}/key/{at}", f"{name}/step"], axis_key(f"{name}/")))
     if at % 10 == 0:
         book.refresh()
 while len(book.bindings()) < 300:
     book.refresh()
 for other in others:
-    book.publish(other, [f"{other}/key/{at}" for at in range(100)])
+    book.publish(dict.fromkeys([f"{other}/key/{at}" for at in range(100)], axis_key(f"{other}/")))
 expected = {f"{other}/key/{at}": f"{other}/step" for other in others for at in range(100)}
 say(book.bindings() == expected)
 """

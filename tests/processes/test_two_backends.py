@@ -20,17 +20,12 @@ CLOSING = 3.0
 @pytest.mark.parametrize("courier", ["process", "thread"])
 @pytest.mark.parametrize("call", ["open", "log", "close"])
 def test_hanging_backend_delays_no_other(
-    two: tuple[MakeConfig, list[LinesServer]],
-    call: str,
-    courier: str,
-    monkeypatch: pytest.MonkeyPatch,
-    wait_until: Callable[..., None],
+    two: tuple[MakeConfig, list[LinesServer]], call: str, courier: str, wait_until: Callable[..., None]
 ) -> None:
     """The other has every row while the job runs, and the job ends on time."""
-    monkeypatch.setattr("rolecall.timings.OPEN_TIMEOUT", 3.0)
     make, (good, bad) = two
     bad.fail("hang", call)
-    job = launch(make(courier=courier))
+    job = launch(make(courier=courier, open_timeout=3.0))
     monitor = open_monitor(job.config, "trainer")
     for step in range(1, ROWS + 1):
         monitor.log({"loss": 1 / step}, step=step)

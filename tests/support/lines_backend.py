@@ -4,7 +4,7 @@ It is installed as a distribution is (there is a dist-info beside it), so proces
 file in the directory puts a fault into every process that talks to this server: `down` (not reachable), `hang`
 (calls never return, or only that which it names: `open`, `log`, `flush`, `close`, `read`, or `end`, a primary's
 `close`), `forbidden` (credentials refused), `broken` (an error of the plugin's own), `picky` (rows of the steps that it
-lists are rejected). Taking the file away fixes it.
+lists are rejected), `stubborn` (an error of the plugin's own for each summary). Taking the file away fixes it.
 
 As the history of some trackers, a run that is its writer's own takes no points between those that it holds.
 """
@@ -54,6 +54,8 @@ class LinesRun:
         self._write({"open": ticket.writer, "primary": ticket.primary, "name": ticket.name, "group": ticket.group})
         if ticket.config:
             self._write({"run_config": dict(ticket.config), "by": ticket.writer})
+        if ticket.tags:
+            self._write({"run_tags": ticket.tags, "by": ticket.writer})
 
     def log(self, rows: Sequence[Row]) -> None:
         _suffer(self._server, "log")
@@ -70,8 +72,18 @@ class LinesRun:
         assert row.table is not None
         self._write({"table": row.table.name, "step": row.step, "columns": row.table.columns, "rows": row.table.rows})
 
-    def merge_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
+    def merge_config(self, config: Mapping[str, Any]) -> None:
         self._write({"config": config, "by": self._ticket.writer})
+
+    def merge_summary(self, summary: Mapping[str, float | str]) -> None:
+        _suffer(self._server, "tell")
+        if (self._server / "stubborn").exists():
+            raise RuntimeError("no summary today")
+        self._write({"summary": summary, "by": self._ticket.writer})
+
+    def set_tags(self, tags: Sequence[str]) -> None:
+        _suffer(self._server, "tell")
+        self._write({"tags": tags, "by": self._ticket.writer})
 
     def flush(self, timeout: float) -> None:
         _suffer(self._server, "flush")

@@ -65,7 +65,7 @@ def test_delivered_rows_are_removed(make_config: MakeConfig, server: LinesServer
     assert len(server.seqs("trainer")) == sent
     assert main(["show", str(root)]) == 0
     shown = capsys.readouterr().out
-    assert f"0, {ROWS + 1} cleaned" in shown
+    assert f"0            {ROWS + 1} rows cleaned" in shown
     assert "damaged" not in shown
     assert main(["show", str(root), "--json"]) == 0
 

@@ -97,6 +97,17 @@ def test_one_broken_plugin_hides_no_other(computer: Computer) -> None:
     assert "pip uninstall" in found["doubled"]["error"]
 
 
+def test_name_that_means_none(computer: Computer) -> None:
+    computer.site.backend("none")
+    assert shown(computer) == snapshot("""\
+console  rolecall VERSION  shared runs
+local  rolecall VERSION  shared runs
+none  rolecall-none 1.0  broken
+         nobody can choose it, as monitor_type 'none' turns monitoring off; its
+authors must rename it\
+""")
+
+
 def test_default_arguments_that_break_a_hook(computer: Computer) -> None:
     computer.site.backend(supports_shared_run="@hookimpl\ndef supports_shared_run(args): return args.port")
     assert "supports_shared_run failed: AttributeError" in listed(computer)["acme"]["error"]

@@ -114,7 +114,8 @@ def test_a_plugin_that_fails_to_import(check: Run, computer: Computer) -> None:
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 cannot be
 imported (acme_backend): ModuleNotFoundError: No module named 'acme_sdk_of_old'.
-To fix it, reinstall rolecall-acme; or choose another monitor_type\
+It needs the module acme_sdk_of_old, and does not say so in its requirements:
+install what provides it; or choose another monitor_type\
 """)
 
 
@@ -122,8 +123,9 @@ def test_plugin_that_ends_process_on_import(check: Run, computer: Computer) -> N
     computer.site.backend(head="raise SystemExit('no licence')")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 cannot be
-imported (acme_backend): SystemExit: no licence. To fix it, reinstall
-rolecall-acme; or choose another monitor_type\
+imported (acme_backend): SystemExit: no licence. This is a bug in rolecall-acme,
+or it was installed in part: reinstall it, and report it to its authors; or
+choose another monitor_type\
 """)
 
 
@@ -132,8 +134,8 @@ def test_a_plugin_whose_module_is_gone(check: Run, computer: Computer) -> None:
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme': rolecall-acme 1.0 cannot be
 imported (rolecall_acme.plugin): ModuleNotFoundError: No module named
-'rolecall_acme'. To fix it, reinstall rolecall-acme; or choose another
-monitor_type\
+'rolecall_acme'. Its files are incomplete: reinstall rolecall-acme; or choose
+another monitor_type\
 """)
 
 
@@ -141,10 +143,9 @@ def test_a_missing_hook(check: Run, computer: Computer) -> None:
     computer.site.backend(open_run="")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
-missing open_run; add it, decorated with @rolecall.hookimpl. Required are
-backend_args, supports_shared_run, open_run; the hooks are backend_args(),
-supports_shared_run(args), prepare(ticket, args), open_run(ticket, args),
-declare_axes(run, axes), open_readback(ticket, args)\
+missing open_run; add it, decorated with @rolecall.hookimpl. The hooks are
+backend_args(), supports_shared_run(args), prepare(ticket, args),
+open_run(ticket, args), declare_axes(run, axes), open_readback(ticket, args)\
 """)
 
 
@@ -152,7 +153,8 @@ def test_a_misspelled_hook(check: Run, computer: Computer) -> None:
     computer.site.backend(open_run="@hookimpl\ndef opn_run(ticket, args): ...")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
-unknown hook 'opn_run'; did you mean 'open_run'? The hooks are backend_args(),
+unknown hook 'opn_run', did you mean 'open_run'?; missing open_run; add it,
+decorated with @rolecall.hookimpl. The hooks are backend_args(),
 supports_shared_run(args), prepare(ticket, args), open_run(ticket, args),
 declare_axes(run, axes), open_readback(ticket, args)\
 """)
@@ -162,7 +164,9 @@ def test_an_undecorated_hook(check: Run, computer: Computer) -> None:
     computer.site.backend(open_run="def open_run(ticket, args): ...")
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
-decorate open_run with @rolecall.hookimpl\
+decorate open_run with @rolecall.hookimpl. The hooks are backend_args(),
+supports_shared_run(args), prepare(ticket, args), open_run(ticket, args),
+declare_axes(run, axes), open_readback(ticket, args)\
 """)
 
 
@@ -171,7 +175,9 @@ def test_hook_with_unknown_argument(check: Run, computer: Computer) -> None:
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
 open_run(ticket, arguments): unknown parameter 'arguments'; allowed: ticket,
-args (all optional)\
+args (all optional). The hooks are backend_args(), supports_shared_run(args),
+prepare(ticket, args), open_run(ticket, args), declare_axes(run, axes),
+open_readback(ticket, args)\
 """)
 
 
@@ -237,7 +243,8 @@ def test_an_unknown_setting(check: Run) -> None:
 rolecall: config.yaml cannot be used:
   monitor.shared_runs: unknown setting; did you mean 'shared_run'? allowed:
 courier, group, monitor_args, monitor_dir, monitor_type, name, on_backend_error,
-project, resume, run_id, shared_run, spool_dir, spool_limit, sync_every\
+open_timeout, project, resume, run_id, shared_run, spool_dir, spool_limit,
+sync_every\
 """)
 
 
@@ -551,8 +558,8 @@ config cannot be used:
   name: missing; every config needs it
   courier: must be 'process' or 'thread'; given 'pigeon'
   nane: unknown setting; did you mean 'name'? allowed: courier, group,
-monitor_args, monitor_dir, monitor_type, name, on_backend_error, project,
-resume, run_id, shared_run, spool_dir, spool_limit, sync_every\
+monitor_args, monitor_dir, monitor_type, name, on_backend_error, open_timeout,
+project, resume, run_id, shared_run, spool_dir, spool_limit, sync_every\
 """)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import signal
@@ -186,6 +187,7 @@ def test_close_tells_what_waits(
     fault: str,
 ) -> None:
     """Also with a hanging courier; rows that it had acknowledged do not wait."""
+    caplog.set_level(logging.INFO, "rolecall")
     with launch(make_config()) as job:
         monitor = open_monitor(job.config, "trainer")
         monitor.log({"loss": 1.0})
@@ -208,6 +210,7 @@ def test_close_with_a_dead_courier(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Its process was killed and cannot be started again: what it said last counts."""
+    caplog.set_level(logging.INFO, "rolecall")
     with launch(make_config(courier="process")) as job:
         monitor = open_monitor(job.config, "trainer")
         monitor.log({"loss": 1.0})
@@ -336,9 +339,9 @@ def test_close_with_a_silent_courier(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It never said anything: nobody knows whether rows wait, and the report says so."""
-    monkeypatch.setattr("rolecall.timings.OPEN_TIMEOUT", 0.1)
+    caplog.set_level(logging.INFO, "rolecall")
     monkeypatch.setattr("rolecall.delivery.group.CourierGroup.run", lambda _: True)
-    with launch(make_config()) as job:
+    with launch(make_config(open_timeout=0.1)) as job:
         with open_monitor(job.config, "evaluator"):
             pass
         assert "not yet in" not in caplog.text, "nothing was logged"
@@ -351,27 +354,24 @@ def test_close_counts_earlier_sessions(
     make_config: MakeConfig, server: LinesServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("rolecall.timings.DRAIN_TIMEOUT", 0.3)
-    monkeypatch.setattr("rolecall.timings.OPEN_TIMEOUT", 5.0)
-    with launch(make_config()) as job:
+    caplog.set_level(logging.INFO, "rolecall")
+    with launch(make_config(open_timeout=5.0)) as job:
         server.fail("down")
         for rows in (2, 3):
             with open_monitor(job.config, "trainer") as monitor:
                 for _ in range(rows):
                     monitor.log({"loss": 0.5})
         server.fix("down")
-    warnings = [message for message in caplog.messages if "not yet in lines" in message]
-    assert [message.split(". ")[0] for message in warnings] == [
+    messages = [message for message in caplog.messages if "not yet in lines" in message]
+    assert [message.split(". ")[0] for message in messages] == [
         "trainer: 2 rows not yet in lines",
         "trainer: 5 rows not yet in lines",
     ]
 
 
-def test_earlier_courier_holds_up_no_role(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_earlier_courier_holds_up_no_role(make_config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:
     """A role that is started again trains at once; its rows follow those that the courier of the killed one sends."""
-    monkeypatch.setattr("rolecall.timings.OPEN_TIMEOUT", 3600.0)  # pytest's own limit is less
-    with launch(make_config()) as job:
+    with launch(make_config(open_timeout=3600.0)) as job:  # pytest's own limit is less
         layout = Layout(job.config.monitor_dir)
         earlier = acks.Acknowledgements(layout, "lines", "trainer")
         with open_monitor(job.config, "trainer") as monitor:

@@ -13,7 +13,7 @@ import pytest
 
 from rolecall.config.plan import Plan
 from rolecall.errors import DirectoryError
-from rolecall.job.history import JobHistory, WriterHistory, read_history, read_rows
+from rolecall.job.history import JobHistory, JobReader, MetricHistory, WriterHistory, read_history, read_rows
 from rolecall.rows import TableData
 from rolecall.store.codec import encode
 from rolecall.store.journal import JournalWriter
@@ -256,3 +256,118 @@ def test_reading_changes_nothing(layout: Layout) -> None:
     assert sorted(path for path in layout.root.rglob("*") if path.is_file()) == files
     assert [path.read_bytes() for path in files] == before
     assert {path.stat().st_mtime for path in files} == {1}
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New writers are looked for each time."""
+    monkeypatch.setattr("rolecall.job.history._LOOK_INTERVAL", 0.0)
+    monkeypatch.setattr("rolecall.job.history._LOOK_SHARE", math.inf)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_only_what_is_new_is_read(layout: Layout) -> None:
+    journal = open_journal(layout, "trainer")
+    journal.append({"loss": 1.0}, 1)
+    reader = JobReader(layout.root)
+    assert reader.refresh()
+    assert not reader.refresh()
+    # What was read before could not be read again.
+    with journal.session.path.open("r+b") as file:
+        file.write(b"x" * (journal.session.path.stat().st_size - 1))
+    journal.append({"loss": 2.0}, 2)
+    assert reader.refresh()
+    explorer = open_journal(layout, "explorer/0")
+    explorer.append({"reward": 0.5}, 1)
+    assert reader.refresh()
+    trainer = writer_of(reader.history, "trainer")
+    assert (trainer.metrics["loss"].values, trainer.damages) == ([1.0, 2.0], [])
+    assert [writer.writer for writer in reader.history.writers] == ["explorer/0", "trainer"]
+    journal.end("finished")
+    assert reader.refresh()
+    assert writer_of(reader.history, "trainer").state == "finished"
+    assert not reader.refresh()
+    explorer.abandon()
+
+
+@pytest.mark.usefixtures("at_once")
+def test_rows_are_read_once_while_sessions_change(layout: Layout) -> None:
+    """The file is cut, then replaced by one that continues it, and then the role is started again."""
+    session = claim(layout.journal("trainer"), {"writer": "trainer"}, "it")
+    journal = JournalWriter(session, succeed=lambda before, fill: succeed(before, {"writer": "trainer"}, fill))
+    journal.append({"loss": 1.0}, 1)
+    journal.append({"loss": 2.0}, 2)
+    reader = JobReader(layout.root)
+    reader.refresh()
+    os.truncate(session.path, session.path.stat().st_size - 20)
+    reader.refresh()
+    journal._look_at = 0.0
+    journal.append({"loss": 3.0}, 3)
+    reader.refresh()
+    journal.end("finished")
+    again = open_journal(layout, "trainer")
+    again.append({"loss": 4.0}, 4)
+    reader.refresh()
+    trainer = writer_of(reader.history, "trainer")
+    assert trainer.metrics["loss"].values == [1.0, 2.0, 3.0, 4.0]
+    assert (trainer.rows, trainer.sessions) == (4, 3)
+    again.abandon()
+
+
+@pytest.mark.usefixtures("at_once")
+def test_another_job_takes_the_place_of_the_first(layout: Layout) -> None:
+    journal = open_journal(layout, "trainer")
+    journal.append({"loss": 1.0}, 1)
+    journal.end("finished")
+    reader = JobReader(layout.root)
+    reader.refresh()
+    (layout.root / "journal").rename(layout.root / "old")
+    write_record(layout, replace(reader.history.record, run_id="r2"))
+    open_journal(layout, "explorer").end("finished")
+    assert reader.refresh()
+    assert [(writer.writer, writer.rows) for writer in reader.history.writers] == [("explorer", 0)]
+    layout.record.unlink()
+    with pytest.raises(DirectoryError):
+        reader.refresh()
+
+
+def test_long_metric_keeps_its_extremes() -> None:
+    metric = MetricHistory()
+    values = [math.sin(at / 50) for at in range(100_000)]
+    values[12_345], values[54_321], values[77_777] = 9.0, -9.0, math.nan
+    for step, value in enumerate(values, start=1):
+        metric.add(step, value)
+    assert len(metric.steps) == len(metric.values) <= 512
+    points = dict(zip(metric.steps, metric.values, strict=True))
+    assert (points[12_346], points[54_322], points[100_000]) == (9.0, -9.0, values[-1])
+    assert math.isnan(points[77_778])
+    assert metric.steps == sorted(metric.steps)
+    found = metric.statistics()
+    assert (found.count, found.first_step, found.last_step) == (100_000, 1, 100_000)
+    assert (found.low, found.high, found.last) == (-9.0, 9.0, values[-1])
+    finite = [value for value in values if math.isfinite(value)]
+    assert found.mean == pytest.approx(math.fsum(finite) / len(finite))
+
+
+def test_metric_that_is_never_finite_is_thinned() -> None:
+    metric = MetricHistory()
+    for step in range(5000):
+        metric.add(step, math.inf)
+    assert len(metric.steps) <= 512
+    found = metric.statistics()
+    assert (found.count, found.low, found.high, found.mean, found.last) == (5000, None, None, None, math.inf)
+
+
+def test_key_on_two_axes_is_two_metrics(layout: Layout) -> None:
+    """Named as in the backends."""
+    journal = open_journal(layout, "trainer")
+    journal.append({"loss": 0.5})
+    journal.append({"loss": 0.25, "accuracy": 0.5}, 7, more={"axis": "eval"})
+    journal.append({"accuracy": 1.0})
+    (writer,) = read_history(layout.root).writers
+    assert {key: (each.steps, each.values) for key, each in writer.metrics.items()} == {
+        "loss": ([1], [0.5]),
+        "eval/loss": ([7], [0.25]),
+        "accuracy": ([7], [0.5]),
+        "step/accuracy": ([2], [1.0]),
+    }

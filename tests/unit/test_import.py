@@ -12,7 +12,7 @@ from made_site import Computer
 
 import rolecall
 
-SDKS = ["mlflow", "numpy", "omegaconf", "pandas", "plotext", "rich", "tensorboard", "tensorboardX", "torch", "wandb"]
+SDKS = ["mlflow", "numpy", "omegaconf", "pandas", "rich", "tensorboard", "tensorboardX", "torch", "wandb"]
 LATE = ["argparse", "packaging.requirements", "yaml"]
 """What is imported where it is needed, so that a role's process need not wait for it."""
 

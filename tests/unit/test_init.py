@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from rolecall.store.layout import Layout, RunRecord, read_record
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory."""
-    for name in ("ROLECALL_DIR", "ROLECALL_MONITOR_TYPE"):
+    for name in ("ROLECALL_DIR", "ROLECALL_MONITOR_TYPE", "ROLECALL_MODE", "ROLECALL_LOG"):
         monkeypatch.delenv(name, raising=False)
     path = tmp_path / "cartpole"
     path.mkdir()
@@ -140,13 +142,6 @@ def test_same_directory_again(folder: Path) -> None:
     assert len(list((root / "previous").iterdir())) == 1
 
 
-def test_turned_off_it_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROLECALL_DISABLED", "1")
-    with rolecall.init() as monitor:
-        monitor.log({"loss": 0.5})
-    assert list(folder.iterdir()) == []
-
-
 def test_prints_where_to_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,7 +150,11 @@ def test_prints_where_to_look(
         pass
     out, err = capsys.readouterr()
     assert out == ""
-    assert re.fullmatch(r"rolecall: p/n -> \S*rolecall show rolecall/p/n\n", err)
+    said = [
+        r"rolecall: run n -> \S*rolecall show rolecall/p/n",
+        r"rolecall: 0 rows: local 0 · \S*rolecall show rolecall/p/n",
+    ]
+    assert re.fullmatch("\n".join([*said, ""]), err)
 
 
 def test_prints_nothing_when_silenced(
@@ -166,3 +165,111 @@ def test_prints_nothing_when_silenced(
     with rolecall.init(project="p", name="n"):
         pass
     assert capsys.readouterr() == ("", "")
+
+
+# --------------------------------------------------------------------------------------------- how it ends
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines, each command without the path of its program."""
+    return re.sub(r"\S*rolecall show", "rolecall show", capsys.readouterr().err).splitlines()
+
+
+def test_second_init_finishes_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    """And says so; the first one needs no name that somebody keeps."""
+    first = rolecall.init("p", name="first")
+    first.log({"loss": 0.5})
+    with rolecall.init("p", name="second"):
+        assert not first.is_open
+    assert printed(capsys) == [
+        "rolecall: run first -> rolecall show rolecall/p/first",
+        "rolecall: finishing run first, as rolecall.init begins another one",
+        "rolecall: 1 row: local 1 · rolecall show rolecall/p/first",
+        "rolecall: run second -> rolecall show rolecall/p/second",
+        "rolecall: 0 rows: local 0 · rolecall show rolecall/p/second",
+    ]
+    assert read_history(Path("rolecall/p/first")).state == "finished"
+
+
+def test_finished_run_is_not_finished_again(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("first", "second"):
+        rolecall.init("p", name=name).finish()
+    assert "finishing" not in capsys.readouterr().err
+
+
+def test_same_name_again_while_it_runs() -> None:
+    """As a cell that is run again; with `resume` it goes on."""
+    rolecall.init("p", name="n").log({"loss": 0.5})
+    rolecall.init("p", name="n").log({"loss": 0.5})
+    assert [row.step for row in read_rows(Path("rolecall/p/n"))] == [1]
+    with rolecall.init("p", name="n", resume="allow") as monitor:
+        monitor.log({"loss": 0.5})
+    assert [row.step for row in read_rows(Path("rolecall/p/n"))] == [1, 2]
+
+
+def test_wrong_settings_finish_nothing() -> None:
+    first = rolecall.init()
+    with pytest.raises(rolecall.UnknownBackend):
+        rolecall.init(monitor_type="mlfow")
+    assert first.is_open
+    first.finish()
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("", "finished"),
+        ("raise SystemExit(0)", "finished"),
+        ("1 / 0", "failed"),
+        ("import gc; gc.collect()", "finished"),
+    ],
+)
+def test_end_of_the_program_finishes_it(folder: Path, code: str, status: str) -> None:
+    """Also where nobody keeps the run."""
+    lines = ["import rolecall", "rolecall.init('p', name='n').log({'loss': 0.5})", code]
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(lines)], capture_output=True, text=True, check=False
+    )
+    said = [line for line in ran.stderr.splitlines() if line.startswith("rolecall: ")]
+    assert re.fullmatch(r"rolecall: run n -> \S*rolecall show rolecall/p/n", said[0])
+    assert re.fullmatch(r"rolecall: 1 row: local 1 · \S*rolecall show rolecall/p/n", said[1])
+    assert (len(said), "ResourceWarning" in ran.stderr) == (2, False)
+    history = read_history(folder / "rolecall" / "p" / "n")
+    assert (history.state, history.writers[0].state, history.writers[0].rows) == (status, status, 1)
+
+
+def test_forked_child_finishes_nothing(folder: Path) -> None:
+    """Neither at its end nor when it begins a run of its own."""
+    code = """
+import os, rolecall
+run = rolecall.init("p", name="parent")
+if os.fork() == 0:
+    with rolecall.init("p", name="child") as own:
+        own.log({"loss": 0.5})
+else:
+    assert os.wait()[1] == 0
+    run.log({"loss": 0.5})
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    for name in ("parent", "child"):
+        history = read_history(folder / "rolecall" / "p" / name)
+        assert (history.state, history.writers[0].rows) == ("finished", 1)
+    assert "finishing" not in ran.stderr
+    assert ran.stderr.count("1 row: local 1") == 2
+
+
+def test_notebook_shows_where_to_look() -> None:
+    with rolecall.init("p", name="n") as run:
+        assert re.fullmatch(r"run <b>n</b>: <code>\S*rolecall show rolecall/p/n</code>", run._repr_html_())
+
+
+@pytest.mark.parametrize("variable", ["ROLECALL_MODE", "ROLECALL_DISABLED"])
+def test_turned_off_by_the_environment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
+) -> None:
+    monkeypatch.setenv(variable, "disabled")
+    with rolecall.init(monitor_type="nothing-installed") as monitor:
+        monitor.log({"loss": 0.5})
+    rolecall.init().finish()
+    assert (list(folder.iterdir()), capsys.readouterr().err) == ([], "")

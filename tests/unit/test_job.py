@@ -169,15 +169,16 @@ def test_small_and_large_tables_arrive(make_config: MakeConfig, server: LinesSer
 
 
 def test_hanging_backend_delays_no_other(
-    make_config: MakeConfig, server: LinesServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, server: LinesServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.fail("hang")
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("rolecall.console").addHandler(handler)
-    config = make_config(monitor_type=["lines", "console"], monitor_args={"lines": {"path": server.path}})
-    monkeypatch.setattr("rolecall.timings.OPEN_TIMEOUT", 0.5)
+    args = {"lines": {"path": server.path}}
+    config = make_config(monitor_type=["lines", "console"], monitor_args=args, open_timeout=0.5)
+    caplog.set_level(logging.INFO, "rolecall")
     try:
         job = launch(config)
         monitor = open_monitor(job.config, "trainer")
@@ -257,6 +258,7 @@ def test_refused_credentials_stop_the_launch(
 def test_close_tells_what_is_left(
     make_config: MakeConfig, server: LinesServer, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "rolecall")
     job = launch(make_config())
     monitor = open_monitor(job.config, "trainer")
     server.fail("down")
@@ -615,7 +617,7 @@ def test_retried_closing_keeps_its_status(
         monitor.log({"a": 1}, step=1)
     server.fail("down")
     job.close("failed", timeout=0.1)
-    wait_until(lambda: "@launch: lines: not available" in caplog.text)
+    wait_until(lambda: "lines: not available" in caplog.text)
     server.fix("down")
     wait_until(lambda: [line for line in server.lines() if "closed" in line and line["by"] is None])
     assert [line["closed"] for line in server.lines() if "closed" in line and line["by"] is None] == ["failed"]

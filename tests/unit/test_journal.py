@@ -63,7 +63,7 @@ def lines(session: Session) -> list[dict[str, Any]]:
 def test_rows_are_as_documented(session: Session, journal: JournalWriter) -> None:
     began = time.time()
     journal.append({"loss": 0.25, "tokens": 2**62}, 5)
-    journal.append({"x": math.nan}, -(2**63), commit=True)
+    journal.append({"x": math.nan}, -(2**63), more={"commit": True})
     journal.append({}, 7, values=[SMALL])
     journal.end("failed")
     _, *found, ending = lines(session)
@@ -289,7 +289,7 @@ def test_unfit_row_changes_nothing(session: Session, journal: JournalWriter) -> 
 def test_large_row_is_attached(session: Session, journal: JournalWriter) -> None:
     wide = {f"layer/{at}/gradient/norm": at / 7 for at in range(120_000)}
     journal.append({"loss": 1.0})
-    journal.append(wide, 7, commit=True)
+    journal.append(wide, 7, more={"commit": True})
     journal.append({}, values=[LARGE])
     journal.append({"loss": 0.5})
     found = rows(session)

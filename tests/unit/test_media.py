@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import os
+import sys
 import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
+from PIL.GifImagePlugin import GifImageFile
 
 from rolecall import (
     Audio,
@@ -29,6 +32,7 @@ from rolecall import (
     Rejected,
     Row,
     Table,
+    TableData,
     Text,
     Video,
     open_monitor,
@@ -213,7 +217,7 @@ def test_files_are_copied_as_they_are(
         (Histogram(), "TypeError"),
         (Audio(np.zeros(5)), "need a rate"),
         (Audio(np.zeros((2, 2, 2)), rate=8000), "one or two dimensions"),
-        (Video(np.zeros((5, 2, 2, 3))), "the path or the bytes of a file, not ndarray"),
+        (Video(PIXELS[0, 0]), "an image has a height"),
         (File("/nowhere"), "No such file"),
         (File("/dev/zero"), "is not a file"),
         (Html(Path("/nowhere")), "No such file"),
@@ -315,6 +319,161 @@ def test_arrays_and_growing_tables(job: Job, monitor: Monitor) -> None:
     (row,) = rows(job)
     assert row.table is not None
     assert (row.table.rows, row.table.append) == (((1.0, 0.0), (0.0, 1.0)), True)
+
+
+def test_cells_of_a_table_are_images(job: Job, monitor: Monitor) -> None:
+    """An image of any form, beside numbers and text; what is none is text."""
+    photo = PIL.Image.fromarray(PIXELS)
+    cells = [[1, "a maze", Image(PIXELS, caption="step 1"), photo], [2, "x", None, GIF]]
+    monitor.log({"samples": Table(cells, columns=["n", "text", "maze", "photo"])})
+    monitor.log_table("other", [{"maze": Image(GIF)}])
+    monitor.close()
+    samples, other = (row.table for row in rows(job))
+    assert samples is not None
+    assert other is not None
+    (number, text, maze, pillow), (*_, nothing, data) = samples.rows
+    assert (number, text, nothing, data) == (1, "a maze", None, str(GIF))
+    for cell, caption in ((maze, "step 1"), (pillow, "")):
+        assert isinstance(cell, Media)
+        assert (cell.key, cell.kind, cell.caption) == ("samples", "image", caption)
+        assert cell.path is not None
+        assert np.array_equal(pixels_of(cell.path), PIXELS)
+    ((gif,),) = other.rows
+    assert isinstance(gif, Media)
+    assert gif.path is not None
+    assert (gif.mime, gif.path.read_bytes()) == ("image/gif", GIF)
+
+
+@pytest.mark.parametrize("cells", [[Image(b"no image")], [Image(PIXELS[:1, :1])] * 1001])
+def test_table_of_bad_images_is_reported(
+    job: Job, monitor: Monitor, caplog: pytest.LogCaptureFixture, cells: list[Image]
+) -> None:
+    monitor.log({"loss": 0.5, "samples": Table({"maze": cells})})
+    monitor.close()
+    assert [row.metrics for row in rows(job)] == [{"loss": 0.5}]
+    assert monitor.dropped == 1
+    assert "this Table cannot be logged: it " in caplog.text
+
+
+def test_lost_image_of_a_cell_costs_its_table(job: Job, monitor: Monitor) -> None:
+    monitor.log({"loss": 0.5, "samples": Table([{"maze": Image(PIXELS)}])})
+    monitor.close()
+    (file,) = (job.config.monitor_dir / "journal" / "trainer" / "1.files").iterdir()
+    file.unlink()
+    row, damage = read_all(Layout(job.config.monitor_dir), "trainer")
+    assert isinstance(row, Row)
+    assert isinstance(damage, Damage)
+    assert (row.metrics, damage.reason) == ({"loss": 0.5}, f"its attachment {file.name} is missing")
+
+
+def test_backend_without_such_cells_gets_paths(tmp_path: Path) -> None:
+    """In a run that has them, a cell is a PNG file."""
+    path = tmp_path / "1.ppm"
+    path.write_bytes(netpbm(PIXELS.tobytes(), 5, 2, 3)[0])
+    cell = Media(key="t", kind="image", path=path, mime="image/x-portable-anymap")
+    table = TableData(name="t", columns=("n", "maze"), rows=((1, cell),))
+    row = Row(writer="w", session=1, seq=1, step=1, time=1.0, table=table)
+    pictures = Pictures()
+    plain, rich = pictures.drawn(row).table, pictures.drawn(row, frozenset({"image"})).table
+    assert plain is not None
+    assert plain.rows == ((1, str(path)),)
+    assert rich is not None
+    ((_, drawn),) = rich.rows
+    assert isinstance(drawn, Media)
+    assert drawn.path is not None
+    assert drawn.mime == "image/png"
+    assert np.array_equal(np.asarray(PIL.Image.open(drawn.path)), PIXELS)
+    pictures.clear()
+    assert not drawn.path.exists()
+
+
+@pytest.mark.parametrize("channels", [None, 1, 3, 4])
+def test_frames_are_a_gif(job: Job, monitor: Monitor, channels: int | None) -> None:
+    """Stored as they are, and drawn by the courier; Pillow reads back the frames and how long each is shown."""
+    shape = (3, 4, 6) if channels is None else (3, 4, 6, channels)
+    frames = np.zeros(shape, np.uint8)
+    frames[1], frames[2] = 128, 255
+    monitor.log({"clip": Video(frames, fps=10, caption="three")}, 1)
+    monitor.close()
+    (row,) = rows(job)
+    (stored,) = row.media
+    assert (stored.kind, stored.caption) == ("video", "three")
+    pictures = Pictures()
+    (drawn,) = pictures.drawn(row).media
+    assert drawn.path is not None
+    assert (drawn.kind, drawn.mime, drawn.path.suffix) == ("video", "image/gif", ".gif")
+    with PIL.Image.open(drawn.path) as gif:
+        assert isinstance(gif, GifImageFile)
+        assert (gif.n_frames, gif.size, gif.info["duration"]) == (3, (6, 4), 100)
+        for number, value in enumerate((0, 128, 255)):
+            gif.seek(number)
+            assert np.unique(np.asarray(gif.convert("L"))).tolist() == [value]
+    pictures.clear()
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (Video(np.zeros((0, 4, 4), np.uint8)), "frames, all of one size"),
+        (Video(np.zeros((4, 4), np.uint8)), "an image has a height"),
+        (Video([np.zeros((4, 4), np.uint8), np.zeros((4, 6), np.uint8)]), ""),
+        (Video(np.zeros((2, 4, 4), np.uint8), fps=0), "some frames a second"),
+        (Video(np.zeros((2, 4, 4), np.uint8), fps=float("nan")), "some frames a second"),
+    ],
+)
+def test_bad_frames_are_reported(
+    job: Job, monitor: Monitor, caplog: pytest.LogCaptureFixture, given: Video, reason: str
+) -> None:
+    monitor.log({"clip": given, "loss": 0.5})
+    monitor.close()
+    assert [row.metrics for row in rows(job)] == [{"loss": 0.5}]
+    assert monitor.dropped == 1
+    assert reason in caplog.text
+
+
+def test_frames_need_pillow(
+    job: Job, monitor: Monitor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monitor.log({"clip": Video(np.zeros((2, 4, 4), np.uint8))})
+    assert "pip install 'rolecall[video]'" in caplog.text
+
+
+@pytest.mark.parametrize("data", [b"", b"text", b"P6\n1 1\n255\n123P6\n1 1\n255\n12", b"P6\n0 1\n255\n"])
+def test_what_holds_no_frames_is_rejected(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "1.ppm"
+    path.write_bytes(data)
+    video = Media(key="clip", kind="video", path=path, mime="image/x-portable-anymap;fps=24.0")
+    pictures = Pictures()
+    with pytest.raises(Rejected, match="does not hold the frames"):
+        pictures.drawn(Row(writer="w", session=1, seq=1, step=1, time=1.0, media=(video,)))
+    pictures.clear()
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_too_large_file_is_described(
+    job: Job,
+    monitor: Monitor,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    folder: bool,
+) -> None:
+    """Where it is, its size and its digest; that its content is not recorded is reported and counted."""
+    monkeypatch.setattr("rolecall.job.media.LARGEST_ATTACHMENT", 1000)
+    (tmp_path / "model").mkdir()
+    path = tmp_path / "model" / "weights.bin"
+    path.write_bytes(bytes(2000))
+    given = path.parent if folder else path
+    monitor.log({"model": File(given), "loss": 0.5})
+    monitor.close()
+    (described,) = media(job)
+    assert described.path is not None
+    assert (described.kind, described.mime, described.caption) == ("file", "application/json", f"{given.name}.json")
+    digest = {} if folder else {"sha256": hashlib.sha256(bytes(2000)).hexdigest()}
+    assert json.loads(described.path.read_bytes()) == {"path": str(given), "size": 2000, **digest}
+    assert monitor.dropped == 1
+    assert f"{given} has 2000 bytes, more than 1000; not its content is recorded" in caplog.text
 
 
 def test_objects_of_other_libraries(job: Job, monitor: Monitor) -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from rolecall.job.normalize import LONGEST_KEY, Normalizer
 from rolecall.rows import TableData
 from rolecall.store.codec import encode
+from rolecall.store.journal import TableDraft
 from rolecall.values import Table
 
 
@@ -457,7 +458,7 @@ EXPECTED = TableData(name="t", columns=("a", "b"), rows=((1, "x"), (2, None)))
     ),
 )
 def test_tables_of_any_form(normalizer: Normalizer, given: Any) -> None:
-    table = normalizer.table("t", given)
+    table = plain_table(normalizer, given)
     assert table == EXPECTED
     assert [[type(cell) for cell in row] for row in table.rows] == [[int, str], [int, type(None)]]
     assert normalizer.dropped == 0
@@ -489,7 +490,7 @@ def test_tables_of_any_form(normalizer: Normalizer, given: Any) -> None:
     ),
 )
 def test_cells_are_plain(normalizer: Normalizer, value: Any, cell: Any) -> None:
-    table = normalizer.table("t", (["a"], [[value]]))
+    table = plain_table(normalizer, (["a"], [[value]]))
     assert table is not None
     assert repr(table.rows) == repr(((cell,),))
     assert type(table.rows[0][0]) is type(cell)
@@ -498,7 +499,7 @@ def test_cells_are_plain(normalizer: Normalizer, value: Any, cell: Any) -> None:
 
 
 def test_columns_are_strings(normalizer: Normalizer) -> None:
-    table = normalizer.table("t", ([1, None, "\ud83d", "x"], []))
+    table = plain_table(normalizer, ([1, None, "\ud83d", "x"], []))
     assert table == TableData(name="t", columns=("1", "None", "?", "x"), rows=())
 
 
@@ -592,7 +593,7 @@ def test_anything_at_all_is_taken(data: Any, step: Any, table: Any) -> None:
     try:
         normalizer = Normalizer("w")
         first, again, whole = row_of(normalizer, data), row_of(normalizer, data), normalizer.step(step)
-        plain = normalizer.table("t", table)
+        plain = plain_table(normalizer, table)
     finally:
         logging.getLogger("rolecall").setLevel(logging.NOTSET)
     assert whole is None or (type(whole) is int and -(2**63) <= whole < 2**63)
@@ -606,6 +607,13 @@ def test_anything_at_all_is_taken(data: Any, step: Any, table: Any) -> None:
         assert all(len(row) == len(plain.columns) for row in plain.rows)
         json.loads(encode({"columns": plain.columns, "rows": plain.rows}))
         "".join(plain.columns).encode("utf-8")
+
+
+def plain_table(normalizer: Normalizer, given: Any) -> TableData | None:
+    """A table without images."""
+    table = normalizer.table("t", given)
+    assert not isinstance(table, TableDraft)
+    return table
 
 
 class Unhashable(type):

@@ -49,7 +49,7 @@ def write_for_others(session: Session) -> None:
     journal = JournalWriter(session)
     journal.append({"loss": 0.5, "n": 2**62}, 1)
     journal.append({"loss": math.nan, "up": math.inf, "down": -math.inf}, 2)
-    journal.append({"loss": -0.0, "note": 'a "quoted"\nline \u2603', "deep": {"x": 1e300}}, 3, commit=True)
+    journal.append({"loss": -0.0, "note": 'a "quoted"\nline \u2603', "deep": {"x": 1e300}}, 3, more={"commit": True})
     journal.append({}, 4, values=[SMALL])
     journal.end("finished")
 

@@ -179,9 +179,8 @@ def lines_job(config: MonitorConfig, server: LinesServer) -> Path:
 def undelivered_job(
     make_config: MakeConfig, server: LinesServer, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Path, list[str]]:
-    monkeypatch.setattr("rolecall.timings.OPEN_TIMEOUT", 0.5)
     monkeypatch.setattr("rolecall.timings.DRAIN_TIMEOUT", 0.1)
-    root = lines_job(make_config(), server)
+    root = lines_job(make_config(open_timeout=0.5), server)
     return root, ["deliver", str(root), "--timeout", "30"]
 
 
@@ -272,6 +271,7 @@ def test_record_that_is_no_file(make_config: MakeConfig, capsys: pytest.CaptureF
             file.truncate(20 << 30)
     else:
         record.symlink_to("true.json")
+    capsys.readouterr()  # what the job itself has printed
     assert main(["show", str(root)]) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert said.startswith(f"rolecall: {record}: ")

@@ -209,6 +209,7 @@ def test_the_built_in_backends(name: str) -> None:
 def test_none_is_no_backend(site: MadeSite) -> None:
     site.backend("none")
     assert "none" not in Registry().names()
+    assert [(one.distribution, one.version) for one in Registry().misnamed()] == [("rolecall-none", "1.0")]
 
 
 # ------------------------------------------------------------------------------- refusing
@@ -278,6 +279,28 @@ def test_failed_import_leaves_other_plugins(site: MadeSite, head: str, message: 
     assert {"acme", "broken"} <= set(registry.names())
 
 
+@pytest.mark.parametrize(
+    ("head", "remedy"),
+    [
+        ("from rolecall import Gone", "It was written for another version of rolecall than "),
+        ("import rolecall.of_old", "It was written for another version of rolecall than "),
+        ("import acme_sdk.of_old", "It needs the module acme_sdk, and does not say so in its requirements"),
+        ("raise ValueError", "This is a bug in rolecall-acme, or it was installed in part: reinstall it"),
+        ("from json import acme", "This is a bug in rolecall-acme"),
+    ],
+)
+def test_remedies_of_a_failed_import(site: MadeSite, head: str, remedy: str) -> None:
+    site.backend(head=head)
+    with pytest.raises(BackendError, match=re.escape(remedy)):
+        Registry().load("acme")
+
+
+def test_plugin_without_its_module(site: MadeSite) -> None:
+    site.install("rolecall-acme", backends={"acme": "acme_backend"})
+    with pytest.raises(BackendError, match="Its files are incomplete: reinstall rolecall-acme"):
+        Registry().load("acme")
+
+
 def test_fixed_plugin_is_loaded(site: MadeSite) -> None:
     site.backend(requires=["acme-sdk"])
     registry = Registry()
@@ -339,8 +362,9 @@ def test_a_missing_hook(site: MadeSite, hook: str) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("@hookimpl\ndef opn_run(ticket, args): ...", "unknown hook 'opn_run'; did you mean 'open_run'?"),
-        ("@hookimpl\ndef zzz(ticket): ...", "unknown hook 'zzz'. The hooks are"),
+        ("@hookimpl\ndef opn_run(ticket, args): ...", "unknown hook 'opn_run', did you mean 'open_run'?"),
+        ("@hookimpl\ndef zzz(ticket): ...", "unknown hook 'zzz'; missing open_run"),
+        ("@hookimpl\ndef zzz(): ...\n@hookimpl\ndef yyy(): ...\n", "unknown hook 'yyy'; unknown hook 'zzz'"),
         ("def open_run(ticket, args): ...", "decorate open_run with @rolecall.hookimpl"),
         (
             "@hookimpl\ndef open_run(tickets, args): ...",
@@ -354,6 +378,42 @@ def test_hook_misspelled_undecorated_or_wrongly_signed(site: MadeSite, source: s
     with pytest.raises(BackendError) as raised:
         Registry().load("acme")
     assert message in str(raised.value)
+
+
+def test_all_that_is_wrong_is_said_at_once(site: MadeSite) -> None:
+    site.backend(
+        open_run="@hookimpl\ndef opn_run(): ...",
+        backend_args="def backend_args(): ...",
+        more="@hookimpl\ndef declare_axis(run, axes): ...\n@hookimpl\ndef prepare(tickets): ...",
+    )
+    with pytest.raises(BackendError) as raised:
+        Registry().load("acme")
+    words = str(raised.value)
+    assert sorted(words.partition(": ")[2].partition(". The hooks are ")[0].split("; ")) == [
+        "add it, decorated with @rolecall.hookimpl",
+        "allowed: ticket, args (all optional)",
+        "decorate backend_args with @rolecall.hookimpl",
+        "missing open_run",
+        "prepare(tickets): unknown parameter 'tickets'",
+        "unknown hook 'declare_axis', did you mean 'declare_axes'?",
+        "unknown hook 'opn_run', did you mean 'open_run'?",
+    ]
+    assert words.count("The hooks are") == 1
+
+
+def test_axes_of_a_run_that_takes_none(site: MadeSite, ticket: RunTicket) -> None:
+    """A bug of the plugin, and no outage that ends by itself."""
+    site.backend(more="@hookimpl\ndef declare_axes(run, axes): run.define(axes)")
+    backend = Registry().load("acme")
+    with pytest.raises(BackendError, match=r"hook declare_axes failed: .*'Run' object has no attribute 'define'"):
+        backend.declare_axes(backend.open_run(ticket, Args()), {"loss": "step"})
+
+
+def test_outage_amid_axes_is_none_of_a_bug(site: MadeSite, ticket: RunTicket) -> None:
+    site.backend(more="@hookimpl\ndef declare_axes(run, axes): None.post(axes)")
+    backend = Registry().load("acme")
+    with pytest.raises(AttributeError):
+        backend.declare_axes(backend.open_run(ticket, Args()), {"loss": "step"})
 
 
 def test_optional_hook_is_checked_as_well(site: MadeSite) -> None:

@@ -36,16 +36,15 @@ def directory(make_config: Callable[..., MonitorConfig]) -> Path:
     return job.config.monitor_dir
 
 
-def test_show_draws_tables_and_charts(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_draws_roles_and_charts(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(directory)]) == 0
     drawn = capsys.readouterr().out
-    lines = {line.split("│")[1].strip(): line for line in drawn.splitlines() if line.count("│") > 6}
-    assert [cell.strip() for cell in lines["explorer/0"].split("│")[2:5]] == ["finished", "50", "50"]
-    assert [cell.strip() for cell in lines["trainer"].split("│")[2:5]] == ["finished", "3", "2"]
-    assert lines["trainer"].rstrip(" │").endswith("0.25")
+    roles = {cells[0]: cells[1:4] for line in drawn.splitlines()[3:5] if (cells := line.split())}
+    assert roles == {"explorer/0": ["finished", "50", "50"], "trainer": ["finished", "2", "3"]}
     for chart in ("explorer/0/reward/mean", "explorer/0/steps", "trainer/loss"):
         assert chart in drawn
     assert any("⠀" < char <= "⣿" for char in drawn), "a line is drawn"
+    assert "table  trainer/samples  logged once, last at step 2: 1 row of 1 column" in drawn
     assert "\x1b" not in drawn, "no colour where nobody sees it"
 
 
@@ -90,11 +89,11 @@ def test_commands_and_paths_stay_unbroken(
     odd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    monkeypatch.setattr("rolecall.cli.show.CHARTS", 1)
+    monkeypatch.setattr("rolecall.cli.view.screen.MOST_CHARTS", 1)
     assert main(["show", str(odd)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert str(odd) in lines
-    assert f"2 more metrics: {command('show', odd, '--metric', '*')}" in lines
+    assert f"3 metrics; to draw all: {command('show', odd, '--metric', '*')}" in lines
 
 
 EXTREMES: dict[str, tuple[list[int], list[float]]] = {
@@ -130,9 +129,10 @@ def test_extreme_values_are_drawn(
     out.seek(0)
     drawn = out.read().splitlines()
     assert all(any(line.startswith(f"{role}/x") for line in drawn) for role in EXTREMES)
-    assert "largest/x (in units of 1e+300)" in drawn
-    assert "smallest/x (in units of 1e-300)" in drawn
-    assert "one_row/x" in drawn
+    above = next(at for at, line in enumerate(drawn) if line.startswith("largest/x"))
+    assert drawn[above + 1].startswith((" 1.7e+308┤", " 1.7e+308+"))
+    assert max(map(len, drawn[3 + len(EXTREMES) :])) <= 40
+    assert "no finite value" in drawn
 
 
 NAMES = {
@@ -156,7 +156,8 @@ def test_every_key_is_above_its_chart(
     with launch(make_config(monitor_type="local", monitor_args={})) as job, open_monitor(job.config, "a") as monitor:
         monitor.log({key: 0.5})
     assert main(["show", str(job.config.monitor_dir)]) == 0
-    assert f"a/{key}" in capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    assert f"a/{key}" in [line.removesuffix("0.5").rstrip() for line in lines]
 
 
 def test_control_characters_are_escaped(
@@ -185,6 +186,45 @@ def test_control_characters_are_escaped(
     again = next(line for line in printed.out.splitlines() if line.startswith("to send what is waiting: "))
     ran = subprocess.run(["bash", "-c", f"printf %s {again.split(' deliver ')[1]}"], capture_output=True, check=True)
     assert ran.stdout == os.fsencode(root)
+
+
+@pytest.mark.parametrize("term", ["dumb", "xterm"])
+def test_follow_needs_a_terminal(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], term: str
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    assert main(["show", str(directory), "--follow"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    expected = "rolecall: --follow: needs a terminal, and standard output is none; leave out --follow\n"
+    assert printed.err == expected
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv", "--follow"])
+def test_forms_that_are_for_one_job(directory: Path, capsys: pytest.CaptureFixture[str], form: str) -> None:
+    assert main(["show", str(directory), str(directory), form]) == 2
+    assert capsys.readouterr().err.startswith(f"rolecall: {form}: is for one job; leave out ")
+
+
+def test_variables_that_turn_colours_on_and_off(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert main(["show", str(directory)]) == 0
+    assert "\x1b[1mgsm8k / grpo-1\x1b[0m" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert main(["show", str(directory)]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_damage_is_shown(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = next((directory / "journal").glob("explorer*/1.jsonl"))
+    data = bytearray(journal.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    journal.write_bytes(data)
+    assert main(["show", str(directory)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("damaged: "))
+    assert str(journal) in line
 
 
 def test_the_csv_has_every_value(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -443,3 +445,20 @@ def test_cleaned_rows_go_to_no_new_run(separate: Path, server: LinesServer) -> N
 def test_backend_that_the_job_does_not_have(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(shared), "--backend", "console"]) == 2
     assert "nothing was delivered to console; the job has lines" in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bar_while_a_backend_is_read(separate: Path, server: LinesServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal; it says which run of how many is compared."""
+    monkeypatch.setattr("rolecall.timings.NOTICE", 0.05)
+    server.fail("hang", "read")
+    with redirect_stderr(Terminal()) as terminal:
+        assert main(["verify", str(separate), "--timeout", "1"]) == 3
+    server.fix("hang")
+    assert "rolecall: comparing lines ╌" in terminal.getvalue()
+    assert "╌ 0/2" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r\x1b[K")

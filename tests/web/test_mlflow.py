@@ -72,6 +72,13 @@ def test_one_run_holds_every_roles_axis(page: Page, job: Job, steps: list[int]) 
         expect(page.get_by_text(job.key_of(writer), exact=True).first).to_be_attached()
 
 
+def test_run_opens_in_view_for_training(page: Page, job: Job) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{job.url}/#/experiments/{job.experiment}/runs/{job.run_id}?workflowType=machine_learning")
+    expect(page.get_by_role("link", name="Model registry")).to_be_visible()
+
+
 @pytest.mark.parametrize("writer", WRITERS)
 def test_each_role_has_chart_with_line(page: Page, job: Job, writer: str) -> None:
     from playwright.sync_api import expect

@@ -102,6 +102,17 @@ def test_config_and_tables_are_readable(page: Page, url: str) -> None:
     page.locator("th").first.scroll_into_view_if_needed()
 
 
+def test_hparams_list_job_and_roles(page: Page, url: str) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{url}/#hparams")
+    rows = page.locator("tf-hparams-table-view vaadin-grid")
+    for writer in WRITERS:
+        expect(rows.get_by_text(writer, exact=True).first).to_be_visible()
+    # The columns that differ come first, and five are chosen.
+    expect(page.locator("tf-hparams-query-pane").get_by_text("job", exact=True).first).to_be_attached()
+
+
 IMAGES = {"pixels": (64, 48), "list": (64, 48), "clip": (64, 48), "figure": (300, 200)}
 
 

@@ -57,7 +57,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     """
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith("MLFLOW_TRACKING")]:
+    for name in [name for name in os.environ if name.startswith(("MLFLOW_TRACKING", "MLFLOW_RUN_ID"))]:
         del os.environ[name]
     yield
     os.environ.clear()

@@ -22,6 +22,7 @@ from rolecall import (
     MonitorConfig,
     Row,
     SupportsMedia,
+    TableData,
     Video,
     launch,
     open_monitor,
@@ -87,6 +88,23 @@ def shown(name: str) -> tuple[str, int, int, str]:
     key, step, at, timestamp, when, *rest = name.removeprefix("images/").split(separator)
     assert (step, timestamp) == ("step", "timestamp")
     return key.replace("~", "/"), int(at), int(when), "".join(rest)[36:]
+
+
+def test_images_of_a_table(job: Job, row: MakeRow, media: Callable[..., Media]) -> None:
+    """As `MlflowClient.log_table` has them: an object that names the file, for MLflow's UI to draw."""
+    run = job.open()
+    image = media("image", PNG, ".png", key="explorer/0/samples", mime="image/png")
+    table = TableData(name="explorer/0/samples", columns=("n", "maze"), rows=((1, image), (2, None)))
+    for _ in range(2):
+        run.log_table(row(3, step=12, table=table, writer="explorer/0"))
+    path = "table_images/explorer/0/samples/00000012-1-3/0-1.png"
+    found = held(job)
+    assert found.keys() == {path, "tables/explorer/0/samples/00000012-1-3.json"}
+    assert found[path] == PNG
+    assert json.loads(found["tables/explorer/0/samples/00000012-1-3.json"]) == {
+        "columns": ["n", "maze"],
+        "data": [[1, {"type": "image", "filepath": path, "compressed_filepath": path}], [2, None]],
+    }
 
 
 def test_run_holds_all_kinds(sqlite: Job) -> None:

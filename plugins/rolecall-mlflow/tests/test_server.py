@@ -45,4 +45,4 @@ def test_rows_arrive_once_over_a_restart(server: Server, served: Job, row: Calla
 def test_the_url_is_the_runs_page(server: Server, served: Job) -> None:
     run = served.open()
     experiment = served.stored().info.experiment_id
-    assert run.url == f"{server.uri}/#/experiments/{experiment}/runs/{run.id}"
+    assert run.url == f"{server.uri}/#/experiments/{experiment}/runs/{run.id}?workflowType=machine_learning"

@@ -20,12 +20,15 @@ from rolecall import (
     RunTicket,
     SupportsConfig,
     SupportsTables,
+    Table,
     TableData,
     Unavailable,
     launch,
     open_monitor,
 )
 from rolecall.__main__ import main
+from rolecall.store.acks import undelivered
+from rolecall.store.layout import Layout
 from rolecall_mlflow.args import MlflowArgs
 from rolecall_mlflow.plugin import prepare
 
@@ -197,6 +200,135 @@ def test_separate_runs_named_like_trinity_rft(job: Job) -> None:
     assert {"group": "grpo-1", "role": "explorer", "team": "rl"}.items() <= stored.data.tags.items()
     explorer.close("finished")
     assert [job.stored(run.id).info.status for run in (explorer, trainer)] == ["FINISHED", "RUNNING"]
+
+
+def test_runs_of_a_role_can_be_grouped(job: Job) -> None:
+    """By the tag `role`: the metrics of all ranks have the same keys, so one chart has all of their lines."""
+    given: dict[str, Any] = {"shared": False, "role": "explorer"}
+    for rank in ("0", "1"):
+        job.open(**given, writer=f"explorer/{rank}", run_id=f"r-1-explorer-{rank}")
+    experiment = job.client.get_experiment_by_name("gsm8k").experiment_id
+    found = job.client.search_runs([experiment], filter_string="tags.role = 'explorer'")
+    assert sorted(run.data.tags["rank"] for run in found) == ["0", "1"]
+
+
+def growing(row: MakeRow, seq: int, *, columns: tuple[str, ...] = ("n",), writer: str = "explorer/0") -> Row:
+    table = TableData(name="samples", columns=columns, rows=((seq,) * len(columns),), append=True)
+    return row(seq, writer=writer, table=table)
+
+
+def chunks(job: Job, writer: str = "explorer/0") -> dict[str, Any]:
+    """The chunks of a growing table: their names, and what MLflow's own client reads in them."""
+    run_id = job.runs[0].id
+    found = job.client.list_artifacts(run_id, f"tables/{writer}/samples")
+    return {
+        Path(each.path).stem: json.loads(Path(job.client.download_artifacts(run_id, each.path)).read_text())["data"]
+        for each in found
+    }
+
+
+def test_growing_table_is_stored_in_chunks(sqlite: Job, row: MakeRow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rows, and those behind them, are acknowledged with their chunk, which is complete after a minute."""
+    run = sqlite.open()
+    run.log([row(1, {"reward": 0.5}, writer="explorer/0")])
+    assert run.confirmed("explorer/0", 1) == 1
+    for seq in (2, 3, 4):
+        run.log_table(growing(row, seq))
+    run.log([row(5, {"reward": 0.5}, writer="explorer/0")])
+    run.tend()
+    assert (chunks(sqlite), run.confirmed("explorer/0", 1)) == ({}, 1)
+    monkeypatch.setattr("rolecall_mlflow.artifacts.growing.CHUNK_EVERY", 0.0)
+    run.tend()
+    assert (chunks(sqlite), run.confirmed("explorer/0", 1)) == ({"00000002-1-2": [[2], [3], [4]]}, 5)
+    run.log_table(growing(row, 6))
+    run.flush(1.0)
+    assert (chunks(sqlite)["00000006-1-6"], run.confirmed("explorer/0", 1)) == ([[6]], 6)
+
+
+def test_chunk_that_comes_again_is_there_once(sqlite: Job, row: MakeRow) -> None:
+    """A courier that died after it stored a chunk, and before that was acknowledged."""
+    for more in (3, 5):
+        run = sqlite.open()
+        for seq in range(2, more):
+            run.log_table(growing(row, seq))
+            run.log_table(growing(row, seq))
+        run.flush(1.0)
+    assert chunks(sqlite) == {"00000002-1-2": [[2], [3], [4]]}
+
+
+def test_rows_of_a_chunk_may_differ_in_columns(sqlite: Job, row: MakeRow) -> None:
+    run = sqlite.open()
+    run.log_table(growing(row, 1))
+    run.log_table(growing(row, 2, columns=("m", "n")))
+    run.log_table(growing(row, 3, writer="explorer/1"))
+    run.flush(1.0)
+    assert chunks(sqlite) == {"00000001-1-1": [[1, None], [2, 2]]}
+    assert chunks(sqlite, "explorer/1") == {"00000003-1-3": [[3]]}
+
+
+def test_many_rows_do_not_wait_for_a_chunk(sqlite: Job, row: MakeRow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rolecall_mlflow.artifacts.growing.MOST_ROWS", 3)
+    run = sqlite.open()
+    run.log_table(growing(row, 1))
+    run.tend()
+    assert chunks(sqlite) == {}
+    run.log([row(seq, {"reward": 0.5}, writer="explorer/0") for seq in (2, 3, 4)])
+    run.tend()
+    assert chunks(sqlite) == {"00000001-1-1": [[1]]}
+
+
+def test_refused_chunk_is_stored_row_by_row(sqlite: Job, row: MakeRow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy may take no requests as large as a chunk."""
+    from mlflow.exceptions import MlflowException
+
+    def refuse(*_: object) -> None:
+        raise MlflowException("too large", 1000)  # `INVALID_PARAMETER_VALUE`
+
+    run = sqlite.open()
+    rows = [growing(row, seq) for seq in (1, 2)]
+    for each in rows:
+        run.log_table(each)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(sqlite.client), "log_text", refuse)
+        with pytest.raises(Unavailable, match="its rows are tried one by one"):
+            run.flush(1.0)
+    for each in rows:
+        run.log_table(each)
+    assert chunks(sqlite) == {"00000001-1-1": [[1]], "00000002-1-2": [[2]]}
+    assert run.confirmed("explorer/0", 1) == 2
+
+
+def test_growing_table_of_a_job(sqlite: Job, tmp_path: Path) -> None:
+    """All rows are held when the role has closed."""
+    config = MonitorConfig(
+        project="gsm8k",
+        name="n",
+        monitor_type="mlflow",
+        monitor_args={"uri": sqlite.uri},
+        monitor_dir=tmp_path / "job",
+        shared_run=True,
+        courier="thread",
+    )
+    with launch(config) as job, open_monitor(job.config, "explorer", 0) as monitor:
+        for step in range(1, 21):
+            monitor.log({"reward": 0.5, "samples": Table([{"n": step}], append=True)}, step)
+    assert undelivered(Layout(config.monitor_dir), "mlflow", "explorer/0") == 0
+    (run,) = sqlite.client.search_runs([sqlite.client.get_experiment_by_name("gsm8k").experiment_id])
+    found = sqlite.client.list_artifacts(run.info.run_id, "tables/explorer/0/samples")
+    paths = [sqlite.client.download_artifacts(run.info.run_id, each.path) for each in found]
+    assert len(paths) == 1
+    assert json.loads(Path(paths[0]).read_text())["data"] == [[step] for step in range(1, 21)]
+
+
+def test_run_has_source_user_and_commit(job: Job) -> None:
+    source = {"name": "train.py", "user": "ada", "commit": "0" * 40}
+    tags = job.stored(job.open(source=source).id).data.tags
+    assert {tag: value for tag, value in tags.items() if tag.startswith(("mlflow.source", "mlflow.user"))} == {
+        "mlflow.source.name": "train.py",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": "0" * 40,
+        "mlflow.user": "ada",
+    }
 
 
 def test_preparing_creates_the_experiment_once(job: Job, ticket: Callable[..., RunTicket]) -> None:
@@ -383,8 +515,11 @@ def test_param_keeps_first_value_and_warns(job: Job, caplog: pytest.LogCaptureFi
     again.add_params({"lr": 0.2})
     assert job.stored().data.params == {"lr": "0.1", "new": "True"}
     assert [record.getMessage() for record in caplog.records if "first value" in record.getMessage()] == [
-        "MLflow keeps the first value of a param; the config now has another value for: lr"
+        "MLflow keeps the first value of a param; what the config has now is in tags, such as config.lr, for: lr"
     ]
+    assert job.stored().data.tags["config.lr"] == "0.2"
+    again.add_params({"lr": 0.1})
+    assert job.stored().data.tags["config.lr"] == "0.1", "also if it is as it was"
 
 
 def test_a_large_config_is_stored(job: Job) -> None:

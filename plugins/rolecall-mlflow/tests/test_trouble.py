@@ -137,7 +137,7 @@ def test_rows_wait_while_job_is_refused(proxy: Proxy, ticket: MakeTicket, row: M
     proxy.body = json.dumps({"run": RUN}).encode()
     given = {"primary": False, "writer": "explorer", "backend_run_id": "a" * 32}
     run = open_run(ticket(**given), MlflowArgs(uri=proxy.uri))
-    assert run.url == f"{proxy.uri}/#/experiments/1/runs/{'a' * 32}"
+    assert run.url == f"{proxy.uri}/#/experiments/1/runs/{'a' * 32}?workflowType=machine_learning"
     proxy.status, proxy.body = status, b"no"
     with pytest.raises(Unavailable):
         run.log([row(1, {"a": 1.0})])

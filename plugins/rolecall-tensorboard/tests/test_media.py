@@ -9,6 +9,7 @@ import subprocess
 import sys
 import wave
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from rolecall import (
     Rejected,
     Row,
     SupportsMedia,
+    TableData,
     Unavailable,
     Video,
     launch,
@@ -71,6 +73,29 @@ def strings(accumulate: Callable[[str], Any]) -> Callable[[str, str], tuple[str,
 
 
 Strings = Callable[[str, str], tuple[str, list[tuple[int, list[bytes]]]]]
+
+
+def test_images_of_a_table(open_run: Open, row: MakeRow, media: MakeMedia, strings: Strings, read_text: Texts) -> None:
+    """The text has their captions; each column is one card."""
+    run = open_run()
+    images = [replace(media("image", data, "image/png"), caption=f"no. {data[0]}") for data in (b"1", b"2", b"3")]
+    cells = ((1, images[0], images[2]), (2, images[1], None))
+    run.log_table(row(1, {}, table=TableData(name="samples", columns=("n", "maze", "end"), rows=cells)))
+    run.log([row(2)])
+    run.flush(1.0)
+    assert strings(run.id, "samples/maze") == ("images", [(1, [b"0", b"0", b"1", b"2"])])
+    assert strings(run.id, "samples/end") == ("images", [(1, [b"0", b"0", b"3"])])
+    assert "no&#46; 49 |" in read_text(run.id)["samples/text_summary"][0][1]
+    assert run.held("explorer/0", 1) == [(1, 2)]
+
+
+def test_table_of_large_images_is_rejected(open_run: Open, row: MakeRow, media: MakeMedia) -> None:
+    run = open_run()
+    image = media("image", b"", "image/png")
+    assert image.path is not None
+    os.truncate(image.path, MOST_BYTES + 1)
+    with pytest.raises(Rejected, match="at most 64 MiB"):
+        run.log_table(row(1, {}, table=TableData(name="t", columns=("maze",), rows=((image,),))))
 
 
 def test_run_supports_media(open_run: Open) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -86,6 +87,47 @@ def test_relative_log_dir_cannot_leave_folder(path: str) -> None:
 def test_absolute_log_dir_is_used_unchanged(tmp_path: Path) -> None:
     assert TensorBoardArgs(log_dir=Path("/scratch/tb")).base(tmp_path) == Path("/scratch/tb")
     assert TensorBoardArgs(log_dir=Path("~/tb")).base(tmp_path) == Path.home() / "tb"
+
+
+@pytest.mark.parametrize(
+    ("log_dir", "layout", "expected"),
+    [
+        (".", None, "explorer/0"),
+        ("tb", None, "tb/explorer/0"),
+        ("{tmp}", None, "{tmp}/grpo-1/explorer/0"),
+        ("{tmp}", "{role}", "{tmp}/explorer/0"),
+        (".", "{project}/{name}/{role}", "gsm8k/grpo-1/explorer/0"),
+    ],
+)
+def test_directory_of_a_writer(
+    ticket: Callable[..., RunTicket], folder: Path, tmp_path: Path, log_dir: str, layout: str | None, expected: str
+) -> None:
+    args = TensorBoardArgs(log_dir=Path(log_dir.format(tmp=tmp_path)), layout=layout)
+    run = plugin.open_run(replace(ticket(), job="grpo-1"), args)
+    run.close("finished")
+    assert Path(run.id) == folder / expected.format(tmp=tmp_path)
+
+
+@pytest.mark.parametrize("job", ["..", ".", "a/../..", "/etc"])
+def test_name_stays_below_log_dir(ticket: Callable[..., RunTicket], tmp_path: Path, job: str) -> None:
+    run = plugin.open_run(replace(ticket(), job=job), TensorBoardArgs(log_dir=tmp_path))
+    run.close("finished")
+    assert Path(run.id).parents[2] == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("layout", "reason"),
+    [
+        ("{name}", "one directory for all roles"),
+        ("{role}/{rank}", "no other braces"),
+        ("{role", "no other braces"),
+        ("../{role}", "outside of log_dir"),
+        ("/{role}", "outside of log_dir"),
+    ],
+)
+def test_wrong_layout_is_refused(layout: str, reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        TensorBoardArgs(layout=layout)
 
 
 def test_prepare_makes_an_empty_directory(ticket: Callable[..., RunTicket], folder: Path) -> None:

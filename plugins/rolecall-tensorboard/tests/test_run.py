@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
+import os
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,7 +13,18 @@ from typing import Any
 
 import pytest
 
-from rolecall import Rejected, Row, SupportsConfig, SupportsProgress, SupportsTables, TableData
+from rolecall import (
+    Rejected,
+    Row,
+    SupportsConfig,
+    SupportsProgress,
+    SupportsSummary,
+    SupportsTables,
+    SupportsTags,
+    TableData,
+    Unavailable,
+)
+from rolecall_tensorboard.eventfile import EventFile
 from rolecall_tensorboard.records.markdown import MOST_ROWS, table_text
 from rolecall_tensorboard.run import TensorBoardRun
 
@@ -189,7 +202,9 @@ def test_abilities(open_run: Open) -> None:
     run = open_run()
     assert isinstance(run, SupportsTables)
     assert isinstance(run, SupportsProgress)
-    assert not isinstance(run, SupportsConfig)
+    assert isinstance(run, SupportsConfig)
+    assert isinstance(run, SupportsSummary)
+    assert isinstance(run, SupportsTags)
 
 
 def test_closing_twice_is_allowed(open_run: Open, row: MakeRow, read: Read) -> None:
@@ -198,3 +213,78 @@ def test_closing_twice_is_allowed(open_run: Open, row: MakeRow, read: Read) -> N
     run.close("failed")
     run.close("finished")
     assert read(run.id) == {"reward": [(1, 0.5)]}
+
+
+# ------------------------------------------------------------------- details
+
+
+def test_details_are_text(open_run: Open, row: MakeRow, read_text: Texts) -> None:
+    run = open_run(lr=0.1)
+    run.log([row(1)])
+    run.merge_config({"lr": 0.2, "seed": 1})
+    run.merge_summary({"best": 0.5})
+    run.log([row(2)])
+    run.merge_summary({"best": 0.9, "note": "a|b"})
+    run.set_tags(["baseline", "debug"])
+    run.flush(1.0)
+    found = read_text(run.id)
+    assert {tag: [step for step, _ in points][-1] for tag, points in found.items()} == {
+        "run_config/text_summary": 0,
+        "run_summary/text_summary": 0,
+        "run_tags/text_summary": 0,
+    }
+    assert '"lr": 0.2' in found["run_config/text_summary"][-1][1]
+    assert '"seed": 1' in found["run_config/text_summary"][-1][1]
+    assert "| best | 0&#46;9 |" in found["run_summary/text_summary"][-1][1]
+    assert "| note | a&#124;b |" in found["run_summary/text_summary"][-1][1]
+    assert "| debug |" in found["run_tags/text_summary"][-1][1]
+
+
+def test_details_are_no_rows(open_run: Open, row: MakeRow, read: Read) -> None:
+    """The ledger counts rows alone, in this process and in one that opens the files later."""
+    run = open_run(lr=0.1)
+    for seq in (1, 3, 5):
+        run.log([row(seq)])
+        run.merge_summary({"best": seq})
+    run.flush(1.0)
+    assert run.held("explorer/0", 1) == [(1, 1), (3, 3), (5, 5)]
+    run.close("finished")
+    again = open_run(lr=0.1)
+    assert again.held("explorer/0", 1) == [(1, 1), (3, 3), (5, 5)]
+    again.log([row(seq) for seq in (3, 5, 6)])
+    again.flush(1.0)
+    assert [step for step, _ in read(again.id)["reward"]] == [1, 3, 5, 6]
+
+
+def test_details_come_after_a_restart(open_run: Open, row: MakeRow, read_text: Texts) -> None:
+    """TensorBoard drops what a restart from a checkpoint repeats, so it is said again."""
+    run = open_run(lr=0.1)
+    run.log([row(seq) for seq in (1, 2, 3)])
+    run.merge_config({"lr": 0.2})
+    run.merge_summary({"best": 0.9})
+    run.set_tags(["baseline"])
+    run.log([row(1, session=2, step=0)])
+    run.flush(1.0)
+    found = read_text(run.id)
+    assert '"lr": 0.2' in found["run_config/text_summary"][-1][1]
+    assert found["run_summary/text_summary"]
+    assert found["run_tags/text_summary"]
+
+
+def test_full_disk_takes_no_detail(
+    open_run: Open, row: MakeRow, monkeypatch: pytest.MonkeyPatch, read_text: Texts
+) -> None:
+    run = open_run()
+    run.log([row(1)])
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), run.id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EventFile, "append", refuse)
+        with pytest.raises(Unavailable):
+            run.merge_summary({"best": 0.9})
+    run.merge_summary({"best": 0.9})
+    run.flush(1.0)
+    assert run.held("explorer/0", 1) == [(1, 1)]
+    assert len(read_text(run.id)["run_summary/text_summary"]) == 1

@@ -22,7 +22,10 @@ def config(**monitor_args: Any) -> MonitorConfig:
         ({"base_url": "here:8080"}, ["monitor_args.base_url", "http://HOST:PORT"]),
         ({"mode": "shared"}, ["monitor_args.mode", "'online', 'offline' or 'disabled'"]),
         ({"init_timeout": 0}, ["monitor_args.init_timeout", "greater than 0"]),
-        ({"settings": {"run_id": "a"}}, ["monitor_args.settings", "run_id is set by rolecall; use run_id instead"]),
+        (
+            {"settings": {"run_id": "a"}},
+            ["monitor_args.settings", "run_id is set by rolecall; use monitor_args.run_id instead"],
+        ),
         ({"settings": {"x_label": "a"}}, ["x_label is set by rolecall; leave it out"]),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -373,6 +374,35 @@ def test_each_kind_arrives(server: WandbServer, make_config: Make, tmp_path: Pat
     command = [sys.executable, "-m", "rolecall", "verify", str(config.monitor_dir)]
     verified = subprocess.run(command, capture_output=True, text=True, check=False)
     assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("shared", [True, False])
+def test_images_of_a_table(server: WandbServer, make_config: Make, shared: bool) -> None:
+    """They are `wandb.Image`, for which the SDK needs Pillow; else the cells are the paths of the files."""
+    config = make_config(shared_run=shared)
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        cells = {"n": [1, 2], "maze": [Image(png(3, 2), caption="one"), Image(png(3, 4))]}
+        monitor.log({"samples": Table(cells)}, 1)
+    assert undelivered(Layout(config.monitor_dir), "wandb", "trainer") == 0
+    (run,) = [run for run in server.runs.values() if run.upserts]
+    (line,) = lines_with(run, "trainer/samples" if shared else "samples")
+    (entry,) = (value for value in line.values() if isinstance(value, dict))
+    assert (entry["_type"], entry["nrows"]) == ("table-file", 2)
+    table = json.loads(run.files[entry["path"]])
+    assert table["columns"] == ["n", "maze"]
+    assert [number for number, _ in table["data"]] == [1, 2]
+    if importlib.util.find_spec("PIL") is None:
+        folder = config.monitor_dir / "journal" / "trainer" / "1.files"
+        assert {Path(maze) for _, maze in table["data"]} == set(folder.iterdir())
+        return
+    # A file of the run has the text alone; wandb's pages read the artifact that the entry names.
+    files = server.runs["artifact-files"].files
+    (name,) = (name for name in files if name.endswith(".table.json"))
+    images = [maze for _, maze in json.loads(files[name])["data"]]
+    shown = [(maze["_type"], maze.get("caption"), maze["width"], maze["height"]) for maze in images]
+    assert shown == [("image-file", "one", 3, 2), ("image-file", None, 3, 4)]
+    assert [files[maze["path"]] for maze in images] == [png(3, 2), png(3, 4)]
 
 
 @pytest.mark.processes

@@ -168,7 +168,8 @@ def test_job_on_threads_leaves_environment(server: WandbServer, make_config: Mak
     server.state.keys = {key}
     os.environ["WANDB_RUN_ID"] = "somebodys"
     os.environ["WANDB_SERVICE"] = "3-1-tcp-localhost-1"
-    config = make_config(shared_run=shared, courier="thread", monitor_args={"api_key": key})
+    # The SDK must not take the id from the environment either if the job does not.
+    config = make_config(shared_run=shared, courier="thread", monitor_args={"api_key": key, "run_id": None})
     assert run_beside(config) == CHANGED
     assert "somebodys" not in server.runs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -61,6 +62,7 @@ def test_unknown_key_is_refused_at_launch(scene: Scene) -> None:
 
 @pytest.mark.servers
 def test_rows_wait_while_key_is_refused(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "rolecall")
     with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:
         trainer = LogTimes(monitor)
         trainer.log_until(lambda: scene.held("trainer") > 0)

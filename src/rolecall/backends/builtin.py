@@ -7,7 +7,7 @@ row through `logging`. (`none` is not a backend: it turns everything off.)
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -83,6 +83,19 @@ class ConsoleRun:
         for each in row.media:
             what = f"{each.kind} {each.key}: {each.path or f'{len(each.counts)} bins'}"
             self.logger.log(self.level, "%s step %d: %s", row.writer, row.step, what)
+
+    def merge_config(self, config: Mapping[str, Any]) -> None:
+        self._say("config", config)
+
+    def merge_summary(self, summary: Mapping[str, float | str]) -> None:
+        self._say("summary", summary)
+
+    def set_tags(self, tags: Sequence[str]) -> None:
+        self.logger.log(self.level, "run %s: tags: %s", self.id, ", ".join(tags))
+
+    def _say(self, what: str, values: Mapping[str, Any]) -> None:
+        text = " ".join(f"{key}={value}" for key, value in values.items())
+        self.logger.log(self.level, "run %s: %s: %s", self.id, what, text)
 
     def flush(self, timeout: float) -> None:
         for handler in self.logger.handlers:

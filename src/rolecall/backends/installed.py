@@ -61,11 +61,23 @@ def import_backend(point: EntryPoint) -> object:
     try:
         return point.load()
     except (Exception, SystemExit) as error:  # a plugin may do anything when it is imported, `sys.exit` included
-        again = install_hint(point.name) if point.name in IN_CHECKOUT else f"reinstall {dist.name}"
-        raise BackendError(
-            f"{who} cannot be imported ({point.value}): {type(error).__name__}: {error}. "
-            f"To fix it, {again}; or choose another monitor_type"
-        ) from error
+        what = f"cannot be imported ({point.value}): {type(error).__name__}: {error}"
+        fix = _remedy(point, dist, error)
+        raise BackendError(f"{who} {what}. {fix}; or choose another monitor_type") from error
+
+
+def _remedy(point: EntryPoint, dist: Distribution, error: BaseException) -> str:
+    """What to do about a plugin that cannot be imported."""
+    missing = (error.name or "") if isinstance(error, ImportError) else ""
+    if missing.partition(".")[0] == "rolecall":
+        return f"It was written for another version of rolecall than {version_of('rolecall')}: install one that fits it"
+    if point.name in IN_CHECKOUT:
+        return f"To fix it, {install_hint(point.name)}"
+    if missing and f"{point.module}.".startswith(f"{missing}."):
+        return f"Its files are incomplete: reinstall {dist.name}"
+    if missing and isinstance(error, ModuleNotFoundError):
+        return f"It needs the module {missing}, and does not say so in its requirements: install what provides it"
+    return f"This is a bug in {dist.name}, or it was installed in part: reinstall it, and report it to its authors"
 
 
 def _unmet_requirements(dist: Distribution) -> dict[str, str]:

@@ -110,7 +110,13 @@ class Backend:
 
     def declare_axes(self, run: Run, axes: Mapping[str, str]) -> None:
         """See `rolecall.hookspecs.declare_axes`."""
-        self.manager.hook.declare_axes(run=run, axes=axes)
+        try:
+            self.manager.hook.declare_axes(run=run, axes=axes)
+        except AttributeError as error:
+            if error.obj is not run:
+                raise
+            # A bug, which no later try would mend: anything else may be an outage of the backend.
+            raise self._failed("declare_axes", error) from error
 
     def _ask(self, hook: str, **arguments: Any) -> Any:
         """Call a hook that must not raise, because it opens no connection and no file."""
@@ -119,10 +125,13 @@ class Backend:
         except RolecallError:
             raise
         except Exception as error:
-            raise self._error(
-                f"{hook} failed: {type(error).__name__}: {error}. This is a bug in the backend: report it to its "
-                f"authors, or choose another monitor_type"
-            ) from error
+            raise self._failed(hook, error) from error
+
+    def _failed(self, hook: str, error: Exception) -> BackendError:
+        return self._error(
+            f"{hook} failed: {type(error).__name__}: {error}. This is a bug in the backend: report it to its authors, "
+            "or choose another monitor_type"
+        )
 
     def _wrong(self, hook: str, given: object, valid: str) -> BackendError:
         return self._error(f"{hook} returned {given!r}; it must return {valid}")
@@ -177,6 +186,11 @@ class Registry:
     def names(self) -> list[str]:
         """Every `monitor_type` but `none`."""
         return sorted({*BUILTIN, *self._in_code, *self._installed} - {NONE})
+
+    def misnamed(self) -> Iterator[Listing]:
+        """Installed backends that nobody can choose, as their name is `none`, which means that monitoring is off."""
+        for dist in map(provider, self._installed.get(NONE, ())):
+            yield Listing(NONE, dist.name, dist.version)
 
     def listings(self) -> Iterator[Listing]:
         """Every backend with the distribution that provides it; imports none of them."""

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from types import FunctionType
 from typing import Final
@@ -14,12 +15,21 @@ from rolecall.errors import BackendError
 _OPTIONAL: Final = (
     protocol.SupportsTables,
     protocol.SupportsMedia,
+    protocol.SupportsTableMedia,
     protocol.SupportsConfig,
+    protocol.SupportsSummary,
+    protocol.SupportsTags,
     protocol.SupportsEndTime,
     protocol.SupportsProgress,
     protocol.SupportsConfirmation,
 )
 _CLOSE: Final = 0.8
+_HOOKS: Final = {
+    name: tuple(inspect.signature(spec).parameters)
+    for name, spec in vars(hookspecs).items()
+    if hasattr(spec, f"{hookspecs.PROJECT}_spec")
+}
+_SIGNATURES: Final = ", ".join(f"{hook}({', '.join(parameters)})" for hook, parameters in _HOOKS.items())
 
 
 def check_hooks(name: str, backend: object) -> pluggy.PluginManager:
@@ -37,14 +47,18 @@ def check_hooks(name: str, backend: object) -> pluggy.PluginManager:
         raise BackendError(f"{where}: ROLECALL_HOOKS is {version!r}; it must be a whole number from 1 on")
     if version > hookspecs.HOOKS_VERSION:
         mine = f"this rolecall has version {hookspecs.HOOKS_VERSION}"
-        raise BackendError(f"{where}: was written for version {version} of the hooks, but {mine}; install a newer one")
+        raise BackendError(
+            f"{where}: was written for version {version} of the hooks, but {mine}; install a newer rolecall, or a "
+            "version of the plugin that was written for this one"
+        )
     # A manager for each backend: a call of a hook must reach one backend, and pluggy stops a call at the first
     # exception of any plugin.
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.register(backend, name)
     found = {caller.name: caller.get_hookimpls()[0] for caller in manager.get_hookcallers(backend) or ()}
-    if wrong := _wrong_hook(backend, found):
-        raise BackendError(f"{where}: {wrong}")
+    if wrong := list(_wrong_hooks(backend, found)):
+        # All at once, as a plugin that was written for other hooks has several.
+        raise BackendError(f"{where}: {'; '.join(wrong)}. The hooks are {_SIGNATURES}")
     try:
         # Last, because pluggy checks parameters too, but its message is for people who know pluggy.
         manager.add_hookspecs(hookspecs)
@@ -118,33 +132,25 @@ def _takes(method: object, count: int) -> bool:
     return True
 
 
-def _wrong_hook(backend: object, found: dict[str, pluggy.HookImpl]) -> str | None:
+def _wrong_hooks(backend: object, found: Mapping[str, pluggy.HookImpl]) -> Iterator[str]:
     """What is wrong with the hooks of a backend, which are keyed by name."""
-    specs = {
-        name: tuple(inspect.signature(spec).parameters)
-        for name, spec in vars(hookspecs).items()
-        if hasattr(spec, f"{hookspecs.PROJECT}_spec")
-    }
-    signatures = ", ".join(f"{hook}({', '.join(parameters)})" for hook, parameters in specs.items())
     for hook, implementation in found.items():
-        if hook not in specs and implementation.optionalhook:
-            continue  # as the author said: it is a hook of another version
-        if hook not in specs:
-            near = get_close_matches(hook, specs, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            return f"unknown hook {hook!r}{hint} The hooks are {signatures}"
-        # A parameter with a default is not among these: pluggy passes only what it knows.
-        if unknown := [repr(name) for name in implementation.argnames if name not in specs[hook]]:
-            given = f"{hook}{inspect.signature(implementation.function)}"
-            parameters = "parameters" if len(unknown) > 1 else "parameter"
-            allowed = f"{', '.join(specs[hook])} (all optional)" if specs[hook] else "none"
-            return f"{given}: unknown {parameters} {', '.join(unknown)}; allowed: {allowed}"
-    if undecorated := [hook for hook in specs if hook not in found and callable(getattr(backend, hook, None))]:
-        return f"decorate {', '.join(undecorated)} with @rolecall.hookimpl"
-    required = ", ".join(hookspecs.REQUIRED)
-    if missing := [hook for hook in hookspecs.REQUIRED if hook not in found]:
-        return (
-            f"missing {', '.join(missing)}; add it, decorated with @rolecall.hookimpl. Required are {required}; "
-            f"the hooks are {signatures}"
-        )
-    return None
+        if hook in _HOOKS:
+            yield from _wrong_parameters(hook, implementation)
+        elif not implementation.optionalhook:  # else it is, as its author said, a hook of another version
+            near = get_close_matches(hook, _HOOKS, n=1)
+            yield f"unknown hook {hook!r}" + (f", did you mean {near[0]!r}?" if near else "")
+    if undecorated := [hook for hook in _HOOKS if hook not in found and callable(getattr(backend, hook, None))]:
+        yield f"decorate {', '.join(undecorated)} with @rolecall.hookimpl"
+    if missing := [hook for hook in hookspecs.REQUIRED if hook not in found and hook not in undecorated]:
+        yield f"missing {', '.join(missing)}; add it, decorated with @rolecall.hookimpl"
+
+
+def _wrong_parameters(hook: str, implementation: pluggy.HookImpl) -> Iterator[str]:
+    valid = _HOOKS[hook]
+    # A parameter with a default is not among these: pluggy passes only what it knows.
+    if unknown := [repr(name) for name in implementation.argnames if name not in valid]:
+        given = f"{hook}{inspect.signature(implementation.function)}"
+        parameters = "parameters" if len(unknown) > 1 else "parameter"
+        allowed = f"{', '.join(valid)} (all optional)" if valid else "none"
+        yield f"{given}: unknown {parameters} {', '.join(unknown)}; allowed: {allowed}"

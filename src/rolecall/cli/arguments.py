@@ -8,7 +8,7 @@ from typing import Any
 
 from rolecall.backends.builtin import LOCAL, NONE
 from rolecall.backends.registry import Registry
-from rolecall.cli.text import visible_lines
+from rolecall.cli.view.text import visible_lines
 from rolecall.config.loading import parse_mapping
 from rolecall.delivery.events import CourierEvent
 from rolecall.errors import BackendError, ConfigError

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rolecall.backends.registry import Registry
+from rolecall.backends.registry import Listing, Registry
 from rolecall.errors import RolecallError
 
 _SHARING = {True: "shared runs", False: "no shared runs", None: "shared runs: depends"}
@@ -26,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
     """Print each backend, the distribution that provides it, and whether it can share a run."""
     registry = Registry()
     found = [_describe(registry, name) for name in registry.names()]
+    found += [_refused(each) for each in registry.misnamed()]
     if options.json:
         print(json.dumps(found, indent=2))
         return 0
@@ -37,6 +38,12 @@ def run(options: argparse.Namespace) -> int:
             # One line, which the terminal wraps: a command or an address in it can then be copied.
             print(f"{'':{names}}  {words}")
     return 0
+
+
+def _refused(listing: Listing) -> dict[str, Any]:
+    why = f"nobody can choose it, as monitor_type {listing.name!r} turns monitoring off; its authors must rename it"
+    distribution = f"{listing.distribution} {listing.version}"
+    return {"name": listing.name, "distribution": distribution, "shared_run": None, "reason": "", "error": why}
 
 
 def _describe(registry: Registry, name: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from rolecall.cli.text import visible
+from rolecall.cli.view.text import visible
 from rolecall.config.commands import command
 from rolecall.delivery.clean import clean, earlier
 

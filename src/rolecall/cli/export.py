@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the rows, writer by writer, in the order in which they were logged."""
     for row in read_rows(options.directory):
         always = {name: getattr(row, name) for name in ("writer", "session", "seq", "step", "time")}
-        rare = {"axis": row.axis, "commit": row.commit, "table": row.table, "media": row.media}
+        rare = {name: getattr(row, name) for name in ("axis", "commit", "backends", "table", "media")}
         found = {
             **always,
             "data": {**row.metrics, **row.text},

@@ -13,19 +13,22 @@ Examples:
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Final
 
 from pydantic_core import to_json
 
 from rolecall.cli.arguments import add_job_options, check_backend, collect_args, print_event
-from rolecall.cli.text import visible
+from rolecall.cli.view.text import visible
 from rolecall.config.commands import command, with_path
+from rolecall.config.spec import JobSpec
 from rolecall.delivery.check.compare import RunReport
 from rolecall.delivery.check.points import Difference
-from rolecall.delivery.check.verify import Repair, verify
+from rolecall.delivery.check.verify import Comparing, Repair, verify
 from rolecall.delivery.redeliver import deliver, open_job
 from rolecall.errors import ConfigError
+from rolecall.job.output.bar import Progress, bar
 
 _LINES: Final = 20
 
@@ -54,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         deliver(directory, backend, args, timeout, trust=trust, on_event=print_event)
 
     repair = Repair(deliver=send, new_run=options.new_run) if options.repair else None
-    reports = verify(spec, options.timeout, repair)
+    reports = _verify(spec, options.timeout, repair)
     if options.json:
         found = [{**asdict(report), **asdict(report.total())} for report in reports]
         # Bytes: JSON is UTF-8 whatever the terminal's encoding is.
@@ -67,6 +70,19 @@ def run(options: argparse.Namespace) -> int:
     if "unreadable" in states:
         return 3
     return 1 if states - {"equal"} else 0
+
+
+def _verify(spec: JobSpec, timeout: float, repair: Repair | None) -> list[RunReport]:
+    """The reports; on a terminal, with a bar meanwhile."""
+    now = Comparing("", 0, 0)
+
+    def keep(comparing: Comparing) -> None:
+        nonlocal now
+        now = comparing
+
+    # A repair prints what happens to the backends, and a bar would be drawn over that.
+    with bar(lambda: Progress(f"comparing {now.backend}", now.done, now.total)) if repair is None else nullcontext():
+        return verify(spec, timeout, repair, keep)
 
 
 def _describe(reports: Sequence[RunReport], options: argparse.Namespace) -> Iterator[str]:

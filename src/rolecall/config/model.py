@@ -14,9 +14,11 @@ from typing import Annotated, Any, Literal, Self, TypeVar, cast
 from pydantic import BaseModel, Field, SerializeAsAny, TypeAdapter, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from rolecall import timings
 from rolecall.backends.builtin import LOCAL, NONE
 from rolecall.backends.registry import Registry
 from rolecall.config.arguments import explain, plain_args, typed_args
+from rolecall.config.environment import is_switched_off
 from rolecall.config.loading import Settings, read_settings
 from rolecall.config.plain import public_args, scrub
 from rolecall.config.plan import Name, Slug
@@ -25,7 +27,6 @@ from rolecall.config.spec import HandOver, JobSpec
 from rolecall.errors import BackendError, ConfigError
 
 VARIABLE = "ROLECALL_CONFIG"
-DISABLED_VARIABLE = "ROLECALL_DISABLED"
 _HAND_OVER = "hand_over"
 _NOT_OURS = "not a value that MonitorConfig.to_env writes; pass that value on unchanged"
 
@@ -33,6 +34,7 @@ _NO_PATH = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _VARIABLE = re.compile(r"\$(?:\w+|\{[^}]*\})")
 _LONGEST_NAME = 200
 """Bytes of a directory's name; filesystems take 255."""
+_DAY = 86_400.0
 Init = TypeVar("Init", bound=Callable[..., None])
 
 
@@ -70,6 +72,8 @@ class MonitorConfig(BaseModel):
         sync_every: seconds within which a row is on the disk too (`fsync`), which a power cut then spares; 0.1 or more.
             By default the kernel decides when.
         courier: what delivers the rows: a `process` beside each role, or a `thread` of it.
+        open_timeout: seconds that `launch` and `open_monitor` wait for the answer of each backend. They go on without
+            one that takes longer.
         on_backend_error: `ignore` keeps every error of a backend away from training; `raise` raises it in the
             next `Monitor.log` or `close`, for tests.
     """
@@ -94,8 +98,9 @@ class MonitorConfig(BaseModel):
     monitor_dir: Path = None  # type: ignore[assignment]  # its validator makes one of project and name
     spool_dir: Path | None = None
     spool_limit: Annotated[int, Field(ge=1 << 20, le=1 << 60)] | None = None
-    sync_every: Annotated[float, Field(ge=0.1, le=86_400.0)] | None = None
+    sync_every: Annotated[float, Field(ge=0.1, le=_DAY)] | None = None
     courier: Literal["process", "thread"] = "process"
+    open_timeout: Annotated[float, Field(ge=0.0, le=_DAY)] = timings.OPEN_TIMEOUT
     on_backend_error: Literal["ignore", "raise"] = "ignore"
 
     _registry: Registry
@@ -113,8 +118,8 @@ class MonitorConfig(BaseModel):
 
     @property
     def disabled(self) -> bool:
-        """Whether all of it is off: `monitor_type: none`, or `ROLECALL_DISABLED` in the environment."""
-        return self.monitor_type == (NONE,) or _is_switched_off()
+        """Whether all is off: `monitor_type: none`, or `ROLECALL_MODE` or `ROLECALL_DISABLED` in the environment."""
+        return self.monitor_type == (NONE,) or is_switched_off()
 
     # What you may write is wider than what the attributes hold: one backend's name, a path as a string.
     @_checked
@@ -134,6 +139,7 @@ class MonitorConfig(BaseModel):
         spool_limit: int | None = None,
         sync_every: float | None = None,
         courier: Literal["process", "thread"] = "process",
+        open_timeout: float = timings.OPEN_TIMEOUT,
         on_backend_error: Literal["ignore", "raise"] = "ignore",
     ) -> None:
         """Check the settings, as `load` does.
@@ -216,6 +222,16 @@ class MonitorConfig(BaseModel):
         """
         return _validate(cls, read_settings(source), registry or Registry())
 
+    def with_open_timeout(self, seconds: object) -> Self:
+        """This config with another `open_timeout`.
+
+        Raises:
+            ConfigError: it is no number of seconds up to a day.
+        """
+        if not isinstance(seconds, (int, float)) or not 0.0 <= seconds <= _DAY:
+            raise ConfigError(f"open_timeout: must be a number of seconds from 0 to {_DAY:.0f}")
+        return self.model_copy(update={"open_timeout": float(seconds)})
+
     def handed(self, hand_over: HandOver) -> Self:
         """This config with what its launcher settled, for the roles."""
         config = self.model_copy(update={"run_id": hand_over.run_id})
@@ -272,6 +288,7 @@ Config = TypeVar("Config", bound=MonitorConfig)
 
 def _validate(model: type[Config], settings: Settings, registry: Registry, instance: Config | None = None) -> Config:
     """The checked config, made in `instance` if that is given."""
+    is_switched_off()  # a misspelled ROLECALL_MODE is a fault of the environment, and of no setting
     try:
         # One registry for all validators: each new one scans the installed distributions.
         return cast(
@@ -285,13 +302,9 @@ def _validate(model: type[Config], settings: Settings, registry: Registry, insta
         raise type(error)(f"{settings.location}{error}") from error.__cause__
 
 
-def _is_switched_off() -> bool:
-    return os.environ.get(DISABLED_VARIABLE, "0") not in {"", "0"}
-
-
 def _models(names: Sequence[str], info: ValidationInfo) -> dict[str, type[BaseModel]]:
     """The model of each backend's arguments."""
-    if _is_switched_off():
+    if is_switched_off():
         return {}  # the config of a job must load where its backends are not installed, to debug it
     # A config as a field of somebody's own pydantic model is validated without our context.
     registry = info.context if isinstance(info.context, Registry) else Registry()

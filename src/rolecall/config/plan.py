@@ -26,11 +26,19 @@ class Downgrade:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendPlan:
-    """How rows reach one backend."""
+    """How rows reach one backend.
+
+    Attributes:
+        backend: its name.
+        shared: whether all roles write one run.
+        courier: where its courier runs.
+        attaches: whether its run is one that exists already, whose id is the argument `run_id`.
+    """
 
     backend: Slug
     shared: bool
     courier: CourierPlace
+    attaches: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,21 @@ _ONE_PLACE = {
     "thread": "its SDK holds one run in each process, so a process beside each role delivers its rows instead",
     "process": "it works in the role's own process only, so a thread of the role delivers its rows instead",
 }
+_MANY_RUNS = (
+    "an existing run can only be the one run of a job, and here each role has its own, so new ones are made; set "
+    "shared_run: true, or use rolecall.init"
+)
 _IN_CODE = "registered in code, so no other process can find it; a thread of the role delivers its rows instead"
 
 
-def resolve(config: MonitorConfig) -> Plan:
+def resolve(config: MonitorConfig, *, is_single: bool = False) -> Plan:
     """Say what a config will do on this machine, for each backend, and which settings it cannot fulfil.
 
     Asks each backend's `supports_shared_run`; opens no connection and imports no SDK.
+
+    Args:
+        config: the config.
+        is_single: whether the job has one writer, and so one run in each backend, as with `rolecall.init`.
 
     Raises:
         BackendError: a backend cannot be loaded, or a hook of it returns something invalid.
@@ -24,14 +32,14 @@ def resolve(config: MonitorConfig) -> Plan:
     if config.disabled:
         return Plan()
     backends = [config.registry.load(name) for name in config.monitor_type if name != NONE]
-    found = [_resolve_one(config, backend) for backend in backends]
+    found = [_resolve_one(config, backend, is_single=is_single) for backend in backends]
     return Plan(
         backends=tuple(plan for plan, _ in found),
         downgrades=tuple(downgrade for _, downgrades in found for downgrade in downgrades),
     )
 
 
-def _resolve_one(config: MonitorConfig, backend: Backend) -> tuple[BackendPlan, list[Downgrade]]:
+def _resolve_one(config: MonitorConfig, backend: Backend, *, is_single: bool) -> tuple[BackendPlan, list[Downgrade]]:
     downgrades = []
     # Only asked if the user wants it: a reason against what nobody asked for would be noise.
     support = (
@@ -50,5 +58,9 @@ def _resolve_one(config: MonitorConfig, backend: Backend) -> tuple[BackendPlan, 
     elif courier != "none" and courier not in backend.couriers:
         downgrades.append(Downgrade(backend=backend.name, setting="courier", reason=_ONE_PLACE[courier]))
         courier = "thread" if courier == "process" else "process"
-    plan = BackendPlan(backend=backend.name, shared=config.shared_run and support.supported, courier=courier)
-    return plan, downgrades
+    shared = config.shared_run and support.supported
+    is_given = getattr(config.monitor_args[backend.name], "run_id", None) is not None
+    if is_given and not (shared or is_single):
+        downgrades.append(Downgrade(backend=backend.name, setting="run_id", reason=_MANY_RUNS))
+    attaches = is_given and (shared or is_single)
+    return BackendPlan(backend=backend.name, shared=shared, courier=courier, attaches=attaches), downgrades

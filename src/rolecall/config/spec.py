@@ -43,6 +43,7 @@ class JobSpec(HandOver):
     spool_dir: Path | None
     sync_every: float | None
     courier: Literal["process", "thread"]
+    open_timeout: float
     on_backend_error: Literal["ignore", "raise"]
     monitor_args: Mapping[str, BaseModel]
     secrets: tuple[str, ...]

@@ -19,6 +19,7 @@ from rolecall.errors import DirectoryError, WriterConflict
 from rolecall.states import State
 from rolecall.store.acks import acknowledged, leases, rejections
 from rolecall.store.codec import encode, folder_below, last_line, last_seq, put_whole, refuse_link
+from rolecall.store.details import details_of
 from rolecall.store.journal import last_steps
 from rolecall.store.layout import Layout, job_record, slug_of
 from rolecall.store.lease import Session, claim, end, held_now, sessions
@@ -92,6 +93,8 @@ def _remove(layout: Layout, writer: str, session: Session, rows: int, *, dry_run
     # Who died without a word was killed, and is taken for that from now on, too.
     status, ended = last.get("end", State.KILLED), last.get("time", time.time())
     final = {"end": status, "seq": last_seq(last), "steps": last_steps(session), "time": ended, "cleaned": rows}
+    if details := details_of(session).line():
+        final["details"] = details
     stub = encode(session.header(), session.seed) + encode(final, session.seed)
     files = [path for path in refuse_link(session.attachments).glob("*") if path.is_file()]
     size = session.path.lstat().st_size - len(stub) + sum(path.lstat().st_size for path in files)

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from typing import Final, TypeVar
@@ -22,6 +22,7 @@ from rolecall import timings
 from rolecall.backends.registry import Backend
 from rolecall.config.redact import scrub_text, scrub_trace, secrets_of
 from rolecall.delivery.cursor import Cursor
+from rolecall.delivery.details import Told
 from rolecall.delivery.events import CourierEvent, Kind
 from rolecall.delivery.keys import Keys
 from rolecall.delivery.pictures import Pictures
@@ -29,17 +30,19 @@ from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
 from rolecall.protocol import (
     Run,
     RunTicket,
-    SupportsConfig,
     SupportsConfirmation,
     SupportsEndTime,
     SupportsMedia,
     SupportsProgress,
+    SupportsTableMedia,
     SupportsTables,
 )
-from rolecall.rows import Row
+from rolecall.rows import Change, MediaKind, Row
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledged, RunReference
 from rolecall.store.axes import AxisBook
+from rolecall.store.details import Details
+from rolecall.store.layout import LAUNCH
 
 logger = logging.getLogger("rolecall.courier")
 T = TypeVar("T")
@@ -83,7 +86,10 @@ class Courier:
     _until: float = field(default=float("inf"), init=False)
     _keys: Keys = field(init=False)
     _declared: int = field(default=0, init=False)
-    _merged: int = field(default=0, init=False)
+    # Whether writers said more of their run than was told: at first that is not known.
+    _is_news: bool = field(default=True, init=False)
+    _details: Details = field(default_factory=Details, init=False)
+    _told: Told = field(default_factory=Told, init=False)
     _flushed: float = field(default_factory=time.monotonic, init=False)
     # What was acknowledged when the backend went away; `None` while it is there.
     _away: list[Acknowledged] | None = field(default=None, init=False)
@@ -178,6 +184,8 @@ class Courier:
         confirming = run if isinstance(run, SupportsConfirmation) and not has_ended else None
         is_due = confirming is None and ((is_idle and is_behind) or pending >= timings.MAX_QUEUE_SIZE)
         if is_due or time.monotonic() - self._flushed >= timings.SCHEDULE_DELAY:
+            # First, so that the flush covers it: a change is acknowledged as a row is.
+            self._tell(run)
             if confirming is not None:
                 confirming.tend()
             elif pending:
@@ -207,7 +215,8 @@ class Courier:
             self._require_lease()
             self._begin_axes(run, cursor, batch.rows)
         taken: list[Row] = []
-        for is_rich, group in groupby(batch.rows, key=_is_rich):
+        self._is_news = self._is_news or any(isinstance(row, Change) for row in batch.rows)
+        for is_rich, group in groupby(filter(self._is_for, batch.rows), key=_is_rich):
             rows = [self._keys.shown(row) for row in group]
             # Tables and media one by one: what is refused is set aside before the backend may not be available.
             for some in [[row] for row in rows] if is_rich else [rows]:
@@ -223,6 +232,10 @@ class Courier:
                 run.flush(timings.EXPORT_TIMEOUT)
                 cursor.acknowledge(run if isinstance(run, SupportsConfirmation) else None)
             self._keys.carry_axes()
+
+    def _is_for(self, row: Row) -> bool:
+        """Whether the backend gets the row; what it does not get is acknowledged with what it does."""
+        return not isinstance(row, Change) and (row.backends is None or self.backend.name in row.backends)
 
     def _require_lease(self) -> None:
         # What was sent from here on would be there twice.
@@ -242,7 +255,7 @@ class Courier:
         self._declare(run)
         try:
             if _is_rich(fresh[0]):
-                _log_rich(run, self._pictures.drawn(fresh[0]))
+                _log_rich(run, self._pictures.drawn(fresh[0], _in_cells(run)))
             else:
                 run.log(fresh)
         except Rejected as rejected:
@@ -259,11 +272,33 @@ class Courier:
         if self.shared:
             self.book.refresh()
         self._declare(run)
+        self._tell(run)
+
+    def _tell(self, run: Run) -> None:
+        """Pass on the config, summary and tags as they are by now, if they changed."""
+        if self._is_news:
+            self._details = self._read_details()
+            self._is_news = False
+        now = self._details
         if self.shared:
-            configs = self.book.configs
-            if isinstance(run, SupportsConfig) and len(configs) > self._merged:
-                run.merge_config(configs)
-                self._merged = len(configs)
+            is_primary = self.cursors[0].writer == LAUNCH
+            now = replace(now, config=self.book.configs, tags=self.book.tags if is_primary else ())
+        for text in self._told.tell(run, now):
+            self._report_once("warning", text, scrub_text(text, secrets_of(self.args)))
+
+    def _read_details(self) -> Details:
+        """What the writers said of their run; in a shared one, config and tags go to all of its writers."""
+        found = Details()
+        for cursor in self.cursors:
+            own = cursor.details()
+            # As keys of strings are shown, which no step is among.
+            row = Row(writer=cursor.writer, session=0, seq=0, step=0, time=0.0, text=dict.fromkeys(own.summary, ""))
+            keys = self._keys.shown(row).text
+            found = found.plus({**own.line(), "summary": dict(zip(keys, own.summary.values(), strict=True))})
+            if self.shared and cursor.writer != LAUNCH:
+                self.book.publish_config(cursor.config())
+                self.book.publish_tags(own.tags)
+        return found
 
     def _declare(self, run: Run) -> None:
         bindings, known = self._keys.bindings(self._declared)
@@ -309,9 +344,11 @@ class Courier:
         is_expected = isinstance(error, Unavailable)
         secrets = secrets_of(self.args)
         text = scrub_text(str(error), secrets) if is_expected else scrub_trace(error, secrets)
-        logger.log(logging.WARNING if self._away is None else logging.DEBUG, "%s: %s", self.backend.name, text)
+        # For the courier's log; the role is told by an event.
+        logger.log(logging.INFO if self._away is None else logging.DEBUG, "%s: %s", self.backend.name, text)
         for cursor in self.cursors:
             cursor.rewind()
+        self._told, self._is_news = Told(), True  # what was told and not flushed may be lost as well
         if self._away is None:
             self._explain("unavailable", str(error) if is_expected else f"{type(error).__name__}: {error}")
             self._away = self._acknowledged()
@@ -389,6 +426,11 @@ def _lacking(rows: list[Row], held: Sequence[tuple[int, int]] | int) -> list[Row
     for first, last in held:
         rows = [row for row in rows if not first <= row.seq <= last]
     return rows
+
+
+def _in_cells(run: Run) -> frozenset[MediaKind]:
+    """The media that cells of the run's tables may be."""
+    return run.table_media_kinds if isinstance(run, SupportsTableMedia) else frozenset()
 
 
 def _is_rich(row: Row) -> bool:

@@ -1,8 +1,9 @@
 """Where a courier is in one writer's journal: reads on from there, and acknowledges what the backend holds."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rolecall import timings
 from rolecall.protocol import SupportsConfirmation
@@ -10,6 +11,7 @@ from rolecall.rows import Row
 from rolecall.states import State, Status
 from rolecall.store.acks import Acknowledgements, Position, rows_behind
 from rolecall.store.codec import Damage, Line, read_lines
+from rolecall.store.details import Details, config_now, details_now
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Owner, Session, newest, sessions
 from rolecall.store.reader import End, Entry, JournalReader
@@ -59,6 +61,7 @@ class Cursor:
         self.writer = writer
         self.acks = acks
         self.status: Status | None = None
+        self._layout = layout
         self._journal = layout.journal(writer)
         self._record = layout.record
         self._refresh = refresh
@@ -131,6 +134,14 @@ class Cursor:
         """The number of the last row, less the rows that wait: below zero if many of earlier sessions do."""
         waiting, last = rows_behind(self._journal, self.acks.done.position, self._last)
         return last - waiting
+
+    def details(self) -> Details:
+        """What the writer's summary and tags are by now, and what it changed of its config."""
+        return details_now(self._layout, self.writer)
+
+    def config(self) -> Mapping[str, Any]:
+        """The writer's config as it is by now."""
+        return config_now(self._layout, self.writer)
 
     def is_over(self) -> bool:
         """Whether the writer's last session has ended or its owner is gone, read or not."""

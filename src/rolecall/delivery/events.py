@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from rolecall.config.commands import with_path
+from rolecall.store.layout import LAUNCH
 
 logger = logging.getLogger("rolecall")
 
@@ -29,6 +30,8 @@ class CourierEvent:
         kind: what happened.
         message: in words.
         url: where you look at the run, with `opened`.
+        is_known: whether another courier of the job has reported the same: a backend that is away is away for all of
+            them, and one warning is enough.
         acknowledged: with `progress`, the number of the writer's last row that the backend holds; less the rows of
             earlier sessions that it lacks.
     """
@@ -38,6 +41,7 @@ class CourierEvent:
     message: str = ""
     writer: str = ""
     url: str | None = None
+    is_known: bool = False
     acknowledged: int = 0
 
 
@@ -62,7 +66,8 @@ class EventLog:
 
     def __init__(self, writer: str) -> None:
         self.urls: dict[str, str | None] = {}
-        self._writer = writer
+        # The launcher speaks for the job, so a backend's name is enough there.
+        self._prefix = "" if writer == LAUNCH else f"{writer}: "
         self._failure: str | None = None
         self._first: dict[str, CourierEvent] = {}
         self._held: dict[str, int] = {}
@@ -82,7 +87,8 @@ class EventLog:
             self._change.notify_all()
         if event.kind != "progress":
             text = _WORDS.get(event.kind, event.kind).format(event.message)
-            logger.log(_LEVELS.get(event.kind, logging.WARNING), "%s: %s: %s", self._writer, event.backend, text)
+            level = logging.INFO if event.is_known else _LEVELS.get(event.kind, logging.WARNING)
+            logger.log(level, "%s%s: %s", self._prefix, event.backend, text)
 
     def take_failure(self) -> str | None:
         """The last fault of a backend that nobody took yet."""
@@ -94,6 +100,10 @@ class EventLog:
         with self._change:
             self._change.wait_for(lambda: all(name in self._first for name in backends), timeout)
             return [self._first[name] for name in backends if name in self._first]
+
+    def unheard(self, backends: Sequence[str]) -> list[str]:
+        """Those that have not said anything yet."""
+        return [name for name in backends if name not in self._first]
 
     def waiting(self, backend: str, seq: int) -> int | None:
         """How many rows a backend lacks, of which `seq` is the last; `None` if its courier never said."""

@@ -28,9 +28,11 @@ from rolecall.protocol import RunTicket
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_left, is_opening, read_reference
 from rolecall.store.axes import AxisBook
-from rolecall.store.codec import end_of_lines
+from rolecall.store.codec import end_of_lines, make_folder
+from rolecall.store.details import config_now, details_now
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
 from rolecall.store.lease import Session, is_held, newest, sessions
+from rolecall.store.source import source_in
 from rolecall.store.spool import Mirror
 
 logger = logging.getLogger("rolecall.courier")
@@ -146,11 +148,13 @@ class CourierGroup:
 
     def _await_primary(self, backend: str) -> None:
         """Let the launcher's courier open the run first: a role that came earlier would report it as not available."""
+        # It may take as long as `launch` waits for it, or longer where that waits for less than is usual.
+        patience = max(timings.OPEN_TIMEOUT, self._spec.open_timeout)
         if (primary := self._heard.get(backend)) is not None:
-            primary.wait(timings.OPEN_TIMEOUT)
+            primary.wait(patience)
             return
-        deadline = time.monotonic() + timings.OPEN_TIMEOUT
-        while is_opening(self._layout, backend) and time.monotonic() < deadline:
+        deadline = time.monotonic() + patience
+        while is_opening(self._layout, backend, patience) and time.monotonic() < deadline:
             time.sleep(timings.POLL_INTERVAL)
 
     def _deliver(self, assignment: Assignment, backend: Backend) -> None:
@@ -229,7 +233,26 @@ class CourierGroup:
             and event.backend in self._heard
         ):
             self._heard[event.backend].set()
-        self._listener(replace(event, message=scrub_text(event.message, self._spec.secrets)))
+        is_known = event.kind == "unavailable" and not self._is_news(event)
+        message = scrub_text(event.message, self._spec.secrets)
+        self._listener(replace(event, message=message, is_known=is_known))
+
+    def _is_news(self, event: CourierEvent) -> bool:
+        """Whether no other courier of the job has reported yet that this backend is away, or will."""
+        backend = event.backend
+        try:
+            is_joining = event.writer != LAUNCH and self._spec.plan.shared(backend)
+            if is_joining and read_reference(self._layout, backend, LAUNCH) is None:
+                return False  # the launcher's courier still opens the run, or says itself why it cannot
+            mark = self._layout.outage(backend, self._spec.nonce)
+            make_folder(mark.parent)
+            # One process makes the file, whoever else tries at the same moment.
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+        except FileExistsError:
+            return False
+        except OSError:  # a full disk: rather one warning too many
+            pass
+        return True
 
 
 class _Writer:
@@ -250,9 +273,8 @@ class _Writer:
         self._is_spooled = session is not None and self._mirror.spool_of(session) is not None
         with suppress(OSError):  # a directory that does not answer is tried again
             self._mirror.copy()
-            config = session.header().get("config") if session else None
-            if config and name != LAUNCH:
-                self.book.publish_config(config)
+            if name != LAUNCH:
+                self.book.publish_config(config_now(layout, name))
         self._report = report
         self._over = threading.Event()
         self._syncing: threading.Thread | None = None
@@ -358,23 +380,30 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
     first, job = (launches[0].header(), launches[-1].header()) if launches else ({}, {})
     own = session.header() if session else {}
     run_id = f"{spec.run_id}-{slug_of(writer).replace('@', '-')}" if is_own else spec.run_id
+    attaches = any(plan.attaches for plan in spec.plan.backends if plan.backend == backend)
+    attached = getattr(spec.monitor_args[backend], "run_id", None) if attaches else None
+    # `verify --new-run` opens runs under ids of their own.
+    run_id = (reference.run_id if reference else None) or attached or run_id
     return RunTicket(
         project=spec.project,
         # The only role of `rolecall.init` needs no name beside the job's.
         name=f"{spec.name}_{writer.replace('/', '_')}" if is_own and writer != SINGLE else spec.name,
         group=spec.group if shared else spec.group or spec.name,
-        # `verify --new-run` opens runs under ids of their own.
-        run_id=(reference.run_id if reference else None) or run_id,
+        run_id=run_id,
         backend_run_id=reference.id if reference else None,
         shared=shared,
         primary=not shared or is_launcher,
         writer=None if is_launcher else writer,
         role=None if is_launcher else writer.partition("/")[0],
         # A shared run gets the roles' configs through `SupportsConfig`.
-        config={**(job.get("config") or {}), **({} if shared else own.get("config") or {})},
+        config={**(job.get("config") or {}), **({} if shared else config_now(layout, writer))},
         directory=layout.backend(backend),
         pid=int(own.get("owner", {}).get("pid", 0)),
+        tags=details_now(layout, writer).tags if is_own else (),
         created=float(first.get("opened", 0.0)),
+        attached=run_id == attached,
+        job=spec.name,
+        source=source_in(own if is_own else job),
         ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.writers()]),
         has_axes=is_own and AxisBook(layout, writer, writes=False).has_axes,
     )

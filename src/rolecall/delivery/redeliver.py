@@ -182,6 +182,7 @@ def _spec(
     layout: Layout, record: RunRecord, names: Sequence[str], args: Mapping[str, Any], registry: Registry | None
 ) -> JobSpec:
     planned = {plan.backend: plan.shared for plan in record.plan.backends}
+    attached = {plan.backend for plan in record.plan.backends if plan.attaches}
     data = {
         **{setting: getattr(record, setting) for setting in ("project", "name", "group", "spool_dir")},
         "monitor_dir": layout.root,
@@ -195,7 +196,9 @@ def _spec(
         if name not in planned:  # as it would have been planned
             backend, backend_args = config.registry.load(name), config.monitor_args[name]
             planned[name] = config.shared_run and backend.supports_shared_run(backend_args).supported
-    backends = tuple(BackendPlan(backend=name, shared=planned[name], courier="thread") for name in names)
+    backends = tuple(
+        BackendPlan(backend=name, shared=planned[name], courier="thread", attaches=name in attached) for name in names
+    )
     return config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=Plan(backends=backends))).spec()
 
 

@@ -1,27 +1,25 @@
-"""Launch a job, join it as a role, or do both at once."""
+"""Launch a job, join it as a role, or both."""
 
 import logging
-import os
-import random
-import sys
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, Final, Literal, Self
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, Self
 
 from rolecall import timings
-from rolecall.backends.builtin import LOCAL
-from rolecall.config.commands import command
-from rolecall.config.model import MonitorConfig, directory_name
+from rolecall.config.environment import follow_log_level
+from rolecall.config.model import MonitorConfig
 from rolecall.config.plan import Plan
 from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver
 from rolecall.errors import ConfigError, DirectoryError, RolecallError, WriterConflict
 from rolecall.job.monitor import Close, Monitor, close_forgotten
 from rolecall.job.normalize import LONGEST_KEY
+from rolecall.job.output.bar import bar
+from rolecall.job.output.lines import JobPrinter
 from rolecall.job.place import launchers_place
 from rolecall.job.session import WriterSession
 from rolecall.job.status import WriterState, read_writers, wait_for_writers
@@ -31,9 +29,6 @@ from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, read_record
 from rolecall.store.lease import is_held, is_shown_held
 
 logger = logging.getLogger("rolecall")
-
-_ADJECTIVES: Final = ("bold", "brisk", "calm", "clear", "deft", "eager", "fair", "keen", "lucid", "mild", "quiet")
-_NOUNS: Final = ("basin", "birch", "cliff", "crane", "delta", "ember", "fjord", "grove", "heron", "larch")
 
 
 class Job:
@@ -48,17 +43,27 @@ class Job:
         self.config = config
         self.plan = plan
         self._session = session
-        closing = [session.close] if session else []
+        self._printer = JobPrinter(config.name, config.monitor_dir, plan)
+        closing = [partial(_end_job, session, self._printer)] if session else []
         self._forgotten = weakref.finalize(self, close_forgotten, "the job of launch", closing)
 
     def __repr__(self) -> str:
         names = ", ".join(each.backend for each in self.plan.backends) or "off"
         return f"<Job {self.config.name!r} of project {self.config.project!r}, run {self.run_id!r}: {names}>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: where to look."""
+        return self._printer.html(self.urls) if self._session else "monitoring is off"
+
     @property
     def run_id(self) -> str | None:
         """rolecall's name of the run; `None` if monitoring is off."""
         return self.config.run_id
+
+    def report_start(self, urls: Mapping[str, str | None] | None = None) -> None:
+        """Print where to look; `urls` are those of the only role, which knows more than the launcher does."""
+        if self._session is not None:
+            self._printer.report_start(urls or self.urls)
 
     @property
     def urls(self) -> Mapping[str, str | None]:
@@ -85,15 +90,22 @@ class Job:
             Undelivered: with `on_backend_error: raise`, if rows are left; several in an `ExceptionGroup`.
         """
         if self._session is not None and self._forgotten.alive:
-            states = wait_for_writers(Layout(self.config.monitor_dir), wait)
+            with bar(self._printer.roles):
+                states = wait_for_writers(Layout(self.config.monitor_dir), wait)
             if open_roles := [str(each) for each in states if not each.closed]:
                 logger.warning("closing the job with roles that did not close: %s", "; ".join(open_roles))
         self.leave(status, timeout)
 
-    def leave(self, status: Status, timeout: float) -> None:
-        """Close the job, whatever the roles do; their couriers end the runs after them."""
+    def leave(self, status: Status, timeout: float, *, reports: bool = True) -> None:
+        """Close the job, whatever the roles do; their couriers end the runs after them.
+
+        Args:
+            status: as in `close`.
+            timeout: as there.
+            reports: whether to print what was recorded.
+        """
         if self._forgotten.detach() and self._session is not None:
-            self._session.close(status, timeout)
+            _end_job(self._session, self._printer if reports else None, status, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -102,58 +114,22 @@ class Job:
         self.close(status_of(error))
 
 
-def init(
-    project: str | None = None,
-    config: object = None,
-    name: str | None = None,
-    *,
-    monitor_type: str | list[str] | None = None,
-    monitor_args: Mapping[str, Any] | None = None,
-    monitor_dir: str | os.PathLike[str] | None = None,
-) -> Monitor:
-    """Launch a job of one process, and open its only role, `main`. Close it with `finish`.
-
-    Prints one line on standard error that says where to look; `ROLECALL_LOG=error` silences it.
-
-    Args:
-        project: where backends file the run; by default the name of the working directory.
-        config: the run's config, of any kind, as `run_config` of `launch`.
-        name: the run's display name; generated if not given.
-        monitor_type: the backend, or several; by default `ROLECALL_MONITOR_TYPE`, or else `local`.
-        monitor_args: the arguments of the backend.
-        monitor_dir: where the journal is; by default `{project}/{name}` below `ROLECALL_DIR`, or else below
-            `rolecall` in the working directory.
-
-    Raises:
-        ConfigError, BackendError, DirectoryError, WriterConflict, BackendRefused: as `launch` does.
-    """
-    # With a generator of its own: the job's random state is not touched.
-    chance = random.Random()
-    name = name or f"{chance.choice(_ADJECTIVES)}-{chance.choice(_NOUNS)}-{chance.randrange(1000):03}"
-    backends = [backend.strip() for backend in os.environ.get("ROLECALL_MONITOR_TYPE", "").split(",")]
-    project = project or Path.cwd().name or "rolecall"
-    if monitor_dir is None and (parent := os.environ.get("ROLECALL_DIR")):
-        monitor_dir = Path(parent, directory_name(project), directory_name(name))
-    loaded = MonitorConfig(
-        project=project,
-        name=name,
-        monitor_type=monitor_type or [backend for backend in backends if backend] or LOCAL,
-        monitor_args=monitor_args,
-        monitor_dir=monitor_dir,
-        resume="never",
-    )
-    monitor = open_monitor(loaded, SINGLE, primary=True, run_config=config, prefix="")
-    if not loaded.disabled and os.environ.get("ROLECALL_LOG") != "error":
-        root = loaded.monitor_dir
-        # A path that a person recognises, where the run is below the working directory.
-        shown = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
-        where = monitor.url or command("show", shown)
-        print(f"rolecall: {project}/{name} -> {where}", file=sys.stderr)  # noqa: T201 - a notebook shows it too
-    return monitor
+def _end_job(session: WriterSession, printer: JobPrinter | None, status: Status, timeout: float) -> None:
+    """End the launcher's session, and report it with the `printer`, if there is one."""
+    if printer is None:
+        session.close(status, timeout)
+        return
+    with bar(printer.delivery):
+        session.close(status, timeout)
+    if session.is_own:
+        printer.report_end()
 
 
 def launch(config: object, run_config: object = None) -> Job:
     """Check a config, open the primary runs, and make the config that roles need.
+
+    Prints one line on standard error that says where to look, and closing the job prints one that says what was
+    recorded. `ROLECALL_LOG=error` silences both.
 
     Args:
         config: what the user wrote: a `MonitorConfig`, or what `MonitorConfig.load` takes.
@@ -166,10 +142,17 @@ def launch(config: object, run_config: object = None) -> Job:
         WriterConflict: a launcher is alive in this `monitor_dir`.
         BackendRefused: a backend said no: credentials, arguments. One that cannot be reached does not stop a job.
     """
-    config = config if isinstance(config, MonitorConfig) else MonitorConfig.load(config)
-    plan = resolve(config)
+    job = _launch(config if isinstance(config, MonitorConfig) else MonitorConfig.load(config), run_config)
+    job.report_start()
+    return job
+
+
+def _launch(config: MonitorConfig, run_config: object = None, *, is_single: bool = False) -> Job:
+    """The same, without the line."""
+    plan = resolve(config, is_single=is_single)
     if plan.disabled:
         return Job(config, plan, None)
+    follow_log_level()
     for downgrade in plan.downgrades:
         logger.warning("%s", downgrade)
     return _begin(config, plan, run_config)
@@ -187,11 +170,11 @@ def _begin(config: MonitorConfig, plan: Plan, run_config: object = None, *, by_a
     header = {"ends": "with the last role"} if by_any else {}
     with launchers_place(config, plan) as own:
         session = WriterSession(own, LAUNCH, run_config, header)
-    session.wait_opened()
+    session.wait_opened(draws=True)
     return Job(own, plan, session)
 
 
-def open_monitor(
+def open_monitor(  # noqa: PLR0913 - the last two by name
     config: object,
     role: str,
     rank: int | None = None,
@@ -199,6 +182,7 @@ def open_monitor(
     run_config: object = None,
     *,
     prefix: str | None = None,
+    open_timeout: float | None = None,
 ) -> Monitor:
     """Join a job as a role.
 
@@ -213,6 +197,9 @@ def open_monitor(
         run_config: this role's config, as in `launch`.
         prefix: put before each key, such as `train/`; `""` for bare keys. Several roles may share one. By default
             it is `{role}/` or `{role}/{rank}/` in a run of several roles, and nothing in a run of the role's own.
+        open_timeout: seconds to wait for the launcher, if the config is not its own, and then for each backend. By
+            default 60 for the launcher, and for the backends the config's `open_timeout`, or that for both if it is
+            longer. After 2 s of waiting for a launcher there is a warning.
 
     Raises:
         ConfigError: the role's name, its prefix, or the config.
@@ -221,21 +208,59 @@ def open_monitor(
         BackendError: a backend is not installed where this role runs.
         BackendRefused: a backend said no.
     """
-    writer = writer_name(role, rank)
-    header = _header(prefix)
     config = config if isinstance(config, MonitorConfig) else MonitorConfig.load(config)
+    if open_timeout is None:
+        patience = max(timings.JOIN_TIMEOUT, config.open_timeout)
+    else:
+        patience, config = open_timeout, config.with_open_timeout(open_timeout)
+    asked = _Role(writer_name(role, rank), run_config, _header(prefix), patience=patience)
+    if primary == "auto" and not config.disabled:
+        return _open_any(config, asked)
+    return _open(config, asked, primary=bool(primary))
+
+
+@dataclass(frozen=True, slots=True)
+class _Role:
+    """A role that is to be opened.
+
+    Attributes:
+        writer: its name in the job.
+        run_config: its own config.
+        header: what the first line of its session says of it.
+        tags: labels of the run.
+        patience: seconds to wait for a launcher.
+    """
+
+    writer: str
+    run_config: object
+    header: Mapping[str, Any]
+    tags: Sequence[str] = ()
+    patience: float = timings.JOIN_TIMEOUT
+
+
+def open_single(config: MonitorConfig, run_config: object, tags: Sequence[str]) -> Monitor:
+    """Launch a job and join it as its only role, whose keys are bare."""
+    return _open(config, _Role(SINGLE, run_config, {"prefix": ""}, tags), primary=True, is_single=True)
+
+
+def _open(config: MonitorConfig, role: _Role, *, primary: bool, is_single: bool = False) -> Monitor:
+    """Join a job, which is launched first for a primary."""
     if config.disabled:
-        return Monitor(writer)
-    if primary == "auto":
-        return _open_any(config, writer, run_config, header)
-    job = launch(config) if primary else None
+        monitor = Monitor(role.writer)
+        monitor.tags |= set(role.tags)
+        return monitor
+    follow_log_level()
+    job = _launch(config, is_single=is_single) if primary else None
     try:
         own = job.config if job else config
-        return _join(own, _meet(own), writer, run_config, header, [job.close] if job else [])
+        monitor = _join(own, _meet(own, role.writer, role.patience), role, [job.close] if job else [])
     except BaseException:
         if job is not None:
-            job.close("failed")
+            job.leave("failed", timings.CLOSE_TIMEOUT, reports=False)
         raise
+    if job is not None:
+        job.report_start(monitor.urls)
+    return monitor
 
 
 def _header(prefix: str | None) -> Mapping[str, Any]:
@@ -251,12 +276,13 @@ def _header(prefix: str | None) -> Mapping[str, Any]:
     return {"prefix": str.__str__(given)}
 
 
-def _open_any(config: MonitorConfig, writer: str, run_config: object, header: Mapping[str, Any]) -> Monitor:
+def _open_any(config: MonitorConfig, role: _Role) -> Monitor:
     """Launch a job, or join the one that another process has launched."""
-    part = _Part(config, resolve(config))
+    follow_log_level()
+    part = _Part(config, resolve(config), role.writer, role.patience)
     record = part.find()
     try:
-        monitor = _join(part.config, record, writer, run_config, header, [part.leave])
+        monitor = _join(part.config, record, role, [part.leave])
     except BaseException:
         part.abandon()
         raise
@@ -267,6 +293,7 @@ def _open_any(config: MonitorConfig, writer: str, run_config: object, header: Ma
     except BaseException:
         monitor.close("failed")
         raise
+    part.report_start(monitor.urls)
     return monitor
 
 
@@ -276,14 +303,18 @@ class _Part:
     Args:
         config: the user's.
         plan: what happens with it here.
+        writer: the role that it opens.
+        patience: how many seconds to wait for another process that is about to launch.
 
     Attributes:
         config: as given, or with what this process has launched.
     """
 
-    def __init__(self, config: MonitorConfig, plan: Plan) -> None:
+    def __init__(self, config: MonitorConfig, plan: Plan, writer: str, patience: float) -> None:
         self.config = config
         self._plan = plan
+        self._writer = writer
+        self._patience = patience
         self._job: Job | None = None
 
     def find(self) -> RunRecord:
@@ -292,19 +323,24 @@ class _Part:
         Raises:
             ConfigError: the other one's is another job.
         """
-        found = _launched(self.config, self._plan)
+        found = _launched(self.config, self._plan, self._writer, self._patience)
         if isinstance(found, RunRecord):
             _agree(self.config, found)
             return found
         self._job, self.config = found, found.config
         for downgrade in self._plan.downgrades:
             logger.warning("%s", downgrade)
-        return _meet(found.config)
+        return _meet(found.config, self._writer, self._patience)
+
+    def report_start(self, urls: Mapping[str, str | None]) -> None:
+        """Print where to look, if this process has launched the job."""
+        if self._job is not None:
+            self._job.report_start(urls)
 
     def abandon(self) -> None:
         """The process could not join; what it has launched ends as failed."""
         if self._job is not None:
-            self._job.leave("failed", timings.CLOSE_TIMEOUT)
+            self._job.leave("failed", timings.CLOSE_TIMEOUT, reports=False)
 
     def leave(self, status: Status, timeout: float) -> None:
         """The process leaves; as the last one it ends the runs."""
@@ -314,10 +350,10 @@ class _Part:
             _leave(self.config, self._plan, status, timeout)
 
 
-def _launched(config: MonitorConfig, plan: Plan) -> Job | RunRecord:
+def _launched(config: MonitorConfig, plan: Plan, writer: str, patience: float) -> Job | RunRecord:
     """The job that this process launched, or the record of another one's."""
     layout = Layout(config.monitor_dir)
-    deadline = time.monotonic() + timings.JOIN_TIMEOUT
+    looks = _looks(layout, writer, patience)
     while True:
         with usable(layout):
             before = read_record(layout)
@@ -328,9 +364,20 @@ def _launched(config: MonitorConfig, plan: Plan) -> Job | RunRecord:
             # A launcher writes its record before it shows that it is there.
             if is_shown_held(layout.journal(LAUNCH)) and (record := read_record(layout)) is not None:
                 return record
-            if time.monotonic() >= deadline:
+            if next(looks, "over") == "over":
                 raise
-            time.sleep(timings.POLL_INTERVAL)
+
+
+def _looks(layout: Layout, writer: str, patience: float) -> Iterator[None]:
+    """One item for each look for a launcher, for `patience` seconds; after the first 2 s there is a warning."""
+    began, is_reported = time.monotonic(), False
+    while (waited := time.monotonic() - began) < patience:
+        if waited >= timings.NOTICE and not is_reported:
+            is_reported = True
+            where = f"monitor_dir {layout.root}"
+            logger.warning("%s: waiting up to %.0f s for a launcher in %s", writer, patience, where)
+        yield
+        time.sleep(timings.POLL_INTERVAL)
 
 
 def _agree(config: MonitorConfig, record: RunRecord) -> None:
@@ -350,7 +397,8 @@ def _agree(config: MonitorConfig, record: RunRecord) -> None:
 def _leave_launched(job: Job, status: Status, timeout: float) -> None:
     """The process that launched leaves; while roles are at work, its couriers wait for them."""
     layout = Layout(job.config.monitor_dir)
-    job.leave(status, 0.0 if _roles_at_work(layout) else timeout)
+    is_last = not _roles_at_work(layout)
+    job.leave(status, timeout if is_last else 0.0, reports=is_last)
 
 
 def _leave(config: MonitorConfig, plan: Plan, status: Status, timeout: float) -> None:
@@ -360,45 +408,52 @@ def _leave(config: MonitorConfig, plan: Plan, status: Status, timeout: float) ->
     uncarried = [backend for backend in shared if not is_carried(layout, backend, LAUNCH)]
     # After that look: a courier that ended in between has ended its run.
     is_open = any(is_left(layout, backend, LAUNCH) for backend in uncarried)
-    if is_open and not (is_held(layout.journal(LAUNCH)) or _roles_at_work(layout)):
-        with suppress(RolecallError):  # another process came and will do it, or `deliver` can
-            _begin(config.model_copy(update={"resume": "allow"}), plan, by_any=True).leave(status, timeout)
+    if is_held(layout.journal(LAUNCH)) or _roles_at_work(layout):
+        return
+    if not is_open:
+        JobPrinter(config.name, config.monitor_dir, plan).report_end()
+        return
+    with suppress(RolecallError):  # another process came and will do it, or `deliver` can
+        _begin(config.model_copy(update={"resume": "allow"}), plan, by_any=True).leave(status, timeout)
 
 
 def _roles_at_work(layout: Layout) -> bool:
     return any(is_held(layout.journal(writer)) for writer in layout.writers())
 
 
-def _join(
-    config: MonitorConfig,
-    record: RunRecord,
-    writer: str,
-    run_config: object,
-    header: Mapping[str, Any],
-    closing: Sequence[Close],
-) -> Monitor:
+def _join(config: MonitorConfig, record: RunRecord, role: _Role, closing: Sequence[Close]) -> Monitor:
     plan = _plan_here(config, record.plan)
     config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=plan))
-    session = WriterSession(config, writer, run_config, header)
-    session.wait_opened()
+    session = WriterSession(config, role.writer, role.run_config, role.header, role.tags)
+    # Several roles on one terminal would draw over each other: those do not draw that have a launcher.
+    session.wait_opened(draws=bool(closing))
+    printer = JobPrinter(config.name, config.monitor_dir, plan)
     return Monitor(
-        writer,
+        role.writer,
         session.journal,
         session.events,
         run_id=record.run_id,
         raises=config.on_backend_error == "raise",
-        closing=[session.close, *closing],
+        closing=[partial(_close_drawn, session, printer), *closing] if closing else [session.close],
+        backends=[each.backend for each in plan.backends],
+        secrets=config.secrets,
+        printer=printer,
     )
 
 
-def _meet(config: MonitorConfig) -> RunRecord:
+def _close_drawn(session: WriterSession, printer: JobPrinter, status: Status, timeout: float) -> None:
+    with bar(printer.delivery):
+        session.close(status, timeout)
+
+
+def _meet(config: MonitorConfig, writer: str, patience: float) -> RunRecord:
     """The record that the launcher left."""
     layout = Layout(config.monitor_dir)
     with usable(layout):
-        return _find_record(layout, config)
+        return _find_record(layout, config, writer, patience)
 
 
-def _find_record(layout: Layout, config: MonitorConfig) -> RunRecord:
+def _find_record(layout: Layout, config: MonitorConfig, writer: str, patience: float) -> RunRecord:
     if config.hand_over is not None:
         record = read_record(layout)
         if record is None or record.nonce != config.hand_over.nonce:
@@ -406,18 +461,17 @@ def _find_record(layout: Layout, config: MonitorConfig) -> RunRecord:
             raise DirectoryError(f"monitor_dir {layout.root}: {what}")
         return record
     # Under torchrun all ranks start at once: rank 0 launches, the others find its record.
-    deadline = time.monotonic() + timings.JOIN_TIMEOUT
-    while time.monotonic() < deadline:
+    for _ in _looks(layout, writer, patience):
         if is_shown_held(layout.journal(LAUNCH)) and (record := read_record(layout)) is not None:
             return record
-        time.sleep(timings.POLL_INTERVAL)
-    advice = "start it with rolecall.launch and pass on job.config, or open one role with primary=True"
-    raise ConfigError(f"no job runs in monitor_dir {layout.root} (waited {timings.JOIN_TIMEOUT:.0f} s): {advice}")
+    advice = "start it with rolecall.launch and pass on job.config, or open one role with primary=True; open_timeout "
+    advice += "changes how long a role waits"
+    raise ConfigError(f"no job runs in monitor_dir {layout.root} (waited {patience:.0f} s): {advice}")
 
 
 def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
     """The launcher's plan, less what the node of this role lacks."""
-    here = resolve(config)
+    here = resolve(config, is_single=True)  # whether its run exists already was settled by the launcher
     for downgrade in here.downgrades:
         if downgrade not in plan.downgrades:
             logger.warning("on this node: %s", downgrade)

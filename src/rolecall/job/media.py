@@ -4,6 +4,7 @@ Nothing is compressed in `log`: the pixels or samples of an array are stored as 
 change afterwards. No library is imported for a value that is not of that library.
 """
 
+import hashlib
 import io
 import math
 import os
@@ -14,14 +15,17 @@ import wave
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from pydantic_core import to_json
+
 from rolecall.rows import MediaKind
 from rolecall.store.codec import LARGEST_ATTACHMENT
 from rolecall.store.journal import Content, Draft
-from rolecall.store.pictures import NETPBM, netpbm
+from rolecall.store.pictures import FRAMES, NETPBM, netpbm
 from rolecall.values import Audio, File, Histogram, Html, Image, Video
 
 _MOST_ITEMS: Final = 1000
@@ -78,6 +82,16 @@ def drafts_of(value: Any) -> Sequence[Draft] | None:
         return [each for each in found if each is not None]
     draft = _draft(value)
     return None if draft is None else [draft]
+
+
+def image_in(value: Any) -> Draft | None:
+    """The image that a cell of a table is; `None` if it is something else.
+
+    Raises:
+        Exception: as `drafts_of`.
+    """
+    draft = _draft(value)
+    return draft if draft is not None and draft.kind == "image" else None
 
 
 def _draft(value: Any) -> Draft | None:
@@ -161,14 +175,23 @@ def _audio(value: Audio) -> Draft:
 
 
 def _video(value: Video) -> Draft:
-    if not isinstance(value.data, bytes | str | os.PathLike):
-        raise ValueError(f"a video is the path or the bytes of a file, not {type(value.data).__name__}")  # noqa: TRY004
-    return _file("video", value.data, value.caption)
+    if isinstance(value.data, bytes | str | os.PathLike):
+        return _file("video", value.data, value.caption)
+    if find_spec("PIL") is None:
+        raise ValueError("frames of a video need Pillow: pip install 'rolecall[video]'")
+    if not 0 < value.fps < math.inf:
+        raise ValueError(f"a video has some frames a second, not {value.fps}")
+    frames = [_pixels(frame) for frame in _array(value.data)]
+    if len({frame.shape for frame in frames}) != 1:
+        raise ValueError("a video has frames, all of one size")
+    return _played(frames, value)
 
 
 def _any_file(value: File) -> Draft:
     path = Path(value.path)
     name = value.name or path.absolute().name
+    if (size := _size_below(path)) > LARGEST_ATTACHMENT:
+        return _too_large(path, name, size)
     if not path.is_dir():
         return Draft(kind="file", data=path, suffix=path.suffix, mime="application/octet-stream", caption=name)
     with tempfile.TemporaryFile() as file:
@@ -176,6 +199,23 @@ def _any_file(value: File) -> Draft:
             archive.add(path, arcname=path.absolute().name)
         file.seek(0)
         return Draft(kind="file", data=file.read(), suffix=".tar", mime="application/x-tar", caption=f"{name}.tar")
+
+
+def _size_below(path: Path) -> int:
+    """The size of a file, or of all files of a directory."""
+    if not path.is_dir():
+        return _size_of(path)
+    return sum(each.lstat().st_size for each in path.rglob("*"))
+
+
+def _too_large(path: Path, name: str, size: int) -> Draft:
+    """In place of what is too large to copy, a file that says what it is."""
+    about: dict[str, Any] = {"path": str(path.absolute()), "size": size}
+    if path.is_file():
+        with path.open("rb") as file:
+            about["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    data, note = to_json(about), f"{path} has {size} bytes, more than {LARGEST_ATTACHMENT}; not its content is recorded"
+    return Draft(kind="file", data=data, suffix=".json", mime="application/json", caption=f"{name}.json", note=note)
 
 
 # ----------------------------------------------------------- other libraries'
@@ -255,6 +295,16 @@ def _start_of(path: Path) -> bytes:
 def _drawn(pixels: bytes | memoryview, width: int, height: int, channels: int, caption: str) -> Draft:
     data, suffix = netpbm(pixels, width, height, channels)
     return Draft(kind="image", data=data, suffix=suffix, mime=NETPBM, caption=caption)
+
+
+def _played(frames: Sequence[Any], value: Video) -> Draft:
+    """The frames as they are, one behind the other; a courier makes a GIF of them."""
+    height, width, channels = frames[0].shape
+    colours = min(channels, 3)  # GIF has no alpha worth the name
+    files = [netpbm(frame[:, :, :colours].tobytes(), width, height, colours) for frame in frames]
+    data, suffix = b"".join(each for each, _ in files), files[0][1]
+    mime = f"{FRAMES}{float(value.fps)}"
+    return Draft(kind="video", data=data, suffix=suffix, mime=mime, caption=value.caption)
 
 
 # -------------------------------------------------------------------- arrays

@@ -7,17 +7,20 @@ import sys
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSet, Sequence
 from functools import partial
 from typing import Any, Self
 
 from rolecall import timings
+from rolecall.config.plain import plain_config
 from rolecall.delivery.events import EventLog
 from rolecall.errors import BackendError, raise_together
 from rolecall.job.normalize import Normalizer
+from rolecall.job.output.lines import JobPrinter
 from rolecall.job.tables import INT64, LEAST_INT64
 from rolecall.states import Status, status_at_exit, status_of
-from rolecall.store.journal import DEFAULT_AXIS, JournalWriter
+from rolecall.store.details import Details
+from rolecall.store.journal import JournalWriter
 
 logger = logging.getLogger("rolecall")
 
@@ -37,7 +40,7 @@ class Monitor:
         run_id: rolecall's name of the run; `None` if monitoring is off.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the first three by name
         self,
         writer: str,
         journal: JournalWriter | None = None,
@@ -46,11 +49,19 @@ class Monitor:
         run_id: str | None = None,
         raises: bool = False,
         closing: Sequence[Close] = (),
+        backends: Sequence[str] = (),
+        secrets: tuple[str, ...] = (),
+        printer: JobPrinter | None = None,
     ) -> None:
         self.writer = writer
         self.run_id = run_id
         self._events = events or EventLog(writer)
         self._closing = closing
+        self._backends = backends
+        self._secrets = secrets
+        # Where monitoring is off, so that what is set can be read back all the same.
+        self._unwritten = Details()
+        self._printer = printer
         self._written = journal
         self._journal = journal
         self._raises = raises
@@ -68,6 +79,15 @@ class Monitor:
         state = "off" if self._written is None else "closed" if self._journal is None else "open"
         return f"<Monitor {self.writer!r} of run {self.run_id!r}, {state}>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: where to look."""
+        return self._printer.html(self.urls) if self._printer else "monitoring is off"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `log` records: not after `close`, in a forked child, or where monitoring is off."""
+        return self._journal is not None
+
     @property
     def urls(self) -> Mapping[str, str | None]:
         """Where you look at the run, for each backend that has opened by now."""
@@ -77,6 +97,27 @@ class Monitor:
     def url(self) -> str | None:
         """The first of `urls` that there is."""
         return next((url for url in self.urls.values() if url), None)
+
+    @property
+    def summary(self) -> MutableMapping[str, float | str]:
+        """Values that stand for the whole run, and not for a step: `monitor.summary["best"] = 0.9`.
+
+        Numbers and strings, of each key the last. They are this writer's own; in a shared run they have its prefix.
+        Setting one never blocks on a backend and never raises. After a restart, those of before are still there.
+        """
+        return _Summary(self)
+
+    @property
+    def tags(self) -> MutableSet[str]:
+        """Labels that this writer gives to the run: `monitor.tags.add("baseline")`. A shared run has those of all.
+
+        Adding one never blocks on a backend and never raises. After a restart, those of before are still there.
+        """
+        return _Tags(self)
+
+    @tags.setter
+    def tags(self, tags: Iterable[str]) -> None:
+        _Tags(self).replace(tags)
 
     @property
     def lost(self) -> int:
@@ -89,7 +130,13 @@ class Monitor:
         return self._normalizer.dropped
 
     def log(
-        self, data: Mapping[str, Any], step: int | None = None, *, commit: bool | None = None, axis: str | None = None
+        self,
+        data: Mapping[str, Any],
+        step: int | None = None,
+        *,
+        commit: bool | None = None,
+        axis: str | None = None,
+        backends: Sequence[str] | None = None,
     ) -> None:
         """Record metrics at a step of this role's own axis. Once this returns, the row survives the process.
 
@@ -105,6 +152,8 @@ class Monitor:
             commit: as in `wandb.Run.log`, where each role has a run of its own; ignored in a shared run.
             axis: the name of another axis of steps than the role's own, such as `eval`. A key belongs to the axis on
                 which it was first logged; on another one it is shown as `{axis}/{key}`.
+            backends: the only backends that get this row, by name: `["console"]`. The journal has it in any case. A
+                name that the job does not have is reported once.
         """
         if (journal := self._journal) is None:
             self._drop_late()
@@ -115,15 +164,16 @@ class Monitor:
             # `type` first: a call for each step would cost as much as the check itself.
             if step is not None and (type(step) is not int or not LEAST_INT64 <= step < INT64):
                 step = self._normalizer.step(step)
-            at = DEFAULT_AXIS if axis is None else self._normalizer.axis(axis)
+            is_plain = axis is None and commit is not True and backends is None
+            more = None if is_plain else self._more(commit, axis, backends)
             row, values = self._normalizer.row(data)
             if row or values:
                 try:
-                    journal.append(row, step, commit is True, values, at)
+                    journal.append(row, step, values, more)
                 except ValueError:
                     # Something that JSON cannot hold: keep the rest of the row.
                     row, _ = self._normalizer.careful(row)
-                    journal.append(row, step, commit is True, values, at)
+                    journal.append(row, step, values, more)
         except OSError as error:
             self._lose(error)
         except Exception as error:  # noqa: BLE001 - out of memory, for one: training must go on
@@ -150,6 +200,25 @@ class Monitor:
             self._lose(error)
         except Exception as error:  # noqa: BLE001 - as in `log`
             self._normalizer.drop_row(error)
+
+    def update_config(self, config: object) -> None:
+        """Change the run's config, or add to it. Once this returns, the change survives the process.
+
+        Never blocks on a backend and never raises. It is merged by top-level key, and the later value wins. In a shared
+        run, it is this writer's part of the config that changes.
+
+        Args:
+            config: of any kind, as `run_config` of `open_monitor`. Secrets are masked; what cannot be read is left out,
+                counted in `dropped`, and reported once.
+        """
+
+        def change(_: Details) -> Mapping[str, Any]:
+            kept, left_out = plain_config(config, self._secrets)
+            for what in left_out:
+                self._normalizer.drop("update_config", what)
+            return {"config": kept} if kept else {}
+
+        self._change("update_config", change)
 
     def close(self, status: Status = "finished", timeout: float = timings.CLOSE_TIMEOUT) -> None:
         """End the session, wait for the couriers to drain, and report what is left and how to deliver it.
@@ -184,12 +253,45 @@ class Monitor:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close(status_of(error))
 
-    def _drop_late(self) -> None:
+    def _more(self, commit: bool | None, axis: str | None, backends: Sequence[str] | None) -> Mapping[str, Any]:
+        """What only some lines say."""
+        found: dict[str, Any] = {"commit": True} if commit is True else {}
+        if axis is not None and (name := self._normalizer.axis(axis)):
+            found["axis"] = name
+        if backends is not None:
+            found["backends"] = self._normalizer.backends(backends, self._backends)
+        return found
+
+    def _now(self) -> Details:
+        """What the summary and the tags are."""
+        return self._written.details if self._written is not None else self._unwritten
+
+    def _change(self, what: str, make: Callable[[Details], Mapping[str, Any]]) -> None:
+        """Change the config, summary or tags. Raises nothing, as `log` does.
+
+        Args:
+            what: what is changed, in words.
+            make: the change, of what holds now.
+        """
+        try:
+            if (journal := self._journal) is not None:
+                journal.change(make)
+            elif self._written is None:
+                self._unwritten = self._unwritten.plus(make(self._unwritten))
+            else:
+                self._drop_late(what)
+        except OSError as error:
+            self._lose(error)
+        except Exception as error:  # noqa: BLE001 - as in `log`
+            self._normalizer.drop(what, f"it cannot be recorded ({type(error).__name__}) and is left out")
+
+    def _drop_late(self, what: str = "log") -> None:
         """There is no journal: after `close`, in a forked child, or because monitoring is off, which is no loss."""
         if self._written is not None:
             is_forked = self._pid != os.getpid()
             why = "this process was forked; open a monitor in it" if is_forked else "the monitor is closed"
-            self._normalizer.drop("log", f"the row is left out, as {why}")
+            text = f"the row is left out, as {why}" if what == "log" else f"the change is left out, as {why}"
+            self._normalizer.drop(what, text)
 
     def _lose(self, error: OSError) -> None:
         """The disk is full or gone: training goes on. The journal counts the loss; warn once an episode."""
@@ -201,6 +303,95 @@ class Monitor:
             self._lost_at = now
         except Exception:  # noqa: BLE001, S110 - as in `Normalizer.drop`
             pass
+
+
+class _Summary(MutableMapping[str, float | str]):
+    """`Monitor.summary`: setting a value never raises."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    def __repr__(self) -> str:
+        return repr(dict(self._values))
+
+    @property
+    def _values(self) -> Mapping[str, float | str]:
+        return self._monitor._now().summary  # noqa: SLF001 - a view of it
+
+    def __getitem__(self, key: str) -> float | str:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __setitem__(self, key: str, value: float | str) -> None:
+        self.update({key: value})
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self._values:
+            raise KeyError(key)
+        self._monitor._change("summary", lambda _: {"summary": {key: None}})  # noqa: SLF001
+
+    def update(self, values: Any = (), /, **more: Any) -> None:
+        """Set several values at once, which is one line of the journal."""
+
+        def change(now: Details) -> Mapping[str, Any]:
+            found = self._monitor._normalizer.summary(dict(values, **more))  # noqa: SLF001
+            # A loop may set the same value again and again.
+            new = {key: value for key, value in found.items() if now.summary.get(key) != value}
+            return {"summary": new} if new else {}
+
+        self._monitor._change("summary", change)  # noqa: SLF001
+
+
+class _Tags(MutableSet[str]):
+    """`Monitor.tags`: adding one never raises."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    def __repr__(self) -> str:
+        return repr(set(self))
+
+    @classmethod
+    def _from_iterable(cls, tags: Any) -> Any:
+        return set(tags)  # of `tags | {"debug"}`
+
+    @property
+    def _values(self) -> Sequence[str]:
+        return self._monitor._now().tags  # noqa: SLF001 - a view of it
+
+    def __contains__(self, tag: object) -> bool:
+        return tag in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def add(self, value: str) -> None:
+        """Give the run a tag of 1 to 64 printable characters."""
+        self._change(lambda now: [*now, value])
+
+    def discard(self, value: str) -> None:
+        """Take a tag away, if this writer has given it."""
+        self._change(lambda now: [tag for tag in now if tag != value])
+
+    def replace(self, tags: Iterable[str]) -> None:
+        """Give the run these tags alone."""
+        self._change(lambda _: [tags] if isinstance(tags, str) else tags)
+
+    def _change(self, make: Callable[[Sequence[str]], Iterable[str]]) -> None:
+        def change(now: Details) -> Mapping[str, Any]:
+            found = (self._monitor._normalizer.tag(tag) for tag in make(now.tags))  # noqa: SLF001
+            tags = list(dict.fromkeys(tag for tag in found if tag is not None))
+            return {} if tags == list(now.tags) else {"tags": tags}
+
+        self._monitor._change("tags", change)  # noqa: SLF001
 
 
 def _leave_to_parent(reference: weakref.ref[Monitor]) -> None:

@@ -7,7 +7,7 @@ hold, or what no backend could take, is left out, counted, and reported once for
 
 import logging
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
@@ -15,12 +15,14 @@ from rolecall.job.media import drafts_of
 from rolecall.job.tables import BYTES, INT64, table_data, table_in, utf8, words
 from rolecall.rows import TableData
 from rolecall.store.codec import ensure_memory
-from rolecall.store.journal import DEFAULT_AXIS, Drafts, Values
+from rolecall.store.journal import DEFAULT_AXIS, Drafts, TableDraft, Values
 from rolecall.values import BOXES, Table, Text
 
 logger = logging.getLogger("rolecall")
 
 LONGEST_KEY: Final = 512
+LONGEST_TAG: Final = 64
+"""As in wandb, which takes no longer ones."""
 _MOST_WARNINGS: Final = 1000
 _MOST_KEYS: Final = 100_000
 _DEEPEST: Final = 50
@@ -34,6 +36,7 @@ _PLAIN: Final = _FIXED | {int, str}
 # str may lie about its hash and equality. It takes half of the time of a look at their types and a tuple of them, and
 # `join` is faster with a list.
 _joined: Final = "\n".join
+_Value = TableData | TableDraft | Drafts
 
 
 class _Unfit(Exception):
@@ -100,7 +103,7 @@ class Normalizer:
             self.drop("data", f"log takes a mapping of metrics, not {type(data).__name__}; the row is left out")
             return {}, ()
         dropped = self.dropped
-        values: list[TableData | Drafts] = []
+        values: list[_Value] = []
         plain = self._mapping(data, "", _DEEPEST, values)
         if self.dropped == dropped and type(data) is dict and not values:
             if self._known_size + len(data) > _MOST_KEYS:
@@ -119,9 +122,7 @@ class Normalizer:
             reason = "the row cannot be recorded and is left out"
         self.drop("data", reason)
 
-    def _mapping(
-        self, data: Mapping[Any, Any], prefix: str, depth: int, values: list[TableData | Drafts]
-    ) -> dict[str, Any]:
+    def _mapping(self, data: Mapping[Any, Any], prefix: str, depth: int, values: list[_Value]) -> dict[str, Any]:
         plain: dict[str, Any] = {}
         try:
             for key, value in data.items():
@@ -145,7 +146,7 @@ class Normalizer:
             self.drop(prefix or "data", f"the mapping could not be read to its end ({words(error)})")
         return plain
 
-    def _content(self, value: Any, path: str, depth: int, values: list[TableData | Drafts]) -> Any:
+    def _content(self, value: Any, path: str, depth: int, values: list[_Value]) -> Any:
         """A plain number, string or mapping; `None` for tables and media, which go to `values`."""
         is_boxed = isinstance(value, BOXES)
         if not is_boxed and is_dataclass(value) and not isinstance(value, type):
@@ -160,10 +161,13 @@ class Normalizer:
             value = value.text
         elif (rich := _rich(value, path)) is not None:
             values.append(rich)
+            for draft in rich.drafts if isinstance(rich, Drafts) else ():
+                if draft.note:
+                    self.drop(path, draft.note)
             return None
         return _scalar(value)
 
-    def table(self, name: object, table: Any) -> TableData | None:
+    def table(self, name: object, table: Any) -> TableData | TableDraft | None:
         """A table under a name; `None` if it is none."""
         if (key := self._key(name)) is None:
             return None
@@ -173,6 +177,35 @@ class Normalizer:
             hint = "give (columns, rows), a list of dicts or a frame"
             self.drop(_shown(name), f"not a table ({words(error)}); {hint}")
             return None
+
+    def summary(self, values: Mapping[Any, Any]) -> dict[str, float | str]:
+        """What of a mapping can be in a summary: numbers and strings."""
+        found: dict[str, float | str] = {}
+        for key, value in values.items():
+            if (name := self._key(key)) is None:
+                continue
+            try:
+                found[name] = _scalar(value.text if isinstance(value, Text) else value)
+            except Exception:  # noqa: BLE001 - anyone's object raises anything
+                self.drop(name, f"a value of the summary must be a number or a string, not {type(value).__name__}")
+        return found
+
+    def tag(self, tag: object) -> str | None:
+        """A tag as a plain string; `None` if it cannot be one."""
+        plain = self._key(tag)
+        if plain is not None and len(plain) > LONGEST_TAG:
+            self.drop(_shown(plain), f"a tag must have 1 to {LONGEST_TAG} characters, not {len(plain)}")
+            return None
+        return plain
+
+    def backends(self, given: object, known: Collection[str]) -> list[str]:
+        """Those of the backends' names that are known."""
+        names = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
+        for name in names:
+            if name not in known:
+                have = f"this job has {', '.join(known)}"
+                self.drop(_shown(name), f"there is no backend of this name, so the row does not go there; {have}")
+        return [str(name) for name in known if name in names]
 
     def _key(self, key: object, prefix: str = "") -> str | None:
         """A key as a plain string; `None` if it cannot be one."""
@@ -202,7 +235,7 @@ class Normalizer:
             pass
 
 
-def _rich(value: Any, key: str) -> TableData | Drafts | None:
+def _rich(value: Any, key: str) -> _Value | None:
     """The table or the media that a value is; `None` if it is none.
 
     Raises:

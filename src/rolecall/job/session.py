@@ -4,7 +4,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -16,10 +18,14 @@ from rolecall.delivery.events import EventLog
 from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.errors import BackendRefused, Undelivered, raise_together
 from rolecall.job.beside import CourierProcess
-from rolecall.states import Status
+from rolecall.job.output.bar import Progress, bar
+from rolecall.job.status import look_within
+from rolecall.states import State, Status
+from rolecall.store.details import details_now
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import LAUNCH, Layout, usable
-from rolecall.store.lease import Fill, Session, claim, end, sessions, succeed
+from rolecall.store.lease import Fill, Session, claim, end, newest, sessions, succeed
+from rolecall.store.source import source_of_process
 from rolecall.store.spool import is_spooled, open_spool
 
 logger = logging.getLogger("rolecall")
@@ -36,6 +42,7 @@ class WriterSession:
         writer: whose session it is; `LAUNCH` for the launcher.
         run_config: the writer's own config.
         header: what the first line of the session says beside that.
+        tags: the writer's first tags.
 
     Attributes:
         events: what the couriers said.
@@ -47,7 +54,12 @@ class WriterSession:
     """
 
     def __init__(
-        self, config: MonitorConfig, writer: str, run_config: object, header: Mapping[str, Any] = MappingProxyType({})
+        self,
+        config: MonitorConfig,
+        writer: str,
+        run_config: object,
+        header: Mapping[str, Any] = MappingProxyType({}),
+        tags: Sequence[str] = (),
     ) -> None:
         self.events = EventLog(writer)
         self._config = config
@@ -64,19 +76,25 @@ class WriterSession:
             who = "the job" if writer == LAUNCH else writer
             logger.warning("%s: run_config is kept without %s%s", who, "; ".join(left_out[:NAMED]), more)
         with usable(self._layout):
-            self._open({**header, "config": kept})
+            self._open({**header, "config": kept}, tags)
 
-    def _open(self, header: Mapping[str, Any]) -> None:
+    def _open(self, header: Mapping[str, Any], tags: Sequence[str]) -> None:
         """Claim the writer's name, and begin its journal."""
         writer = self._writer
         # The last step on each axis of an earlier session, by the newest that has rows.
         earlier = map(last_steps, reversed(sessions(self._layout.journal(writer))))
         steps = next(filter(None, earlier), {})
+        before = details_now(self._layout, writer)
+        # What is given now is later than what was changed then.
+        config = {key: value for key, value in before.config.items() if key not in header["config"]}
+        details = replace(before, config=config, tags=tuple(dict.fromkeys([*before.tags, *tags])))
         self._header = {
             "writer": writer,
             "opened": time.time(),
+            "source": source_of_process(),
             **({"spool": self._spec.nonce} if self._is_spooled else {}),
             **({"steps": steps} if steps else {}),
+            **({"details": found} if (found := details.line()) else {}),
             **header,
         }
         holder = "the launcher's place" if writer == LAUNCH else f"writer {writer!r}"
@@ -84,7 +102,7 @@ class WriterSession:
         try:
             place = open_spool(self._spec, writer, session) if self._is_spooled else session
             limit = self._config.spool_limit if self._is_spooled else None
-            self.journal = JournalWriter(place, steps, self._succeed, limit)
+            self.journal = JournalWriter(place, steps, self._succeed, limit, details)
             self._start()
         except BaseException:
             end(session, "failed")  # or the name would be held for as long as this process lives
@@ -95,14 +113,25 @@ class WriterSession:
         """The backends that have a courier."""
         return [plan.backend for plan in self._spec.plan.backends if plan.courier != "none"]
 
-    def wait_opened(self) -> None:
+    @property
+    def is_own(self) -> bool:
+        """Whether this is the process that opened it, and no forked child of that."""
+        return os.getpid() == self._pid
+
+    def wait_opened(self, timeout: float | None = None, *, draws: bool = False) -> None:
         """Wait until every backend said whether it could open its run.
+
+        Args:
+            timeout: seconds; the config's `open_timeout` by default.
+            draws: whether to draw a bar on a terminal.
 
         Raises:
             BackendRefused: one said no; the session is closed as failed.
         """
+        timeout = self._spec.open_timeout if timeout is None else timeout
         try:
-            first = self.events.wait_opened(self.backends, timings.OPEN_TIMEOUT)
+            with bar(self._opening) if draws else nullcontext():
+                first = self.events.wait_opened(self.backends, timeout)
         except BaseException:  # Ctrl-C, for one
             self.close("failed", 0.0, quiet=True)
             raise
@@ -114,11 +143,13 @@ class WriterSession:
     def close(self, status: Status, timeout: float, *, quiet: bool = False) -> None:
         """End the session, let the couriers drain for `timeout` seconds, and report what is left.
 
+        A role leaves that to a launcher that is alive, whose last line is about the whole job.
+
         Raises:
             Undelivered: with `on_backend_error: raise`, if anything is left; an `ExceptionGroup` of them where
                 several backends lack rows.
         """
-        if os.getpid() != self._pid:
+        if not self.is_own:
             self.journal.abandon()
             return
         deadline = time.monotonic() + timeout
@@ -137,8 +168,24 @@ class WriterSession:
         messages = self._left()
         if self._config.on_backend_error == "raise":
             raise_together(f"{self._writer}: rows are not delivered", [Undelivered(message) for message in messages])
+        if not messages:
+            return
+        level = logging.INFO if self._has_launcher() else logging.WARNING
         for message in messages:
-            logger.warning("%s", message)
+            logger.log(level, "%s", message)
+
+    def _has_launcher(self) -> bool:
+        """Whether a launcher lives, by the time of its file if it is on another machine."""
+
+        def look() -> bool:
+            launcher = newest(self._layout.journal(LAUNCH))
+            return launcher is not None and launcher.state() is State.RUNNING
+
+        # On a thread: the directory may not answer.
+        return self._writer != LAUNCH and bool(look_within(timings.DIRECTORY_TIMEOUT, look))
+
+    def _opening(self) -> Progress:
+        return Progress("opening " + ", ".join(self.events.unheard(self.backends)))
 
     def _succeed(self, session: Session, fill: Fill) -> Session:
         """The session to go on in when the journal's file was changed from outside."""

@@ -2,16 +2,20 @@
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rolecall import timings
 from rolecall.config.plan import Plan
 from rolecall.states import State
-from rolecall.store.acks import RunReference, acknowledged, read_reference, rejections, undelivered
+from rolecall.store.acks import START, RunReference, acknowledged, read_reference, rejections, rows_behind, undelivered
 from rolecall.store.codec import last_line
 from rolecall.store.layout import LAUNCH, Layout
-from rolecall.store.lease import Session, is_held, newest
+from rolecall.store.lease import Session, is_held, newest, this_process
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +70,35 @@ def wait_for_writers(layout: Layout, timeout: float) -> list[WriterState]:
                 return
             time.sleep(min(timings.STATUS_INTERVAL, max(0.0, deadline - time.monotonic())))
 
-    # On a network filesystem whose server is frozen, no look at a file can be given up, only left to its thread.
-    thread = threading.Thread(target=look, name="rolecall-look", daemon=True)
-    thread.start()
-    thread.join(timeout + timings.DIRECTORY_TIMEOUT)
+    _leave_after(timeout + timings.DIRECTORY_TIMEOUT, look)
     return states or []
+
+
+def look_within(seconds: float, look: Callable[[], Found]) -> Found | None:
+    """What `look` finds in a `monitor_dir`; `None` if that takes longer, or fails."""
+    found: list[Found] = []
+
+    def keep() -> None:
+        with suppress(OSError):
+            found.append(look())
+
+    _leave_after(seconds, keep)
+    return found[0] if found else None
+
+
+def _leave_after(seconds: float, look: Callable[[], None]) -> None:
+    """Wait that long for a look at files, and then leave it to its thread.
+
+    On a network filesystem whose server is frozen, a look can be given up in no other way.
+    """
+    thread = threading.Thread(target=look, name="rolecall-look", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        # A function of `atexit` can start no thread in some versions (measured: Python 3.12.1; 3.13.0 can).
+        look()
+    else:
+        thread.join(seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +131,49 @@ class DeliveryStatus:
 def read_deliveries(layout: Layout, plan: Plan) -> list[DeliveryStatus]:
     """Of every writer in each backend of the job's plan, and in those that it was delivered to later."""
     return [_delivery(layout, backend, writer) for backend in _backends(layout, plan) for writer in layout.writers()]
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryTotal:
+    """The rows of all writers in one backend; the numbers are those of `DeliveryStatus`.
+
+    Attributes:
+        is_carried: whether a courier that outlives this process is at work for each writer whose rows wait.
+    """
+
+    backend: str
+    delivered: int
+    waiting: int = 0
+    rejected: int = 0
+    missing: int = 0
+    is_carried: bool = False
+
+
+def read_totals(layout: Layout, plan: Plan) -> tuple[int, list[DeliveryTotal]]:
+    """How many rows there are in the job's journals, and what each backend of its plan holds of them."""
+    rows = sum(rows_behind(layout.journal(writer), START)[0] for writer in layout.writers())
+    return rows, [
+        # The journals are all that `local` is.
+        _total(each.backend, layout) if each.courier != "none" else DeliveryTotal(each.backend, rows)
+        for each in plan.backends
+    ]
+
+
+def _total(backend: str, layout: Layout) -> DeliveryTotal:
+    found = [_delivery(layout, backend, writer) for writer in layout.writers()]
+    return DeliveryTotal(
+        backend=backend,
+        delivered=sum(each.delivered for each in found),
+        waiting=sum(each.waiting for each in found),
+        rejected=sum(each.rejected for each in found),
+        missing=sum(each.missing for each in found),
+        is_carried=all(_outlives_this(newest(layout.delivery(backend, each.writer))) for each in found if each.waiting),
+    )
+
+
+def _outlives_this(courier: Session | None) -> bool:
+    """Whether a courier is at work, and is no thread of this process, which may end now."""
+    return courier is not None and courier.is_live() and courier.owner() != this_process()
 
 
 def unended(layout: Layout, plan: Plan) -> list[str]:

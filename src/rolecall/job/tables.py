@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from rolecall.job.media import names_of
+from rolecall.job.media import image_in, names_of
 from rolecall.rows import Cell, TableData
+from rolecall.store.journal import Draft, TableDraft
 from rolecall.values import BOXES, Table
 
 INT64: Final = 1 << 63
 LEAST_INT64: Final = -INT64
+MOST_IMAGES: Final = 1000
+PLAIN: Final = frozenset([float, int, str, bool, type(None)])
 BYTES: Final = (bytes, bytearray, memoryview)
 
 
@@ -22,7 +25,7 @@ def table_in(value: Any) -> Table | None:
     return Table(value) if ("pandas", "DataFrame") in names or ("polars", "DataFrame") in names else None
 
 
-def table_data(name: str, table: Table) -> TableData:
+def table_data(name: str, table: Table) -> TableData | TableDraft:
     """A table under a name.
 
     Raises:
@@ -30,7 +33,10 @@ def table_data(name: str, table: Table) -> TableData:
     """
     columns, rows = _read(table.data, table.columns)
     names = tuple(utf8(str(column)) for column in columns)
-    return TableData(name=name, columns=names, rows=tuple(_cells(row, len(names)) for row in rows), append=table.append)
+    images: dict[tuple[int, int], Draft] = {}
+    cells = tuple(_cells(row, len(names), number, images) for number, row in enumerate(rows))
+    plain = TableData(name=name, columns=names, rows=cells, append=table.append)
+    return TableDraft(plain, images) if images else plain
 
 
 def _read(data: Any, columns: Sequence[str] | None) -> tuple[Iterable[object], Iterable[Any]]:
@@ -66,10 +72,17 @@ def words(error: Exception) -> str:
         return type(error).__name__
 
 
-def _cells(row: Iterable[object], width: int) -> tuple[Cell, ...]:
+def _cells(row: Iterable[object], width: int, number: int, images: dict[tuple[int, int], Draft]) -> tuple[Cell, ...]:
+    """The cells of a row; those that are images go to `images`."""
     if isinstance(row, (Mapping, str, *BYTES)):
         raise TypeError(f"a row of it is a {type(row).__name__}")
-    cells = tuple(_cell(value) for value in row)
+    values = list(row)
+    for column, value in enumerate(values):
+        if type(value) not in PLAIN and (image := image_in(value)) is not None:
+            if len(images) == MOST_IMAGES:
+                raise ValueError(f"it has more than {MOST_IMAGES} images")
+            images[number, column], values[column] = image, None
+    cells = tuple(map(_cell, values))
     if len(cells) != width:
         raise ValueError("its rows are not as wide as its columns")
     return cells

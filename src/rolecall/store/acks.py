@@ -28,7 +28,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from rolecall import timings
 from rolecall.rows import Row
 from rolecall.states import State, Status
 from rolecall.store.codec import (
@@ -220,7 +219,8 @@ def rejections(layout: Layout, backend: str, writer: str) -> set[tuple[int, int]
     """The session and number of each row that a backend will never take."""
     found: set[tuple[int, int]] = set()
     for session in reversed(sessions(layout.delivery(backend, writer))):
-        for value in lines_from_end(session.path, session.seed):
+        # There is a line for each second of the job, and next to none of them is of these.
+        for value in lines_from_end(session.path, session.seed, (b'"rejected"', b'"again"')):
             match value:
                 case {"again": True}:  # what comes before that is about another run
                     return found
@@ -240,16 +240,22 @@ def is_left(layout: Layout, backend: str, writer: str) -> bool:
     return is_unclosed or is_earlier or undelivered(layout, backend, writer) > 0
 
 
-def is_opening(layout: Layout, backend: str) -> bool:
-    """Whether the launcher's courier is about to open a run that roles join, and nothing has kept it from that yet."""
+def is_opening(layout: Layout, backend: str, patience: float) -> bool:
+    """Whether the launcher's courier is about to open a run that roles join, and nothing has kept it from that yet.
+
+    Args:
+        layout: the job's.
+        backend: the backend.
+        patience: how many seconds after the launch it may still be about to.
+    """
     launcher = newest(layout.journal(LAUNCH))
     if launcher is None or not launcher.is_live() or read_reference(layout, backend, LAUNCH) is not None:
         return False
-    # It may take as long as `launch` waits for it. A launcher on another node may have another clock.
+    # A launcher on another node may have another clock.
     opened = launcher.header().get("opened", 0.0)
     session = newest(layout.delivery(backend, LAUNCH))
     is_hindered = session is not None and "why" in (last_line(session.path, session.seed) or {})
-    return not is_hindered and abs(time.time() - opened) < timings.OPEN_TIMEOUT
+    return not is_hindered and abs(time.time() - opened) < patience
 
 
 def leases(layout: Layout, backends: Iterable[str]) -> dict[Path, str]:

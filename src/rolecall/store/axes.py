@@ -7,6 +7,7 @@ declares the union of all bindings, and of all configs.
 `<monitor_dir>/axes/` holds a file of lines for each writer, appended to by that writer's courier alone and synced::
 
     {"config": {"lr": 0.1}}
+    {"tags": ["baseline"]}
     {"axes": {"explorer/reward": "explorer/step", "explorer/accuracy": "explorer/eval/step"}}
 
 Writers may share a prefix, and so bind one key to two axes. Then the first writer by name has its way.
@@ -17,7 +18,7 @@ were read before.
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rolecall.store.codec import Line, append_line, make_folder, open_own, read_lines
@@ -54,12 +55,18 @@ class AxisBook:
         self._known: dict[str, tuple[str, str]] = {}
         self._news: list[tuple[str, str]] = []
         self._configs: dict[str, Mapping[str, Any]] = {}
+        self._tags: dict[str, Sequence[str]] = {}
         self.refresh()
 
     @property
     def configs(self) -> Mapping[str, Mapping[str, Any]]:
         """Each writer's config."""
         return dict(self._configs)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags of all writers, each once."""
+        return tuple(dict.fromkeys(tag for _, tags in sorted(self._tags.items()) for tag in tags))
 
     @property
     def changes(self) -> int:
@@ -106,6 +113,13 @@ class AxisBook:
                 self._append({"config": config})
                 self._configs[self.writer] = dict(config)
 
+    def publish_tags(self, tags: Sequence[str]) -> None:
+        """Make the writer's tags known to all, if they are not yet."""
+        with self._lock:
+            if tuple(self._tags.get(self.writer, ())) != tuple(tags):
+                self._append({"tags": tags})
+                self._tags[self.writer] = tuple(tags)
+
     def refresh(self) -> None:
         """Read what any writer appended since the last look."""
         with self._lock:
@@ -125,6 +139,8 @@ class AxisBook:
                             self._learn(axes, writer_of(path.stem))
                         if isinstance(config := value.get("config"), dict):
                             self._configs[writer_of(path.stem)] = config
+                        if isinstance(tags := value.get("tags"), list):
+                            self._tags[writer_of(path.stem)] = list(map(str, tags))
                     self._offsets[name] = offset = lines[-1].end
 
     def _is_new(self, key: str, writer: str) -> bool:

@@ -9,6 +9,7 @@ The first line is the header; then there is one line for each call of `log`, and
         "session": 1,
         "writer": "explorer/0",
         "opened": 1764000000.0,
+        "source": {"name": "train.py", "user": "ada", "commit": "..."},
         "config": {...},
         "sum": "...",
     }
@@ -38,9 +39,15 @@ through the session. `axis` is there if it is not the default one, and so is `co
 line in every 1,000 and the end hold `steps`, the last step on each axis (`""` is the default one), so that a restarted
 role finds its next step without reading the whole file.
 
+A cell of a table is a number, a string, a boolean or `null`, or an image: an object as in `media`.
+
 The files of media are in a directory beside the journal, as *attachments*; each is there before its line. So is the
 content of a line of over 4 MiB: `"attached": {"name": "3.json", "size": 5000000, "sum": "..."}`. The first line after
-some that could not be written says how many rows these were in `lost`. Lines may also hold `config`, `summary` and
+some that could not be written says how many rows these were in `lost`. `backends` names the only backends that get a
+row, if it is not for all.
+
+A line with `config`, `summary` or `tags` changes the run's details: it is numbered as a row, and has the last step (see
+`rolecall.store.details`). What all of these lines come to is in `details`, wherever `steps` are. Lines may also hold
 `event`; this version writes none.
 
 The header of a session that goes on with the rows of an earlier one, because that file was changed from outside, says
@@ -84,6 +91,7 @@ from rolecall.store.codec import (
     rows_of,
     write_whole,
 )
+from rolecall.store.details import Details
 from rolecall.store.lease import Fill, Session
 from rolecall.timings import FILE_CHECK_INTERVAL
 
@@ -117,6 +125,7 @@ class Draft(NamedTuple):
         caption: as there.
         counts: as there.
         edges: as there.
+        note: what the role reports of it, if it is not all that was logged.
     """
 
     kind: MediaKind
@@ -126,6 +135,7 @@ class Draft(NamedTuple):
     caption: str = ""
     counts: tuple[float, ...] = ()
     edges: tuple[float, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +146,23 @@ class Drafts:
     drafts: Sequence[Draft]
 
 
-Values = Sequence[TableData | Drafts]
+@dataclass(frozen=True, slots=True)
+class TableDraft:
+    """A table with images that are not stored yet.
+
+    Attributes:
+        table: the table; a cell that is an image is `None` there.
+        images: those cells, by row and column.
+    """
+
+    table: TableData
+    images: Mapping[tuple[int, int], Draft]
+
+
+Values = Sequence[TableData | TableDraft | Drafts]
 """The tables and media of one call of `log`."""
+More = Mapping[str, Any] | None
+"""What only some lines say."""
 
 
 def last_steps(session: Session) -> dict[str, int]:
@@ -164,11 +189,13 @@ class JournalWriter:
         succeed: makes the session to go on in when this one's file was changed from outside, with the rows that are
             filled in.
         limit: how many bytes the writer's sessions and attachments may take in their directory.
+        details: what holds of an earlier session's config, summary and tags.
 
     Attributes:
         session: where rows are appended now.
         seq: the number of the last row.
         lost: how many rows are not in the journal: they could not be written, or their file was cut short.
+        details: what holds now.
     """
 
     def __init__(
@@ -177,8 +204,10 @@ class JournalWriter:
         steps: Mapping[str, int] | None = None,
         succeed: Callable[[Session, Fill], Session] | None = None,
         limit: int | None = None,
+        details: Details | None = None,
     ) -> None:
         self.session = session
+        self.details = details or Details()
         self.seq = 0
         self.lost = 0
         self._steps = dict(steps or {})
@@ -197,17 +226,14 @@ class JournalWriter:
         self._descriptor = -1
         self._open(session)
 
-    def append(
-        self, data: Mapping[str, Any], step: int | None = None, commit: bool = False, values: Values = (), axis: str = ""
-    ) -> None:
+    def append(self, data: Mapping[str, Any], step: int | None = None, values: Values = (), more: More = None) -> None:
         """Record one call of `log`.
 
         Args:
             data: what was logged, ready for JSON.
             step: `None` for the one after the last on the axis.
-            commit: kept with the row.
             values: tables and media, each recorded as a row of its own.
-            axis: its name; empty for the default one.
+            more: what else the line says, ready for JSON: `axis`, `commit`, `backends`, or a change of the details.
 
         Raises:
             OSError: it could not be written; its rows are counted in `lost`.
@@ -220,13 +246,14 @@ class JournalWriter:
                 self._look(now)
                 self._watch_disk()
             rows = len(values) + bool(data) if values else 1
+            axis = more.get("axis", DEFAULT_AXIS) if more else DEFAULT_AXIS
             try:
                 while True:
                     seq = self.seq + rows
                     at = self._steps.get(axis, 0) + 1 if step is None else step
                     line = {"seq": seq, "step": at, "time": now, "data": data}
-                    if values or commit or axis or self._failed or seq % _STEPS_EVERY < rows:
-                        self._complete(line, rows, values, axis, commit=commit)
+                    if values or more or self._failed or seq % _STEPS_EVERY < rows:
+                        self._complete(line, rows, values, more)
                     # As `ensure_memory`, and cheap: what holds more than numbers was measured before.
                     bytes(PER_NUMBER * len(data) + _OTHERS)
                     text = to_json(line, inf_nan_mode="strings")
@@ -259,6 +286,19 @@ class JournalWriter:
             self._failed = 0
             self._recorded += rows
 
+    def change(self, make: Callable[[Details], Mapping[str, Any]]) -> None:
+        """Record a change of the run's config, summary or tags; see `rolecall.store.details`. Raises as `append` does.
+
+        Args:
+            make: the change, of what holds now; empty if there is none.
+        """
+        with self._lock:
+            if change := make(self.details):
+                ensure_memory(change)
+                # Also if it cannot be written: a later line may hold it.
+                self.details = self.details.plus(change)
+                self.append({}, self._steps.get(DEFAULT_AXIS, 0), more=change)
+
     def end(self, status: Status) -> None:
         """Record how the writer ended, and close the file. A second call does nothing.
 
@@ -271,7 +311,8 @@ class JournalWriter:
             try:
                 self._look(time.time())
                 lost = {"lost": self._failed} if self._failed else {}
-                end = {"end": status, "seq": self.seq, "steps": self._steps, "time": time.time(), **lost}
+                state = {"steps": self._steps, **self._details()}
+                end = {"end": status, "seq": self.seq, **state, "time": time.time(), **lost}
                 write_whole(self._descriptor, self._torn + encode(end, self._seed))
             finally:
                 self.abandon()
@@ -294,27 +335,34 @@ class JournalWriter:
             beside = sum(path.lstat().st_size for path in session.path.parent.rglob("*") if path != session.path)
             self._most = self._limit - beside
 
-    def _complete(self, line: dict[str, Any], rows: int, values: Values, axis: str, *, commit: bool) -> None:
+    def _complete(self, line: dict[str, Any], rows: int, values: Values, more: More) -> None:
         """Add what only some lines say."""
-        if axis:
-            line["axis"] = axis
+        axis = more.get("axis", DEFAULT_AXIS) if more else DEFAULT_AXIS
         if rows > 1:
             line["rows"] = rows
         if values:
             line["values"] = [self._store(value) for value in values]
-            if not line["data"]:
-                del line["data"]
-        if commit:
-            line["commit"] = True
+        if more:
+            line |= more
+        if (values or more) and not line["data"]:
+            del line["data"]
         if self._failed:
             line["lost"] = self._failed
         if line["seq"] % _STEPS_EVERY < rows:
-            line["steps"] = {**self._steps, axis: line["step"]}
+            line |= {"steps": {**self._steps, axis: line["step"]}, **self._details()}
 
-    def _store(self, value: TableData | Drafts) -> dict[str, Any]:
+    def _details(self) -> dict[str, Any]:
+        return {"details": found} if (found := self.details.line()) else {}
+
+    def _store(self, value: TableData | TableDraft | Drafts) -> dict[str, Any]:
         """What a line says of a table or of media, whose files are stored first."""
         if isinstance(value, TableData):
-            return {"table": _table(value)}
+            return {"table": _table(value, value.rows)}
+        if isinstance(value, TableDraft):
+            rows = [list[Any](row) for row in value.table.rows]
+            for (row, column), image in value.images.items():
+                rows[row][column] = self._media(image, value.table.name)
+            return {"table": _table(value.table, rows)}
         return {"key": value.key, "media": [self._media(draft, value.key) for draft in value.drafts]}
 
     def _media(self, draft: Draft, key: str) -> dict[str, Any]:
@@ -465,8 +513,8 @@ def _sound_lines(descriptor: int, seed: int) -> Iterator[dict[str, Any]]:
                 yield decode(line, seed)
 
 
-def _table(table: TableData) -> dict[str, Any]:
+def _table(table: TableData, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
     grows = {"append": True} if table.append else {}
-    content = {"name": table.name, "columns": table.columns, "rows": table.rows, **grows}
+    content = {"name": table.name, "columns": table.columns, "rows": rows, **grows}
     ensure_memory(content)
     return content

@@ -12,6 +12,7 @@
     delivery/mlflow/explorer@0/run.json  what the backend calls the run that these rows went to
     launching/1.jsonl                    held by a launcher while it decides what to go on with
     courier/explorer@0.log               what the courier's process and its SDKs printed
+    courier/mlflow.NONCE.away            empty: somebody has warned that this backend is away
     backends/tensorboard/                what a backend itself writes, each in a folder of its own
     previous/RUN_ID/                     a finished job that stood here before, laid out like this
 """
@@ -124,6 +125,10 @@ class Layout:
     def courier_log(self, writer: str) -> Path:
         """What the courier's process and its SDKs printed."""
         return self._folder("courier") / f"{slug_of(writer)}.log"
+
+    def outage(self, backend: str, nonce: str) -> Path:
+        """A file that is there once somebody has warned that a backend is away; `nonce` tells launches apart."""
+        return self._folder("courier") / f"{backend}.{nonce}.away"
 
     def backend(self, name: str) -> Path:
         """The folder that a backend may write to."""

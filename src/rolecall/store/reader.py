@@ -15,7 +15,7 @@ from zlib import crc32
 
 from pydantic_core import from_json
 
-from rolecall.rows import Cell, Media, MediaKind, Row, TableData
+from rolecall.rows import Cell, Change, Media, MediaKind, Row, TableData
 from rolecall.states import State
 from rolecall.store.codec import (
     LARGEST_ATTACHMENT,
@@ -27,6 +27,7 @@ from rolecall.store.codec import (
     refuse_link,
     rows_of,
 )
+from rolecall.store.details import Details, is_change
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, sessions
 
@@ -117,7 +118,7 @@ class JournalReader:
             if "attached" in value:
                 value = {**value, **from_json(read_attachment(self.session.attachments, value["attached"]))}
             if "values" not in value:
-                return [self._row(value)]
+                return [self._row(value)] if "data" in value else [self._change(value)]
             return list(self._rows(value, line))
         except _NO_ROW as error:
             rows, last = rows_of(value), value["seq"]
@@ -135,21 +136,46 @@ class JournalReader:
         row = replace(row, metrics={}, text={})
         for seq, each in enumerate(values, start=first):
             try:
-                table = _table(each["table"]) if "table" in each else None
-                media = () if table is not None else tuple(self._media(each))
+                table = self._table(each["table"]) if "table" in each else None
+                media = () if table is not None else self._media(each["media"], str(each["key"]))
                 yield replace(row, seq=seq, table=table, media=media)
             except _NO_ROW as error:
                 yield Damage(self.session.path, line.offset, line.end, _why(error), f"row {seq} is left out")
 
-    def _media(self, value: dict[str, Any]) -> Iterator[Media]:
-        key = str(value["key"])
-        for each in value["media"]:
-            if each["kind"] not in _KINDS:
-                raise ValueError(f"{each['kind']!r} is no kind of media")
-            file = find_attachment(self.session.attachments, each["file"]) if "file" in each else None
-            counts, edges = (tuple(map(float, each.get(name, ()))) for name in ("counts", "edges"))
-            mime, caption = (str(each.get(name, "")) for name in ("mime", "caption"))
-            yield Media(key=key, kind=each["kind"], path=file, mime=mime, caption=caption, counts=counts, edges=edges)
+    def _change(self, value: dict[str, Any]) -> Row:
+        row = self._row(value)
+        if not is_change(value):
+            return row  # of a newer version
+        Details().plus(value)  # that is one
+        return Change(writer=row.writer, session=row.session, seq=row.seq, step=row.step, time=row.time)
+
+    def _media(self, values: Sequence[dict[str, Any]], key: str) -> tuple[Media, ...]:
+        return tuple(self._one(value, key) for value in values)
+
+    def _one(self, value: dict[str, Any], key: str) -> Media:
+        if value["kind"] not in _KINDS:
+            raise ValueError(f"{value['kind']!r} is no kind of media")
+        file = find_attachment(self.session.attachments, value["file"]) if "file" in value else None
+        counts, edges = (tuple(map(float, value.get(name, ()))) for name in ("counts", "edges"))
+        mime, caption = (str(value.get(name, "")) for name in ("mime", "caption"))
+        return Media(key=key, kind=value["kind"], path=file, mime=mime, caption=caption, counts=counts, edges=edges)
+
+    def _table(self, value: Any) -> TableData:
+        columns, name = tuple(map(str, value["columns"])), str(value["name"])
+        rows = tuple(tuple(self._cell(cell, name) for cell in row) for row in value["rows"])
+        if any(len(row) != len(columns) for row in rows):
+            raise ValueError("its table has rows of another width than its columns")
+        return TableData(name=name, columns=columns, rows=rows, append=value.get("append") is True)
+
+    def _cell(self, value: Any, name: str) -> Cell:
+        if type(value) is str:
+            # As in a row: JSON has no NaN, so it is a string there.
+            return _NOT_FINITE.get(value, value)
+        if type(value) is dict:
+            return self._one(value, name)
+        if not isinstance(value, Cell):
+            raise ValueError(f"a cell of its table is a {type(value).__name__}")  # noqa: TRY004 - as above
+        return value
 
     def _row(self, value: dict[str, Any]) -> Row:
         data, axis = value.get("data", {}), value.get("axis")
@@ -173,6 +199,7 @@ class JournalReader:
             axis=axis,
             text=text,
             commit=value.get("commit") is True,
+            backends=None if (backends := value.get("backends")) is None else tuple(map(str, backends)),
         )
 
 
@@ -191,19 +218,76 @@ def read_rows(layout: Layout, writer: str) -> Iterator[Row | Damage]:
 
 def read_sessions(layout: Layout, writer: str) -> Iterator[tuple[int, Entry]]:
     """Everything in a writer's journals, each row once, with the number of its session."""
-    seq = 0
-    for session in sessions(layout.journal(writer)):
-        # A session that continues an earlier one holds its rows again.
-        skip = seq if "continues" in session.header() else 0
-        seq = 0
-        for entry in read_to_end(writer, session):
-            value = entry.value
-            if isinstance(value, Row):
-                seq = value.seq
-                if value.seq <= skip:
-                    continue
-            yield session.number, entry
-        seq = max(seq, skip)
+    return WriterReader(layout, writer).read()
+
+
+class WriterReader:
+    """Reads all sessions of a writer, each row once, again and again as they grow.
+
+    Args:
+        layout: where the journal is.
+        writer: whose it is.
+
+    Attributes:
+        found: the sessions, oldest first, as the last call of `look` saw them.
+    """
+
+    def __init__(self, layout: Layout, writer: str) -> None:
+        self.found: list[Session] = []
+        self._layout = layout
+        self._writer = writer
+        self._reader: JournalReader | None = None
+        self._offset = 0
+        self._size = 0
+        self._skip = 0
+        self._seq = 0
+
+    def look(self) -> None:
+        """Find sessions that were opened since."""
+        self.found = sessions(self._layout.journal(self._writer))
+
+    def has_grown(self) -> bool:
+        """Whether there may be more to read in the sessions that `look` has found; costs one `stat`."""
+        if self._reader is None or self.found[-1].number != self._reader.session.number:
+            return bool(self.found)
+        return _size_of(self._reader.session.path) not in (self._size, -1)
+
+    def read(self) -> Iterator[tuple[int, Entry]]:
+        """What came since the last call, with the number of its session."""
+        self.look()
+        last = self._reader.session.number if self._reader is not None else 0
+        for session in self.found:
+            # A session before the newest one may have grown until that was opened.
+            if session.number >= last:
+                yield from self._read(session)
+
+    def _read(self, session: Session) -> Iterator[tuple[int, Entry]]:
+        size = _size_of(session.path)
+        if self._reader is None or session.number != self._reader.session.number:
+            # A session that continues an earlier one holds its rows again.
+            self._skip = max(self._seq, self._skip) if "continues" in session.header() else 0
+            self._reader, self._offset, self._seq = JournalReader(self._writer, session), 0, 0
+        elif 0 <= size < self._offset:
+            # The file was cut or replaced: what it has now may be known already.
+            self._skip = max(self._seq, self._skip)
+            self._reader, self._offset = JournalReader(self._writer, session), 0
+        self._size = size
+        while entries := list(self._reader.read(self._offset)):
+            for entry in entries:
+                self._offset = entry.offset
+                if isinstance(entry.value, Row):
+                    self._seq = entry.value.seq
+                    if entry.value.seq <= self._skip:
+                        continue
+                yield session.number, entry
+
+
+def _size_of(path: Path) -> int:
+    """In bytes; -1 if there is no such file."""
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return -1
 
 
 def read_attachment(folder: Path, reference: Mapping[str, Any]) -> bytes:
@@ -273,21 +357,6 @@ def _flatten(
                 text[key] = value
             case dict() if depth:
                 _flatten(value, f"{key}/", metrics, text, depth - 1)
-
-
-def _table(value: Any) -> TableData:
-    columns = tuple(map(str, value["columns"]))
-    # As in a row: JSON has no NaN, so it is a string there.
-    rows = tuple(
-        tuple(_NOT_FINITE.get(cell, cell) if type(cell) is str else cell for cell in row) for row in value["rows"]
-    )
-    for row in rows:
-        if len(row) != len(columns):
-            raise ValueError("its table has rows of another width than its columns")
-        for cell in row:
-            if not isinstance(cell, Cell):
-                raise ValueError(f"a cell of its table is a {type(cell).__name__}")  # noqa: TRY004 - as above
-    return TableData(name=str(value["name"]), columns=columns, rows=rows, append=value.get("append") is True)
 
 
 def _why(error: Exception) -> str:

@@ -158,7 +158,8 @@ def _artifact_manifest(state: State, query: str, variables: Variables, url: str)
 
 
 def _artifact_files(state: State, query: str, variables: Variables, url: str) -> Answer:
-    specs = variables.get("artifactFiles") or []
+    given = variables.get("input") or variables  # 0.31.0 has all in one
+    specs = given.get("artifactFiles") or []
     nodes = [
         {
             "node": {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -45,6 +46,14 @@ class MlflowArgs(BaseModel):
     experiment: str | None = Field(
         default=None, min_length=1, description="Name of the MLflow experiment. Default: the job's `project`."
     )
+    run_id: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Id of an existing run, for a job with one run: rolecall adds to it, and leaves its name, status "
+        "and config as they are. Default: MLFLOW_RUN_ID, or the active run of the process that launches.",
+    )
     artifact_location: str | None = Field(
         default=None,
         description="Where a new experiment stores tables. Default: as the server is configured; for a sqlite file, "
@@ -70,11 +79,16 @@ class MlflowArgs(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, given: Any) -> Any:
-        """Take `uri` from the environment, and move a user and password out of it."""
+        """Take `uri` and `run_id` from the environment or the active run, and a user and password out of `uri`."""
         if not isinstance(given, Mapping):
             return given
-        uri = given.get("uri", os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
-        return {**_user_of(uri), **given, "uri": _without_user(uri)}
+        active = _active_run() if "run_id" not in given else None
+        default = active.uri if active else os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+        uri = given.get("uri", default)
+        # Given, and not a default: a role, or a later `rolecall deliver`, has another environment.
+        found = os.environ.get("MLFLOW_RUN_ID") or (active.id if active and active.uri == uri else None)
+        run_id = {"run_id": found} if found and "run_id" not in given else {}
+        return {**_user_of(uri), **given, **run_id, "uri": _without_user(uri)}
 
     @field_validator("uri")
     @classmethod
@@ -123,6 +137,25 @@ def _absolute_sqlite(uri: str) -> str:
 def _absolute_file(rest: str) -> str:
     path = Path(rest if not rest.startswith("//") else rest[2:])
     return f"file://{path}" if str(path).startswith(MONITOR_DIR) else f"file://{Path.cwd() / path}"
+
+
+class _Active(NamedTuple):
+    """A run that this process has started with MLflow's own functions, and where it is stored."""
+
+    id: str
+    uri: str
+
+
+def _active_run() -> _Active | None:
+    # Who has one has imported MLflow; all others need not wait for it.
+    if (mlflow := sys.modules.get("mlflow")) is None:
+        return None
+    try:
+        run, uri = mlflow.active_run(), str(mlflow.get_tracking_uri())
+    except Exception:  # noqa: BLE001 - a broken installation is reported where the backend is opened
+        return None
+    is_known = uri.startswith(("http://", "https://", "sqlite:///", "file:"))
+    return _Active(str(run.info.run_id), uri) if run is not None and is_known else None
 
 
 def _is_web(uri: object) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import TYPE_CHECKING
 
 from rolecall import BackendRefused, RunGone, RunTicket
@@ -55,7 +54,12 @@ def _artifact_location(store: Store) -> str | None:
 
 
 def find_or_create(store: Store, ticket: RunTicket) -> mlflow.entities.Run:
-    """The run that this primary opened before, or a new one; set to running again if the job runs."""
+    """The run that this primary opened before, or a new one; set to running again if the job runs.
+
+    One that the user named is taken as it is.
+    """
+    if ticket.attached:
+        return find_run(store, ticket.run_id, advice="correct monitor_args.run_id or MLFLOW_RUN_ID")
     if ticket.backend_run_id:
         return _running(store, find_run(store, ticket.backend_run_id), ticket)
     experiment = require_experiment(store, ticket)
@@ -65,14 +69,12 @@ def find_or_create(store: Store, ticket: RunTicket) -> mlflow.entities.Run:
     query = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in marks.items())
     if found := store.client.search_runs([experiment], filter_string=query, max_results=1):
         return _running(store, found[0], ticket)
-    # `group` and `role` are tags that Trinity-RFT sets too; MLflow shows `mlflow.user` as the run's user.
-    known = {"group": ticket.group, "role": ticket.role, "mlflow.user": _user()}
-    tags = {tag: value for tag, value in known.items() if value} | store.args.tags | marks
+    tags = _labels(ticket) | store.args.tags | marks
     began = round(ticket.created * 1000) or None  # the server's time if that is not known
     return store.client.create_run(experiment, start_time=began, tags=tags, run_name=ticket.name)
 
 
-def find_run(store: Store, run_id: str) -> mlflow.entities.Run:
+def find_run(store: Store, run_id: str, advice: str = "correct monitor_args.uri") -> mlflow.entities.Run:
     """The run with this id.
 
     Raises:
@@ -84,7 +86,7 @@ def find_run(store: Store, run_id: str) -> mlflow.entities.Run:
         if fault_of(error) is not Fault.ABSENT:
             raise
         raise RunGone(
-            f"MLflow at {store.uri} has no run {run_id}; correct monitor_args.uri, or, if the run was removed "
+            f"MLflow at {store.uri} has no run {run_id}; {advice}, or, if the run was removed "
             "permanently, start a new run with resume: never"
         ) from error
     if run.info.lifecycle_stage != "active":
@@ -103,8 +105,20 @@ def _running(store: Store, run: mlflow.entities.Run, ticket: RunTicket) -> mlflo
     return run
 
 
-def _user() -> str | None:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):  # a container whose user has no name
-        return None
+def _labels(ticket: RunTicket) -> dict[str, str]:
+    """What a run says of itself, as far as it is known."""
+    # `group` and `role` are tags that Trinity-RFT sets too. MLflow's pages group runs by any tag: by `role`, the ranks
+    # of each role are drawn as one line, with the span between them.
+    rank = (ticket.writer or "").partition("/")[2]
+    source = ticket.source
+    known = {
+        "group": ticket.group,
+        "role": ticket.role,
+        "rank": rank,
+        # What the SDK's `mlflow.start_run` says of the process that calls it (`mlflow/tracking/context`, 3.17.2).
+        "mlflow.user": source.get("user"),
+        "mlflow.source.name": source.get("name"),
+        "mlflow.source.type": source.get("name") and "LOCAL",
+        "mlflow.source.git.commit": source.get("commit"),
+    }
+    return {tag: value for tag, value in known.items() if value}

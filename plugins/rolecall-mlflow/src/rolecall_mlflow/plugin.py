@@ -57,7 +57,7 @@ def open_run(ticket: RunTicket, args: BaseModel) -> MlflowRun:
             found = find_or_create(store, ticket)
         else:
             found = find_run(store, ticket.backend_run_id or "")
-        run = MlflowRun(store, found, primary=ticket.primary)
+        run = MlflowRun(store, found, primary=ticket.primary, attached=ticket.attached)
         if ticket.ended is not None:
             run.end_at(ticket.ended)
         if ticket.primary:

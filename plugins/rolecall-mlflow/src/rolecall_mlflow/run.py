@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rolecall import MediaKind, Point, Rejected, Row, Status, Unavailable
 from rolecall_mlflow.args import sqlite_path
+from rolecall_mlflow.artifacts.growing import GrowingTables
 from rolecall_mlflow.artifacts.media import MEDIA_KINDS, store_media
 from rolecall_mlflow.artifacts.tables import store_table
 from rolecall_mlflow.faults import Fault, describe, fault_of
 from rolecall_mlflow.keys import KeyNames
 from rolecall_mlflow.params import Params, flatten
 from rolecall_mlflow.sdk import Store, opening, ui_command
+from rolecall_mlflow.summary import Summary, summary_metrics
 from rolecall_mlflow.system import SystemMetrics
 
 if TYPE_CHECKING:
@@ -31,8 +33,12 @@ _BATCH = 1000  # metrics that a server accepts in one request (`MAX_METRICS_PER_
 
 _STATUS: Final = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 _KEY_TAG = "rolecall.key."
+_LABELS = "tags"
 _LARGEST = 2**63
 _PAGE = 25_000  # points that a server sends in one answer (`GET_METRIC_HISTORY_MAX_RESULTS`, 2.16 to 3.17)
+# Without this, the pages of MLflow 3 show a visitor's last choice, and to a new one prompts and traces. The kind of the
+# experiment does not change that (`workflowType` in its `main.js`, 3.17.2). MLflow 2 ignores it.
+_TRAINING = "?workflowType=machine_learning"
 _SYSTEM = re.compile("system/.+/(cpu|system_memory|disk|network|gpu)_")  # what MLflow's probes measure
 
 
@@ -63,16 +69,20 @@ class MlflowRun:
     # row that comes again is the same entry (measured on sqlite and on a server, 2.16.0 and 3.17.2). The file store
     # appends lines to a file.
 
-    def __init__(self, store: Store, run: mlflow.entities.Run, *, primary: bool) -> None:
+    def __init__(self, store: Store, run: mlflow.entities.Run, *, primary: bool, attached: bool = False) -> None:
         self._store = store
         self._client = store.client
         self._run_id = str(run.info.run_id)
         self._experiment_id = str(run.info.experiment_id)
         self._primary = primary
+        self._attached = attached
         self._ended: int | None = None
         self._system: SystemMetrics | None = None
+        self._growing = GrowingTables()
+        self._taken: dict[tuple[str, int], int] = {}
         self._names = KeyNames(_remembered(run.data.tags))
-        self._params = Params(store.client, self._run_id, run.data.params)
+        self._params = Params(store.client, self._run_id, run.data.params, run.data.tags)
+        self._summary = Summary(store.client, run)
 
     @property
     def id(self) -> str:
@@ -83,13 +93,14 @@ class MlflowRun:
     def url(self) -> str:
         """The run's page on a server; for a file, the command that starts MLflow's UI with it."""
         if self._store.is_server:
-            return f"{self._store.uri}/#/experiments/{self._experiment_id}/runs/{self._run_id}"
+            return f"{self._store.uri}/#/experiments/{self._experiment_id}/runs/{self._run_id}{_TRAINING}"
         if self._store.uri.startswith("sqlite:"):
             return ui_command(f"sqlite:///{sqlite_path(self._store.uri)}")
         return f"MLFLOW_ALLOW_FILE_STORE=true {ui_command(self._store.uri)}"
 
     def log(self, rows: Sequence[Row]) -> None:
         """Store the metrics of the rows; see `rolecall.Run`. Strings are left out: MLflow has no series of strings."""
+        self._take(rows)
         self._learn(rows)
         refusals: list[_Refusal] = []
         for batch in self._batches(list(self._points(rows, refusals))):
@@ -98,10 +109,16 @@ class MlflowRun:
             raise Rejected(_distinct(refusals), refusals[0].reason)
 
     def log_table(self, row: Row) -> None:
-        """Store a row's table as an artifact."""
-        if row.table is not None:
+        """Store a row's table as an artifact; one that grows is kept for its chunk."""
+        self._take([row])
+        if row.table is not None and not self._growing.add(row):
             with _storing(row, "table"):
                 store_table(self._store, self._run_id, row, row.table)
+
+    @property
+    def table_media_kinds(self) -> frozenset[MediaKind]:
+        """See `rolecall.SupportsTableMedia`."""
+        return frozenset({"image"})
 
     @property
     def media_kinds(self) -> frozenset[MediaKind]:
@@ -110,13 +127,24 @@ class MlflowRun:
 
     def log_media(self, row: Row) -> None:
         """Store a row's media as artifacts; see `rolecall.SupportsMedia`."""
+        self._take([row])
         with _storing(row, row.media[0].kind):
             store_media(self._store, self._run_id, row)
 
-    def merge_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
-        """Store each writer's config as params, `{writer}.{key}`; only the primary does this."""
+    def merge_config(self, config: Mapping[str, Any]) -> None:
+        """Store a config as params, `{key}` or `{writer}.{key}`; only the primary does this."""
         if self._primary:
-            self._params.add(flatten({writer: values for writer, values in config.items() if values}))
+            self._params.add(flatten({key: value for key, value in config.items() if value != {}}))
+
+    def merge_summary(self, summary: Mapping[str, float | str]) -> None:
+        """See `rolecall.SupportsSummary`: metrics and tags `summary/{key}`."""
+        with _telling("a summary"):
+            self._summary.merge(summary)
+
+    def set_tags(self, tags: Sequence[str]) -> None:
+        """See `rolecall.SupportsTags`: the labels are one tag of MLflow, `tags`, as its tags are keys with values."""
+        with _telling("tags"):
+            self._client.set_tag(self._run_id, _LABELS, ", ".join(tags))
 
     def add_params(self, config: Mapping[str, Any]) -> None:
         """Store the run's own config as params."""
@@ -126,8 +154,36 @@ class MlflowRun:
         """Stop `system` when the run is closed."""
         self._system = system
 
+    def tend(self) -> None:
+        """See `rolecall.SupportsConfirmation`: store the chunks of growing tables once a minute."""
+        if self._growing.is_due():
+            self._store_chunks()
+
+    def confirmed(self, writer: str, session: int) -> int:
+        """See `rolecall.SupportsConfirmation`: all rows but those that wait for a chunk, and those behind them."""
+        first = self._growing.first(writer, session)
+        return self._taken.get((writer, session), 0) if first is None else first - 1
+
     def flush(self, timeout: float) -> None:
-        """Return at once: `log` has returned only when the store held the rows."""
+        """Store the chunks of growing tables; all else was stored when `log` returned."""
+        self._store_chunks()
+
+    def _take(self, rows: Sequence[Row]) -> None:
+        self._growing.count(len(rows))
+        for row in rows:
+            self._taken[row.writer, row.session] = row.seq
+
+    def _store_chunks(self) -> None:
+        try:
+            for row in self._growing.chunks():
+                if row.table is not None:
+                    with _storing(row, "table"):
+                        store_table(self._store, self._run_id, row, row.table)
+        except Rejected as error:
+            # Its rows come again, and then each is stored or refused by itself.
+            self._growing.split()
+            raise Unavailable(f"{error.reason}; its rows are tried one by one") from error
+        self._growing.clear()
 
     def end_at(self, time: float) -> None:
         """See `rolecall.SupportsEndTime`."""
@@ -142,8 +198,9 @@ class MlflowRun:
         if self._system is not None:
             self._system.stop()
             self._system = None
-        # In MLflow the last status that is set counts, so no other writer sets one.
-        if not self._primary:
+        # In MLflow the last status that is set counts, so no other writer sets one. A run that somebody else has made,
+        # they will end.
+        if not self._primary or self._attached:
             return
         wanted = _STATUS[status]
         try:
@@ -231,7 +288,7 @@ class MlflowReadback:
         self._store = store
         self._run_id = str(run.info.run_id)
         self._names = KeyNames(_remembered(run.data.tags))
-        self._keys = list(run.data.metrics)
+        self._keys = [key for key in run.data.metrics if key not in summary_metrics(run.data.tags)]
         self._moment: tuple[str, int] | None = None
         self._seen: set[tuple[str, int, float | None]] = set()
 
@@ -290,6 +347,17 @@ def _storing(row: Row, what: str) -> Iterator[None]:
         if fault_of(error) in {Fault.LATER, Fault.DENIED, Fault.ABSENT}:
             raise Unavailable(f"MLflow does not accept a {what} at the moment: {describe(error)}") from error
         raise Rejected([row], f"MLflow cannot store the {what}: {describe(error)}") from error
+
+
+@contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """Turn the client's errors into those that `merge_summary` and `set_tags` may raise."""
+    try:
+        yield
+    except Exception as error:
+        if fault_of(error) in {Fault.INVALID, Fault.TOO_LARGE}:
+            raise  # it would be refused again
+        raise Unavailable(f"MLflow does not accept {what} at the moment: {describe(error)}") from error
 
 
 def _milliseconds(row: Row) -> int:

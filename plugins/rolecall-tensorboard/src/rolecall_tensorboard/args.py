@@ -17,6 +17,9 @@ class TensorBoardArgs(BaseModel):
         log_dir: the directory for event files, with a sub-directory for each writer. A relative path is below the
             backend's own folder, `monitor_dir/backends/tensorboard`, the same for every role wherever it runs; an
             absolute path is used as it is; `~` is the home directory.
+        layout: the directory of each writer below `log_dir`. `{role}` is the writer, `explorer/0`, and has to be in it;
+            `{name}` and `{project}` are the job's. Without it: `{name}/{role}` below an absolute `log_dir`, where other
+            jobs may write, too, and `{role}` below the job's own folder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,6 +28,27 @@ class TensorBoardArgs(BaseModel):
         default=Path(),
         description="Directory for event files: relative to monitor_dir/backends/tensorboard, or absolute.",
     )
+
+    layout: str | None = Field(
+        default=None,
+        description="Directory of each writer below log_dir, of {project}, {name} and {role}. Default: {name}/{role} "
+        "if log_dir is absolute, else {role}.",
+    )
+
+    @field_validator("layout")
+    @classmethod
+    def _tells_roles_apart(cls, layout: str | None) -> str | None:
+        if layout is None:
+            return None
+        try:
+            shown = layout.format(project="project", name="name", role="role")
+        except (LookupError, ValueError, AttributeError):
+            raise ValueError(f"{layout!r} may hold {{project}}, {{name}} and {{role}} and no other braces") from None
+        if "{role}" not in layout:
+            raise ValueError(f"{layout!r} is one directory for all roles, which TensorBoard cannot read; add {{role}}")
+        if os.path.isabs(shown) or os.pardir in shown.split(os.sep):
+            raise ValueError(f"{layout!r} is outside of log_dir; use a path below it")
+        return layout
 
     @field_validator("log_dir", mode="before")
     @classmethod
@@ -47,3 +71,15 @@ class TensorBoardArgs(BaseModel):
     def base(self, directory: Path) -> Path:
         """The absolute directory to pass to `tensorboard --logdir`, given the backend's own folder."""
         return directory / self.log_dir.expanduser()
+
+    def place(self, *, project: str, name: str, role: str) -> str:
+        """The directory of a writer, relative to `base`."""
+        is_own = not self.log_dir.expanduser().is_absolute()
+        layout = self.layout or ("{role}" if is_own else "{name}/{role}")
+        # A name may hold anything; a `/` in it, or a lone `..`, would lead elsewhere.
+        parts = {"project": _folder(project), "name": _folder(name)}
+        return layout.format(**parts, role=role)
+
+
+def _folder(name: str) -> str:
+    return "_" if name in {"", os.curdir, os.pardir} else name.replace(os.sep, "_").replace("\0", "_")

@@ -6,13 +6,14 @@ skips (2.20 and 2.21, both loaders, measured). Their content is JSON, version 1:
     {"rolecall": 1, "run_id": "k3x9"}                                 the file's owner, once, at its start
     {"rolecall": 1, "writer": "explorer/0", "session": 2, "seq": 41}  the row that follows
 
-    {"rolecall": 1, "writer": "explorer/0", "session": 2, "held": 40, "top_step": 90}     what a repaired file holds
+    {"rolecall": 1, "aside": "details"}                               what follows is no row, until another marker
+    {"rolecall": 1, "writer": "explorer/0", "session": 2, "held": 40, "top_step": 90}  what a repaired file holds
 
 After a marker of the second kind each `summary` record is one row: the one named, then the next `seq`, and so on,
-until another marker or a `session_log` (a restart). A row and the record of it are one write, so a crash cannot
-leave one without the other. Where a `seq` is skipped, TensorBoard has nothing for that row, such as a file. A file that
-was repaired has no markers: of each session it says which rows it holds, from `first` (1 if it is not there) to `held`,
-and what the highest step is.
+until another marker, an aside or a `session_log` (a restart). A row and the record of it are one write, so a crash
+cannot leave one without the other. Where a `seq` is skipped, TensorBoard has nothing for that row, such as a file. A
+file that was repaired has no markers: of each session it says which rows it holds, from `first` (1 if it is not there)
+to `held`, and what the highest step is.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from rolecall import Row
 from rolecall_tensorboard.sdk import Sdk
 
 __all__ = [
+    "Aside",
     "Held",
     "Ledger",
     "Marker",
@@ -69,6 +71,15 @@ class Marker(BaseModel):
     writer: str
     session: int
     seq: int
+
+
+class Aside(BaseModel):
+    """The records that follow are no rows, until there is a marker."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rolecall: Literal[1] = 1
+    aside: str
 
 
 class Held(BaseModel):
@@ -215,6 +226,8 @@ def _read_file(path: Path, sdk: Sdk, ledger: Ledger) -> None:
             ledger.interrupt()
         elif kind == "log_message" and (marker := _parse(Marker, event)):
             ledger.mark(marker)
+        elif kind == "log_message" and _parse(Aside, event):
+            ledger.interrupt()
         elif kind == "log_message" and (held := _parse(Held, event)):
             ledger.restore(held)
 

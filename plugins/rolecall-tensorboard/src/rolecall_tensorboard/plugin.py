@@ -74,22 +74,23 @@ def open_run(ticket: RunTicket, args: TensorBoardArgs) -> TensorBoardRun | Tenso
     """
     parts = sdk.load()
     writer = ticket.writer or "launcher"
-    base = args.base(ticket.directory)
     try:
-        directory = _directory(base, writer, ticket.run_id, parts)
+        directory = _directory(ticket, args, parts)
         place = RunPlace(
-            base=base,
+            base=args.base(ticket.directory),
             directory=directory,
             suffix=file_suffix(writer, ticket.pid),
             run_id=ticket.run_id,
             config=ticket.config,
+            tags=ticket.tags,
+            labels={"job": _job(ticket), "role": writer},
         )
         ledger = read_ledger(directory, ticket.run_id, parts)
         if ticket.repair:
             return TensorBoardRepair(place, parts, ledger)
         return TensorBoardRun(place, Encoder(parts), ledger)
     except OSError as error:
-        raise _not_writable(base, error) from error
+        raise _not_writable(args.base(ticket.directory), error) from error
 
 
 @hookimpl
@@ -102,7 +103,7 @@ def open_readback(ticket: RunTicket, args: TensorBoardArgs) -> TensorBoardReadba
     """
     parts = sdk.load()
     try:
-        directory = _directory(args.base(ticket.directory), ticket.writer or "launcher", ticket.run_id, parts)
+        directory = _directory(ticket, args, parts)
         files = owned_files(directory, ticket.run_id, parts)
     except OSError as error:
         raise BackendRefused(f"cannot read event files: {error.filename}: {error.strerror}") from error
@@ -111,18 +112,26 @@ def open_readback(ticket: RunTicket, args: TensorBoardArgs) -> TensorBoardReadba
     return TensorBoardReadback(files, parts)
 
 
-def _directory(base: Path, writer: str, run_id: str, parts: sdk.Sdk) -> Path:
-    """`base/writer`, or `base/writer/run_id` if another rolecall run has written to `base/writer`."""
-    directory = _below(base, writer)
+def _directory(ticket: RunTicket, args: TensorBoardArgs, parts: sdk.Sdk) -> Path:
+    """The writer's directory, or `run_id` in it if another rolecall run has written to it."""
+    base, writer = args.base(ticket.directory), ticket.writer or "launcher"
+    place = args.place(project=ticket.project, name=_job(ticket), role=writer)
+    directory = _below(base, place, writer)
     owners = {owner(path, parts) for path in event_files(directory)}
     # TensorBoard joins all files of a directory: two runs there would be drawn as one line that jumps back and forth.
-    return directory if owners <= {None, run_id} else _below(base, f"{writer}/{run_id}")
+    return directory if owners <= {None, ticket.run_id} else _below(base, f"{place}/{ticket.run_id}", writer)
 
 
-def _below(base: Path, name: str) -> Path:
-    path = Path(os.path.normpath(base / name))
-    if not path.is_relative_to(base) or path == base:
-        raise BackendRefused(f"the writer name {name!r} is not a directory below {base}; rename the role")
+def _job(ticket: RunTicket) -> str:
+    return ticket.job or ticket.name
+
+
+def _below(base: Path, place: str, writer: str) -> Path:
+    path = Path(os.path.normpath(base / place))
+    # Not beside the other writers' directories either: one that is above them would be theirs, too.
+    depth = len(Path(place).parts)
+    if not path.is_relative_to(base) or len(path.relative_to(base).parts) != depth:
+        raise BackendRefused(f"the writer name {writer!r} is not a directory below {base}; rename the role")
     return path
 
 

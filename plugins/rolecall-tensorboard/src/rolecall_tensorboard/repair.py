@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from rolecall import Rejected, Row, Status, Unavailable
 from rolecall_tensorboard.eventfile import EventFile
-from rolecall_tensorboard.ledger import Held, Ledger, Marker, Owner, is_note, owned_files, read_records, sync
+from rolecall_tensorboard.ledger import Aside, Held, Ledger, Marker, Owner, is_note, owned_files, read_records, sync
 from rolecall_tensorboard.readback import has_scalars
 from rolecall_tensorboard.records.encode import Encoder
 from rolecall_tensorboard.run import RunPlace
@@ -134,7 +134,7 @@ class TensorBoardRepair:
                 for event, record in read_records(file, self._sdk):
                     ends[path] += len(record)
                     kind = event.WhichOneof("what")
-                    if kind == "file_version" or is_note(event, Owner, Marker, Held):
+                    if kind == "file_version" or is_note(event, Owner, Marker, Aside, Held):
                         continue
                     # A restart drops rows that were logged before it. The first one drops none, and its time is when
                     # the file was opened, which may be after the first rows; so is that of a config.

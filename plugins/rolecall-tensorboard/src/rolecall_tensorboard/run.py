@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rolecall import MediaKind, Rejected, Row, Status, Unavailable
+from rolecall import Media, MediaKind, Rejected, Row, Status, Unavailable
 from rolecall_tensorboard.eventfile import EventFile
-from rolecall_tensorboard.ledger import Ledger, Marker, Owner
+from rolecall_tensorboard.ledger import Aside, Ledger, Marker, Owner
 from rolecall_tensorboard.records.encode import Encoder
-from rolecall_tensorboard.records.media import KINDS, why_not
+from rolecall_tensorboard.records.media import KINDS, table_images, why_not
 
 __all__ = ["RunPlace", "TensorBoardRun", "file_suffix"]
 
@@ -38,6 +38,8 @@ class RunPlace:
         suffix: part of each file name, which names the writer and its process.
         run_id: rolecall's id of the run, recorded in each file.
         config: the run's config, written at the start of each file.
+        labels: what the HParams tab lists beside the config: the job and the role.
+        tags: the run's tags, written there too.
     """
 
     base: Path
@@ -45,6 +47,8 @@ class RunPlace:
     suffix: str
     run_id: str
     config: Mapping[str, Any]
+    labels: Mapping[str, str]
+    tags: Sequence[str] = ()
 
     def new_path(self) -> Path:
         """A file name that is unique, also within one second, and that sorts by time."""
@@ -58,7 +62,7 @@ def file_suffix(writer: str, pid: int) -> str:
 
 
 class TensorBoardRun:
-    """The run of one writer; a `rolecall.Run` that supports tables, media and progress.
+    """The run of one writer; a `rolecall.Run` that supports tables, media, details and progress.
 
     A row that comes again, in the same process or after a crash, is written once: the event files record which
     rows they hold.
@@ -74,6 +78,9 @@ class TensorBoardRun:
         self._encoder = encoder
         self._ledger = ledger
         self._rows_lost = False
+        self._config: Mapping[str, Any] = place.config
+        self._summary: Mapping[str, float | str] = {}
+        self._tags: Sequence[str] = place.tags
         self._file: EventFile | None = self._new_file()
 
     @property
@@ -106,8 +113,17 @@ class TensorBoardRun:
             raise Rejected(refused, "TensorBoard needs steps that fit in 64 bits and keys that are valid Unicode")
 
     def log_table(self, row: Row) -> None:
-        """Append one table as text, under its name; errors as in `log`."""
-        self.log([row])
+        """Append one table as text, under its name, and its images under `{name}/{column}`; errors as in `log`.
+
+        Raises:
+            Rejected: its images are larger than what TensorBoard reads at once.
+        """
+        self._log_files(row, table_images(row.table) if row.table is not None else ())
+
+    @property
+    def table_media_kinds(self) -> frozenset[MediaKind]:
+        """See `rolecall.SupportsTableMedia`."""
+        return frozenset({"image"})
 
     @property
     def media_kinds(self) -> frozenset[MediaKind]:
@@ -120,13 +136,31 @@ class TensorBoardRun:
         Raises:
             Rejected: TensorBoard cannot show a file of this format or size.
         """
+        self._log_files(row, row.media)
+
+    def _log_files(self, row: Row, media: Sequence[Media]) -> None:
         try:
-            reason = why_not(row.media)
+            reason = why_not(media)
         except OSError as error:
             raise self._unavailable(error) from error
         if reason is not None:
             raise Rejected([row], reason)
         self.log([row])
+
+    def merge_config(self, config: Mapping[str, Any]) -> None:
+        """See `rolecall.SupportsConfig`: the whole config is written as text once more."""
+        self._config = {**self._config, **config}
+        self._tell(self._encoder.config(self._config, self._place.labels, time.time()))
+
+    def merge_summary(self, summary: Mapping[str, float | str]) -> None:
+        """See `rolecall.SupportsSummary`: text, of which TensorBoard shows the last."""
+        self._summary = summary
+        self._tell(self._encoder.summary(summary, time.time()))
+
+    def set_tags(self, tags: Sequence[str]) -> None:
+        """See `rolecall.SupportsTags`: text, as TensorBoard has no tags for runs."""
+        self._tags = tags
+        self._tell(self._encoder.tags(tags, time.time()))
 
     def flush(self, timeout: float) -> None:
         """Return once the file system holds every row; `timeout` has no effect.
@@ -163,11 +197,30 @@ class TensorBoardRun:
         # before there is anything to drop.
         if self._ledger.top_step is None:
             yield self._encoder.start(0, now)
-        yield from self._config(now)
+        yield from self._details(now)
 
-    def _config(self, now: float) -> Iterator[bytes]:
-        if self._place.config:
-            yield self._encoder.config(self._place.config, now)
+    def _details(self, now: float) -> Iterator[bytes]:
+        """What is said of the run beside its rows."""
+        yield self._encoder.config(self._config, self._place.labels, now)
+        if self._summary:
+            yield self._encoder.summary(self._summary, now)
+        if self._tags:
+            yield self._encoder.tags(self._tags, now)
+
+    def _tell(self, record: bytes) -> None:
+        """Append a record that is no row.
+
+        Raises:
+            Unavailable: the file system is full or unreachable.
+        """
+        try:
+            if self._file is None:
+                self._new_file()  # with all that is said of the run
+                return
+            self._write(self._file, self._encoder.note(Aside(aside="details")) + record)
+        except OSError as error:
+            raise self._unavailable(error) from error
+        self._ledger.interrupt()
 
     def _append(self, rows: Sequence[Row], file: EventFile) -> list[Row]:
         """Write the rows that the files do not hold yet; return those that cannot be encoded."""
@@ -188,7 +241,7 @@ class TensorBoardRun:
         last, before = self._encoder.row(row), list[bytes]()
         if ledger.restarts(row):
             ledger.interrupt()
-            before = [self._encoder.start(row.step, row.time), *self._config(row.time)]
+            before = [self._encoder.start(row.step, row.time), *self._details(row.time)]
         if not ledger.expects(row):
             marker = Marker(writer=row.writer, session=row.session, seq=row.seq)
             ledger.mark(marker)

@@ -29,6 +29,7 @@ class Sdk:
         DecodeError: what parsing a damaged record raises.
         SessionLog: the protobuf class that marks the step at which a restarted job continues.
         text: makes a summary for TensorBoard's Text tab, from a tag and a string.
+        hparams: makes the summaries of its HParams tab, from values and from names of metrics.
         masked_crc32c: the checksum of a record.
     """
 
@@ -36,6 +37,7 @@ class Sdk:
     DecodeError: type[Exception]
     SessionLog: Any
     text: Callable[[str, str], Any]
+    hparams: Callable[[dict[str, Any], dict[str, Any]], tuple[Any, Any, Any]]
     masked_crc32c: Callable[[bytes], int]
 
 
@@ -63,11 +65,13 @@ def load() -> Sdk:
     version = installed()
     try:
         event = import_module("tensorboardX.proto.event_pb2")
+        summary = import_module("tensorboardX.summary")
         return Sdk(
             Event=event.Event,
             DecodeError=import_module("google.protobuf.message").DecodeError,
             SessionLog=event.SessionLog,
-            text=import_module("tensorboardX.summary").text,
+            text=summary.text,
+            hparams=summary.hparams,
             masked_crc32c=import_module("tensorboardX.record_writer").masked_crc32c,
         )
     # An import can raise anything: 2.6 with protobuf 4 or newer raises `TypeError`, as it needs `protobuf<4`. Only

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 __all__ = ["WandbArgs"]
@@ -21,7 +23,7 @@ _OWN: Final = {
     "resume": "resume",
     "root_dir": "monitor_args.dir",
     "run_group": "group",
-    "run_id": "run_id",
+    "run_id": "monitor_args.run_id",
     "run_job_type": "monitor_args.job_type",
     "run_name": "name",
     "run_notes": "monitor_args.notes",
@@ -53,6 +55,14 @@ class WandbArgs(BaseModel):
     entity: str | None = Field(
         default=None, min_length=1, description="Team or user. Default: the default entity of the API key."
     )
+    run_id: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Id of the run, for a job with one run. If the project has such a run, rolecall adds to it, and "
+        "leaves its name, status and config as they are. Default: WANDB_RUN_ID, or an id of rolecall's.",
+    )
     mode: Literal["online", "offline", "disabled"] | None = Field(
         default=None,
         description="Whether wandb is used online, offline or not at all. Default: WANDB_MODE, the settings files, "
@@ -63,7 +73,7 @@ class WandbArgs(BaseModel):
         description="Directory for the SDK's files, with a sub-directory for each writer. Default: WANDB_DIR, or "
         "`monitor_dir/backends/wandb`.",
     )
-    tags: tuple[str, ...] = Field(default=(), description="Tags to add to each run.")
+    tags: tuple[str, ...] = Field(default=(), description="Tags to add to each run. Default: WANDB_TAGS.")
     notes: str | None = Field(default=None, description="A longer description of the run.")
     job_type: str | None = Field(default=None, description="Job type, by which the UI can group runs.")
     init_timeout: Annotated[float, Field(gt=0)] = Field(
@@ -72,6 +82,17 @@ class WandbArgs(BaseModel):
     settings: dict[str, Any] = Field(
         default_factory=dict, description="Other fields of `wandb.Settings`, such as `x_file_stream_transmit_interval`."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        """Take from the environment what the SDK would, and what it could not where rolecall says something itself."""
+        if not isinstance(given, Mapping):
+            return given
+        tags = [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
+        found = {"run_id": os.environ.get("WANDB_RUN_ID"), "tags": tags}
+        # Given, and not a default: a role, or a later `rolecall deliver`, has another environment.
+        return {**{name: value for name, value in found.items() if value}, **given}
 
     @field_validator("base_url")
     @classmethod

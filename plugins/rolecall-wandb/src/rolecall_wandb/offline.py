@@ -6,6 +6,7 @@ import glob
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +16,10 @@ from rolecall_wandb.definitions import Definitions
 from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.lines import Line
 from rolecall_wandb.media import KINDS
-from rolecall_wandb.sdk import WRITE_EVERY, init
+from rolecall_wandb.sdk import WRITE_EVERY, fixed_tags, init
 from rolecall_wandb.situation import mode
-from rolecall_wandb.tables import table_of
+from rolecall_wandb.tables import TABLE_KINDS, table_of
+from rolecall_wandb.told import Told
 from rolecall_wandb.tries import Tries
 
 __all__ = ["NoRun", "OfflineRun", "open_offline"]
@@ -27,7 +29,8 @@ _MARGIN: Final = 0.5
 
 def open_offline(ticket: RunTicket, args: WandbArgs) -> Run:
     """Open a run in the writer's own directory, or one that stores nothing if wandb is disabled."""
-    return NoRun(ticket) if mode(args).value == "disabled" else OfflineRun(ticket, args)
+    # Nobody can tell whether a server has a run of an id that the user gave, so it is named like any other.
+    return NoRun(ticket) if mode(args).value == "disabled" else OfflineRun(replace(ticket, attached=False), args)
 
 
 class OfflineRun:
@@ -38,6 +41,7 @@ class OfflineRun:
     """
 
     media_kinds = KINDS
+    table_media_kinds = TABLE_KINDS
 
     def __init__(self, ticket: RunTicket, args: WandbArgs) -> None:
         self._sdk = init(ticket, args)
@@ -47,6 +51,7 @@ class OfflineRun:
         self._line: Line | None = None
         self._axes: set[str] = set()
         self._tries = Tries()
+        self._told = Told(fixed_tags(ticket, args))
         self._logged = 0.0
 
     @property
@@ -116,6 +121,21 @@ class OfflineRun:
             pattern = glob.escape(str(folder))  # where the files are is a pattern, too
             self._run.save(f"{pattern}/{name}", base_path=pattern, policy="now")
 
+    def merge_config(self, config: Mapping[str, Any]) -> None:
+        """See `rolecall.SupportsConfig`."""
+        self._told.tell_config(self._run, config)
+        self._logged = time.monotonic()
+
+    def merge_summary(self, summary: Mapping[str, float | str]) -> None:
+        """See `rolecall.SupportsSummary`."""
+        self._told.merge_summary(self._run, summary)
+        self._logged = time.monotonic()
+
+    def set_tags(self, tags: Sequence[str]) -> None:
+        """See `rolecall.SupportsTags`."""
+        self._told.set_tags(self._run, tags)
+        self._logged = time.monotonic()
+
     def flush(self, timeout: float) -> None:
         """See `rolecall.Run`; a line of a run with one axis stays open."""
         self._end_line()
@@ -127,6 +147,7 @@ class OfflineRun:
     def close(self, status: Status) -> None:
         """See `rolecall.Run`."""
         self._end_line()
+        self._told.tell_summary(self._run)
         self._sdk.finish(status)
 
 
@@ -149,6 +170,15 @@ class NoRun:
         """Store nothing."""
 
     def define(self, axes: Mapping[str, str]) -> None:
+        """Store nothing."""
+
+    def merge_config(self, config: Mapping[str, Any]) -> None:
+        """Store nothing."""
+
+    def merge_summary(self, summary: Mapping[str, float | str]) -> None:
+        """Store nothing."""
+
+    def set_tags(self, tags: Sequence[str]) -> None:
         """Store nothing."""
 
     def flush(self, timeout: float) -> None:

@@ -64,17 +64,20 @@ def _open(ticket: RunTicket, args: WandbArgs) -> Run:
         from rolecall_wandb.offline import open_offline
 
         return open_offline(ticket, args)
+    if not ticket.shared and ticket.repair and not ticket.has_axes:
+        raise BackendRefused(NO_REPAIR)
+    if ticket.shared and (reason := what_hinders(args)):
+        raise BackendRefused(reason)
+    from rolecall_wandb.attached import attach
+
+    found = attach(ticket, args, server)
     if not ticket.shared:
-        if ticket.repair and not ticket.has_axes:
-            raise BackendRefused(NO_REPAIR)
         from rolecall_wandb.role import RoleRun
 
-        return RoleRun(ticket, args, server)
-    if reason := what_hinders(args):
-        raise BackendRefused(reason)
+        return RoleRun(found.ticket, args, server, ends_as=found.ends_as, tags=found.tags)
     from rolecall_wandb.shared import SharedRun
 
-    return SharedRun(ticket, args, server)
+    return SharedRun(found.ticket, args, server, ends_as=found.ends_as, tags=found.tags)
 
 
 @contextmanager

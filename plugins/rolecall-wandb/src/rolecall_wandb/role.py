@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from rolecall import Row, RunTicket, Status
 from rolecall_wandb.args import WandbArgs
@@ -10,6 +12,7 @@ from rolecall_wandb.media import KINDS
 from rolecall_wandb.separate import SeparateRun
 from rolecall_wandb.server import Server
 from rolecall_wandb.shared import SharedRun
+from rolecall_wandb.tables import TABLE_KINDS
 
 __all__ = ["RoleRun"]
 
@@ -22,16 +25,26 @@ class RoleRun:
     """
 
     media_kinds = KINDS
+    table_media_kinds = TABLE_KINDS
 
-    def __init__(self, ticket: RunTicket, args: WandbArgs, server: Server) -> None:
-        self._given = ticket, args, server
-        self._run: SeparateRun | SharedRun = (SharedRun if ticket.has_axes else SeparateRun)(*self._given)
+    def __init__(
+        self,
+        ticket: RunTicket,
+        args: WandbArgs,
+        server: Server,
+        *,
+        ends_as: Status | None = None,
+        tags: Sequence[str] = (),
+    ) -> None:
+        self._with_axes = partial(SharedRun, ticket, args, server, ends_as=ends_as, tags=tags)
+        self._run: SeparateRun | SharedRun = (
+            self._with_axes() if ticket.has_axes else SeparateRun(ticket, args, server, ends_as=ends_as, tags=tags)
+        )
 
     def define(self, axes: Mapping[str, str]) -> None:
         """Bind keys to their axes. Rows that came before are held: the courier flushes first."""
         if isinstance(self._run, SeparateRun):
-            self._run.release()
-            self._run = SharedRun(*self._given)
+            self._run = self._with_axes(told=self._run.release())
         self._run.define(axes)
 
     @property
@@ -55,6 +68,18 @@ class RoleRun:
     def log_media(self, row: Row) -> None:
         """See `rolecall.SupportsMedia`."""
         self._run.log_media(row)
+
+    def merge_config(self, config: Mapping[str, Any]) -> None:
+        """See `rolecall.SupportsConfig`."""
+        self._run.merge_config(config)
+
+    def merge_summary(self, summary: Mapping[str, float | str]) -> None:
+        """See `rolecall.SupportsSummary`."""
+        self._run.merge_summary(summary)
+
+    def set_tags(self, tags: Sequence[str]) -> None:
+        """See `rolecall.SupportsTags`."""
+        self._run.set_tags(tags)
 
     def held(self, writer: str, session: int) -> Sequence[tuple[int, int]]:
         """See `rolecall.SupportsProgress`."""

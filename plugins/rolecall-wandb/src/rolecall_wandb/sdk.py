@@ -23,7 +23,7 @@ from rolecall_wandb.surroundings import in_place_of_role, settings_of_role
 if TYPE_CHECKING:
     import wandb
 
-__all__ = ["TRANSMIT_EVERY", "WRITE_EVERY", "OpenRun", "init"]
+__all__ = ["TRANSMIT_EVERY", "WRITE_EVERY", "OpenRun", "fixed_tags", "init"]
 
 TRANSMIT_EVERY: Final = 5.0
 """Seconds between transmissions of a run's rows. With the SDK's default of 15 each role's last rows wait for 15 s."""
@@ -126,18 +126,34 @@ def _arguments(ticket: RunTicket, args: WandbArgs) -> dict[str, Any]:
         "save_code": False,
         "reinit": "create_new",
     }
+    if not ticket.shared and mode(args).value == "online":
+        common["resume"] = "allow"
     # Only the primary of a shared run names it: what a writer that joins later says would replace it.
-    if ticket.shared and not ticket.primary:
+    if not _names(ticket):
         return common
-    tags = [*([ticket.role] if ticket.role and not ticket.shared else []), *args.tags]
     return common | {
         "name": ticket.name,
-        "group": ticket.group,
-        "tags": tags or None,
+        "group": _group(ticket),
+        "tags": [*fixed_tags(ticket, args), *ticket.tags] or None,
         "notes": args.notes,
         "job_type": args.job_type,
-        "resume": "allow" if not ticket.shared and mode(args).value == "online" else None,
     }
+
+
+def _names(ticket: RunTicket) -> bool:
+    """Whether this writer gives the run its name, and what else describes it. Nobody does if somebody else made it."""
+    return not ticket.attached and (ticket.primary or not ticket.shared)
+
+
+def fixed_tags(ticket: RunTicket, args: WandbArgs) -> tuple[str, ...]:
+    """The tags of a run that come from its role and from the arguments."""
+    return (*([ticket.role] if ticket.role and not ticket.shared else []), *args.tags)
+
+
+def _group(ticket: RunTicket) -> str | None:
+    # What the SDK would take; what the user wrote as `group` counts more, and the job's name, its default, less.
+    is_default = ticket.name in (ticket.group, f"{ticket.group}_{(ticket.writer or '').replace('/', '_')}")
+    return (os.environ.get("WANDB_RUN_GROUP") if is_default else None) or ticket.group
 
 
 def _settings(ticket: RunTicket, args: WandbArgs) -> wandb.Settings:
@@ -193,7 +209,7 @@ def _directory(ticket: RunTicket, args: WandbArgs) -> Path:
 @contextmanager
 def _environment(ticket: RunTicket, args: WandbArgs, *, has_key: bool) -> Iterator[None]:
     """Hide variables that are not meant for this run, and set those that the SDK reads from nowhere else."""
-    names = [f"WANDB_{name}" for name in _IDENTITY + (() if ticket.primary else _NAMES)]
+    names = [f"WANDB_{name}" for name in _IDENTITY + (() if _names(ticket) else _NAMES)]
     # In all versions, what does not belong to the run, such as a table's artifact, takes server and key from here.
     wanted: dict[str, str | None] = {"WANDB_BASE_URL": base_url(args), "WANDB_MODE": mode(args).value}
     if args.api_key is not None and has_key:

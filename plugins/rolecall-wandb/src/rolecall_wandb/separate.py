@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -15,9 +15,10 @@ from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.media import KINDS
 from rolecall_wandb.pieces import PIECE, size_of
 from rolecall_wandb.resumed import StoredLines, wind_back
-from rolecall_wandb.sdk import TRANSMIT_EVERY, init
+from rolecall_wandb.sdk import TRANSMIT_EVERY, fixed_tags, init
 from rolecall_wandb.server import RunPath, Server, path_of
-from rolecall_wandb.tables import table_of
+from rolecall_wandb.tables import TABLE_KINDS, table_of
+from rolecall_wandb.told import Told
 from rolecall_wandb.tries import Tries
 from rolecall_wandb.watch import LOST, NO_ROWS, Watch, until
 
@@ -53,9 +54,20 @@ class SeparateRun:
     """
 
     media_kinds = KINDS
+    table_media_kinds = TABLE_KINDS
 
-    def __init__(self, ticket: RunTicket, args: WandbArgs, server: Server) -> None:
+    def __init__(
+        self,
+        ticket: RunTicket,
+        args: WandbArgs,
+        server: Server,
+        *,
+        ends_as: Status | None = None,
+        tags: Sequence[str] = (),
+    ) -> None:
         self._ticket = ticket
+        self._ends_as = ends_as
+        self._told = Told((*tags, *fixed_tags(ticket, args)))
         self._args = args
         self._server = server
         self._tries = Tries()
@@ -76,6 +88,7 @@ class SeparateRun:
         self._sdk, self._run, self._watch = sdk, sdk.run, watch
         self._history = History(sdk.run, lines)
         self._stored = StoredLines(self._server, path, sdk.run.starting_step)
+        self._told.tell(sdk.run)
         self._is_open = True
 
     def _resume_if_ended(self) -> None:
@@ -134,6 +147,24 @@ class SeparateRun:
             raise Rejected([row], TOO_LATE)
         self._taken[row.session] = row.seq
 
+    def merge_config(self, config: Mapping[str, Any]) -> None:
+        """See `rolecall.SupportsConfig`."""
+        self._resume_if_ended()
+        with self._lost_on_error():
+            self._told.tell_config(self._run, config)
+
+    def merge_summary(self, summary: Mapping[str, float | str]) -> None:
+        """See `rolecall.SupportsSummary`."""
+        self._resume_if_ended()
+        with self._lost_on_error():
+            self._told.merge_summary(self._run, summary)
+
+    def set_tags(self, tags: Sequence[str]) -> None:
+        """See `rolecall.SupportsTags`."""
+        self._resume_if_ended()
+        with self._lost_on_error():
+            self._told.set_tags(self._run, tags)
+
     def held(self, writer: str, session: int) -> Sequence[tuple[int, int]]:
         """See `rolecall.SupportsProgress`. Rows that a running SDK gets count, as it will upload them."""
         # Not those that are too late, until that was said.
@@ -172,9 +203,10 @@ class SeparateRun:
         self._finish(status)
         self._watch.require_end(SETTLE)
 
-    def release(self) -> None:
-        """End the SDK's run: what follows is written in another way."""
+    def release(self) -> Told:
+        """End the SDK's run, as what follows is written in another way; returns what the run was told."""
         self._finish("finished")
+        return self._told
 
     # ------------------------------------------------- between queue and server
 
@@ -201,10 +233,8 @@ class SeparateRun:
         size = 0
         while self._queue and size < PIECE:
             row, more = self._queue[0]
-            try:
+            with self._lost_on_error():
                 self._log(row, more)
-            except Exception as error:
-                raise self._lost(NO_ROWS.format(error)) from error
             self._queue.popleft()
             size += size_of(row)
 
@@ -216,10 +246,8 @@ class SeparateRun:
             self._under_way.append(_Line(number, row.session, row.seq))
 
     def _commit(self) -> None:
-        try:
+        with self._lost_on_error():
             self._history.commit()
-        except Exception as error:
-            raise self._lost(NO_ROWS.format(error)) from error
 
     def _is_waiting(self) -> bool:
         """Whether the SDK has a complete line that is not confirmed; it does not upload one that is open."""
@@ -246,7 +274,17 @@ class SeparateRun:
             self._taken = {session: self.confirmed("", session) for session in self._taken}
             self._queue.clear()
             self._under_way.clear()
-            self._sdk.finish(status)
+            with suppress(Exception):  # the SDK's process may have ended
+                self._told.tell_summary(self._run)
+            self._sdk.finish(self._ends_as or status)
+
+    @contextmanager
+    def _lost_on_error(self) -> Iterator[None]:
+        """Count rows as lost if the SDK raises anything: its process may have ended, and a new one has to continue."""
+        try:
+            yield
+        except Exception as error:
+            raise self._lost(NO_ROWS.format(error)) from error
 
     def _lost(self, reason: str = LOST) -> Unavailable:
         """End an SDK that will not upload all rows; those that the server does not hold go to a new one."""

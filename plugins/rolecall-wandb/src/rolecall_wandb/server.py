@@ -88,6 +88,7 @@ class RunState:
         counts: how many lines have each key; `None` if the server does not say so, or was not asked.
         last_step: the step of the last line, as far as the server says so; below zero if there is none.
         key: the server's own id of the run.
+        tags: its tags, if they were requested.
     """
 
     lines: int = 0
@@ -97,6 +98,7 @@ class RunState:
     counts: Mapping[str, int] | None = None
     last_step: int = -1
     key: str = ""
+    tags: tuple[str, ...] = ()
 
 
 class Server:
@@ -129,14 +131,15 @@ class Server:
         return str(viewer.get("entity") or "")
 
     def look_up(
-        self, path: RunPath, *, summary: bool = False, config: bool = False, counts: bool = False
+        self, path: RunPath, *, summary: bool = False, config: bool = False, counts: bool = False, tags: bool = False
     ) -> RunState | None:
         """What the server holds of a run; `None` if there is no such run.
 
         Raises:
             Unavailable: it does not answer, or answers with an error.
         """
-        wanted = {"historyLineCount": True, "summaryMetrics": summary, "config": config, "historyKeys": counts}
+        more = {"summaryMetrics": summary, "config": config, "historyKeys": counts, "tags": tags}
+        wanted = {"historyLineCount": True, **more}
         run = self._run(_RUN % " ".join(name for name, is_wanted in wanted.items() if is_wanted), path)
         if run is None:
             return None
@@ -150,6 +153,7 @@ class Server:
             _counts(keys.get("keys")),
             max(_number(keys.get("lastStep"), -1), lines - 1),
             str(run.get("id") or ""),
+            tuple(map(str, run.get("tags") or ())),
         )
 
     def set_summary(self, run: RunState, summary: Mapping[str, Any]) -> None:

@@ -14,9 +14,10 @@ from rolecall_wandb.lines import Line, Session
 from rolecall_wandb.media import KINDS
 from rolecall_wandb.pieces import PIECE, UnderWay, pieces
 from rolecall_wandb.progress import Progress
-from rolecall_wandb.sdk import init
+from rolecall_wandb.sdk import fixed_tags, init
 from rolecall_wandb.server import RunPath, RunState, Server, path_of
-from rolecall_wandb.tables import table_of
+from rolecall_wandb.tables import TABLE_KINDS, table_of
+from rolecall_wandb.told import Told
 from rolecall_wandb.tries import Tries
 from rolecall_wandb.watch import LOST, NO_ROWS, SETTLE, Watch, until
 
@@ -41,18 +42,28 @@ class SharedRun:
     """
 
     media_kinds = KINDS
+    table_media_kinds = TABLE_KINDS
 
-    def __init__(self, ticket: RunTicket, args: WandbArgs, server: Server) -> None:
+    def __init__(
+        self,
+        ticket: RunTicket,
+        args: WandbArgs,
+        server: Server,
+        *,
+        ends_as: Status | None = None,
+        tags: Sequence[str] = (),
+        told: Told | None = None,
+    ) -> None:
         self._ticket = ticket
         self._args = args
         self._known: dict[str, str] = {}
         self._axes: set[str] = set()
-        self._configs: dict[str, Mapping[str, Any]] = {}
+        self._told = told or Told((*tags, *fixed_tags(ticket, args)))
         self._lines: dict[Session, Line] = {}
         self._under_way = UnderWay()
         self._in_pieces = False
         self._tries = Tries()
-        self._ends_as = _state_before(ticket, args, server) if ticket.repair else None
+        self._ends_as = _state_before(ticket, args, server) if ticket.repair else ends_as
         self._checked = self._repaired = time.monotonic()
         self._sdk = init(ticket, args)
         with self._sdk.given_up_on_error():
@@ -215,17 +226,28 @@ class SharedRun:
             with self._lost_on_error():
                 self.definitions.define(axes)
 
-    def merge_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
-        """See `rolecall.SupportsConfig`: each writer's config is stored under its name, beside the job's."""
-        self._configs.update(config)
-        if self._is_open:
+    def merge_config(self, config: Mapping[str, Any]) -> None:
+        """See `rolecall.SupportsConfig`: in a shared run each writer's is stored under its name, beside the job's."""
+        merged = dict(config)
+        if self._ticket.shared:
+            job = self._ticket.config
+            merged = {writer: {**_mapping(job.get(writer)), **_mapping(own)} for writer, own in config.items()}
+        self._told.config.update(merged)
+        if self._is_open:  # or a later SDK is told
             with self._lost_on_error():
-                self._update_config(config)
+                self._told.tell_config(self._run, merged)
 
-    def _update_config(self, config: Mapping[str, Mapping[str, Any]]) -> None:
-        job = self._ticket.config
-        merged = {writer: {**_mapping(job.get(writer)), **own} for writer, own in config.items()}
-        self._run.config.update(merged, allow_val_change=True)  # type: ignore[no-untyped-call]
+    def merge_summary(self, summary: Mapping[str, float | str]) -> None:
+        """See `rolecall.SupportsSummary`."""
+        self._rejoin_if_ended()
+        with self._lost_on_error():
+            self._told.merge_summary(self._run, summary)
+
+    def set_tags(self, tags: Sequence[str]) -> None:
+        """See `rolecall.SupportsTags`."""
+        self._rejoin_if_ended()
+        with self._lost_on_error():
+            self._told.set_tags(self._run, tags)
 
     def close(self, status: Status) -> None:
         """See `rolecall.Run`. A primary uploads all bindings again and waits until the server shows the end."""
@@ -243,8 +265,7 @@ class SharedRun:
         self._run = self._sdk.run
         self.definitions = Definitions(self._run)
         self.definitions.define(self._known)
-        if self._configs:
-            self._update_config(self._configs)
+        self._told.tell(self._run)
         self._is_open = True
 
     def _rejoin_if_ended(self) -> None:
@@ -293,6 +314,8 @@ class SharedRun:
         """End the SDK's run. From here on only rows that the server shows count."""
         if self._is_open:
             self._is_open = False
+            with suppress(Exception):  # the SDK's process may have ended
+                self._told.tell_summary(self._run)
             self._progress.end()
             self._lines.clear()
             self._under_way.clear()

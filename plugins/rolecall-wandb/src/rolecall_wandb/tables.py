@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
-from rolecall import Rejected, Row
+from rolecall import Cell, Media, MediaKind, Rejected, Row
 
 if TYPE_CHECKING:
     import wandb
 
-__all__ = ["short_name", "table_of"]
+__all__ = ["TABLE_KINDS", "short_name", "table_of"]
 
+# `wandb.Image` needs Pillow for a file, of which it only reads the size (0.19.10 and 0.31.0).
+TABLE_KINDS: Final[frozenset[MediaKind]] = frozenset({"image"} if find_spec("PIL") is not None else ())
+"""What is more than text in a cell."""
 LONGEST_ARTIFACT: Final = 128
 """Characters of an artifact's name, by the SDK's own check."""
 MARGIN: Final = 16
@@ -30,12 +34,20 @@ def table_of(row: Row, run_id: str) -> Mapping[str, wandb.Table]:
 
     if row.table is None:
         return {}
-    data: list[Any] = [list(line) for line in row.table.rows]
     try:
+        data: list[Any] = [[_cell(cell) for cell in line] for line in row.table.rows]
         table = wandb.Table(columns=list(row.table.columns), data=data, allow_mixed_types=True)
     except Exception as error:
         raise Rejected([row], f"wandb cannot make a table of {row.table.name!r}: {error}") from error
     return {short_name(row.table.name, run_id): table}
+
+
+def _cell(cell: Cell) -> Any:
+    import wandb
+
+    if not isinstance(cell, Media):
+        return cell
+    return None if cell.path is None else wandb.Image(str(cell.path), caption=cell.caption or None)
 
 
 def short_name(name: str, run_id: str) -> str:

@@ -46,7 +46,8 @@ class RunReport:
         metrics: the metrics that differ, as the backend names them.
         examples: the first differences of each kind.
         waiting: how many rows were not delivered yet; they are not compared.
-        cleaned: how many rows `rolecall clean` removed from the journals. Then no point counts as extra.
+        cleaned: how many rows `rolecall clean` removed from the journals. Then no point counts as extra, and neither
+            does one in a run that rolecall has not made.
         damages: what is wrong with the journals, so that points can seem to be extra.
         tables: how many tables were logged; they are not compared.
         sent: how many rows were sent to it, to repair it.
@@ -130,9 +131,10 @@ def _compare(target: Target, table: PointTable, readback: SupportsReadback, unti
     counts: dict[str, Counter[str]] = {}
     shown: Counter[str] = Counter()
     examples: list[Difference] = []
-    cleaned = target.cleaned()
+    # Whose rows were removed, and what others log into a run of the user's, seems to be extra.
+    has_more = target.cleaned() > 0 or target.ticket(target.owner).attached
     for each in table.differences():
-        if cleaned and each.kind == "extra":
+        if has_more and each.kind == "extra":
             continue
         counts.setdefault(each.key, Counter())[each.kind] += 1
         shown[each.kind] += 1

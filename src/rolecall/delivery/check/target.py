@@ -109,6 +109,8 @@ class Target:
         rejected = rejections(self.layout, self.backend.name, writer)
         for session, (value, offset) in read_sessions(self.layout, writer):
             if isinstance(value, Row):
+                if value.backends is not None and self.backend.name not in value.backends:
+                    continue
                 is_acknowledged = (session, offset) <= (until.session, until.offset)
                 yield value, is_acknowledged and (session, value.seq) not in rejected
             elif isinstance(value, Damage) and damages is not None:

@@ -33,22 +33,44 @@ class Repair:
     new_run: bool = False
 
 
-def verify(spec: JobSpec, timeout: float, repair: Repair | None = None) -> list[RunReport]:
+@dataclass(frozen=True, slots=True)
+class Comparing:
+    """Which run is compared now.
+
+    Attributes:
+        backend: where it is.
+        done: how many runs were compared.
+        total: how many there are.
+    """
+
+    backend: str
+    done: int
+    total: int
+
+
+def verify(
+    spec: JobSpec,
+    timeout: float,
+    repair: Repair | None = None,
+    on_progress: Callable[[Comparing], None] = lambda _: None,
+) -> list[RunReport]:
     """Compare the runs of a job with its journals; returns a report of each.
 
     Args:
         spec: the job, with the backends that are asked for (see `rolecall.delivery.redeliver.open_job`).
         timeout: seconds; runs that were not compared by then are unreadable.
         repair: whether, and how, to send what is missing. Runs are then compared once more.
+        on_progress: gets each run before it is compared, on a thread.
 
     Raises:
         BackendError: no backend can be read back.
         WriterConflict: a run is to be repaired, and a courier still sends rows to it.
     """
-    work = _Work(found=list(targets(spec)), repair=repair, deadline=time.monotonic() + timeout)
+    found = list(targets(spec))
+    work = _Work(found=found, repair=repair, deadline=time.monotonic() + timeout, on_progress=on_progress)
     work.run()
     late = f"it was not compared within {timeout:g} s"
-    return [work.reports.get(index) or report_on(each, "unreadable", late) for index, each in enumerate(work.found)]
+    return [work.reports.get(index) or report_on(each, "unreadable", late) for index, each in enumerate(found)]
 
 
 def targets(spec: JobSpec) -> Iterator[Target]:
@@ -85,12 +107,14 @@ class _Work:
         found: the runs.
         repair: as in `verify`.
         deadline: when to give up, by the monotonic clock.
+        on_progress: as in `verify`.
         reports: of the runs that are done, by their place among `found`.
     """
 
     found: Sequence[Target]
     repair: Repair | None
     deadline: float
+    on_progress: Callable[[Comparing], None]
     reports: dict[int, RunReport] = field(default_factory=dict)
     _leases: Leases | None = None
     _conflict: WriterConflict | None = None
@@ -115,6 +139,7 @@ class _Work:
 
     def _run(self) -> None:
         for index, target in enumerate(self.found):
+            self.on_progress(Comparing(target.backend.name, index, len(self.found)))
             try:
                 self.reports[index] = self._verify(target)
             except WriterConflict as conflict:  # a courier came in between

@@ -10,13 +10,12 @@ import json
 import posixpath
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final, get_args
 
 from rolecall import Media, MediaKind, Row
-from rolecall_mlflow.artifacts.tables import artifact_folder, json_cell, tracking_uri
+from rolecall_mlflow.artifacts.files import Artifact, artifact_folder, moment, tracking_uri, upload
+from rolecall_mlflow.artifacts.tables import json_number
 from rolecall_mlflow.keys import valid_key
 from rolecall_mlflow.sdk import Store, mlflow_version
 
@@ -50,63 +49,39 @@ Plotly.newPlot("figure", figure.data, figure.layout, {{responsive: true}});
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Artifact:
-    """A file to be, and what is in it: a text, or what another file holds."""
-
-    path: str
-    content: str | Path
-
-
 def store_media(store: Store, run_id: str, row: Row) -> None:
     """Write the media of a row, and tell MLflow's UI if they are images."""
     with tracking_uri(store.uri):
         for artifact in _artifacts(row):
-            _upload(store, run_id, artifact)
+            upload(store, run_id, artifact)
     if row.media[0].kind == "image":
         store.client.set_tag(run_id, _HAS_IMAGES, "True")
 
 
-def _upload(store: Store, run_id: str, artifact: _Artifact) -> None:
-    folder, name = posixpath.split(artifact.path)
-    if isinstance(artifact.content, str):
-        store.client.log_text(run_id, artifact.content, artifact.path)
-        return
-    # `log_artifact` gives the artifact the name of the file.
-    with TemporaryDirectory(prefix="rolecall-") as directory:
-        named = Path(directory, name)
-        named.symlink_to(artifact.content.absolute())
-        store.client.log_artifact(run_id, str(named), folder)
-
-
-def _artifacts(row: Row) -> Iterator[_Artifact]:
+def _artifacts(row: Row) -> Iterator[Artifact]:
     for index, media in enumerate(row.media):
         if media.kind == "image":
             yield from _image(row, media, index)
         elif media.kind == "histogram":
-            yield _Artifact(_path(row, media, index, ".json"), _histogram(media))
+            yield Artifact(_path(row, media, index, ".json"), _histogram(media))
         elif media.path is None:  # no other kind is without a file
             continue
         elif media.kind == "file":
             folder = artifact_folder("files", row, media.key)
-            yield _Artifact(f"{folder}/{_moment(row)}/{_file_name(media.caption or media.path.name)}", media.path)
+            yield Artifact(f"{folder}/{moment(row)}/{_file_name(media.caption or media.path.name)}", media.path)
         elif media.mime == _PLOTLY:
-            yield _Artifact(_path(row, media, index, ".html"), _plotly_page(media.path))
+            yield Artifact(_path(row, media, index, ".html"), _plotly_page(media.path))
         else:
-            yield _Artifact(_path(row, media, index, media.path.suffix), media.path)
+            yield Artifact(_path(row, media, index, media.path.suffix), media.path)
 
 
 def _path(row: Row, media: Media, index: int, suffix: str) -> str:
     """`audio/explorer/0/voice/00000012-1-345.wav`, or `...-345-0.wav` for the first of several."""
     number = f"-{index}" if len(row.media) > 1 else ""
-    return f"{artifact_folder(_FOLDERS[media.kind], row, media.key)}/{_moment(row)}{number}{suffix}"
+    return f"{artifact_folder(_FOLDERS[media.kind], row, media.key)}/{moment(row)}{number}{suffix}"
 
 
-def _moment(row: Row) -> str:
-    return f"{row.step:08d}-{row.session}-{row.seq}"
-
-
-def _image(row: Row, media: Media, index: int) -> Iterator[_Artifact]:
+def _image(row: Row, media: Media, index: int) -> Iterator[Artifact]:
     """The two files of an image, named as `MlflowClient.log_image` names them (2.16 to 3.17)."""
     if media.path is None:
         return
@@ -121,9 +96,9 @@ def _image(row: Row, media: Media, index: int) -> Iterator[_Artifact]:
     separator = "+" if (mlflow_version() or ()) >= _PLUS_SINCE else "%"
     # The grid leaves out every other ending. Browsers look at an image's bytes, not at its name.
     suffix = ".webp" if media.mime == "image/webp" else ".png"
-    yield _Artifact(f"images/{separator.join(parts)}{suffix}", media.path)
+    yield Artifact(f"images/{separator.join(parts)}{suffix}", media.path)
     # The grid draws this one, and the first only in full size. A smaller one would need Pillow.
-    yield _Artifact(f"images/{separator.join([*parts, 'compressed'])}{suffix}", media.path)
+    yield Artifact(f"images/{separator.join([*parts, 'compressed'])}{suffix}", media.path)
 
 
 def _file_name(name: str) -> str:
@@ -135,7 +110,9 @@ def _file_name(name: str) -> str:
 
 def _histogram(media: Media) -> str:
     numbers = {"counts": media.counts, "edges": media.edges}
-    return json.dumps({name: [json_cell(number) for number in each] for name, each in numbers.items()}, allow_nan=False)
+    return json.dumps(
+        {name: [json_number(number) for number in each] for name, each in numbers.items()}, allow_nan=False
+    )
 
 
 def _plotly_page(path: Path) -> str:

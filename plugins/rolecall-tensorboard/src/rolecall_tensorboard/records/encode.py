@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
-from rolecall import Row
+from rolecall import Media, Row, TableData
+from rolecall_tensorboard.records.hparams import hyperparameters
 from rolecall_tensorboard.records.markdown import config_text, source_text, table_text
-from rolecall_tensorboard.records.media import add_media, tagged
+from rolecall_tensorboard.records.media import add_media, table_images, tagged
 from rolecall_tensorboard.sdk import Sdk
 
 __all__ = ["Encoder"]
@@ -43,9 +44,26 @@ class Encoder:
         event.log_message.message = note.model_dump_json()
         return self._record(event)
 
-    def config(self, config: Mapping[str, Any], time: float) -> bytes:
-        """The run's config as text, at step 0."""
-        return self._text("run_config", config_text(config), 0, time)
+    def config(self, config: Mapping[str, Any], labels: Mapping[str, str], time: float) -> bytes:
+        """The run's config, at step 0: as text, and for the HParams tab, there with labels."""
+        # The summary of a session alone. With one of an experiment, which names metrics, TensorBoard would list only
+        # the columns of the first role that it finds. Without any, those of all roles, and each metric (2.21, read in
+        # `hparams/backend_context.py`).
+        _, summary, _ = self._sdk.hparams(hyperparameters(config, labels), {})
+        if config:
+            summary.MergeFrom(self._summary("run_config", config_text(config)))
+        return self._record(self._sdk.Event(wall_time=time, summary=summary))
+
+    def summary(self, summary: Mapping[str, float | str], time: float) -> bytes:
+        """The run's summary as text, a table at step 0."""
+        rows = tuple(summary.items())
+        table = TableData(name="summary", columns=("key", "value"), rows=rows)
+        return self._text("run_summary", table_text(table), 0, time)
+
+    def tags(self, tags: Sequence[str], time: float) -> bytes:
+        """The run's tags as text, at step 0."""
+        rows = tuple((tag,) for tag in tags)
+        return self._text("run_tags", table_text(TableData(name="tags", columns=("tag",), rows=rows)), 0, time)
 
     def start(self, step: int, time: float) -> bytes:
         """A record that makes TensorBoard drop all that the run logged at this step or later, the config included."""
@@ -61,7 +79,7 @@ class Encoder:
             OSError: a file of its media cannot be read.
         """
         if row.table is not None:
-            return self._text(row.table.name, table_text(row.table), row.step, row.time)
+            return self._table(row, row.table)
         if row.media:
             return self._media(row)
         for key, value in row.metrics.items():
@@ -89,6 +107,15 @@ class Encoder:
             return
         self._warned.add(key)
         logger.warning("tensorboard: %s = %r does not fit in 32 bits; TensorBoard shows it as infinity", key, value)
+
+    def _table(self, row: Row, table: TableData) -> bytes:
+        event = self._sdk.Event(wall_time=row.time, step=row.step, summary=self._summary(table.name, table_text(table)))
+        by_column: dict[str, list[Media]] = {}
+        for image in table_images(table):
+            by_column.setdefault(image.key, []).append(image)
+        for images in by_column.values():
+            add_media(event.summary, images)
+        return self._record(event)
 
     def _media(self, row: Row) -> bytes:
         event = self._sdk.Event(wall_time=row.time, step=row.step)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from textwrap import indent
 from typing import Any
 
-from rolecall import Cell, TableData
+from rolecall import Cell, Media, TableData
 
 __all__ = ["MOST_CHARACTERS", "MOST_ROWS", "config_text", "source_text", "table_text"]
 
@@ -52,5 +52,8 @@ def _line(cells: Iterable[Cell]) -> str:
 
 
 def _escape(cell: Cell) -> str:
-    text = "" if cell is None else str(cell)
+    if isinstance(cell, Media):
+        text = cell.caption or (cell.path.name if cell.path is not None else "")
+    else:
+        text = "" if cell is None else str(cell)
     return "<br>".join(_MARKUP.sub(lambda found: f"&#{ord(found[0])};", line) for line in text.splitlines())

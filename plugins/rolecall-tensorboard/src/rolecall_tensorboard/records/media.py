@@ -7,12 +7,13 @@ and so one card, where tensorboardX would make a tag of each.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Final
 
-from rolecall import Media, MediaKind
+from rolecall import Media, MediaKind, TableData
 
-__all__ = ["KINDS", "MOST_BYTES", "add_media", "tagged", "why_not"]
+__all__ = ["KINDS", "MOST_BYTES", "add_media", "table_images", "tagged", "why_not"]
 
 KINDS: Final[frozenset[MediaKind]] = frozenset({"image", "histogram", "html", "audio", "video", "figure"})
 """What a run holds."""
@@ -33,12 +34,18 @@ _WAV: Final = b"\x10\x0b"  # an AudioPluginData whose `encoding` is WAV (tensorb
 
 def why_not(media: Sequence[Media]) -> str | None:
     """Why TensorBoard cannot show them; `None` if it can."""
-    mime, why = _ONLY.get(media[0].kind, (None, ""))
+    mime, why = _ONLY.get(media[0].kind, (None, "")) if media else (None, "")
     if mime is not None and any(each.mime != mime for each in media):
         return f"{why}; others stay in the job's directory"
     if sum(each.path.stat().st_size for each in media if each.path is not None) > MOST_BYTES:
         return f"it puts at most {MOST_BYTES >> 20} MiB into one record; what is larger stays in the job's directory"
     return None
+
+
+def table_images(table: TableData) -> list[Media]:
+    """The images in the cells of a table, under its name and that of their column."""
+    cells = (zip(table.columns, row, strict=True) for row in table.rows)
+    return [replace(cell, key=f"{table.name}/{name}") for row in cells for name, cell in row if isinstance(cell, Media)]
 
 
 def add_media(summary: Any, media: Sequence[Media]) -> None:

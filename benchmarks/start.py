@@ -1,0 +1,75 @@
+"""How long a program takes from its start to its first `log`, with `rolecall.init` and the backend `local`.
+
+    python benchmarks/start.py [--program "first log" "import pydantic" ...] [--runs 20] [--json FILE]
+
+Each program is a process of its own in an empty directory, and all take turns, so that a busy machine is busy for all
+of them. Milliseconds differ between machines; how many times the bare interpreter a program takes does so less.
+`python -X importtime` says where the time of an import goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from report import show_and_keep
+
+# To the end of `log` alone: `os._exit` leaves out what a program does at its end.
+LOGS = "import os, rolecall; run = rolecall.init(); run.log({'loss': 0.5}); os._exit(0)"
+PROGRAMS: Mapping[str, str] = {
+    "nothing": "pass",
+    "import pydantic": "from pydantic import BaseModel",
+    "import rolecall": "import rolecall",
+    "first log": LOGS,
+    "whole program": "import rolecall; run = rolecall.init(); run.log({'loss': 0.5}); run.finish()",
+}
+
+
+def main() -> None:
+    """Time each program, and print them."""
+    args = _options()
+    programs = {name: PROGRAMS[name] for name in ("nothing", *args.program)}
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for turn in range(args.runs + 1):
+        for name, code in programs.items():
+            taken = _time(code)
+            if turn:  # the first one compiles what it imports
+                seconds[name].append(taken)
+    bare = statistics.median(seconds["nothing"])
+    show_and_keep([_row(name, taken, bare) for name, taken in seconds.items()], args.json)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--program", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def _time(code: str) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], cwd=folder, stderr=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - began
+
+
+def _row(name: str, seconds: list[float], bare: float) -> Mapping[str, Any]:
+    median = statistics.median(seconds)
+    return {
+        "program": name,
+        "best, ms": round(min(seconds) * 1000),
+        "median, ms": round(median * 1000),
+        "times nothing": round(median / bare, 1),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The page that `rolecall show --html` writes: one file, which opens without a network."""

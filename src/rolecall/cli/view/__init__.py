@@ -1,0 +1,1 @@
+"""What `rolecall show` draws on a terminal."""

@@ -1,0 +1,1 @@
+"""A job of one process, which needs no config."""
