@@ -22,6 +22,7 @@ BENCHMARKS: Mapping[str, Sequence[str]] = {
     "sizes": ("log_call.py", *BUSY, "--floats", "1", "10", "100"),
     "scalars": ("log_call.py", *LOCAL, "--floats", "10", "--scalars", "float", "numpy", "torch"),
     "threads": ("log_call.py", *LOCAL, "--floats", "10", "--threads", "1", "8"),
+    "images": ("log_image.py",),
     "encoders": ("alternatives.py",),
     "training": ("training_loop.py", "--work", "matrices"),
     "network": ("training_loop.py", "--work", "network", "--step", "1"),

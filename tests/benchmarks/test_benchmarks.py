@@ -20,6 +20,7 @@ SMALL = {
     "alternatives.py": "--floats 10 --calls 100 --rounds 1",
     "log_call.py": "--peer limit 'rolecall local' --floats 10 --pace 0 --scalars float numpy --threads 1 2 "
     "--calls 50 --rounds 1",
+    "log_image.py": "--peer rolecall 'wandb offline' --size 16 --calls 20 --rounds 1",
     "training_loop.py": "--peer 'rolecall, tensorboard' --step 1 --rows 5 --blocks 3",
     "start.py": "--program 'first log' --runs 1",
     "stream.py": "--backend tensorboard --rows 200 --rounds 1",
@@ -29,6 +30,7 @@ SMALL = {
 MEASURED = {
     "alternatives.py": ("10 floats, µs", 2),
     "log_call.py": ("p50", 5),
+    "log_image.py": ("x bare", 2),
     "training_loop.py": ("CPU a row, µs", 2),
     "start.py": ("median, ms", 2),
     "stream.py": ("rows/s", 2),

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from fault_gate import FAULTS, Gate
@@ -22,7 +23,10 @@ from rolecall.job.history import read_rows
 from rolecall.store.acks import read_reference
 from rolecall.store.layout import Layout
 
-__all__ = ["PLACES", "Place"]
+__all__ = ["PLACES", "Picture", "Place"]
+
+Picture = tuple[int, bytes]
+"""The step of a picture, by its backend, and its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Place:
         monitor_type: the backend.
         args: of it, for a job in a directory.
         read: the step of every point that it holds of a job's writer `trainer`.
+        images: the step of every picture that it holds of this writer, and its file; an empty one if that is not there.
         exactly_once: whether the docs say that it holds each row once.
         faults: what can happen to it, by name: each lasts as long as its context.
         environment: what its clients need.
@@ -44,6 +49,7 @@ class Place:
     monitor_type: str
     args: Callable[[Path], dict[str, Any]]
     read: Callable[[MonitorConfig], list[int]]
+    images: Callable[[MonitorConfig], list[Picture]]
     exactly_once: bool
     faults: Mapping[str, Callable[[], AbstractContextManager[None]]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -53,20 +59,13 @@ class Place:
 @contextmanager
 def local(_: Path) -> Iterator[Place]:
     """The journal is the run."""
-    yield Place("local", "local", lambda _: {}, lambda config: _journal(config.monitor_dir), exactly_once=True)
+    yield Place("local", "local", lambda _: {}, _journal, _journal_images, exactly_once=True)
 
 
 @contextmanager
 def tensorboard(_: Path) -> Iterator[Place]:
     """Event files, read by TensorBoard's own reader."""
-    yield Place(
-        "tensorboard",
-        "tensorboard",
-        lambda _: {},
-        lambda config: _events(config.monitor_dir / "backends" / "tensorboard"),
-        exactly_once=True,
-        shared_run=False,
-    )
+    yield Place("tensorboard", "tensorboard", lambda _: {}, _events, _event_images, exactly_once=True, shared_run=False)
 
 
 @contextmanager
@@ -81,7 +80,7 @@ def mlflow_sqlite(folder: Path) -> Iterator[Place]:
         shutil.copy(made, job / "mlflow.db")
         return {"uri": f"sqlite:///{job / 'mlflow.db'}"}
 
-    yield Place("mlflow sqlite", "mlflow", args, _mlflow_points, exactly_once=True)
+    yield Place("mlflow sqlite", "mlflow", args, _mlflow_points, _mlflow_images, exactly_once=True)
 
 
 @contextmanager
@@ -109,6 +108,7 @@ def _mlflow(name: str, folder: Path, database: str | None = None) -> Iterator[Pl
             "mlflow",
             lambda _: {"uri": gate.url},
             _mlflow_points,
+            _mlflow_images,
             exactly_once=True,
             faults=_faults(gate),
             environment=patience,
@@ -122,10 +122,16 @@ def wandb(folder: Path) -> Iterator[Place]:
         given = {**environment(server, folder), "WANDB_BASE_URL": gate.url}
 
         def read(config: MonitorConfig) -> list[int]:
-            lines = server.run(config.run_id or "").rows("trainer/step")
-            return [int(line["trainer/step"]) for line in lines]
+            return [int(line["trainer/step"]) for line in server.run(config.run_id or "").rows("trainer/loss")]
 
-        yield Place("wandb", "wandb", lambda _: {}, read, exactly_once=False, faults=_faults(gate), environment=given)
+        def images(config: MonitorConfig) -> list[Picture]:
+            run = server.run(config.run_id or "")
+            entries = [(int(line["trainer/step"]), line["trainer/maze"]) for line in run.rows("trainer/maze")]
+            return [(step, run.files.get(entry["path"], b"")) for step, entry in entries]
+
+        yield Place(
+            "wandb", "wandb", lambda _: {}, read, images, exactly_once=False, faults=_faults(gate), environment=given
+        )
 
 
 def _faults(gate: Gate) -> dict[str, Callable[[], AbstractContextManager[None]]]:
@@ -142,27 +148,65 @@ PLACES: Mapping[str, Callable[[Path], AbstractContextManager[Place]]] = {
 }
 
 
-def _journal(directory: Path) -> list[int]:
-    return [row.step for row in read_rows(directory) if row.writer == "trainer"]
+def _journal(config: MonitorConfig) -> list[int]:
+    return [row.step for row in read_rows(config.monitor_dir) if row.writer == "trainer" and row.metrics]
 
 
-def _events(directory: Path) -> list[int]:
+def _journal_images(config: MonitorConfig) -> list[Picture]:
+    rows = [row for row in read_rows(config.monitor_dir) if row.writer == "trainer"]
+    return [(row.step, media.path.read_bytes()) for row in rows for media in row.media if media.path is not None]
+
+
+def _events(config: MonitorConfig) -> list[int]:
+    return [
+        event.step
+        for found in _accumulated(config)
+        for tag in found.Tags()["scalars"]
+        if "loss" in tag
+        for event in found.Scalars(tag)
+    ]
+
+
+def _event_images(config: MonitorConfig) -> list[Picture]:
+    return [
+        (event.step, event.tensor_proto.string_val[2])  # behind the width and the height
+        for found in _accumulated(config)
+        for tag in found.Tags()["tensors"]
+        if "maze" in tag
+        for event in found.Tensors(tag)
+    ]
+
+
+def _accumulated(config: MonitorConfig) -> Iterator[Any]:
+    """Each directory of event files, read by TensorBoard."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folders = {path.parent for path in directory.rglob("events.out.*")}
-    steps: list[int] = []
-    for folder in folders:
-        found = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    directory = config.monitor_dir / "backends" / "tensorboard"
+    for folder in {path.parent for path in directory.rglob("events.out.*")}:
+        found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
         found.Reload()
-        steps += [event.step for tag in found.Tags()["scalars"] if "loss" in tag for event in found.Scalars(tag)]
-    return steps
+        yield found
 
 
 def _mlflow_points(config: MonitorConfig) -> list[int]:
+    client, run_id = _mlflow_run(config)
+    return [metric.step for metric in client.get_metric_history(run_id, "trainer/loss")]
+
+
+def _mlflow_images(config: MonitorConfig) -> list[Picture]:
+    client, run_id = _mlflow_run(config)
+    with TemporaryDirectory() as folder:
+        client.download_artifacts(run_id, "images", folder)
+        # KEY+step+STEP+timestamp+TIME+ID.png, and the same with `+compressed`, which the grid draws
+        found = [path for path in Path(folder).rglob("*maze+*") if not path.stem.endswith("+compressed")]
+        return [(int(path.name.split("+")[2]), path.read_bytes()) for path in found]
+
+
+def _mlflow_run(config: MonitorConfig) -> tuple[Any, str]:
+    """A client, and the id of the trainer's run."""
     from mlflow import MlflowClient
 
     reference = read_reference(Layout(config.monitor_dir), "mlflow", "trainer")
     assert reference is not None
     uri = config.monitor_args["mlflow"].model_dump()["uri"]
-    client = MlflowClient(tracking_uri=uri if isinstance(uri, str) else uri.get_secret_value())
-    return [metric.step for metric in client.get_metric_history(reference.id, "trainer/loss")]
+    return MlflowClient(tracking_uri=uri if isinstance(uri, str) else uri.get_secret_value()), reference.id

@@ -5,7 +5,8 @@
 
 For each fault and backend: how often it came, the rows for which `log` returned, how many of them the backend lacks and
 how many it has more than once in the end (after `rolecall deliver`), and the longest `log` beside the longest pause of
-the control, a loop in the same process that only reads the clock.
+the control, a loop in the same process that only reads the clock. In scenes with images, each row has a picture, whose
+pixels say its step: how many the backend lacks, has more than once, and has damaged or at another step.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fault_gate import FAULTS
 from fault_page import Page
+from fault_pictures import Pictures, count_pictures
 from fault_places import PLACES, Place
-from fault_role import FORKED
+from fault_role import DEATHS, FORKED, SPOILED
 from local_postgresql import DATABASE_FAULTS, NotHere
 
 from rolecall import Job, MonitorConfig, launch
@@ -42,6 +45,8 @@ __all__ = ["SCENES", "Line", "Scene", "job_on", "main", "run", "table"]
 ROLE = Path(__file__).parent / "fault_role.py"
 ROOM = 1000
 """Steps of one session."""
+PICTURES = 40
+"""Rows of a session whose rows have a picture each."""
 PHASES = ("append", "send", "acknowledge", "close")
 
 
@@ -57,16 +62,18 @@ class Line:
     doubled: int
     longest_log: float
     longest_control: float
+    pictures: Pictures | None = None
 
 
 @dataclass(slots=True)
 class Scene:
-    """A job on a backend, whose only role may be started again and again."""
+    """A job on a backend, whose only role may be started again and again, and may log a picture in each row."""
 
     place: Place
     job: Job
     folder: Path
     rng: random.Random
+    media: bool = False
     pages: list[Page] = field(default_factory=list)
 
     @property
@@ -74,12 +81,15 @@ class Scene:
         """What roles get."""
         return self.job.config
 
-    def start(self, *options: str, count: int = 200) -> subprocess.Popen[bytes]:
+    def start(self, *options: str, count: int | None = None) -> subprocess.Popen[bytes]:
         """The role's next session."""
+        # Pictures take a courier longer: some backends make three requests for each.
+        count = count or (PICTURES if self.media else 200)
         number = len(self.pages)
         path = self.folder / f"page{number}"
         self.pages.append(Page(path, count))
         first = str(1 + number * ROOM) if count <= ROOM else "1"
+        options = (*options, *(["--media"] if self.media else []))
         command = [sys.executable, str(ROLE), str(path), "--first", first, "--count", str(count), *options]
         return subprocess.Popen(command, env={**os.environ, **self.config.to_env()}, stderr=subprocess.DEVNULL)
 
@@ -106,7 +116,7 @@ class Scene:
         assert not [step for step in held if step >= FORKED], "a forked child's rows are there"
         logs, controls = zip(*((page.head()[1], page.head()[2]) for page in self.pages), strict=True)
         return Line(
-            fault=fault,
+            fault=f"{fault}, with images" if self.media else fault,
             backend=self.place.name,
             times=times,
             acknowledged=len(logged),
@@ -114,11 +124,12 @@ class Scene:
             doubled=held.total() - len(held),
             longest_log=max(logs) / 1e6,
             longest_control=max(controls) / 1e6,
+            pictures=count_pictures(self.place.images(self.config), logged) if self.media else None,
         )
 
 
 @contextmanager
-def job_on(place: Place, folder: Path, seed: int, **settings: Any) -> Iterator[Scene]:
+def job_on(place: Place, folder: Path, seed: int, *, media: bool = False, **settings: Any) -> Iterator[Scene]:
     """A job of its own on a backend."""
     folder.mkdir(parents=True, exist_ok=True)
     directory = Path(str(settings.pop("monitor_dir", folder / "monitor")))
@@ -135,7 +146,7 @@ def job_on(place: Place, folder: Path, seed: int, **settings: Any) -> Iterator[S
             **settings,
         )
         with launch(config) as job:
-            yield Scene(place, job, folder, random.Random(seed))
+            yield Scene(place, job, folder, random.Random(seed), media)
     finally:
         os.environ.clear()
         os.environ.update(before)
@@ -144,14 +155,51 @@ def job_on(place: Place, folder: Path, seed: int, **settings: Any) -> Iterator[S
 # ----------------------------------------------------------------------- kills
 
 
-def kills(place: Place, folder: Path, seed: int, times: int) -> Line:
+def kills(place: Place, folder: Path, seed: int, times: int, *, media: bool = False) -> Line:
     """SIGKILL of the role, its courier, or both with all their children; spread over four phases."""
-    with job_on(place, folder, seed) as scene:
+    with job_on(place, folder, seed, media=media) as scene:
         for _ in range(times):
             _kill_once(scene)
         role = scene.start()
         role.wait(120)
         return scene.line("SIGKILL", times)
+
+
+def kills_amid_images(place: Place, folder: Path, seed: int, times: int) -> Line:
+    """SIGKILL of the role while it stores a picture: amid its file, before it has its name, and before its row."""
+    with job_on(place, folder, seed, media=True) as scene:
+        for at in range(times):
+            role = scene.start("--die", list(DEATHS)[at % len(DEATHS)])
+            assert role.wait(120) == -signal.SIGKILL
+        scene.start().wait(120)
+        return scene.line("SIGKILL while an image is stored", times)
+
+
+def spoiled_images(place: Place, folder: Path, seed: int, times: int) -> Line:
+    """Files of pictures are removed, cut short and altered after `log` and before they are delivered.
+
+    Their numbers and all other rows are delivered, and each command says what is missing.
+    """
+    with job_on(place, folder, seed, media=True) as scene:
+        assert scene.start("--spoil").wait(120) == 0
+        line = scene.line("file removed, cut short, altered", SPOILED)
+    said = _command("show", scene)
+    assert said.count("its attachment maze-") == SPOILED, said
+    if place.monitor_type != "local":
+        lost = f"trainer: {SPOILED} rows are not in its journal and may not be in {place.monitor_type}"
+        assert lost in (said := _command("deliver", scene)), said
+        assert "its attachment maze-" in (said := _command("verify", scene)), said
+    assert line.pictures is not None
+    assert line.pictures.lost == SPOILED
+    return replace(line, pictures=replace(line.pictures, lost=0))
+
+
+def _command(name: str, scene: Scene) -> str:
+    """What a command prints about the job."""
+    command = [sys.executable, "-m", "rolecall", name, str(scene.config.monitor_dir)]
+    env = {**os.environ, **scene.place.environment}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
 
 
 def _kill_once(scene: Scene) -> None:
@@ -209,16 +257,16 @@ def _descendants(pid: int) -> Iterator[int]:
 # --------------------------------------------------------------------- outages
 
 
-def outage(fault: str, seconds: float = 5.0) -> Callable[[Place, Path, int, int], Line | None]:
+def outage(fault: str, seconds: float = 5.0, *, media: bool = False) -> Callable[[Place, Path, int, int], Line | None]:
     """A backend that misbehaves several times while a role logs, for a few seconds each time."""
 
     def scene(place: Place, folder: Path, seed: int, times: int) -> Line | None:
         if fault not in place.faults:
             return None
-        rounds = max(1, times // 50)
-        with job_on(place, folder, seed) as scene:
+        rounds, count = max(1, times // 50), 100 if media else 800
+        with job_on(place, folder, seed, media=media) as scene:
             for _ in range(rounds):
-                role = scene.start("--pace", str(seconds / 500), count=800)
+                role = scene.start("--pace", str(seconds * 1.6 / count), count=count)
                 _reach(scene, "append", role)
                 with place.faults[fault]():
                     time.sleep(scene.rng.uniform(1.0, 1.2) * seconds)
@@ -265,24 +313,29 @@ def _signal(pids: Sequence[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def full_disk(place: Place, folder: Path, seed: int, times: int) -> Line | None:
-    """The journal's disk is full, and has room again: rows are acknowledged before and after."""
+def full_disk(place: Place, folder: Path, seed: int, times: int, *, media: bool = False) -> Line | None:
+    """The journal's disk is full, amid a picture if there are any, and has room again: rows are acknowledged before and
+    after.
+    """
+    count, pace = (200, "0.05") if media else (8000, "0.001")
     disk = folder / "disk"
     disk.mkdir(parents=True)
     if not _mount("-t", "tmpfs", "-o", "size=32m", "tmpfs", str(disk)):
         return None
     try:
-        with job_on(place, folder, seed, monitor_dir=disk / "monitor") as scene:
-            role = scene.start("--pace", "0.001", count=8000)
+        with job_on(place, folder, seed, media=media, monitor_dir=disk / "monitor") as scene:
+            role = scene.start("--pace", pace, count=count)
             _reach(scene, "append", role)
             filler = disk / "filler"
             with suppress(OSError), filler.open("wb", buffering=0) as file:
                 while True:
                     file.write(bytes(4096))
+            if media:  # room for the start of one
+                os.truncate(filler, max(0, filler.stat().st_size - 5 * 4096))
             _until_rows_are_lost(scene)
             filler.unlink()
             role.wait(120)
-            assert not all(mark in scene.acknowledged() for mark in range(1, 8001)), "the disk was never full"
+            assert not all(mark in scene.acknowledged() for mark in range(1, count + 1)), "the disk was never full"
             return scene.line("full disk", 1)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
@@ -355,10 +408,15 @@ def _mount(*options: str) -> bool:
 
 SCENES: Mapping[str, Callable[[Place, Path, int, int], Line | None]] = {
     "kills": kills,
+    "kills with images": partial(kills, media=True),
+    "kills amid images": kills_amid_images,
+    "spoiled images": spoiled_images,
     **{fault: outage(fault) for fault in FAULTS},
     **{fault: outage(fault) for fault in DATABASE_FAULTS},
     "table locked": outage("table locked", 30.0),
+    "lost answers with images": outage("lost answers", media=True),
     "full disk": full_disk,
+    "full disk with images": partial(full_disk, media=True),
     "frozen directory": frozen_directory,
     "fork": fork,
     "preempted": preempted,
@@ -386,13 +444,13 @@ def run(backends: Sequence[str], faults: Sequence[str], times: int, seed: int, f
 
 def table(lines: Sequence[Line]) -> str:
     """For the docs."""
-    head = "| fault | backend | times | rows acknowledged | lost | doubled | longest `log` | control |"
+    head = "| fault | backend | times | rows acknowledged | lost | doubled | longest `log` | control | pictures |"
     rows = [
         f"| {one.fault} | {one.backend} | {one.times} | {one.acknowledged:,} | {one.lost} | {one.doubled} "
-        f"| {one.longest_log:.1f} ms | {one.longest_control:.1f} ms |"
+        f"| {one.longest_log:.1f} ms | {one.longest_control:.1f} ms | {one.pictures or ''} |"
         for one in lines
     ]
-    return "\n".join([head, "|---|---|" + "---:|" * 6, *rows])
+    return "\n".join([head, "|---|---|" + "---:|" * 7, *rows])
 
 
 def main() -> None:

@@ -324,6 +324,35 @@ def test_job_delivers_each_kind(tmp_path: Path, strings: Strings, accumulate: Ca
     assert tensors <= set(accumulate(directory).Tags()["tensors"]) <= {*tensors, "run_config/text_summary"}
 
 
+def test_spoiled_image_is_reported_once(
+    tmp_path: Path, strings: Strings, read: Read, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its file is cut short before it is delivered: its number and the rows behind it are delivered without it."""
+    config = MonitorConfig(project="p", name="n", monitor_type="tensorboard", monitor_dir=tmp_path / "monitor")
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        signal_couriers(signal.SIGSTOP)
+        for step in (1, 2, 3):
+            monitor.log({"loss": step / 2, "maze": Image(bytes_of_gif(step))}, step)
+        (path,) = (path for path in tmp_path.rglob("*.gif") if path.read_bytes() == bytes_of_gif(2))
+        os.truncate(path, 6)
+        signal_couriers(signal.SIGCONT)
+    directory = str(tmp_path / "monitor" / "backends" / "tensorboard" / "trainer")
+    assert strings(directory, "maze")[1] == [(step, [b"0", b"0", bytes_of_gif(step)]) for step in (1, 3)]
+    assert read(directory)["loss"] == [(1, 0.5), (2, 1.0), (3, 1.5)]
+    assert len([text for text in caplog.messages if f"its attachment {path.name} is damaged" in text]) == 1
+
+
+def bytes_of_gif(step: int) -> bytes:
+    return b"GIF89a" + bytes([step])
+
+
+def signal_couriers(number: signal.Signals) -> None:
+    """To the processes beside this one: what is logged while they are stopped is not delivered yet."""
+    for task in Path("/proc/self/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            os.kill(child, number)
+
+
 def test_repair_keeps_media(tmp_path: Path, strings: Strings, read: Read) -> None:
     """A file without its last half has lost points and images: the points come back, and no image twice."""
     job = log_each_kind(tmp_path, range(1, 41))

@@ -130,13 +130,14 @@ def names_of(value: object) -> tuple[tuple[str, str], ...]:
 
 def _image(value: Image) -> Draft:
     data = value.data
-    if _reader(data) is _pillow:
-        return _pillow(data, value.caption)
     if isinstance(data, bytes | str | os.PathLike):
         return _file("image", data, value.caption)
+    # What has a `dtype` is an array, whatever its class is called.
+    if not hasattr(data, "dtype") and _reader(data) is _pillow:
+        return _pillow(data, value.caption)
     pixels = _pixels(_array(data))
     height, width, channels = pixels.shape
-    return _drawn(pixels.tobytes(), width, height, channels, value.caption)
+    return _drawn(pixels.data, width, height, channels, value.caption)
 
 
 def _histogram(value: Histogram) -> Draft:
@@ -291,7 +292,7 @@ def _start_of(path: Path) -> bytes:
         return file.read(16)
 
 
-def _drawn(pixels: bytes, width: int, height: int, channels: int, caption: str) -> Draft:
+def _drawn(pixels: bytes | memoryview, width: int, height: int, channels: int, caption: str) -> Draft:
     data, suffix = netpbm(pixels, width, height, channels)
     return Draft(kind="image", data=data, suffix=suffix, mime=NETPBM, caption=caption)
 
@@ -320,7 +321,9 @@ def _array(value: Any) -> Any:
 
 
 def _pixels(array: Any) -> Any:
-    """Height by width by channels, of `uint8`."""
+    """Height by width by channels, of `uint8`, one row after the other in memory."""
+    import numpy as np
+
     match array.shape:
         case (_, _):
             array = array[:, :, None]
@@ -332,15 +335,14 @@ def _pixels(array: Any) -> Any:
         case shape:
             raise ValueError(f"an image has a height, a width and 1, 3 or 4 channels, not the shape {shape}")
     if kind == "b":
-        return array.astype("uint8") * _WHITE
+        return np.ascontiguousarray(array, "uint8") * _WHITE
     if kind == "f":
-        import numpy as np
-
         # NaN is black: a cast of it would be anything.
-        return (np.where(array > 0, array.clip(0, 1), 0) * _WHITE + 0.5).astype("uint8")
+        array = np.where(array > 0, array.clip(0, 1), 0) * _WHITE + 0.5
+        return np.ascontiguousarray(array, "uint8")
     if array.dtype != "uint8" and (kind not in "iu" or array.min() < 0 or array.max() > _WHITE):
         raise ValueError(f"an image has numbers from 0 to 255 or floats from 0 to 1, not {array.dtype}")
-    return array.astype("uint8", copy=False)
+    return np.ascontiguousarray(array, "uint8")
 
 
 def _sorted_into_bins(values: Any, bins: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

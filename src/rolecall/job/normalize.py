@@ -102,7 +102,8 @@ class Normalizer:
         if not isinstance(data, Mapping):
             self.drop("data", f"log takes a mapping of metrics, not {type(data).__name__}; the row is left out")
             return {}, ()
-        dropped, values = self.dropped, list[_Value]()
+        dropped = self.dropped
+        values: list[_Value] = []
         plain = self._mapping(data, "", _DEEPEST, values)
         if self.dropped == dropped and type(data) is dict and not values:
             if self._known_size + len(data) > _MOST_KEYS:
@@ -147,9 +148,10 @@ class Normalizer:
 
     def _content(self, value: Any, path: str, depth: int, values: list[_Value]) -> Any:
         """A plain number, string or mapping; `None` for tables and media, which go to `values`."""
-        if is_dataclass(value) and not isinstance(value, (type, *BOXES)):
+        is_boxed = isinstance(value, BOXES)
+        if not is_boxed and is_dataclass(value) and not isinstance(value, type):
             value = {each.name: getattr(value, each.name) for each in fields(value)}
-        if isinstance(value, Mapping):
+        if not is_boxed and isinstance(value, Mapping):
             if not depth:
                 raise _Unfit(f"mappings are nested deeper than {_DEEPEST}")
             before = len(values)

@@ -6,7 +6,7 @@ from typing import Any, Final
 from rolecall.job.media import image_in, names_of
 from rolecall.rows import Cell, TableData
 from rolecall.store.journal import Draft, TableDraft
-from rolecall.values import Table
+from rolecall.values import BOXES, Table
 
 INT64: Final = 1 << 63
 LEAST_INT64: Final = -INT64
@@ -17,8 +17,8 @@ BYTES: Final = (bytes, bytearray, memoryview)
 
 def table_in(value: Any) -> Table | None:
     """The table that a logged value is; `None` if it is none."""
-    if isinstance(value, Table):
-        return value
+    if isinstance(value, BOXES):
+        return value if isinstance(value, Table) else None
     names = names_of(value)
     if ("wandb", "Table") in names:
         return Table(value.data, value.columns)

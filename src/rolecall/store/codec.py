@@ -20,14 +20,13 @@ import errno
 import os
 import re
 import stat
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 from zlib import crc32
 
 from pydantic_core import from_json, to_json
@@ -49,6 +48,7 @@ _MOST_STARTS: Final = 8
 PER_NUMBER: Final = 64
 """Bytes that the encoder needs at most for a number and its key, as a part of a row; see `ensure_memory`."""
 _LITTLE: Final = 8 << 10
+_PathT = TypeVar("_PathT", Path, str)
 
 
 class Line(NamedTuple):
@@ -82,7 +82,7 @@ class Damage:
         return f"{self.path}: {self.end - self.offset} bytes at offset {self.offset} are damaged ({self.reason}{rows})"
 
 
-def refuse_link(path: Path) -> Path:
+def refuse_link(path: _PathT) -> _PathT:
     """The path, unless it is a symlink: somebody else may have put it there, to lead rolecall elsewhere.
 
     Raises:
@@ -95,6 +95,10 @@ def refuse_link(path: Path) -> Path:
 
 def make_folder(path: Path) -> None:
     """Make a directory of rolecall's own, if there is none; a symlink in its place is not followed."""
+    # One look where it is there, as each image that is logged asks for its directory.
+    with suppress(OSError):
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            return
     refuse_link(path).mkdir(parents=True, exist_ok=True)
 
 
@@ -170,9 +174,9 @@ def write_whole(descriptor: int, data: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _draft_name(path: Path) -> Path:
+def _draft_name(path: Path | str) -> str:
     # It is unique: with a fixed one, two writers remove each other's drafts.
-    return path.with_name(f".{uuid.uuid4().hex}")
+    return os.path.join(os.path.dirname(path), f".{os.urandom(16).hex()}")
 
 
 @contextmanager
@@ -183,7 +187,7 @@ def draft_of(path: Path, folder: int | None = None) -> Iterator[Path]:
         path: the file.
         folder: a descriptor of the directory that `path` is relative to.
     """
-    draft = _draft_name(path)
+    draft = Path(_draft_name(path))
     try:
         yield draft
     finally:
@@ -191,7 +195,7 @@ def draft_of(path: Path, folder: int | None = None) -> Iterator[Path]:
             os.unlink(draft, dir_fd=folder)
 
 
-def put_whole(path: Path, data: bytes, mode: int = 0o666, folder: int | None = None) -> None:
+def put_whole(path: Path | str, data: bytes, mode: int = 0o666, folder: int | None = None) -> None:
     """Replace a file so that readers see the old content or the new, never a part of it.
 
     Args:

@@ -26,13 +26,16 @@ _COLOUR_TYPES: Final = {1: 0, 3: 2, RGBA: 6}
 _LEVEL: Final = 1  # of compression: a photo gets hardly smaller with more
 
 
-def netpbm(pixels: bytes, width: int, height: int, channels: int) -> tuple[bytes, str]:
+def netpbm(pixels: bytes | memoryview, width: int, height: int, channels: int) -> tuple[bytes, str]:
     """A file of pixels, 8 bits a channel, row by row; and the suffix of its name."""
     if channels == RGBA:
         start = f"P7\nWIDTH {width}\nHEIGHT {height}\nDEPTH 4\nMAXVAL 255\nTUPLTYPE RGB_ALPHA\nENDHDR\n"
-        return start.encode() + pixels, ".pam"
-    kind, suffix = (5, ".pgm") if channels == 1 else (6, ".ppm")
-    return f"P{kind}\n{width} {height}\n255\n".encode() + pixels, suffix
+        suffix = ".pam"
+    else:
+        kind, suffix = (5, ".pgm") if channels == 1 else (6, ".ppm")
+        start = f"P{kind}\n{width} {height}\n255\n"
+    # `join` copies an array's memory once, without bytes of the pixels alone in between.
+    return b"".join((start.encode(), pixels)), suffix
 
 
 def png_of(path: Path) -> bytes:
