@@ -397,7 +397,7 @@ def test_images_of_a_table(server: WandbServer, make_config: Make, shared: bool)
         assert {Path(maze) for _, maze in table["data"]} == set(folder.iterdir())
         return
     # A file of the run has the text alone; wandb's pages read the artifact that the entry names.
-    files = server.runs["artifact-files"].files
+    files = server.artifacts
     (name,) = (name for name in files if name.endswith(".table.json"))
     images = [maze for _, maze in json.loads(files[name])["data"]]
     shown = [(maze["_type"], maze.get("caption"), maze["width"], maze["height"]) for maze in images]

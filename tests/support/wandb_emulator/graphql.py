@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wandb_emulator.stored import State, StoredRun
+from wandb_emulator.stored import ARTIFACTS, State, StoredRun
 
 __all__ = ["answer", "is_upsert"]
 
@@ -151,7 +151,7 @@ def _create_artifact(state: State, query: str, variables: Variables, url: str) -
 
 def _artifact_manifest(state: State, query: str, variables: Variables, url: str) -> Answer:
     id_ = variables.get("artifactID") or variables.get("artifactId") or "artifact"
-    where = {"uploadUrl": f"{url}/upload/artifacts/{id_}", "uploadHeaders": []}
+    where = {"uploadUrl": f"{url}/upload/{ARTIFACTS}/{id_}", "uploadHeaders": []}
     file = {"id": "f", "name": "manifest", "displayName": "manifest", **where}
     made = {"artifactManifest": {"id": f"manifest-{id_}", "file": file}}
     return {"createArtifactManifest": made, "updateArtifactManifest": made}
@@ -166,7 +166,7 @@ def _artifact_files(state: State, query: str, variables: Variables, url: str) ->
                 "id": "f",
                 "name": spec["name"],
                 "displayName": spec["name"],
-                "uploadUrl": f"{url}/upload/artifact-files/{spec['name']}",
+                "uploadUrl": f"{url}/upload/{ARTIFACTS}/{spec['name']}",
                 "uploadHeaders": [],
                 "storagePath": f"artifact/{spec['name']}",
                 "artifact": {"id": "artifact"},

@@ -19,7 +19,7 @@ from local_servers import VanishingServer
 
 from wandb_emulator.faults import Fault, Faults, Operation
 from wandb_emulator.graphql import answer, is_upsert
-from wandb_emulator.stored import Policy, State, StoredRun
+from wandb_emulator.stored import ARTIFACTS, Policy, State, StoredRun
 
 __all__ = ["KEY", "WandbServer", "environment"]
 
@@ -165,7 +165,12 @@ class WandbServer:
     @property
     def runs(self) -> Mapping[str, StoredRun]:
         """The runs by their ids."""
-        return self.state.runs
+        return {name: run for name, run in self.state.runs.items() if name != ARTIFACTS}
+
+    @property
+    def artifacts(self) -> Mapping[str, bytes]:
+        """The files of all artifacts, by their names."""
+        return self.state.run(ARTIFACTS).files
 
     def run(self, name: str) -> StoredRun:
         """One run."""

@@ -12,6 +12,8 @@ from typing import Any
 
 __all__ = ["HistoryLine", "Policy", "State", "StoredRun", "Upsert", "bindings_of", "patterns_of"]
 
+ARTIFACTS = "artifacts"
+"""Where the files of artifacts are stored: in place of a run's id."""
 _NAMES = {
     "displayName": "name",
     "groupName": "group",
