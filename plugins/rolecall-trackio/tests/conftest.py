@@ -29,14 +29,6 @@ print(json.dumps({
 """
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """pydub, which 0.24 imports, warns if there is no ffmpeg, and of its own regular expressions."""
-    config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:pydub.*")
-    config.addinivalue_line("filterwarnings", "ignore:Couldn't find ffmpeg:RuntimeWarning")
-    config.addinivalue_line("filterwarnings", "ignore::SyntaxWarning:pydub.*")
-    config.addinivalue_line("filterwarnings", "ignore:'audioop' is deprecated:DeprecationWarning")
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The backend's own folder, which does not exist yet."""

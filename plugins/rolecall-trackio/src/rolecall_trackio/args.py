@@ -31,8 +31,8 @@ class TrackioArgs(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dir: Path = Field(
-        default_factory=_trackio_dir,
+    dir: Path | None = Field(
+        default=None,
         description="Directory of trackio's databases, on a local disk. Default: TRACKIO_DIR, or trackio's own in the "
         "cache of Hugging Face. A relative path is below monitor_dir/backends/trackio.",
     )
@@ -41,16 +41,18 @@ class TrackioArgs(BaseModel):
     @classmethod
     def _complete(cls, given: Any) -> Any:
         # The launcher's environment decides for all roles, as what was given explicitly is handed to them.
-        return {"dir": _trackio_dir(), **given} if isinstance(given, Mapping) else given
+        if not isinstance(given, Mapping) or given.get("dir") is not None:
+            return given
+        return {**given, "dir": _trackio_dir()}
 
     @field_validator("dir")
     @classmethod
-    def _inside(cls, path: Path) -> Path:
+    def _inside(cls, path: Path | None) -> Path | None:
         # A finished job's folder is moved as a whole, and a database beside it would be the next job's.
-        if os.path.normpath(path).split(os.sep)[0] == os.pardir:
+        if path is not None and os.path.normpath(path).split(os.sep)[0] == os.pardir:
             raise ValueError(f"{str(path)!r} is outside of the backend's own folder; use an absolute path")
         return path
 
     def base(self, directory: Path) -> Path:
         """The absolute directory, given the backend's own folder."""
-        return directory / self.dir.expanduser()
+        return directory / (self.dir or _trackio_dir()).expanduser()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import mimetypes
 import shlex
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ __all__ = ["TrackioRun"]
 # How many rows wait for the next flush at most. Each write takes trackio 10 to 60 ms, of one row or of hundreds.
 _MOST_WAITING: Final = 2_000
 
-# The types by which the dashboard shows them (0.24 to 0.43; html since 0.32). It has no place for files of a run.
+# The types by which the dashboard shows them (0.38 to 0.43). It has no place for files of a run.
 _TYPES: Final[Mapping[MediaKind, str]] = {
     "image": "trackio.image",
     "figure": "trackio.image",
@@ -41,9 +42,10 @@ class TrackioRun:
         self._ended = ticket.ended
         self._waiting: list[Entry] = []
         # trackio knows a run by its rows, and a config by a row beside it: this one has no metrics.
-        self._first = Entry(f"{self.id}:opened", 0, timestamp(ticket.created), {})
+        self._first = Entry(f"{self.id}:opened", 0, timestamp(ticket.created or time.time()), {})
         if ticket.primary:
-            own = {"_Group": ticket.group, "_Created": self._first.timestamp}
+            # the names of `trackio.Run` for what begins with an underscore; the dashboard groups runs by them
+            own = {"status": "running", "ended": None, "_Group": ticket.group, "_Created": self._first.timestamp}
             self._add_config({**ticket.config, **({"tags": list(ticket.tags)} if ticket.tags else {}), **own})
 
     @property
@@ -119,8 +121,7 @@ class TrackioRun:
     def close(self, status: Status) -> None:
         """Write into a primary's config how the run ended, as trackio has no other place for it."""
         if self._ticket.primary:
-            ended = {} if self._ended is None else {"ended": timestamp(self._ended)}
-            self._add_config({"status": status, **ended})
+            self._add_config({"status": status, "ended": timestamp(self._ended or time.time())})
 
     def _add(self, row: Row, values: Mapping[str, Any]) -> bool:
         """Whether the row can be written."""
@@ -158,8 +159,13 @@ class TrackioRun:
 def _plain(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """What trackio's encoder takes: it refuses integers of more than 64 bits and what is not valid Unicode."""
     text = json.dumps(config, default=str, skipkeys=True, ensure_ascii=False).encode(errors="replace")
-    found: Mapping[str, Any] = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 19 else digits)
+    found: Mapping[str, Any] = json.loads(text, parse_int=_number)
     return found
+
+
+def _number(digits: str) -> int | str:
+    number = int(digits)
+    return number if number.bit_length() < 64 else digits  # noqa: PLR2004 - bits
 
 
 def _ranges(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:

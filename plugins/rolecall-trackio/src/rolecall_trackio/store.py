@@ -1,7 +1,7 @@
 """trackio's database of one project.
 
 It is written through `trackio.sqlite_storage.SQLiteStorage.bulk_log`, which trackio's own server calls for the rows of
-others (read in 0.24 and 0.43). The public `Run.log` takes no time and no id of a row, drops rows with a warning if the
+others (read in 0.38 and 0.43). The public `Run.log` takes no time and no id of a row, drops rows with a warning if the
 database is locked, and is written half a second later by a thread; `trackio.init` prints, and ends another run.
 """
 
@@ -120,11 +120,10 @@ class Store:
 
     def _check(self, utils: ModuleType) -> None:
         try:
-            # since 0.34
-            getattr(self._storage, "validate_project_name", str)(self._project)
+            self._storage.validate_project_name(self._project)
         except ValueError as error:
             raise BackendRefused(str(error)) from error
-        if getattr(utils, "get_storage_mode", lambda: "sqlite")() != "sqlite":
+        if utils.get_storage_mode() != "sqlite":
             raise BackendRefused(
                 f"{self.directory} is on a network file system, where trackio itself writes no database; set "
                 "monitor_args.dir to a local disk, or TRACKIO_STORAGE_MODE=sqlite if only one node writes it"

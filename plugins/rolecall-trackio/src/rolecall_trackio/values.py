@@ -10,7 +10,7 @@ from rolecall import Row, TableData
 
 __all__ = ["log_id", "log_prefix", "metrics", "points", "time_of", "timestamp"]
 
-# `trackio.utils.RESERVED_KEYS` (0.24 to 0.43): columns of the same name hide these keys when a run is read.
+# `trackio.utils.RESERVED_KEYS` (0.38 to 0.43): columns of the same name hide these keys when a run is read.
 RESERVED: Final = frozenset({"project", "run", "timestamp", "step", "time", "metrics"})
 
 # How trackio writes what JSON has no number for (`trackio.utils.serialize_values`). It reads such strings as numbers.
@@ -45,7 +45,7 @@ def points(held: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def renamed(key: str) -> str:
-    """The key as `trackio.Run.log` renames it (0.24 to 0.43)."""
+    """The key as `trackio.Run.log` renames it (0.38 to 0.43)."""
     return f"__{key}" if key in RESERVED or key.startswith("__") else key
 
 
