@@ -132,7 +132,7 @@ def test_another_tracker_is_no_typo() -> None:
     assert "Did you mean" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["mlflow", "tensorboard", "trackio", "wandb"])
+@pytest.mark.parametrize("name", ["mlflow", "tensorboard", "wandb"])
 def test_a_hint_names_no_package_index(site: MadeSite, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr("rolecall.backends.installed.find_installed", dict)
     with pytest.raises(UnknownBackend, match=f"checkout of rolecall: pip install ./plugins/rolecall-{name}$"):
