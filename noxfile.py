@@ -69,7 +69,6 @@ nox.options.sessions = [
     "docs",
     "tests(newest)",
     f"tensorboard({versions('tensorboard')[-1]})",
-    f"trackio({versions('trackio')[-1]})",
     f"mlflow({versions('mlflow')[-1]})",
     f"wandb({versions('wandb')[-1]})",
     "faults_smoke",
