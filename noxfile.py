@@ -26,8 +26,9 @@ WAITING = ("-n", "6", "--dist", "worksteal")
 """Many tests wait for processes, servers and SDKs: with two at a time, two cores are idle for half of the time."""
 MLFLOW = "plugins/rolecall-mlflow"
 TENSORBOARD = "plugins/rolecall-tensorboard"
+TRACKIO = "plugins/rolecall-trackio"
 WANDB = "plugins/rolecall-wandb"
-PLUGINS = (MLFLOW, TENSORBOARD, WANDB)
+PLUGINS = (MLFLOW, TENSORBOARD, TRACKIO, WANDB)
 ALL = (".", *PLUGINS)
 TORCH = ("torch==2.13.0",)
 """Not in a lock: its builds for CPU alone stand on an index of its own, and users have chosen one."""
@@ -36,7 +37,12 @@ FRAMEWORKS = ("verl==0.9.1", "trinity-rft==0.6.0")
 SOURCES = {"PYTHONPATH": os.pathsep.join(str(Path(path, "src").resolve()) for path in ALL)}
 """For what reads the packages and needs none of them installed."""
 # nothing here calls home
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "WANDB_ERROR_REPORTING": "false"}
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "WANDB_ERROR_REPORTING": "false",
+}
 # Container images set it. Then each process that a test starts compiles what it imports: 6 s of CPU for MLflow instead
 # of 2.5 (3.17.2, measured), and MLflow is started a hundred times.
 COMPILED: dict[str, str | None] = {"PYTHONDONTWRITEBYTECODE": None}
@@ -130,6 +136,14 @@ def tensorboard(session: nox.Session, version: str) -> None:
     """rolecall-tensorboard beside one version of tensorboardX."""
     install(session, f"tensorboard-{version}", ".", TENSORBOARD)
     session.run("pytest", *BESIDE, f"{TENSORBOARD}/tests", *session.posargs)
+
+
+@nox.session
+@matrix("trackio")
+def trackio(session: nox.Session, version: str) -> None:
+    """rolecall-trackio beside one version of trackio."""
+    install(session, f"trackio-{version}", ".", TRACKIO)
+    session.run("pytest", *BESIDE, f"{TRACKIO}/tests", *session.posargs)
 
 
 @nox.session
@@ -337,6 +351,7 @@ def lock(session: nox.Session) -> None:
         # without pandas: MLflow imports it where it is, which takes each of the tests' processes 2 s
         "mlflow": ("pyproject.toml", "--extra", "cli", "--group", "pytest", *with_mlflow),
         "mlflow_server": (*core, *with_mlflow),
+        "trackio": (*core, f"{TRACKIO}/pyproject.toml"),
         "wandb": (*core, f"{WANDB}/pyproject.toml"),
         "fuzz": core,
     }

@@ -9,7 +9,8 @@ import pytest
 from foreign import ALONE, SHARES, Environment, build_wheel, make_venv, pip_install, write_distribution
 
 REPOSITORY = Path(__file__).parents[2]
-OURS = (".", "plugins/rolecall-mlflow", "plugins/rolecall-tensorboard", "plugins/rolecall-wandb")
+PLUGINS = ("mlflow", "tensorboard", "trackio", "wandb")
+OURS = (".", *(f"plugins/rolecall-{name}" for name in PLUGINS))
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,12 @@ def test_checking_a_config(computer: Computer) -> None:
 
 @pytest.mark.parametrize(
     ("plugin", "sdk"),
-    [("rolecall_mlflow", "mlflow"), ("rolecall_tensorboard", "tensorboardX"), ("rolecall_wandb", "wandb")],
+    [
+        ("rolecall_mlflow", "mlflow"),
+        ("rolecall_tensorboard", "tensorboardX"),
+        ("rolecall_trackio", "trackio"),
+        ("rolecall_wandb", "wandb"),
+    ],
 )
 def test_listing_backends_imports_no_sdk(plugin: str, sdk: str) -> None:
     if importlib.util.find_spec(plugin) is None or importlib.util.find_spec(sdk) is None:
