@@ -1,11 +1,16 @@
-"""Rows, tables and media: what a role logged, in the form that reaches a backend."""
+"""What a role logged, in the form that reaches a backend: rows, tables and media, and what it said of its run."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal, Self
 
 Metrics = Mapping[str, float | int]
+DETAILS: Final = ("config", "summary", "tags")
+"""What a role says of its run beside its rows."""
+NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+"""JSON has no such numbers, so they are strings in a journal."""
 MediaKind = Literal["image", "histogram", "html", "audio", "video", "file", "figure"]
 
 
@@ -91,3 +96,45 @@ class Row:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change(Row):
     """A change of the run's config, summary or tags: numbered as a row is, empty, and handed to no backend as one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """What one writer said of its run, as it holds now.
+
+    Attributes:
+        config: what it changed of its config since it was opened.
+        summary: numbers and strings.
+        tags: labels, each once.
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, float | str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+
+    def plus(self, change: Mapping[str, Any]) -> Self:
+        """These details with a change, as a line of a journal holds it.
+
+        Raises:
+            ValueError: it is none: a stranger may have written it.
+        """
+        config, summary = change.get("config", {}), change.get("summary", {})
+        tags = change.get("tags", self.tags)
+        if not (isinstance(config, dict) and isinstance(summary, dict) and isinstance(tags, list | tuple)):
+            raise ValueError("it changes nothing that can be changed")  # noqa: TRY004 - one error for all damage
+        # A loop may set thousands of values one by one: only what changes is looked at, the rest is copied.
+        merged = {**self.summary}
+        for key, value in summary.items():
+            if isinstance(value, int | float | str):
+                merged[key] = _value(value)
+            else:
+                merged.pop(key, None)
+        return type(self)(config={**self.config, **config}, summary=merged, tags=tuple(dict.fromkeys(map(str, tags))))
+
+    def line(self) -> dict[str, Any]:
+        """The same as a part of a line; empty if nothing was said."""
+        return {kind: value for kind in DETAILS if (value := getattr(self, kind))}
+
+
+def _value(value: float | str) -> float | str:
+    return NOT_FINITE.get(value, value) if isinstance(value, str) else value

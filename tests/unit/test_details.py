@@ -20,8 +20,9 @@ from rolecall.delivery.check.verify import verify
 from rolecall.delivery.clean import clean
 from rolecall.errors import ConfigError
 from rolecall.job.history import read_details, read_history, read_rows
+from rolecall.rows import Details
 from rolecall.store.acks import undelivered
-from rolecall.store.details import Details, details_of
+from rolecall.store.details import details_of
 from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, claim, is_held, newest

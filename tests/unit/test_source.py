@@ -14,8 +14,8 @@ import pytest
 
 from rolecall import MonitorConfig, launch, open_monitor
 from rolecall.delivery.group import make_ticket
+from rolecall.source import git_commit, source_in, source_of_process
 from rolecall.store.layout import LAUNCH
-from rolecall.store.source import git_commit, source_in, source_of_process
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="no git")
 ROLE = """

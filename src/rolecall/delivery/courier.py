@@ -37,11 +37,10 @@ from rolecall.protocol import (
     SupportsTableMedia,
     SupportsTables,
 )
-from rolecall.rows import Change, MediaKind, Row
+from rolecall.rows import Change, Details, MediaKind, Row
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledged, RunReference
 from rolecall.store.axes import AxisBook
-from rolecall.store.details import Details
 from rolecall.store.layout import LAUNCH
 
 logger = logging.getLogger("rolecall.courier")

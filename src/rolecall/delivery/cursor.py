@@ -7,11 +7,11 @@ from typing import Any
 
 from rolecall import timings
 from rolecall.protocol import SupportsConfirmation
-from rolecall.rows import Row
+from rolecall.rows import Details, Row
 from rolecall.states import State, Status
 from rolecall.store.acks import Acknowledgements, Position, rows_behind
 from rolecall.store.codec import Damage, Line, read_lines
-from rolecall.store.details import Details, config_now, details_now
+from rolecall.store.details import config_now, details_now
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Owner, Session, newest, sessions
 from rolecall.store.reader import End, Entry, JournalReader

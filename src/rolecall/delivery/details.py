@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from rolecall.errors import BackendError, BackendRefused, Unavailable
 from rolecall.protocol import Run, SupportsConfig, SupportsSummary, SupportsTags
-from rolecall.store.details import KINDS, Details
+from rolecall.rows import DETAILS, Details
 
 _LACKING: Final = {
     "config": "it takes no config after its run was opened; what update_config changed is in the job's directory",
@@ -18,7 +18,7 @@ class Told:
     """What a run was told so far."""
 
     def __init__(self) -> None:
-        self._last: dict[str, Any] = {kind: getattr(Details(), kind) for kind in KINDS}
+        self._last: dict[str, Any] = {kind: getattr(Details(), kind) for kind in DETAILS}
 
     def tell(self, run: Run, now: Details) -> Iterator[str]:
         """Tell the run what differs from what it was told last; yields, in words, what it does not take.

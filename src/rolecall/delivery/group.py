@@ -25,6 +25,7 @@ from rolecall.delivery.cursor import Cursor, ended_as
 from rolecall.delivery.events import CourierEvent
 from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict, describe_os_error
 from rolecall.protocol import RunTicket
+from rolecall.source import source_in
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_left, is_opening, read_reference
 from rolecall.store.axes import AxisBook
@@ -32,7 +33,6 @@ from rolecall.store.codec import end_of_lines, make_folder
 from rolecall.store.details import config_now, details_now
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
 from rolecall.store.lease import Session, is_held, newest, sessions
-from rolecall.store.source import source_in
 from rolecall.store.spool import Mirror
 
 logger = logging.getLogger("rolecall.courier")

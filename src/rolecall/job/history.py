@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from rolecall.rows import Change, Media, Metrics, Row, TableData
+from rolecall.rows import Change, Details, Media, Metrics, Row, TableData
 from rolecall.states import State
 from rolecall.store import reader as journals
 from rolecall.store.codec import Damage, last_line
-from rolecall.store.details import Details, config_now, details_now
+from rolecall.store.details import config_now, details_now
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, job_record
 from rolecall.store.lease import newest
 from rolecall.store.reader import End, WriterReader

@@ -18,8 +18,8 @@ from rolecall.errors import BackendError, raise_together
 from rolecall.job.normalize import Normalizer
 from rolecall.job.output.lines import JobPrinter
 from rolecall.job.tables import INT64, LEAST_INT64
+from rolecall.rows import Details
 from rolecall.states import Status, status_at_exit, status_of
-from rolecall.store.details import Details
 from rolecall.store.journal import JournalWriter
 
 logger = logging.getLogger("rolecall")

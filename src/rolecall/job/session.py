@@ -20,12 +20,12 @@ from rolecall.errors import BackendRefused, Undelivered, raise_together
 from rolecall.job.beside import CourierProcess
 from rolecall.job.output.bar import Progress, bar
 from rolecall.job.status import look_within
+from rolecall.source import source_of_process
 from rolecall.states import State, Status
 from rolecall.store.details import details_now
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import LAUNCH, Layout, usable
 from rolecall.store.lease import Fill, Session, claim, end, newest, sessions, succeed
-from rolecall.store.source import source_of_process
 from rolecall.store.spool import is_spooled, open_spool
 
 logger = logging.getLogger("rolecall")

@@ -31,6 +31,8 @@ from zlib import crc32
 
 from pydantic_core import from_json, to_json
 
+from rolecall.rows import DETAILS
+
 _NO_FILE: Final = frozenset([errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO])
 LINE: Final = b'%b,"sum":"%08x"}\n'
 """A line, of a JSON object without its closing brace and the checksum of that."""
@@ -469,3 +471,8 @@ def _find_line(raw: bytes, seed: int) -> tuple[int, dict[str, Any] | None, str]:
         except (ValueError, RecursionError) as error:
             reason = reason or str(error)
     return 0, None, reason
+
+
+def is_change(line: Mapping[str, Any]) -> bool:
+    """Whether a line of a journal changes the details, and holds no row."""
+    return "seq" in line and "end" not in line and any(kind in line for kind in DETAILS)

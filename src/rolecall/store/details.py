@@ -13,61 +13,17 @@ follows another one. So what holds now is found from the end of a file, within 1
 change hands over all of it: an old change that comes again undoes no new one.
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from rolecall.store.codec import lines_from_end
+from rolecall.rows import DETAILS, Details
+from rolecall.store.codec import is_change, lines_from_end
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, newest
 
-KINDS: Final = ("config", "summary", "tags")
-_WORDS: Final = tuple(f'"{word}"'.encode() for word in (*KINDS, "steps", "rolecall"))
+_WORDS: Final = tuple(f'"{word}"'.encode() for word in (*DETAILS, "steps", "rolecall"))
 """In each line that says something of the details. A wrecked file may have millions of others."""
-_NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Details:
-    """What one writer said of its run, as it holds now.
-
-    Attributes:
-        config: what it changed of its config since it was opened.
-        summary: numbers and strings.
-        tags: labels, each once.
-    """
-
-    config: Mapping[str, Any] = field(default_factory=dict)
-    summary: Mapping[str, float | str] = field(default_factory=dict)
-    tags: tuple[str, ...] = ()
-
-    def plus(self, change: Mapping[str, Any]) -> Self:
-        """These details with a change, as a line of a journal holds it.
-
-        Raises:
-            ValueError: it is none: a stranger may have written it.
-        """
-        config, summary = change.get("config", {}), change.get("summary", {})
-        tags = change.get("tags", self.tags)
-        if not (isinstance(config, dict) and isinstance(summary, dict) and isinstance(tags, list | tuple)):
-            raise ValueError("it changes nothing that can be changed")  # noqa: TRY004 - one error for all damage
-        merged = {**self.summary, **summary}
-        return type(self)(
-            config={**self.config, **config},
-            summary={key: _value(value) for key, value in merged.items() if isinstance(value, int | float | str)},
-            tags=tuple(dict.fromkeys(map(str, tags))),
-        )
-
-    def line(self) -> dict[str, Any]:
-        """The same as a part of a line; empty if nothing was said."""
-        return {kind: value for kind in KINDS if (value := getattr(self, kind))}
-
-
-def is_change(line: Mapping[str, Any]) -> bool:
-    """Whether a line of a journal changes the details, and holds no row."""
-    return "seq" in line and "end" not in line and any(kind in line for kind in KINDS)
 
 
 def details_of(session: Session) -> Details:
@@ -98,11 +54,6 @@ def config_now(layout: Layout, writer: str) -> dict[str, Any]:
         return {}
     given = session.header().get("config")
     return {**(given if isinstance(given, dict) else {}), **details_of(session).config}
-
-
-def _value(value: float | str) -> float | str:
-    # As in a row: JSON has no NaN, so it is a string there.
-    return _NOT_FINITE.get(value, value) if isinstance(value, str) else value
 
 
 def _plus(details: Details, change: object) -> Details:

@@ -73,7 +73,7 @@ from zlib import crc32
 from pydantic_core import to_json
 
 from rolecall.errors import DirectoryError
-from rolecall.rows import MediaKind, TableData
+from rolecall.rows import Details, MediaKind, TableData
 from rolecall.states import State, Status
 from rolecall.store.codec import (
     LARGEST_ATTACHMENT,
@@ -91,7 +91,6 @@ from rolecall.store.codec import (
     rows_of,
     write_whole,
 )
-from rolecall.store.details import Details
 from rolecall.store.lease import Fill, Session
 from rolecall.timings import FILE_CHECK_INTERVAL
 

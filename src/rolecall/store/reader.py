@@ -15,25 +15,24 @@ from zlib import crc32
 
 from pydantic_core import from_json
 
-from rolecall.rows import Cell, Change, Media, MediaKind, Row, TableData
+from rolecall.rows import NOT_FINITE, Cell, Change, Details, Media, MediaKind, Row, TableData
 from rolecall.states import State
 from rolecall.store.codec import (
     LARGEST_ATTACHMENT,
     Damage,
     Line,
+    is_change,
     last_seq,
     open_regular,
     read_lines,
     refuse_link,
     rows_of,
 )
-from rolecall.store.details import Details, is_change
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, sessions
 
 _INT64: Final = 1 << 63
 _FLOAT: Final = frozenset([float])
-_NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _DEEPEST: Final = 50
 _KINDS: Final = frozenset(get_args(MediaKind))
 _NO_ROW: Final = (KeyError, TypeError, AttributeError, ValueError, RecursionError, OSError)
@@ -170,7 +169,7 @@ class JournalReader:
     def _cell(self, value: Any, name: str) -> Cell:
         if type(value) is str:
             # As in a row: JSON has no NaN, so it is a string there.
-            return _NOT_FINITE.get(value, value)
+            return NOT_FINITE.get(value, value)
         if type(value) is dict:
             return self._one(value, name)
         if not isinstance(value, Cell):
@@ -351,8 +350,8 @@ def _flatten(
                     continue
             case float() | int():
                 metrics[key] = value
-            case str() if value in _NOT_FINITE:
-                metrics[key] = _NOT_FINITE[value]
+            case str() if value in NOT_FINITE:
+                metrics[key] = NOT_FINITE[value]
             case str():
                 text[key] = value
             case dict() if depth:

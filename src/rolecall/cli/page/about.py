@@ -10,8 +10,9 @@ from rolecall.cli.view.text import visible
 from rolecall.config.commands import command, with_path
 from rolecall.job.history import job_state
 from rolecall.job.status import DeliveryStatus, read_deliveries, read_writers, unended
+from rolecall.rows import Details
 from rolecall.states import State
-from rolecall.store.details import Details, config_now, details_now
+from rolecall.store.details import config_now, details_now
 from rolecall.store.layout import LAUNCH
 
 _MOST_SETTINGS: Final = 500
