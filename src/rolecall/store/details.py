@@ -51,12 +51,14 @@ class Details:
         tags = change.get("tags", self.tags)
         if not (isinstance(config, dict) and isinstance(summary, dict) and isinstance(tags, list | tuple)):
             raise ValueError("it changes nothing that can be changed")  # noqa: TRY004 - one error for all damage
-        merged = {**self.summary, **summary}
-        return type(self)(
-            config={**self.config, **config},
-            summary={key: _value(value) for key, value in merged.items() if isinstance(value, int | float | str)},
-            tags=tuple(dict.fromkeys(map(str, tags))),
-        )
+        # A loop may set thousands of values one by one: only what changes is looked at, the rest is copied.
+        merged = {**self.summary}
+        for key, value in summary.items():
+            if isinstance(value, int | float | str):
+                merged[key] = _value(value)
+            else:
+                merged.pop(key, None)
+        return type(self)(config={**self.config, **config}, summary=merged, tags=tuple(dict.fromkeys(map(str, tags))))
 
     def line(self) -> dict[str, Any]:
         """The same as a part of a line; empty if nothing was said."""
