@@ -150,6 +150,23 @@ def test_tags_are_a_set(monitor: Monitor) -> None:
     assert list(monitor.tags) == ["x", "y"]
 
 
+def test_summary_grows_at_little_cost() -> None:
+    """A loop sets thousands of values one by one: each time, only what changes is looked at."""
+    looked_at: list[str] = []
+
+    class Watched:
+        """No number at sight: `isinstance` has to ask it."""
+
+        def __getattribute__(self, name: str) -> Any:
+            looked_at.append(name)
+            return object.__getattribute__(self, name)
+
+    value: Any = Watched()
+    details = Details(summary={"kept": value}).plus({"summary": {"best": 0.9, "draft": None}})
+    assert details.summary == {"kept": value, "best": 0.9}
+    assert not looked_at
+
+
 def test_equal_values_are_no_change(monitor: Monitor) -> None:
     for _ in range(3):
         monitor.summary["best"] = 0.9
@@ -166,7 +183,9 @@ def test_equal_values_are_no_change(monitor: Monitor) -> None:
         pytest.param(lambda m: m.summary.update(a={"b": 1}), "a: a value of the summary must be", id="nested"),
         pytest.param(lambda m: m.summary.update(5), "summary: it cannot be recorded (TypeError)", id="no mapping"),
         pytest.param(lambda m: m.tags.add("x" * 65), "a tag must have 1 to 64 characters, not 65", id="long tag"),
-        pytest.param(lambda m: m.tags.add(None), "a key must be a string", id="no tag"),
+        pytest.param(lambda m: m.tags.add(None), "None: a tag must be a string", id="no tag"),
+        pytest.param(lambda m: m.tags.add("a\nb"), "a tag must consist of printable characters", id="tag of two lines"),
+        pytest.param(lambda m: m.log({}, axis=3), "3: the name of an axis must be a string", id="axis"),
         pytest.param(lambda m: m.update_config({"a": Hostile()}), "update_config: a: it cannot be read", id="config"),
     ],
 )

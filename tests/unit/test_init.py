@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -189,6 +191,22 @@ def test_second_init_finishes_the_first(capsys: pytest.CaptureFixture[str]) -> N
         "rolecall: 0 rows: local 0 · rolecall show rolecall/p/second",
     ]
     assert read_history(Path("rolecall/p/first")).state == "finished"
+
+
+def test_one_of_two_threads_goes_on() -> None:
+    """Each `init` finishes the run before it, also if both are called at once."""
+    together = threading.Barrier(2)
+
+    def begin(name: str) -> rolecall.Monitor:
+        together.wait()
+        return rolecall.init(name=name)
+
+    with ThreadPoolExecutor(2) as threads:
+        monitors = list(threads.map(begin, ["first", "second"]))
+    still_open = [monitor for monitor in monitors if monitor.is_open]
+    for monitor in still_open:
+        monitor.finish()
+    assert len(still_open) == 1
 
 
 def test_finished_run_is_not_finished_again(capsys: pytest.CaptureFixture[str]) -> None:

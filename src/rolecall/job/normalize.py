@@ -76,7 +76,7 @@ class Normalizer:
 
     def axis(self, value: object) -> str:
         """The name of an axis as a plain string; that of the default one if it is none."""
-        if (name := self._key(value)) is None:
+        if (name := self._key(value, what="the name of an axis")) is None:
             return DEFAULT_AXIS
         if name not in self._axes and len(self._axes) >= _MOST_AXES:
             self.drop(_shown(name), f"a role has at most {_MOST_AXES} axes; the row is kept on the role's own axis")
@@ -192,11 +192,7 @@ class Normalizer:
 
     def tag(self, tag: object) -> str | None:
         """A tag as a plain string; `None` if it cannot be one."""
-        plain = self._key(tag)
-        if plain is not None and len(plain) > LONGEST_TAG:
-            self.drop(_shown(plain), f"a tag must have 1 to {LONGEST_TAG} characters, not {len(plain)}")
-            return None
-        return plain
+        return self._key(tag, what="a tag", longest=LONGEST_TAG)
 
     def backends(self, given: object, known: Collection[str]) -> list[str]:
         """Those of the backends' names that are known."""
@@ -207,16 +203,16 @@ class Normalizer:
                 self.drop(_shown(name), f"there is no backend of this name, so the row does not go there; {have}")
         return [str(name) for name in known if name in names]
 
-    def _key(self, key: object, prefix: str = "") -> str | None:
-        """A key as a plain string; `None` if it cannot be one."""
+    def _key(self, key: object, prefix: str = "", *, what: str = "a key", longest: int = LONGEST_KEY) -> str | None:
+        """A key, or what else has the form of one, as a plain string; `None` if it cannot be one."""
         if not isinstance(key, str):
-            self.drop(_shown(key), f"a key must be a string, not {type(key).__name__}")
+            self.drop(_shown(key), f"{what} must be a string, not {type(key).__name__}")
             return None
         plain = str.__str__(key)
-        if not 0 < len(prefix) + len(plain) <= LONGEST_KEY:
-            self.drop(_shown(plain), f"a key must have 1 to {LONGEST_KEY} characters, not {len(prefix) + len(plain)}")
+        if not 0 < len(prefix) + len(plain) <= longest:
+            self.drop(_shown(plain), f"{what} must have 1 to {longest} characters, not {len(prefix) + len(plain)}")
         elif not plain.isprintable() or plain.isspace():
-            self.drop(_shown(plain), "a key must consist of printable characters")
+            self.drop(_shown(plain), f"{what} must consist of printable characters")
         else:
             return plain
         return None

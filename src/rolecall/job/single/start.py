@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -31,6 +32,13 @@ class _Current:
     def __init__(self) -> None:
         self._monitor: Monitor | None = None
         self._name = ""
+        # Held by `init` from the end of one run to the begin of the next, so that of two threads, one finishes the
+        # other's run. It is reentrant, as a signal's handler may call `init`, too.
+        self.lock = threading.RLock()
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self) -> None:
+        self.lock = threading.RLock()  # a thread that this process does not have may hold the parent's
 
     def replace(self, monitor: Monitor, name: str) -> None:
         """Keep this one, and finish it at the end of the program."""
@@ -98,9 +106,10 @@ def init(  # noqa: PLR0913 - all but the first three by name
     )
     labels = _checked_tags(tags)
     # Not before the settings were found to be right: a typo must not end the run that goes on.
-    _CURRENT.finish()
-    monitor = open_single(checked, config, labels)
-    _CURRENT.replace(monitor, name)
+    with _CURRENT.lock:
+        _CURRENT.finish()
+        monitor = open_single(checked, config, labels)
+        _CURRENT.replace(monitor, name)
     return monitor
 
 
