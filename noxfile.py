@@ -280,9 +280,10 @@ def web(session: nox.Session) -> None:
 
 @nox.session
 def pictures(session: nox.Session) -> None:
-    """Make docs/images anew: the demo's run in MLflow's web UI and on our page, in Debian's Chromium. By name only."""
+    """Make docs/images anew, in Debian's Chromium: MLflow's and TensorBoard's web UI, and our page. By name only."""
     install(session, "web", *ALL)
     session.run("python", "tests/support/make_pictures.py")
+    session.run("python", "tests/support/make_media_pictures.py")
 
 
 @nox.session

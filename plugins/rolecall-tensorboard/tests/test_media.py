@@ -28,7 +28,9 @@ from rolecall import (
     Rejected,
     Row,
     SupportsMedia,
+    Table,
     TableData,
+    Text,
     Unavailable,
     Video,
     launch,
@@ -351,6 +353,27 @@ def signal_couriers(number: signal.Signals) -> None:
     for task in Path("/proc/self/task").iterdir():
         for child in map(int, (task / "children").read_text().split()):
             os.kill(child, number)
+
+
+def test_job_delivers_text_and_cells(tmp_path: Path, strings: Strings, read_text: Texts) -> None:
+    """Strings, and a table with images, logged as a user logs them."""
+    import numpy as np
+    from PIL import Image as Pillow
+
+    config = MonitorConfig(
+        project="gsm8k", name="grpo-1", monitor_type="tensorboard", monitor_dir=tmp_path / "job", courier="thread"
+    )
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        maze = Image(np.full((4, 6, 3), 9, np.uint8), caption="the end")
+        monitor.log({"note": Text("halfway"), "phase": "warm-up", "samples": Table([{"n": 1, "maze": maze}])}, 5)
+    directory = str(config.monitor_dir / "backends" / "tensorboard" / "trainer")
+    plugin, cells = strings(directory, "samples/maze")
+    assert plugin == "images"
+    assert Pillow.open(io.BytesIO(cells[0][1][2])).getpixel((5, 3)) == (9, 9, 9)
+    texts = read_text(directory)
+    assert texts["note/text_summary"] == [(5, "halfway")]
+    assert texts["phase/text_summary"] == [(5, "warm-up")]
+    assert "the end" in texts["samples/text_summary"][0][1]
 
 
 def test_repair_keeps_media(tmp_path: Path, strings: Strings, read: Read) -> None:
