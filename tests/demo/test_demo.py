@@ -161,7 +161,9 @@ def test_ctrl_c_ends_it_cleanly(endless: subprocess.Popen[str], tmp_path: Path) 
     endless.send_signal(signal.SIGINT)
     out, err = endless.communicate(timeout=60)
     assert endless.returncode == 130
-    assert err == "rolecall: interrupted\n"
+    first, end, last = err.splitlines()
+    assert (first.startswith("rolecall: run cartpole-"), " rows: local " in end) == (True, True)
+    assert last == "rolecall: interrupted"
     assert f"Stopped. To see what was logged: {command('show', 'demo')}" in out
     assert states(tmp_path / "demo") == {"killed"}
 
@@ -171,7 +173,7 @@ def test_killed_role_ends_it_by_name(endless: subprocess.Popen[str], tmp_path: P
     os.kill(owner(tmp_path / "demo", "explorer/1").pid, signal.SIGKILL)
     _, err = endless.communicate(timeout=60)
     assert endless.returncode == 2
-    warning, last = err.splitlines()
+    _, warning, _, last = err.splitlines()
     assert "closing the job with roles that did not close: explorer/1 killed (process " in warning
     assert last == "rolecall: explorer/1 was killed by SIGKILL; the other roles have been stopped"
     assert states(tmp_path / "demo") == {"failed", "killed"}
