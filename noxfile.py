@@ -22,7 +22,7 @@ nox.options.reuse_venv = "yes"
 LOCKS = Path("requirements")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 BESIDE = ("-n", "4", "--dist", "worksteal")
-WAITING = ("-n", "6", "--dist", "worksteal")
+WAITING = ("-n", "8", "--dist", "worksteal")
 """Many tests wait for processes, servers and SDKs: with two at a time, two cores are idle for half of the time."""
 MLFLOW = "plugins/rolecall-mlflow"
 TENSORBOARD = "plugins/rolecall-tensorboard"
@@ -224,7 +224,7 @@ def frameworks(session: nox.Session) -> None:
     session.install("--no-deps", *[framework for framework in FRAMEWORKS if framework.startswith("trinity")])
     # The trackers' versions are those of the lock; each tracker's own session runs these tests with its other versions.
     found = [f"{path}/tests/test_frameworks.py" for path in PLUGINS]
-    session.run("pytest", "-n", "2", "-rs", *found, *session.posargs)
+    session.run("pytest", "-n", "2", "-rs", "-m", "processes", *found, *session.posargs)
 
 
 @nox.session

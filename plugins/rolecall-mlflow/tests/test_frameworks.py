@@ -18,7 +18,7 @@ from rolecall import MonitorConfig
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.servers]
 
 Through = Callable[..., str]
 

@@ -68,7 +68,7 @@ def require_equal(directory: Path, points: int) -> None:
     assert [(each["state"], each["points"]) for each in reports] == [("equal", points)]
 
 
-@pytest.mark.parametrize("policy", list(Policy))
+@pytest.mark.parametrize("policy", [Policy.REPLACE, pytest.param(Policy.MERGE, marks=pytest.mark.servers)])
 def test_each_axis_of_a_shared_run(scene: Scene, server: WandbServer) -> None:
     with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:
         log_axes(monitor)
@@ -129,6 +129,7 @@ def test_run_of_its_own_from_its_second_axis_on(
     require_equal(config.monitor_dir, 25)
 
 
+@pytest.mark.servers
 @pytest.mark.timeout(300)
 def test_couriers_killed_amid_several_axes(
     server: WandbServer, make_config: Callable[..., MonitorConfig], wait_until: Callable[..., None]

@@ -28,7 +28,7 @@ Theirs = Callable[..., Callable[[int], None]]
 THEIRS = Path(__file__).parent / "support/wandb_theirs.py"
 
 pytestmark = pytest.mark.processes
-POLICIES = pytest.mark.parametrize("policy", [Policy.REPLACE, Policy.MERGE])
+POLICIES = pytest.mark.parametrize("policy", [Policy.REPLACE, pytest.param(Policy.MERGE, marks=pytest.mark.servers)])
 
 
 def the_run(server: WandbServer) -> StoredRun:
@@ -104,7 +104,7 @@ def test_shared_run_is_told(make_config: Make, server: WandbServer) -> None:
     assert sorted(run.named["tags"]) == ["a", "b"]
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("shared", [pytest.param(False, marks=pytest.mark.servers), True])
 def test_killed_courier_tells_again(make_config: Make, server: WandbServer, wait_until: Wait, shared: bool) -> None:
     """With its SDK, which uploads nothing then, right after the changes were handed over."""
     with launch(make_config(shared_run=shared)) as job:
@@ -157,7 +157,7 @@ def test_init_takes_an_id(server: WandbServer, tmp_path: Path, monkeypatch: pyte
 
 
 @POLICIES
-@pytest.mark.parametrize(("ends", "state"), [(0, "finished"), (1, "failed")])
+@pytest.mark.parametrize(("ends", "state"), [(0, "finished"), pytest.param(1, "failed", marks=pytest.mark.servers)])
 @pytest.mark.parametrize("shared", [False, True])
 def test_ended_run_stays_as_it_is(
     make_config: Make, server: WandbServer, theirs: Theirs, shared: bool, ends: int, state: str

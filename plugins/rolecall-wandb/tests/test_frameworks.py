@@ -17,7 +17,7 @@ from wandb_emulator import Policy, StoredRun, WandbServer
 
 from rolecall import MonitorConfig
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.processes, pytest.mark.servers, pytest.mark.timeout(300)]
 
 Line = Mapping[str, Any]
 Values = tuple[int, dict[str, Any]]
