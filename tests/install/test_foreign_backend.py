@@ -97,10 +97,10 @@ def test_our_plugins_list_what_they_lack(environment: Environment) -> None:
 @pytest.mark.parametrize(
     ("backend", "plan", "downgrades"),
     [
-        ("together", {"backend": "together", "shared": True, "courier": "process"}, []),
+        ("together", {"backend": "together", "shared": True, "courier": "process", "attaches": False}, []),
         (
             "alone",
-            {"backend": "alone", "shared": False, "courier": "process"},
+            {"backend": "alone", "shared": False, "courier": "process", "attaches": False},
             [
                 {
                     "backend": "alone",
