@@ -115,7 +115,7 @@ class Backend:
         except AttributeError as error:
             if error.obj is not run:
                 raise
-            # A bug, which no later try would mend: anything else may be an outage of the backend.
+            # This is a bug, and trying again would not help. Any other error may be an outage.
             raise self._failed("declare_axes", error) from error
 
     def _ask(self, hook: str, **arguments: Any) -> Any:

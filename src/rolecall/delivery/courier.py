@@ -343,7 +343,7 @@ class Courier:
         is_expected = isinstance(error, Unavailable)
         secrets = secrets_of(self.args)
         text = scrub_text(str(error), secrets) if is_expected else scrub_trace(error, secrets)
-        # For the courier's log; the role is told by an event.
+        # This is the courier's own log. The role gets an event.
         logger.log(logging.INFO if self._away is None else logging.DEBUG, "%s: %s", self.backend.name, text)
         for cursor in self.cursors:
             cursor.rewind()

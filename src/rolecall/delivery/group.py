@@ -25,12 +25,13 @@ from rolecall.delivery.cursor import Cursor, ended_as
 from rolecall.delivery.events import CourierEvent
 from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict, describe_os_error
 from rolecall.protocol import RunTicket
+from rolecall.rows import Details
 from rolecall.source import source_in
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_left, is_opening, read_reference
 from rolecall.store.axes import AxisBook
 from rolecall.store.codec import end_of_lines, make_folder
-from rolecall.store.details import config_now, details_now
+from rolecall.store.details import config_now, config_of, details_of
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, slug_of
 from rolecall.store.lease import Session, is_held, newest, sessions
 from rolecall.store.spool import Mirror
@@ -379,6 +380,7 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
     launches, session = sessions(layout.journal(LAUNCH)), newest(layout.journal(writer))
     first, job = (launches[0].header(), launches[-1].header()) if launches else ({}, {})
     own = session.header() if session else {}
+    said = details_of(session) if session and not shared else Details()
     run_id = f"{spec.run_id}-{slug_of(writer).replace('@', '-')}" if is_own else spec.run_id
     attaches = any(plan.attaches for plan in spec.plan.backends if plan.backend == backend)
     attached = getattr(spec.monitor_args[backend], "run_id", None) if attaches else None
@@ -396,10 +398,10 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         writer=None if is_launcher else writer,
         role=None if is_launcher else writer.partition("/")[0],
         # A shared run gets the roles' configs through `SupportsConfig`.
-        config={**(job.get("config") or {}), **({} if shared else config_now(layout, writer))},
+        config={**(job.get("config") or {}), **({} if shared else config_of(own, said))},
         directory=layout.backend(backend),
         pid=int(own.get("owner", {}).get("pid", 0)),
-        tags=details_now(layout, writer).tags if is_own else (),
+        tags=said.tags if is_own else (),
         created=float(first.get("opened", 0.0)),
         attached=run_id == attached,
         job=spec.name,

@@ -50,10 +50,13 @@ def details_now(layout: Layout, writer: str) -> Details:
 def config_now(layout: Layout, writer: str) -> dict[str, Any]:
     """A writer's config: the one that it was opened with, and what it changed of it since."""
     session = newest(layout.journal(writer))
-    if session is None:
-        return {}
-    given = session.header().get("config")
-    return {**(given if isinstance(given, dict) else {}), **details_of(session).config}
+    return config_of(session.header(), details_of(session)) if session is not None else {}
+
+
+def config_of(header: Mapping[str, Any], details: Details) -> dict[str, Any]:
+    """The same, of a session that was read already."""
+    given = header.get("config")
+    return {**(given if isinstance(given, dict) else {}), **details.config}
 
 
 def _plus(details: Details, change: object) -> Details:

@@ -336,7 +336,6 @@ class JournalWriter:
 
     def _complete(self, line: dict[str, Any], rows: int, values: Values, more: More) -> None:
         """Add what only some lines say."""
-        axis = more.get("axis", DEFAULT_AXIS) if more else DEFAULT_AXIS
         if rows > 1:
             line["rows"] = rows
         if values:
@@ -348,6 +347,7 @@ class JournalWriter:
         if self._failed:
             line["lost"] = self._failed
         if line["seq"] % _STEPS_EVERY < rows:
+            axis = line.get("axis", DEFAULT_AXIS)
             line |= {"steps": {**self._steps, axis: line["step"]}, **self._details()}
 
     def _details(self) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _open(ticket: RunTicket, args: WandbArgs) -> Run:
     if not ticket.shared:
         from rolecall_wandb.role import RoleRun
 
-        return RoleRun(found.ticket, args, server, ends_as=found.ends_as, tags=found.tags)
+        return RoleRun(found, args, server)
     from rolecall_wandb.shared import SharedRun
 
     return SharedRun(found.ticket, args, server, ends_as=found.ends_as, tags=found.tags)

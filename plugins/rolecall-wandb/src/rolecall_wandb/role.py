@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from rolecall import Row, RunTicket, Status
+from rolecall import Row, Status
 from rolecall_wandb.args import WandbArgs
+from rolecall_wandb.attached import Attachment
 from rolecall_wandb.media import KINDS
 from rolecall_wandb.separate import SeparateRun
 from rolecall_wandb.server import Server
@@ -27,18 +28,11 @@ class RoleRun:
     media_kinds = KINDS
     table_media_kinds = TABLE_KINDS
 
-    def __init__(
-        self,
-        ticket: RunTicket,
-        args: WandbArgs,
-        server: Server,
-        *,
-        ends_as: Status | None = None,
-        tags: Sequence[str] = (),
-    ) -> None:
-        self._with_axes = partial(SharedRun, ticket, args, server, ends_as=ends_as, tags=tags)
+    def __init__(self, found: Attachment, args: WandbArgs, server: Server) -> None:
+        given = found.ticket, args, server
+        self._with_axes = partial(SharedRun, *given, ends_as=found.ends_as, tags=found.tags)
         self._run: SeparateRun | SharedRun = (
-            self._with_axes() if ticket.has_axes else SeparateRun(ticket, args, server, ends_as=ends_as, tags=tags)
+            self._with_axes() if found.ticket.has_axes else SeparateRun(*given, ends_as=found.ends_as, tags=found.tags)
         )
 
     def define(self, axes: Mapping[str, str]) -> None:

@@ -235,7 +235,7 @@ class SharedRun:
             job = self._ticket.config
             merged = {writer: {**_mapping(job.get(writer)), **_mapping(own)} for writer, own in config.items()}
         self._told.config.update(merged)
-        if self._is_open:  # or a later SDK is told
+        if self._is_open:  # else `_begin` tells the next SDK
             with self._lost_on_error():
                 self._told.tell_config(self._run, merged)
 

@@ -1,4 +1,4 @@
-"""The file that a page is: its script and its style stand in it, and it may ask for nothing else."""
+"""Writes the page as one HTML file, which contains its script and style and requests nothing else."""
 
 import base64
 import hashlib

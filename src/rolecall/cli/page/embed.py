@@ -203,5 +203,5 @@ def _short(value: float) -> float | None:
 
 
 def as_json(value: Any) -> bytes:
-    """JSON that can stand in a script of a page, where `<` would begin markup."""
+    """JSON for a script in a page, with `<` escaped, which would start markup there."""
     return to_json(value, inf_nan_mode="strings").replace(b"<", rb"\u003c")
