@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from importlib.metadata import requires
 
 from rolecall.backends.installed import version_of
-from rolecall.cli import backends, check, clean, completion, deliver, export, ls, show, verify
+from rolecall.cli import backends, check, clean, completion, deliver, export, ls, new_backend, show, verify
 from rolecall.cli.view.text import visible_lines
 from rolecall.config.commands import with_path
 from rolecall.config.environment import follow_log_level
@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "verify": verify,
         "export": export,
         "clean": clean,
+        "new-backend": new_backend,
         "completion": completion,
     }
     for name, module in modules.items():

@@ -6,9 +6,7 @@ A plugin's tests subclass `BackendContract`; `ticket` and `row` make the values 
 import pytest
 
 # Before they are imported: what a failure of theirs shows is then as it is in a test's own module.
-pytest.register_assert_rewrite(
-    *(f"rolecall.testing.{name}" for name in ("contract",))
-)
+pytest.register_assert_rewrite(*(f"rolecall.testing.{name}" for name in ("contract",)))
 
 from rolecall.testing.builders import row, ticket  # noqa: E402
 from rolecall.testing.contract import BackendContract  # noqa: E402
