@@ -54,6 +54,7 @@ from rolecall_wandb.server import NotStored, RunPath, server_of
 
 Make = Callable[..., MonitorConfig]
 
+SHARED = pytest.mark.parametrize("shared", [True, pytest.param(False, marks=pytest.mark.servers)])
 WEBM = b"\x1aE\xdf\xa3 a video"
 OGG = b"OggS a video"
 MP3 = b"ID3 a sound"
@@ -363,7 +364,7 @@ def run_job(config: MonitorConfig, folder: Path, steps: Sequence[int]) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("shared", [True, False])
+@SHARED
 def test_each_kind_arrives(server: WandbServer, make_config: Make, tmp_path: Path, shared: bool) -> None:
     config = make_config(shared_run=shared)
     run_job(config, tmp_path, [1, 2])
@@ -377,7 +378,7 @@ def test_each_kind_arrives(server: WandbServer, make_config: Make, tmp_path: Pat
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("shared", [True, False])
+@SHARED
 def test_images_of_a_table(server: WandbServer, make_config: Make, shared: bool) -> None:
     """They are `wandb.Image`, for which the SDK needs Pillow; else the cells are the paths of the files."""
     config = make_config(shared_run=shared)
@@ -466,7 +467,7 @@ def test_figures_arrive(server: WandbServer, tmp_path: Path, mode: str, shared: 
 
 @pytest.mark.processes
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("shared", [True, False])
+@SHARED
 def test_killed_courier_loses_and_doubles_no_media(scene: Scene, shared: bool) -> None:
     config = scene.config.model_copy(update={"shared_run": shared})
     prefix, axis = ("trainer/", "trainer/step") if shared else ("", "_step")
