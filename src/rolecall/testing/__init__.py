@@ -8,7 +8,7 @@ import pytest
 # Before they are imported: what a failure of theirs shows is then as it is in a test's own module.
 pytest.register_assert_rewrite(*(f"rolecall.testing.{name}" for name in ("content", "delivery", "hygiene", "team")))
 
-from rolecall.testing.contract import BackendContract  # noqa: E402
 from rolecall.testing.builders import HeldRun, HeldTable, Points, row, ticket  # noqa: E402
+from rolecall.testing.contract import BackendContract  # noqa: E402
 
 __all__ = ["BackendContract", "HeldRun", "HeldTable", "Points", "row", "ticket"]

@@ -31,8 +31,8 @@ class Contract:
     """The seconds that a call of the backend, or of a reader here, may take."""
 
     can: ClassVar[frozenset[str]] = frozenset()
-    """What the backend can, which is tested: `shared`, `times`, `axes`, `text`, `tables`, `table_media`, `media:image` (and
-    other kinds), `config`, `summary`, `tags`, `status`, `end_time`, `progress`, `confirmation`, `readback`."""
+    """What the backend can, which is tested: `shared`, `times`, `axes`, `text`, `tables`, `table_media`, `media:image`
+    and other kinds, `config`, `summary`, `tags`, `status`, `end_time`, `progress`, `confirmation`, `readback`."""
 
     cannot: ClassVar[Mapping[str, str]] = {}
     """What it cannot, with the reason, which is shown where a test is skipped. It may also name `steps`, if steps must

@@ -110,7 +110,7 @@ class Content(Contract):
         team.deliver(rows)
         team.close()
         held = stage.read("times", team.runs()[0])
-        found = {step: time for step, time in held.get(team.key("trainer", "loss"), [])}
+        found = dict(map(tuple, held.get(team.key("trainer", "loss"), [])))
         assert found.keys() == times.keys(), f"loss: expected times of the steps {[*times]}, held {held}"
         wrong = {step: found[step] for step in times if abs(found[step] - times[step]) > MILLISECOND}
         assert not wrong, f"loss: expected the times {times}, held {found}"

@@ -1,6 +1,7 @@
 """Rows: each is held, once, whatever becomes of the courier."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -125,7 +126,7 @@ class Delivery(Contract):
         team.close()
         (run,) = team.runs()
         before = stage.points(run)
-        ticket = stage.ticket(backend_run_id=run.id, writers="many")
+        ticket = replace(team.courier("trainer").ticket, backend_run_id=run.id)
         found = stage.ask("readback", ticket=ticket, rows=rows)
         agree(stage, _points(found["points"]), before)
         agree(stage, _by_key(found["expected"]), before)
@@ -144,7 +145,7 @@ class Delivery(Contract):
         known, gone = courier.run.id, courier.run.id.replace(courier.run.id[-8:], GONE[:8])
         assert known != gone
         with pytest.raises(BackendRaised) as raised:
-            stage.ask("readback", ticket=stage.ticket(backend_run_id=gone, run_id=GONE), rows=[])
+            stage.ask("readback", ticket=replace(courier.ticket, backend_run_id=gone, run_id=GONE), rows=[])
         assert "RunGone" in raised.value.kinds, f"expected RunGone, held {raised.value}"
 
 

@@ -4,7 +4,6 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -41,10 +40,12 @@ class Courier:
     """A process that holds one run, and does with it what a courier does.
 
     Attributes:
+        ticket: what the run was opened with; unset until `open`.
         run: the run; unset until `open`.
         rejected: the rows that the backend refused for good.
     """
 
+    ticket: RunTicket
     run: Opened
 
     def __init__(self, stage: "Stage", child: Child) -> None:
@@ -58,7 +59,7 @@ class Courier:
         given = self._stage.args if args is None else args
         name = self._stage.contract.monitor_type
         found = self._again(lambda: self.child.call("open_run", name=name, args=given, ticket=asked))
-        self.run = Opened(**found)
+        self.ticket, self.run = asked, Opened(**found)
         return self.run
 
     def has(self, protocol: str) -> bool:
@@ -380,10 +381,8 @@ def agree(stage: Stage, held: Mapping[str, Any], wanted: Mapping[str, Any], *, o
             extra = [
                 each for each in extra if not any(_same(each, point, stage.contract.tolerance) for point in points)
             ]
-        assert not lacking and not extra, (
-            f"{key}: expected {shown(points)}, held {shown(held[key])}; "
-            f"not held {shown(lacking)}, held and not expected {shown(extra)}"
-        )
+        wrong = [f"{what} {shown(some)}" for what, some in (("not held", lacking), ("not expected", extra)) if some]
+        assert not wrong, f"{key}: expected {shown(points)}, held {shown(held[key])}; {'; '.join(wrong)}"
 
 
 def differences(held: Sequence[Any], wanted: Sequence[Any], tolerance: float) -> tuple[list[Any], list[Any]]:

@@ -11,7 +11,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -26,8 +26,8 @@ from rolecall.backends.validation import OPTIONAL
 from rolecall.errors import Rejected
 from rolecall.protocol import Run, RunTicket
 from rolecall.rows import Row
-from rolecall.testing.children.footprint import Footprint, hooks_cost, strange_modules
 from rolecall.testing.builders import HeldRun
+from rolecall.testing.children.footprint import Footprint, hooks_cost, strange_modules
 
 TICKET = TypeAdapter(RunTicket)
 ROWS = TypeAdapter(list[Row])
@@ -51,14 +51,8 @@ def raise_children(descriptor: int) -> None:
         children.append(pid)
         connection.sendall(pid.to_bytes(8, "big"))
     for pid in children:
-        _end(pid)
-
-
-def _end(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _serve(connection: socket.socket) -> NoReturn:
@@ -148,7 +142,7 @@ class Service:
             "url": run.url,
             "declares_axes": backend.declares_axes,
             "reads_back": backend.reads_back,
-            "protocols": [kind.__name__ for kind in OPTIONAL if isinstance(run, kind)],
+            "protocols": _protocols(run),
             "media_kinds": sorted(run.media_kinds) if isinstance(run, protocol.SupportsMedia) else [],
         }
 
@@ -197,10 +191,14 @@ class Service:
             expected = [readback.expected(row) for row in ROWS.validate_python(rows)]
             scan = getattr(readback, "scan", None)
             return {
-                "points": {key: list(readback.points(key)) for key in readback.keys()},
+                "points": {key: list(readback.points(key)) for key in list(readback.keys())},
                 "expected": [(key, row.step, value) for row in expected for key, value in row.metrics.items()],
                 "scanned": None if scan is None else list(scan()),
             }
+
+
+def _protocols(run: object) -> list[str]:
+    return [kind.__name__ for kind in OPTIONAL if isinstance(run, kind)]
 
 
 @cache
