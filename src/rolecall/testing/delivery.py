@@ -136,7 +136,7 @@ class Delivery(Contract):
         (run,) = team.runs()
         before = stage.points(run)
         ticket = replace(team.courier("trainer").ticket, backend_run_id=run.id)
-        found = stage.ask("readback", ticket=ticket, rows=rows)
+        found = stage.ask("readback", is_bare=False, ticket=ticket, rows=rows)
         agree(stage, _points(found["points"]), before)
         agree(stage, _by_key(found["expected"]), before)
         if found["scanned"] is not None:
@@ -154,7 +154,9 @@ class Delivery(Contract):
         known, gone = courier.run.id, courier.run.id.replace(courier.run.id[-8:], GONE[:8])
         assert known != gone
         with pytest.raises(BackendRaised) as raised:
-            stage.ask("readback", ticket=replace(courier.ticket, backend_run_id=gone, run_id=GONE), rows=[])
+            stage.ask(
+                "readback", is_bare=False, ticket=replace(courier.ticket, backend_run_id=gone, run_id=GONE), rows=[]
+            )
         assert "RunGone" in raised.value.kinds, f"expected RunGone, held {raised.value}"
 
 

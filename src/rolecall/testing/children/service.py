@@ -34,8 +34,10 @@ ROWS = TypeAdapter(list[Row])
 HELD = TypeAdapter(HeldRun)
 
 
-def raise_children(descriptor: int) -> None:
+def raise_children(descriptor: int, preload: Sequence[str]) -> None:
     """Fork a process for each byte that comes, and reply with its number; end them with the connection."""
+    for module in preload:
+        importlib.import_module(module)
     children: list[int] = []
     connection = socket.socket(fileno=descriptor)
     # Nobody waits for them.
