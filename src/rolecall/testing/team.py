@@ -205,15 +205,13 @@ class Stage:
 
     def held_run(self, courier: Courier, writers: Iterable[str] = ("trainer",), *, shared: bool = False) -> HeldRun:
         """The run of a courier, for a reader."""
-        return HeldRun(
-            monitor_type=self.contract.monitor_type,
-            id=courier.run.id,
-            url=courier.run.url,
-            args=self.args,
-            directory=self.directory,
-            shared=shared,
-            writers=tuple(writers),
-        )
+        return self.run(courier.run.id, courier.run.url, writers=writers, shared=shared)
+
+    def run(self, run_id: str, url: str | None = None, **changes: Any) -> HeldRun:
+        """A run of this backend, for a reader."""
+        fields = {"directory": self.directory, "shared": False, **changes}
+        fields |= {"directory": Path(fields["directory"]), "writers": tuple(fields["writers"])}
+        return HeldRun(monitor_type=self.contract.monitor_type, id=run_id, url=url, args=self.args, **fields)
 
     def read(self, reader: str, run: HeldRun) -> Any:
         """What the author's reader finds, in a process of its own."""
