@@ -58,7 +58,15 @@ def child(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[[float], Child]
 
 
 def read(child: Child, reader: str) -> Any:
-    run = {"monitor_type": "x", "id": "r", "url": None, "args": {}, "directory": "/", "shared": False, "writers": ()}
+    run: dict[str, Any] = {
+        "monitor_type": "x",
+        "id": "r",
+        "url": None,
+        "args": {},
+        "directory": "/",
+        "shared": False,
+        "writers": (),
+    }
     return child.call("read", test={"module": __name__, "file": FILE, "name": "Slow"}, reader=reader, run=run)
 
 

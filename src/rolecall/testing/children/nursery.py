@@ -24,11 +24,6 @@ import sys
 from rolecall.testing.children.service import raise_children
 raise_children(int(sys.argv[1]), sys.argv[2:])
 """
-_COMMAND: Final = """
-import sys
-from rolecall.testing.children.service import raise_children
-raise_children(int(sys.argv[1]), sys.argv[2:])
-"""
 _NUMBER: Final = 8
 _SOON: Final = 2.0
 
