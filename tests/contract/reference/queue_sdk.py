@@ -1,0 +1,57 @@
+"""An SDK as many trackers have one: it queues what it is given, and a thread of its own writes it later."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from pathlib import Path
+
+BATCH = 64
+PAUSE = 0.02
+"""The seconds between two batches: what is sent is not held at once."""
+
+
+class Client:
+    """Appends lines to a file, a batch at a time."""
+
+    def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._queue: deque[str] = deque()
+        self._ends = threading.Event()
+        self.written = 0
+        """How many lines are in the file."""
+        self._thread = threading.Thread(target=self._write, name="queue-sdk", daemon=True)
+        self._thread.start()
+
+    def send(self, line: str) -> None:
+        """Queue a line, and return at once."""
+        self._queue.append(line)
+
+    def wait(self, timeout: float) -> bool:
+        """Whether the queue was empty within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while self._queue:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(PAUSE / 4)
+        return True
+
+    def finish(self) -> None:
+        """Write what is queued, and end."""
+        self._ends.set()
+        self._thread.join()
+        os.close(self._file)
+
+    def _write(self) -> None:
+        while not (self._ends.is_set() and not self._queue):
+            batch = [self._queue[index] for index in range(min(BATCH, len(self._queue)))]
+            if batch:
+                os.write(self._file, "".join(f"{line}\n" for line in batch).encode())
+                self.written += len(batch)
+                # only now, so that an empty queue means that all is in the file
+                for _ in batch:
+                    self._queue.popleft()
+            self._ends.wait(PAUSE)
