@@ -1,13 +1,50 @@
-"""Tickets and rows for tests: what a test does not name has a default, so that a new field breaks no test."""
+"""Tickets and rows for tests, with defaults, so that a new field breaks no test; and what a reader finds."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rolecall.protocol import RunTicket
 from rolecall.rows import Row
 
 TIME = 1_700_000_000.0
 """When the first row of a test was logged."""
+
+
+Points = Mapping[str, list[tuple[int, float]]]
+"""Metrics by key: steps and values, in any order, each as many times as the backend holds it."""
+
+
+class HeldTable(NamedTuple):
+    """A table as a backend holds it."""
+
+    step: int
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldRun:
+    """A run that a test wrote, for reading back what its backend holds.
+
+    Attributes:
+        monitor_type: the backend's name.
+        id: what the backend calls the run.
+        url: where it is looked at.
+        args: the backend's arguments, as the fixture `monitor_args` gave them: paths are strings, secrets are plain.
+        directory: the backend's own folder.
+        shared: whether several processes wrote the run.
+        writers: whose rows it holds.
+    """
+
+    monitor_type: str
+    id: str
+    url: str | None
+    args: Mapping[str, Any]
+    directory: Path
+    shared: bool
+    writers: tuple[str, ...]
 
 
 def ticket(**changes: Any) -> RunTicket:
