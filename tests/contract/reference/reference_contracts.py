@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.request import Request, urlopen
 
 import pytest
@@ -14,6 +14,7 @@ from service_server import API_KEY, Server
 from rolecall.testing import BackendContract, HeldRun, HeldTable, Points
 
 MEDIA = frozenset(f"media:{kind}" for kind in ("image", "histogram", "html", "audio", "video", "file", "figure"))
+NO_AXES = "each row has its own step"
 NO_MEMORY = "it does not know which rows it holds"
 
 
@@ -25,7 +26,10 @@ class FilesContract(BackendContract):
         *("times", "text", "tables", "config", "summary", "tags", "status", "end_time"),
         *("progress", "readback"),
     }
-    cannot: Mapping[str, str] = {"shared": "one process writes a run's file", "axes": "each row has its own step"}
+    cannot: ClassVar[Mapping[str, str]] = {
+        "shared": "one process writes a run's file",
+        "axes": "each row has its own step",
+    }
 
     def points(self, run: HeldRun) -> Points:
         return _by_key((key, line["step"], value) for line in _lines(run) for key, value in _items(line, "metrics"))
@@ -74,7 +78,7 @@ class SharedContract(FilesContract):
 
     monitor_type = "shared-files"
     can = FilesContract.can | {"shared", "axes"}
-    cannot: Mapping[str, str] = {}
+    cannot: ClassVar[Mapping[str, str]] = {}
 
 
 class QueueContract(FilesContract):
@@ -82,7 +86,7 @@ class QueueContract(FilesContract):
 
     monitor_type = "queue"
     can = frozenset({"shared", "times", "text", "config", "status", "confirmation", "readback"})
-    cannot: Mapping[str, str] = {"progress": NO_MEMORY, "axes": "each row has its own step"}
+    cannot: ClassVar[Mapping[str, str]] = {"progress": NO_MEMORY, "axes": NO_AXES}
 
 
 class ServiceContract(BackendContract):
@@ -90,7 +94,7 @@ class ServiceContract(BackendContract):
 
     monitor_type = "service"
     can = frozenset({"shared", "times", "axes", "config", "summary", "status", "readback"})
-    cannot: Mapping[str, str] = {"progress": "a row that comes again counts once"}
+    cannot: ClassVar[Mapping[str, str]] = {"progress": "a row that comes again counts once"}
 
     @pytest.fixture
     def monitor_args(self) -> Iterator[Mapping[str, Any]]:
@@ -122,7 +126,7 @@ class ServiceContract(BackendContract):
 
 
 def _file(run: HeldRun) -> Path:
-    return run.directory / run.args.get("path", "runs") / f"{run.id}.jsonl"
+    return run.directory / Path(run.args.get("path", "runs")) / f"{run.id}.jsonl"
 
 
 def _lines(run: HeldRun) -> list[dict[str, Any]]:
@@ -139,7 +143,8 @@ def _last(run: HeldRun, name: str, default: Any) -> Any:
 
 def _content(media: Mapping[str, Any], folder: Path) -> Any:
     if "file" in media:
-        return (folder / media["file"]).read_bytes()
+        data = (folder / media["file"]).read_bytes()
+        return {"data": data, "mime": media["mime"], "caption": media["caption"]}
     return {"counts": media["counts"], "edges": media["edges"]}
 
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from typing import Any, Self
 
-API_KEY = "topsecret"
+API_KEY = "key-of-the-service"
 
 
 class Server:

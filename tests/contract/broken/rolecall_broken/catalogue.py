@@ -29,6 +29,7 @@ class Fault:
         what: what is wrong, in words.
         target: where the entry point finds it.
         patience: the seconds that a call may take.
+        claims: what its author says that it can, beside what the correct one can.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Fault:
     what: str
     target: str
     patience: float = PATIENCE
+    claims: frozenset[str] = frozenset()
 
 
 FAULTS: Final[list[Fault]] = []
@@ -50,7 +52,7 @@ _KINDS: Final[tuple[tuple[str, type, type], ...]] = (
 )
 
 
-def found_by(test: str, says: str, *, patience: float = PATIENCE) -> Callable[[type], type]:
+def found_by(test: str, says: str, **more: Any) -> Callable[[type], type]:
     """Register a subclass of a correct run, or of a correct backend, with the test that must find its fault."""
 
     def register(broken: Any) -> type:
@@ -58,12 +60,10 @@ def found_by(test: str, says: str, *, patience: float = PATIENCE) -> Callable[[t
         # A run's hooks are those of the correct backend.
         hooks = type(f"{broken.__name__}Backend", (backend,), {"run": broken}) if issubclass(broken, run) else broken
         broken.backend = hooks()
-        name = re.sub(r"(?<!^)(?=[A-Z0-9])", "-", broken.__name__).lower()
+        name = re.sub(r"(?<!^)(?=[A-Z])", "-", broken.__name__).lower()
         target = f"{broken.__module__}:{broken.__name__}.backend"
         what = (broken.__doc__ or "").strip()
-        FAULTS.append(
-            Fault(name=name, kind=kind, found_by=test, says=says, what=what, target=target, patience=patience)
-        )
+        FAULTS.append(Fault(name=name, kind=kind, found_by=test, says=says, what=what, target=target, **more))
         return broken  # type: ignore[no-any-return]
 
     return register

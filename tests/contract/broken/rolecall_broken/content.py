@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rolecall_broken.catalogue import found_by
 from rolecall_reference.files import FilesRun
 from rolecall_reference.queued import QueueRun
 from rolecall_reference.service import ServiceRun
 from rolecall_reference.shared import SharedRun
 
 from rolecall import Media, Row, RunTicket, Status, TableData
+from rolecall_broken.catalogue import found_by
 
 TABLE = r"trainer/samples.*: expected .*held"
 MEDIA = r"trainer/some {}.*: expected .*held"
@@ -46,13 +46,16 @@ class LosesLastRowOfTables(_Tables):
         return replace(table, rows=table.rows[:-1])
 
 
+def _cut(cell: Any) -> Any:
+    return cell.partition("|")[0] if isinstance(cell, str) else cell
+
+
 @found_by("test_keeps_tables", TABLE)
 class TablesOfText(_Tables):
     """Cells are cut at the first bar, which the format uses between cells."""
 
     def table(self, table: TableData) -> TableData:
-        rows = tuple(tuple(cell.partition("|")[0] if isinstance(cell, str) else cell for cell in row) for row in table.rows)
-        return replace(table, rows=rows)
+        return replace(table, rows=tuple(tuple(map(_cut, row)) for row in table.rows))
 
 
 @found_by("test_keeps_tables", TABLE)
@@ -129,7 +132,7 @@ class NormalisesCounts(_Media):
     """The counts of a histogram are shares."""
 
     def changed(self, media: Media) -> Media:
-        return replace(media, counts=tuple(count / sum(media.counts) for count in media.counts)) if media.counts else media
+        return replace(media, counts=tuple(count / sum(media.counts) for count in media.counts))
 
 
 @found_by("test_keeps_media[image]", MEDIA.format("image"))
@@ -175,14 +178,14 @@ class OneFileForAll(FilesRun):
 class ClaimsNoMedia(FilesRun):
     """It holds images alone, and its author says that it holds all media."""
 
-    media_kinds = frozenset({"image"})  # type: ignore[assignment]
+    media_kinds = frozenset({"image"})
 
 
 @found_by("test_opened_run_is_whole", r"media_kinds: expected some of .*held \['images'\]")
 class UnknownMedia(FilesRun):
     """A kind of media that there is not."""
 
-    media_kinds = frozenset({"images"})  # type: ignore[assignment]
+    media_kinds = frozenset({"images"})  # type: ignore[arg-type]
 
 
 @found_by("test_keeps_config", r"expected the config .*lr.* held")
@@ -286,7 +289,8 @@ class TextIsOneLine(FilesRun):
     """Of a string, the first line is kept."""
 
     def log(self, rows: Sequence[Row]) -> None:
-        super().log([replace(row, text={key: text.partition("\n")[0] for key, text in row.text.items()}) for row in rows])
+        for row in rows:
+            super().log([replace(row, text={key: text.partition("\n")[0] for key, text in row.text.items()})])
 
 
 @found_by("test_keeps_text", r"trainer/answer: expected .*held")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import queue_sdk
-from rolecall_broken.catalogue import found_by
 from rolecall_reference.files import FilesBackend
+
+from rolecall_broken.catalogue import found_by
 
 
 @found_by("test_loads_without_its_sdk", r"import these in open_run.*: queue_sdk")

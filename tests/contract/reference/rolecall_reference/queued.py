@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
-from rolecall_reference.files import FilesArgs, FilesReadback
 
 from rolecall import Row, Run, RunTicket, SharedRunSupport, Status, SupportsReadback, Unavailable, hookimpl
+from rolecall_reference.files import FilesArgs, FilesReadback
 
 if TYPE_CHECKING:
     from queue_sdk import Client

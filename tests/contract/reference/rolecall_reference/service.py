@@ -79,12 +79,7 @@ class ServiceRun:
 
     def log(self, rows: Sequence[Row]) -> None:
         held = [
-            {
-                "id": [row.writer, row.session, row.seq],
-                "step": row.step,
-                "time": row.time,
-                "metrics": dict(row.metrics),
-            }
+            {"id": [row.writer, row.session, row.seq], "step": row.step, "time": row.time, "metrics": dict(row.metrics)}
             for row in rows
         ]
         self.send("rows", {"rows": held})

@@ -5,9 +5,8 @@ Each call is one `write` at the end of the file, so the processes need not know 
 
 from collections.abc import Mapping
 
-from rolecall_reference.files import FilesArgs, FilesBackend, FilesRun
-
 from rolecall import SharedRunSupport, hookimpl
+from rolecall_reference.files import FilesArgs, FilesBackend, FilesRun
 
 
 class SharedRun(FilesRun):
