@@ -58,6 +58,8 @@ class FlushesEarly(FilesRun):
 class FlushesQueueEarly(QueueRun):
     """`flush` does not wait for the SDK's queue."""
 
+    pause = 60.0
+
     def flush(self, timeout: float) -> None:
         """Return at once."""
 
@@ -216,6 +218,8 @@ class HoldsBySession(FilesRun):
 @found_by("test_confirms_what_it_holds", r"confirmed and not held|expected at most")
 class ConfirmsWhatIsQueued(QueueRun):
     """Rows are confirmed as soon as the SDK has queued them."""
+
+    pause = 60.0
 
     def tend(self) -> None:
         self._confirmed.update(((writer, session), seq) for _, writer, session, seq in self._queued)

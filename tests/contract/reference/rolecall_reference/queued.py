@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 class QueueRun:
     """A client of the SDK, and which of its lines are which rows."""
 
+    pause = 0.02
+    """The seconds that the SDK waits before it writes."""
+
     def __init__(self, ticket: RunTicket, folder: Path) -> None:
         from queue_sdk import Client  # here, as processes that never log to it import this module, too
 
         self.id = ticket.backend_run_id or ticket.run_id
         self.url: str | None = None
         self._primary = ticket.primary
-        self._client: Client | None = Client(folder / f"{self.id}.jsonl")
+        self._client: Client | None = Client(folder / f"{self.id}.jsonl", self.pause)
         self._sent = 0
         self._queued: deque[tuple[int, str, int, int]] = deque()  # the number of the line; writer, session, seq
         self._confirmed: dict[tuple[str, int], int] = {}
