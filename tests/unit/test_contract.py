@@ -61,8 +61,8 @@ class TestLinesContract(BackendContract):
         return merged
 
     def summary(self, run: HeldRun) -> Mapping[str, float | str]:
-        found: Mapping[str, float | str] = [*said(run, "summary")][-1]["summary"]
-        return found
+        last = {line["by"]: line["summary"] for line in said(run, "summary")}
+        return {key: value for summary in last.values() for key, value in summary.items()}
 
     def tags(self, run: HeldRun) -> list[str]:
         found = [line.get("tags", line.get("run_tags")) for line in lines(run)]
@@ -70,8 +70,8 @@ class TestLinesContract(BackendContract):
         return tags
 
     def status(self, run: HeldRun) -> str:
-        ends = [line["closed"] for line in said(run, "closed") if line["primary"]]
-        return ends[-1] if ends else "running"
+        states = [line.get("closed", "running") for line in lines(run) if line.get("primary")]
+        return str(states[-1])
 
     def end_time(self, run: HeldRun) -> float:
         return [float(line["ended"]) for line in said(run, "ended")][-1]

@@ -12,6 +12,7 @@ from rolecall.testing.children.nursery import BackendRaised
 from rolecall.testing.team import Mode, Stage, Team, agree, differences, expected, is_axis, shown
 
 STEPS = range(1, 41)
+MANY_STEPS = range(1, 301)
 GONE = "0123456789abcdef0123456789abcdef"
 
 
@@ -20,23 +21,24 @@ class Delivery(Contract):
 
     @pytest.fixture(params=["separate", "many", "shared"])
     def team(self, request: pytest.FixtureRequest, stage: Stage) -> Team:
-        """Two writers, whose runs are open."""
+        """Two writers, whose runs are still to be opened."""
         mode: Mode = request.param
         if mode != "separate":
             self.needs(mode)
-        team = Team(stage, mode)
-        team.open()
-        return team
+        return Team(stage, mode)
 
     def test_holds_every_row_of_every_writer(self, team: Team) -> None:
-        rows = team.rows(STEPS)
-        for part in (STEPS[:1], STEPS[1:20], STEPS[20:]):
+        """However many come at once."""
+        team.open()
+        rows = team.rows(MANY_STEPS)
+        for part in (MANY_STEPS[:1], MANY_STEPS[1:20], MANY_STEPS[20:]):
             team.deliver([each for each in rows if each.step in part])
         team.close()
         team.holds(rows)
 
     def test_holds_rows_when_flush_returns(self, team: Team) -> None:
         """What is only in the courier's memory is not held: its process may be killed at any moment."""
+        team.open()
         rows = team.rows(STEPS)
         team.deliver([each for each in rows if each.step in STEPS[:20]])
         team.holds([each for each in rows if each.step in STEPS[:20]])
@@ -46,6 +48,7 @@ class Delivery(Contract):
 
     def test_holds_each_row_once_after_resending(self, team: Team) -> None:
         """Rows come again whose acknowledgement was lost: with `progress` each is there once, else once or more."""
+        team.open()
         rows = team.rows(STEPS)
         team.deliver([each for each in rows if each.step in STEPS[:20]])
         team.deliver([each for each in rows if each.step in STEPS[10:20]])
@@ -56,6 +59,7 @@ class Delivery(Contract):
         team.holds(rows, once="progress" in self.can)
 
     def test_holds_rows_after_its_courier_was_killed(self, team: Team) -> None:
+        team.open()
         rows = team.rows(STEPS)
         team.deliver([each for each in rows if each.step in STEPS[:20]])
         team.log([each for each in rows if each.step in STEPS[20:30]])
@@ -66,14 +70,19 @@ class Delivery(Contract):
         team.holds(rows, once="progress" in self.can)
 
     def test_goes_on_in_the_same_run_after_a_restart(self, team: Team) -> None:
-        first = team.rows(STEPS[:20])
+        """Also if the run has ended: it has not any more, until it ends again."""
+        team.open()
+        first, second = team.rows(STEPS[:20]), team.rows(STEPS[20:], session=2)
         team.deliver(first)
         team.close("failed")
         team.open()
-        second = team.rows(STEPS[20:], session=2)
         team.deliver(second)
+        if "status" in self.can:
+            team.has_status(None)
         team.close()
         team.holds([*first, *second])
+        if "status" in self.can:
+            team.has_status("finished")
 
     def test_one_run_takes_rows_of_many_writers(self, stage: Stage) -> None:
         """Numbers of rows and steps repeat from one writer to the other, and from one session to the next."""

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from rolecall.protocol import RunTicket
 from rolecall.rows import Row
@@ -308,15 +308,17 @@ class Team:
         for courier in (*self._distinct(), *([self._primary] if self._primary else [])):
             courier.declare(rows)
 
-    def close(self, status: Status = "finished") -> None:
-        """Close all runs, the primary's last."""
+    def close(self, status: Status = "finished", config: Mapping[str, Any] | None = None) -> None:
+        """Close all runs, the primary's last, which then has the config of all writers."""
         for courier in self._distinct():
             courier.close(status)
-        self.end(status)
+        self.end(status, config)
 
-    def end(self, status: Status = "finished") -> None:
+    def end(self, status: Status = "finished", config: Mapping[str, Any] | None = None) -> None:
         """Close the primary, if there is one."""
         if self._primary is not None:
+            if config is not None:
+                self._primary.call("merge_config", config)
             self._primary.close(status)
             self._primary = None
 
@@ -342,6 +344,15 @@ class Team:
         for run in self.runs():
             wanted = [each for each in rows if each.writer in run.writers]
             agree(self.stage, self.stage.points(run), expected(self.stage, wanted), once=once)
+
+    def has_status(self, wanted: Status | None) -> None:
+        """Assert that each run ended in this way; with `None`, that it has not ended."""
+        for run in self.runs():
+            held = self.stage.read("status", run)
+            if wanted is None:
+                assert held not in get_args(Status), f"expected a run that has not ended, held {held!r}"
+            else:
+                assert held == wanted, f"expected the status {wanted!r}, held {held!r}"
 
 
 def axes_of(given: Row) -> dict[str, str]:
