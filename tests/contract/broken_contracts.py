@@ -7,7 +7,7 @@ from typing import Any
 
 from reference_contracts import FilesContract, QueueContract, ServiceContract, SharedContract
 from rolecall_broken import calls, content, hooks, imports, reading, rows, steps, traces, values
-from rolecall_broken.catalogue import FAULTS, Fault
+from rolecall_broken.catalogue import FAULTS
 
 from rolecall.testing import BackendContract
 
@@ -35,8 +35,8 @@ def broken_contracts(module: str) -> Iterator[tuple[str, type[BackendContract]]]
 
 def entry_points() -> str:
     """What an installed distribution of them says of itself."""
-    lines = [f"{fault.name} = {fault.target}" for fault in FAULTS]
+    lines = [f"{fault.listed or fault.name} = {fault.target}" for fault in FAULTS]
     return "\n".join(["[rolecall.backends]", *lines, ""])
 
 
-__all__ = ["Fault", "broken_contracts", "entry_points"]
+__all__ = ["FAULTS", "broken_contracts", "entry_points"]

@@ -23,7 +23,7 @@ class FilesContract(BackendContract):
 
     monitor_type = "files"
     can = MEDIA | {
-        *("times", "text", "tables", "config", "summary", "tags", "status", "end_time"),
+        *("times", "text", "tables", "table_media", "config", "summary", "tags", "status", "end_time"),
         *("progress", "readback"),
     }
     cannot: ClassVar[Mapping[str, str]] = {
@@ -47,14 +47,13 @@ class FilesContract(BackendContract):
         found: dict[str, list[HeldTable]] = {}
         for line in _lines(run):
             if "table" in line:
-                table = HeldTable(line["step"], line["columns"], line["rows"])
-                found.setdefault(line["table"], []).append(table)
+                rows = [[_cell(cell, run) for cell in cells] for cells in line["rows"]]
+                found.setdefault(line["table"], []).append(HeldTable(line["step"], line["columns"], rows))
         return found
 
     def media(self, run: HeldRun) -> Mapping[str, list[tuple[int, Any]]]:
-        folder = _file(run).with_suffix(".media")
         held = ((line["step"], media) for line in _lines(run) for media in line.get("media", ()))
-        return _by_key((media["key"], step, _content(media, folder)) for step, media in held)
+        return _by_key((media["key"], step, _content(media, run)) for step, media in held)
 
     def config(self, run: HeldRun) -> Mapping[str, Any]:
         return dict(item for line in _lines(run) for item in _items(line, "config"))
@@ -141,9 +140,13 @@ def _last(run: HeldRun, name: str, default: Any) -> Any:
     return next((line[name] for line in reversed(_lines(run)) if name in line), default)
 
 
-def _content(media: Mapping[str, Any], folder: Path) -> Any:
+def _cell(cell: Any, run: HeldRun) -> Any:
+    return _content(cell, run)["data"] if isinstance(cell, dict) else cell
+
+
+def _content(media: Mapping[str, Any], run: HeldRun) -> Any:
     if "file" in media:
-        data = (folder / media["file"]).read_bytes()
+        data = (_file(run).with_suffix(".media") / media["file"]).read_bytes()
         return {"data": data, "mime": media["mime"], "caption": media["caption"]}
     return {"counts": media["counts"], "edges": media["edges"]}
 

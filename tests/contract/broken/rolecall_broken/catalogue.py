@@ -29,6 +29,7 @@ class Fault:
         what: what is wrong, in words.
         target: where the entry point finds it.
         patience: the seconds that a call may take.
+        listed: the name of its entry point, if it is another one.
         claims: what its author says that it can, beside what the correct one can.
     """
 
@@ -40,6 +41,7 @@ class Fault:
     target: str
     patience: float = PATIENCE
     claims: frozenset[str] = frozenset()
+    listed: str | None = None
 
 
 FAULTS: Final[list[Fault]] = []

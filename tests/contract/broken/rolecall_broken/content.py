@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rolecall_reference.files import FilesRun
+from rolecall_reference.files import FilesRun, as_ranges
 from rolecall_reference.queued import QueueRun
 from rolecall_reference.service import ServiceRun
 from rolecall_reference.shared import SharedRun
@@ -70,7 +70,7 @@ class LastTableOnly(FilesRun):
         super().log_table(row)
 
 
-@found_by("test_keeps_tables", TABLE)
+@found_by("test_keeps_growing_tables", r"trainer/growing: expected .* held")
 class AppendOverwrites(FilesRun):
     """New rows of a growing table replace those that it had."""
 
@@ -91,6 +91,31 @@ class TablesAtStepOfCall(_Tables):
 
     def table(self, table: TableData) -> TableData:
         return table
+
+
+@found_by("test_keeps_tables", r"trainer/samples: expected tables at the steps \[3, 4\], held \[3, 3, 4, 4\]")
+class TablesTwice(FilesRun):
+    """`held` knows nothing of tables: they are there twice if they come again."""
+
+    def held(self, writer: str, session: int) -> list[tuple[int, int]]:
+        lines = (line for line in self.lines() if line.get("writer") == writer and "table" not in line)
+        return as_ranges({line["seq"] for line in lines if line["session"] == session})
+
+
+def _path(cell: Any) -> Any:
+    return str(cell.path) if isinstance(cell, Media) else cell
+
+
+@found_by("test_keeps_images_in_tables", r"trainer/drawn: expected the image of a cell, held")
+class PathsForImages(FilesRun):
+    """A cell with an image has the path of its file, which goes."""
+
+    def log_table(self, row: Row) -> None:
+        assert row.table is not None
+        rows = tuple(
+            tuple(str(cell) if isinstance(cell, Media) else cell for cell in cells) for cells in row.table.rows
+        )
+        super().log_table(replace(row, table=replace(row.table, rows=rows)))
 
 
 class _Media(FilesRun):
@@ -204,7 +229,7 @@ class ConfigReplaced(ServiceRun):
         self.send("status", {"config": dict(config)})
 
 
-@found_by("test_keeps_config", r"expected the config .*explorer/0.* held")
+@found_by("test_keeps_config_of_all_writers", r"expected the config .*trainer.* held")
 class ConfigOfFirstWriter(SharedRun):
     """Once there is a config of a writer, that of others is ignored."""
 
@@ -265,6 +290,15 @@ class SummaryNeverForgets(FilesRun):
     def merge_summary(self, summary: Mapping[str, float | str]) -> None:
         known = [line["summary"] for line in self.lines() if "summary" in line]
         super().merge_summary({**(known[-1] if known else {}), **summary})
+
+
+@found_by("test_keeps_summary_of_all_writers", r"expected the summary .*explorer/0/best.* held")
+class SummaryOfLastWriter(SharedRun):
+    """The summary is that of whoever set it last."""
+
+    def merge_summary(self, summary: Mapping[str, float | str]) -> None:
+        self._writer = None
+        super().merge_summary(summary)
 
 
 @found_by("test_keeps_tags", r"expected the tags .*held")

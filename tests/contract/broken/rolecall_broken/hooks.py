@@ -128,3 +128,10 @@ class ConnectsInHook(SharedBackend):
         with socket.socket() as connection:
             connection.connect_ex(("127.0.0.1", 9))
         return SharedRunSupport(supported=True)
+
+
+@found_by(
+    "test_is_listed_under_its_name", r"expected 'other-name' among the installed backends, held", listed="another-name"
+)
+class OtherName(FilesBackend):
+    """Its entry point has another name than its author believes."""

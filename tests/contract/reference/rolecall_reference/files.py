@@ -5,14 +5,15 @@ It can do all that a run can do, and holds every row once: `held` finds the rows
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from rolecall import (
+    Media,
     MediaKind,
     Point,
     Row,
@@ -61,26 +62,19 @@ class FilesRun:
     def log_table(self, row: Row) -> None:
         table = row.table
         assert table is not None
-        cells = {"columns": table.columns, "rows": table.rows, "append": table.append}
-        self.write({**_place(row), "table": table.name, **cells})
+        rows = [[self._stored(cell) if isinstance(cell, Media) else cell for cell in cells] for cells in table.rows]
+        self.write({**_place(row), "table": table.name, "columns": table.columns, "rows": rows})
+
+    @property
+    def table_media_kinds(self) -> frozenset[MediaKind]:
+        return frozenset({"image"})
 
     @property
     def media_kinds(self) -> frozenset[MediaKind]:
         return frozenset(get_args(MediaKind))
 
     def log_media(self, row: Row) -> None:
-        held = []
-        for index, media in enumerate(row.media):
-            what = {"key": media.key, "kind": media.kind, "mime": media.mime, "caption": media.caption}
-            if media.path is None:
-                held.append({**what, "counts": media.counts, "edges": media.edges})
-            else:
-                # The file is rolecall's and goes once the row is acknowledged.
-                self._media.mkdir(exist_ok=True)
-                name = f"{row.writer.replace('/', '@')}.{row.session}.{row.seq}.{index}{media.path.suffix}"
-                shutil.copyfile(media.path, self._media / name)
-                held.append({**what, "file": name})
-        self.write({**_place(row), "media": held})
+        self.write({**_place(row), "media": [self._stored(media) for media in row.media]})
 
     def merge_config(self, config: Mapping[str, Any]) -> None:
         self.write({"config": config})
@@ -116,6 +110,18 @@ class FilesRun:
             os.write(self._file, data)
         except OSError as error:
             raise Unavailable(f"the run's file cannot be written: {error.strerror}") from error
+
+    def _stored(self, media: Media) -> dict[str, Any]:
+        """What is written of an image, a histogram or the like, whose file is copied: rolecall's goes after a while."""
+        what = {"key": media.key, "kind": media.kind, "mime": media.mime, "caption": media.caption}
+        if media.path is None:
+            return {**what, "counts": media.counts, "edges": media.edges}
+        data = media.path.read_bytes()
+        # Named after its content, so that a row that comes again needs no second file.
+        name = f"{sha256(data).hexdigest()}{media.path.suffix}"
+        self._media.mkdir(exist_ok=True)
+        (self._media / name).write_bytes(data)
+        return {**what, "file": name}
 
     def lines(self) -> Iterator[dict[str, Any]]:
         data = os.pread(self._file, os.fstat(self._file).st_size, 0)
