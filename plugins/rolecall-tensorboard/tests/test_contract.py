@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 import struct
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -62,7 +63,9 @@ class TestContract(BackendContract):
         found: dict[str, list[tuple[int, Any]]] = {}
         for tag, plugin, events in tensors(run):
             for event in events:
-                found.setdefault(tag.removesuffix("/text_summary"), []).append((event.step, medium(plugin, event)))
+                # A list of sounds has a tag for each.
+                key = re.sub(r"/text_summary$|(?<=audio)/\d$", "", tag)
+                found.setdefault(key, []).extend((event.step, each) for each in media_of(plugin, event))
         return found
 
     def config(self, run: HeldRun) -> Mapping[str, Any]:
@@ -104,15 +107,16 @@ def string(event: Any) -> str:
     return str(event.tensor_proto.string_val[0].decode())
 
 
-def medium(plugin: str, event: Any) -> Any:
+def media_of(plugin: str, event: Any) -> list[Any]:
     from tensorboard.util.tensor_util import make_ndarray
 
     if plugin == "histograms":
         lefts, rights, counts = zip(*make_ndarray(event.tensor_proto).tolist(), strict=True)
-        return {"counts": counts, "edges": [*lefts, rights[-1]]}
+        return [{"counts": counts, "edges": [*lefts, rights[-1]]}]
     if plugin == "text":  # the source of a page, as a block of code
-        return textwrap.dedent(string(event)).encode()
-    return event.tensor_proto.string_val[-1]
+        return [textwrap.dedent(string(event)).encode()]
+    strings = list(event.tensor_proto.string_val)
+    return strings[2:] if plugin == "images" else strings  # after their width and height
 
 
 def table(step: int, text: str) -> HeldTable:

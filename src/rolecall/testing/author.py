@@ -13,9 +13,9 @@ from rolecall.testing.team import Stage
 READ: Final = ("times", "axes", "text", "tables", "config", "summary", "tags", "status", "end_time")
 """Abilities that a reader of the same name shows."""
 ABILITIES: Final = (*READ, "shared", "media:KIND", "table_media", "progress", "confirmation", "readback")
-"""What `can` may name. `steps` and `many` are what every backend can, unless `cannot` names them."""
-EXPECTED: Final = ("steps", "many")
-NURSERY: Final = pytest.StashKey[Nursery]()
+"""What `can` may name. `steps`, `many` and `killed` are what every backend can, unless `cannot` names them."""
+EXPECTED: Final = ("steps", "many", "killed")
+NURSERIES: Final = pytest.StashKey[dict[tuple[str, ...], Nursery]]()
 
 
 class Contract:
@@ -30,13 +30,17 @@ class Contract:
     patience: float = 20.0
     """The seconds that a call of the backend, or of a reader here, may take."""
 
+    preload: ClassVar[tuple[str, ...]] = ()
+    """An SDK whose import takes seconds: the processes of a test are then forked from one that has imported it. It must
+    neither start threads nor open connections when it is imported."""
+
     can: ClassVar[frozenset[str]] = frozenset()
     """What the backend can, which is tested: `shared`, `times`, `axes`, `text`, `tables`, `table_media`, `media:image`
     and other kinds, `config`, `summary`, `tags`, `status`, `end_time`, `progress`, `confirmation`, `readback`."""
 
     cannot: ClassVar[Mapping[str, str]] = {}
     """What it cannot, with the reason, which is shown where a test is skipped. It may also name `steps`, if steps must
-    grow in a run, and `many`, if a run takes rows of one writer only."""
+    grow in a run, `many`, if a run takes rows of one writer only, and `killed`, if that is no status of its own."""
 
     @pytest.fixture
     def monitor_args(self, tmp_path: Path) -> Mapping[str, Any]:
@@ -54,7 +58,10 @@ class Contract:
         return ()
 
     def expected_value(self, value: float) -> float | None:
-        """A value as the backend holds it, apart from `tolerance`; `None` if it leaves it out."""
+        """A value as the backend holds it, apart from `tolerance`; `None` if it leaves it out.
+
+        Most hold `float(value)`, and so no integer beyond 2**53 exactly. Say here, too, what becomes of infinities.
+        """
         return value
 
     def points(self, run: HeldRun) -> Points:
@@ -109,12 +116,7 @@ class Contract:
     @pytest.fixture
     def stage(self, request: pytest.FixtureRequest, tmp_path: Path, monitor_args: Mapping[str, Any]) -> Iterator[Stage]:
         """The processes of one test, and where they write."""
-        # One for all classes: pytest 9 wants another form of fixtures of wider scope in classes than older ones take.
-        nursery = request.session.stash.get(NURSERY, None)
-        if nursery is None:
-            nursery = request.session.stash[NURSERY] = Nursery()
-            request.session.addfinalizer(nursery.close)
-        stage = Stage(self, nursery, tmp_path / "contract", monitor_args)
+        stage = Stage(self, _nursery(request, self.preload), _nursery(request, ()), tmp_path / "contract", monitor_args)
         try:
             yield stage
         finally:
@@ -127,3 +129,12 @@ class Contract:
                 pytest.skip(f"{ability}: {self.cannot[ability]}")
             if ability not in self.can and ability not in EXPECTED:
                 pytest.skip(f"{ability!r} is not in `can`")
+
+
+def _nursery(request: pytest.FixtureRequest, preload: tuple[str, ...]) -> Nursery:
+    """One for all tests: pytest 9 wants another form of fixtures of wider scope in classes than older ones take."""
+    found = request.session.stash.setdefault(NURSERIES, {})
+    if preload not in found:
+        found[preload] = nursery = Nursery(preload)
+        request.session.addfinalizer(nursery.close)
+    return found[preload]

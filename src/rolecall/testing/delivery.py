@@ -109,6 +109,22 @@ class Delivery(Contract):
         team.close()
         team.holds(rows)
 
+    def test_a_job_is_delivered(self, stage: Stage) -> None:
+        """With `launch`, `open_monitor` and `Monitor.log`, as a user runs it; `rolecall verify` finds all of it."""
+        shared, patience = "shared" in self.can, self.patience / 2
+        given = {"folder": str(stage.root / "job"), "shared": shared, "steps": len(STEPS), "patience": patience}
+        found = stage.ask("job", is_bare=False, **given)
+        left = {writer: rows for writer, rows in found["left"].items() if rows}
+        assert not left, f"expected every row to be delivered, held back {left}"
+        assert found["problems"] == [], f"rolecall verify: {'; '.join(found['problems'])}"
+        for writer, run_id in found["runs"].items():
+            run = stage.run(run_id, directory=found["directory"], shared=shared, writers=[*found["runs"]])
+            held = stage.points(run)
+            metrics = {"reward/mean": [step / 8 for step in STEPS], "loss": [1 / step for step in STEPS]}
+            for name, values in metrics.items():
+                key = f"{writer}/{name}" if shared else name
+                agree(stage, {key: held.get(key, [])}, {key: list(zip(STEPS, values, strict=True))})
+
     def test_confirms_what_it_holds(self, stage: Stage) -> None:
         self.needs("confirmation")
         team = Team(stage, "separate", ("trainer",))
@@ -136,7 +152,7 @@ class Delivery(Contract):
         (run,) = team.runs()
         before = stage.points(run)
         ticket = replace(team.courier("trainer").ticket, backend_run_id=run.id)
-        found = stage.ask("readback", ticket=ticket, rows=rows)
+        found = stage.ask("readback", is_bare=False, ticket=ticket, rows=rows)
         agree(stage, _points(found["points"]), before)
         agree(stage, _by_key(found["expected"]), before)
         if found["scanned"] is not None:
@@ -154,7 +170,9 @@ class Delivery(Contract):
         known, gone = courier.run.id, courier.run.id.replace(courier.run.id[-8:], GONE[:8])
         assert known != gone
         with pytest.raises(BackendRaised) as raised:
-            stage.ask("readback", ticket=replace(courier.ticket, backend_run_id=gone, run_id=GONE), rows=[])
+            stage.ask(
+                "readback", is_bare=False, ticket=replace(courier.ticket, backend_run_id=gone, run_id=GONE), rows=[]
+            )
         assert "RunGone" in raised.value.kinds, f"expected RunGone, held {raised.value}"
 
 

@@ -1,5 +1,6 @@
 """The couriers of a test: what they deliver, and whether the backend holds it."""
 
+import math
 import os
 import time
 import uuid
@@ -152,21 +153,24 @@ class Stage:
         root: all that the test writes is below it.
     """
 
-    def __init__(self, contract: "Contract", nursery: Nursery, root: Path, args: Mapping[str, Any]) -> None:
+    def __init__(
+        self, contract: "Contract", nursery: Nursery, bare: Nursery, root: Path, args: Mapping[str, Any]
+    ) -> None:
         self.contract = contract
         self.args = args
         self.root = root
         self.directory = root / "monitor" / "backends" / contract.monitor_type
         self.mark = uuid.uuid4().hex
         self._nursery = nursery
+        self._bare = bare
         self._children: list[Child] = []
         for name in ("monitor", "home", "tmp", "work"):
             (root / name).mkdir(parents=True)
 
-    def child(self, **environ: str) -> Child:
-        """A new process."""
+    def child(self, *, is_bare: bool = False, **environ: str) -> Child:
+        """A new process; a bare one has no SDK loaded, whatever the author says."""
         given = {**os.environ, "TMPDIR": str(self.root / "tmp"), MARK: self.mark, **environ}
-        child = self._nursery.start(self.root / "work", given, self.contract.patience)
+        child = (self._bare if is_bare else self._nursery).start(self.root / "work", given, self.contract.patience)
         self._children.append(child)
         return child
 
@@ -174,9 +178,9 @@ class Stage:
         """A new process that has no run yet."""
         return Courier(self, self.child(**environ))
 
-    def ask(self, call: str, **given: Any) -> Any:
-        """One of the functions that concern the backend and no run."""
-        child = self.child()
+    def ask(self, call: str, *, is_bare: bool = True, **given: Any) -> Any:
+        """One of the functions that concern the backend and no open run."""
+        child = self.child(is_bare=is_bare)
         reply = child.call(call, name=self.contract.monitor_type, args=self.args, **given)
         child.kill()
         return reply
@@ -201,15 +205,13 @@ class Stage:
 
     def held_run(self, courier: Courier, writers: Iterable[str] = ("trainer",), *, shared: bool = False) -> HeldRun:
         """The run of a courier, for a reader."""
-        return HeldRun(
-            monitor_type=self.contract.monitor_type,
-            id=courier.run.id,
-            url=courier.run.url,
-            args=self.args,
-            directory=self.directory,
-            shared=shared,
-            writers=tuple(writers),
-        )
+        return self.run(courier.run.id, courier.run.url, writers=writers, shared=shared)
+
+    def run(self, run_id: str, url: str | None = None, **changes: Any) -> HeldRun:
+        """A run of this backend, for a reader."""
+        fields = {"directory": self.directory, "shared": False, **changes}
+        fields |= {"directory": Path(fields["directory"]), "writers": tuple(fields["writers"])}
+        return HeldRun(monitor_type=self.contract.monitor_type, id=run_id, url=url, args=self.args, **fields)
 
     def read(self, reader: str, run: HeldRun) -> Any:
         """What the author's reader finds, in a process of its own."""
@@ -412,11 +414,15 @@ def _same(one: Any, other: Any, tolerance: float) -> bool:
     return one[0] == other[0] and same_value(one[1], other[1], tolerance)
 
 
-def same_value(held: float, wanted: float, tolerance: float) -> bool:
+def same_value(held: object, wanted: float, tolerance: float) -> bool:
     """Whether a value is held, as near as the backend holds values."""
-    if held != held or wanted != wanted:  # noqa: PLR0124 - NaN
-        return held != held and wanted != wanted  # noqa: PLR0124
-    return held == wanted or held == float(wanted) or abs(held - wanted) <= tolerance * abs(wanted)
+    if not isinstance(held, int | float):
+        return False
+    if math.isnan(wanted) or math.isnan(held):
+        return math.isnan(wanted) and math.isnan(held)
+    if held == wanted:
+        return math.copysign(1, held) == math.copysign(1, wanted)
+    return abs(held - wanted) <= tolerance * abs(wanted)
 
 
 def shown(points: Sequence[Any]) -> str:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -19,6 +19,16 @@ from typing import Any, Final
 
 MARK: Final = "ROLECALL_CONTRACT_PROCESS"
 """A variable of the environment, by which the processes are found that a backend's SDK has started."""
+_COMMAND: Final = """
+import sys
+from rolecall.testing.children.service import raise_children
+raise_children(int(sys.argv[1]), sys.argv[2:])
+"""
+_COMMAND: Final = """
+import sys
+from rolecall.testing.children.service import raise_children
+raise_children(int(sys.argv[1]), sys.argv[2:])
+"""
 _NUMBER: Final = 8
 _SOON: Final = 2.0
 
@@ -42,16 +52,17 @@ class BackendHung(AssertionError):
 
 
 class Nursery:
-    """Starts the processes of a class of tests."""
+    """Starts the processes of tests.
 
-    def __init__(self) -> None:
+    Args:
+        preload: modules that it imports beside rolecall.
+    """
+
+    def __init__(self, preload: Sequence[str] = ()) -> None:
         self._socket, theirs = socket.socketpair()
-        command = (
-            "import sys; from rolecall.testing.children.service import raise_children; raise_children(int(sys.argv[1]))"
-        )
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", command, str(theirs.fileno())],
+                [sys.executable, "-c", _COMMAND, str(theirs.fileno()), *preload],
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
@@ -61,8 +72,10 @@ class Nursery:
         ours, theirs = socket.socketpair()
         with theirs:
             socket.send_fds(self._socket, [b"."], [theirs.fileno()])
-        pid = int.from_bytes(self._socket.recv(_NUMBER, socket.MSG_WAITALL), "big")
-        child = Child(ours, pid, patience, folder.with_name("log"))
+        number = self._socket.recv(_NUMBER, socket.MSG_WAITALL)
+        if len(number) < _NUMBER:
+            raise RuntimeError("the process that starts those of the tests has ended; it says above why")
+        child = Child(ours, int.from_bytes(number, "big"), patience, folder.with_name("log"))
         child.call("settle", environ=dict(environ), folder=str(folder), path=sys.path, log=str(child.log))
         return child
 

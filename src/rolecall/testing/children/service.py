@@ -23,9 +23,16 @@ from pydantic import BaseModel, TypeAdapter
 from rolecall import protocol
 from rolecall.backends.registry import Backend, Registry
 from rolecall.backends.validation import OPTIONAL
+from rolecall.config.model import MonitorConfig
+from rolecall.delivery.check.compare import compare
+from rolecall.delivery.check.points import PointTable
+from rolecall.delivery.check.verify import targets
 from rolecall.errors import Rejected
+from rolecall.job.launch import Job, launch, open_monitor
 from rolecall.protocol import Run, RunTicket
 from rolecall.rows import Row
+from rolecall.store.acks import read_reference, undelivered
+from rolecall.store.layout import LAUNCH, Layout
 from rolecall.testing.builders import HeldRun
 from rolecall.testing.children.footprint import Footprint, hooks_cost, strange_modules
 
@@ -34,8 +41,10 @@ ROWS = TypeAdapter(list[Row])
 HELD = TypeAdapter(HeldRun)
 
 
-def raise_children(descriptor: int) -> None:
+def raise_children(descriptor: int, preload: Sequence[str]) -> None:
     """Fork a process for each byte that comes, and reply with its number; end them with the connection."""
+    for module in preload:
+        importlib.import_module(module)
     children: list[int] = []
     connection = socket.socket(fileno=descriptor)
     # Nobody waits for them.
@@ -195,6 +204,48 @@ class Service:
                 "expected": [(key, row.step, value) for row in expected for key, value in row.metrics.items()],
                 "scanned": None if scan is None else list(scan()),
             }
+
+    def job(
+        self, name: str, args: Mapping[str, Any], folder: str, shared: bool, steps: int, patience: float
+    ) -> dict[str, Any]:
+        """Run a job of two roles as a user does; what is not delivered, what `verify` finds, and the runs."""
+        config = MonitorConfig(
+            project="contract",
+            name="job",
+            monitor_type=name,
+            monitor_args={name: dict(args)},
+            shared_run=shared,
+            monitor_dir=Path(folder),
+            courier="thread",
+        )
+        with launch(config, run_config={"seed": 1}) as job:
+            monitors = [open_monitor(job.config, role, run_config={"lr": 0.1}) for role in ("explorer", "trainer")]
+            for step in range(1, steps + 1):
+                for monitor in monitors:
+                    monitor.log({"reward/mean": step / 8, "loss": 1 / step}, step=step)
+            for monitor in monitors:
+                monitor.close(timeout=patience)
+        return _finished(job, name)
+
+
+def _finished(job: Job, name: str) -> dict[str, Any]:
+    layout = Layout(job.config.monitor_dir)
+    is_shared = job.plan.shared(name)
+    owners = {writer: LAUNCH if is_shared else writer for writer in layout.writers()}
+    references = {writer: read_reference(layout, name, owner) for writer, owner in owners.items()}
+    problems = []
+    if _load(name).reads_back:
+        with PointTable() as table:
+            reports = [compare(target, table) for target in targets(job.config.spec())]
+        problems = [
+            f"{report.state}: {report.problem or report.examples}" for report in reports if report.state != "equal"
+        ]
+    return {
+        "left": {writer: undelivered(layout, name, writer) for writer in layout.writers()},
+        "runs": {writer: found and found.id for writer, found in references.items()},
+        "directory": layout.backend(name),
+        "problems": problems,
+    }
 
 
 def _protocols(run: object) -> list[str]:
