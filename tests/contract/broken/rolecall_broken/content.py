@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -64,8 +65,7 @@ class LastTableOnly(FilesRun):
 
     def log_table(self, row: Row) -> None:
         lines = [line for line in self.lines() if "table" not in line]
-        path = self._media.with_suffix(".jsonl")
-        path.write_bytes(b"")
+        os.ftruncate(self._file, 0)
         self.write(*lines)
         super().log_table(row)
 
@@ -77,7 +77,7 @@ class AppendOverwrites(FilesRun):
     def log_table(self, row: Row) -> None:
         if row.table is not None and row.table.append:
             lines = [line for line in self.lines() if line.get("table") != row.table.name]
-            self._media.with_suffix(".jsonl").write_bytes(b"")
+            os.ftruncate(self._file, 0)
             self.write(*lines)
         super().log_table(row)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 from rolecall_reference.files import FilesRun
 from rolecall_reference.service import ServiceRun
@@ -20,7 +20,7 @@ STEPS = "test_keeps_repeated_and_decreasing_steps"
 class _Steps(FilesRun):
     """Stores other rows than those that came, depending on their steps."""
 
-    def __init__(self, ticket: RunTicket, folder: Any) -> None:
+    def __init__(self, ticket: RunTicket, folder: Path) -> None:
         super().__init__(ticket, folder)
         self._seen: dict[str, int] = {}
 
@@ -35,7 +35,7 @@ class _Steps(FilesRun):
 class DropsRepeatedSteps(_Steps):
     """Of several rows at a step, the first one is kept."""
 
-    def __init__(self, ticket: RunTicket, folder: Any) -> None:
+    def __init__(self, ticket: RunTicket, folder: Path) -> None:
         super().__init__(ticket, folder)
         self._known: set[tuple[str, int]] = set()
 
