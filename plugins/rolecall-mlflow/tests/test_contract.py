@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,8 @@ class TestContract(BackendContract):
     patience = 60.0
     preload = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
     can = frozenset(
-        {"shared", "times", "tables", "table_media", "config", "summary", "tags", "status", "end_time", "readback"}
+        {"shared", "times", "tables", "table_media", "config", "summary", "tags", "status", "end_time"}
+        | {"confirmation", "readback"}
     ) | {f"media:{kind}" for kind in get_args(MediaKind)}
     cannot: ClassVar[Mapping[str, str]] = {
         "axes": "each metric has its own steps",
@@ -41,7 +43,8 @@ class TestContract(BackendContract):
 
     def expected_value(self, value: float) -> float:
         """Databases hold infinities as the largest numbers."""
-        return max(-sys.float_info.max, min(sys.float_info.max, float(value)))
+        number = float(value)
+        return number if math.isnan(number) else max(-sys.float_info.max, min(sys.float_info.max, number))
 
     def points(self, run: HeldRun) -> Points:
         return {key: [(point.step, point.value) for point in points] for key, points in histories(run)}

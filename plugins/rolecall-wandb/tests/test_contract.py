@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
 import pytest
-from wandb_emulator import KEY, WandbServer
+from wandb_emulator import WandbServer
+from wandb_emulator.server import KEY
 
 from rolecall import MediaKind
 from rolecall.testing import BackendContract, HeldRun, HeldTable, Points
@@ -21,6 +22,7 @@ LISTS = {"audio": "audio", "videos": "videos", "html": "html"}
 class TestContract(BackendContract):
     monitor_type = "wandb"
     patience = 60.0  # the SDK sends what it has every few seconds
+    preload = ("wandb",)
     can = frozenset(
         {"shared", "times", "axes", "text", "tables", "config", "summary", "tags", "status", "progress"}
         | {"confirmation", "readback"}

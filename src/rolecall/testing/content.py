@@ -16,7 +16,7 @@ from rolecall.rows import Media, MediaKind, Row, TableData
 from rolecall.states import Status
 from rolecall.testing.author import Contract
 from rolecall.testing.builders import TIME, row
-from rolecall.testing.team import Mode, Stage, Team, axes_of, is_axis, same_value
+from rolecall.testing.team import Found, Mode, Stage, Team, axes_of, is_axis, same_value
 
 KINDS: Final = get_args(MediaKind)
 LISTED: Final = ("image", "audio", "video")
@@ -84,9 +84,7 @@ class Content(Contract):
             f"expected these keys to be taken: {PLAIN}; rejected were the rows {sorted(refused)}"
         )
         held = stage.points(team.runs()[0])
-        for each in rows:
-            if each.seq not in refused:
-                _one_key_each(each, held, self.tolerance)
+        _one_key_each([each for each in rows if each.seq not in refused], held)
 
     def test_keeps_hard_values(self, stage: Stage) -> None:
         """NaN, infinities and numbers that a float cannot hold, and the plain ones beside them."""
@@ -242,7 +240,7 @@ class Content(Contract):
         team = _team(self, stage)
         courier = team.courier("trainer")
         best, note, gone = (team.key("trainer", name) for name in ("best", "note", "gone"))
-        for summary in ({best: 0.25, gone: 1.5}, {best: 0.875, note: "good"}, {best: 0.875, note: "good"}):
+        for summary in ({best: 0.25, gone: "bad"}, {best: 0.875, note: "good"}, {best: 0.875, note: "good"}):
             courier.call("merge_summary", summary)
             team.deliver(team.rows(range(1, 3)))
         team.close()
@@ -343,18 +341,21 @@ def _team(contract: Contract, stage: Stage, **changes: Any) -> Team:
     return team
 
 
-def _one_key_each(given: Row, held: Mapping[str, Sequence[tuple[int, float]]], tolerance: float) -> None:
-    """Assert that each metric of a row has a key to itself. A key may be held under another name."""
-    for key, value in given.metrics.items():
-        if is_axis(key):
-            continue
-        points = [
-            (name, found) for name, found in held.items() if any(same_value(v, value, tolerance) for _, v in found)
-        ]
-        assert len(points) == 1, f"{key}: expected {value} under one key, held under {[name for name, _ in points]}"
-        name, found = points[0]
-        assert len(found) == 1, f"{key}: expected one point, held under {name!r} {list(found)}"
-        assert found[0][0] == given.step, f"{key}: expected step {given.step}, held {found}"
+def _one_key_each(rows: Sequence[Row], held: Found) -> None:
+    """Assert that each metric of the rows has a key to itself. A key may be held under another name."""
+    # The values are halves, and all different.
+    names: dict[int, list[str]] = {}
+    for name, points in held.items():
+        for _, value in points:
+            names.setdefault(round(2 * value), []).append(name)
+    for each in rows:
+        for key, value in each.metrics.items():
+            if is_axis(key):
+                continue
+            found = names.get(round(2 * value), [])
+            assert len(found) == 1, f"{key}: expected {value} under one key, held under {found}"
+            steps = [step for step, _ in held[found[0]]]
+            assert steps == [each.step], f"{key}: expected step {each.step} alone, held {held[found[0]]}"
 
 
 def _same_table(where: str, held: tuple[Sequence[str], Sequence[Sequence[Any]]], wanted: TableData) -> None:

@@ -279,7 +279,7 @@ class Team:
         for offset, writer in enumerate(self.writers):
             for at, step in enumerate(steps):
                 metrics = {"reward/mean": offset * 1000 + session * 100 + step / 8, "loss": (offset + 1) / step}
-                number = {"session": session, "seq": seq + at, "step": step, "time": TIME + step}
+                number = {"session": session, "seq": seq + at, "step": step, "time": TIME + 1000 * session + step}
                 found.append(self.row(writer, metrics, **number))
         return found
 
@@ -422,7 +422,7 @@ def same_value(held: object, wanted: float, tolerance: float) -> bool:
         return math.isnan(wanted) and math.isnan(held)
     if held == wanted:
         return math.copysign(1, held) == math.copysign(1, wanted)
-    return abs(held - wanted) <= tolerance * abs(wanted)
+    return tolerance > 0 and math.isclose(held, wanted, rel_tol=tolerance)
 
 
 def shown(points: Sequence[Any]) -> str:
