@@ -221,7 +221,7 @@ class ConfigOfTicketOnly(FilesRun):
         """Ignore it."""
 
 
-@found_by("test_keeps_config", r"expected the config .* held")
+@found_by("test_keeps_config", r"expected the config .*'lr': 0.5.* held \{'layers'")
 class ConfigReplaced(ServiceRun):
     """What is merged replaces what was there."""
 
@@ -250,7 +250,7 @@ class ConfigIsFlat(FilesRun):
         super().write(*map(flat, lines))
 
 
-@found_by("test_keeps_summary", r"trainer/\w+: expected .*held")
+@found_by("test_keeps_summary", r"trainer/note: expected 'good', held \{\}")
 class SummaryIsLost(FilesRun):
     """The summary is computed from the rows, and what was set is ignored."""
 
@@ -258,7 +258,7 @@ class SummaryIsLost(FilesRun):
         """Ignore it."""
 
 
-@found_by("test_keeps_summary", r"trainer/\w+: expected .*held")
+@found_by("test_keeps_summary", r"trainer/note: expected 'good', held .*'note': 'good'")
 class SummaryWithoutPrefix(SharedRun):
     """Keys of the summary lose the writer's prefix."""
 
@@ -266,7 +266,7 @@ class SummaryWithoutPrefix(SharedRun):
         super().merge_summary({key.rpartition("/")[2]: value for key, value in summary.items()})
 
 
-@found_by("test_keeps_summary", r"trainer/\w+: expected .*held")
+@found_by("test_keeps_summary", r"trainer/note: expected 'good', held")
 class FirstSummaryOnly(FilesRun):
     """The summary is set once."""
 
@@ -374,7 +374,7 @@ class NeverEnds(QueueRun):
         super().close(status)
 
 
-@found_by("test_a_role_does_not_end_a_shared_run", r"a role closed: expected a run that goes on, held 'finished'")
+@found_by("test_a_role_does_not_end_a_shared_run", r"expected a run that has not ended, held 'finished'")
 class RoleEndsRun(SharedRun):
     """Whoever closes ends the run."""
 
@@ -383,7 +383,7 @@ class RoleEndsRun(SharedRun):
         super().close(status)
 
 
-@found_by("test_a_role_does_not_end_a_shared_run", r"the primary closed: expected 'failed', held 'running'")
+@found_by("test_a_role_does_not_end_a_shared_run", r"expected the status 'failed', held 'running'")
 class PrimaryEndsNothing(SharedRun):
     """A shared run is ended by nobody."""
 

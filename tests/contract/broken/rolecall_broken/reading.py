@@ -45,7 +45,7 @@ class _RepeatsRows(FilesReadback):
         return replace(row, metrics={key: round(value, 1) for key, value in row.metrics.items()})
 
 
-@found_by("test_readback_agrees", r"reward/mean|loss: expected .*held")
+@found_by("test_readback_agrees", r"trainer/reward/mean: expected .* held \[\(1, 100.1\)")
 class ReadbackExpectsOthers(FilesBackend):
     """`expected` rounds values, which the run does not."""
 
@@ -61,7 +61,7 @@ class _Once(FilesReadback):
         yield from {point.step % 20: point for point in super().points(key)}.values()
 
 
-@found_by("test_readback_agrees", r"(reward/mean|loss): expected .*held")
+@found_by("test_readback_agrees", r"trainer/reward/mean: expected \[\(1, .* held \[\(21, ")
 class ReadbackMissesPoints(FilesBackend):
     """It reads one page of the points."""
 
@@ -88,7 +88,7 @@ class _Given(FilesReadback):
             yield from ((key, Point(row.step, value, row.time)) for key, value in row.metrics.items())
 
 
-@found_by("test_readback_agrees", r"expected .*held")
+@found_by("test_readback_agrees", r"trainer/reward/mean: expected .*, held .*\(7, 100.875\)")
 class ReadbackRepeats(FilesBackend):
     """It finds what `expected` was given, whatever the run holds: the run lacks a row."""
 
@@ -105,7 +105,7 @@ class ReadbackRepeats(FilesBackend):
         return _Given(ticket.directory / args.path / f"{ticket.backend_run_id}.jsonl")
 
 
-@found_by("test_readback_agrees", r"expected .*held")
+@found_by("test_readback_agrees", r"expected the keys \['trainer/.*, held \['opened', ")
 class ReadbackChangesRun(FilesBackend):
     """It opens the run to read it, which adds a row."""
 

@@ -20,7 +20,7 @@ LOST = r"reward/mean: expected .* held .*not held \[\("
 EXTRA = r"reward/mean: expected .* held .*not expected \[\("
 
 
-@found_by("test_holds_rows_when_flush_returns[shared]", r"expected (the keys|\[).*held")
+@found_by("test_holds_rows_when_flush_returns[shared]", r"expected the keys .*trainer/loss.*, held \[\]")
 class InMemoryOnly(SharedRun):
     """`flush` acknowledges rows that only the courier's memory has; they are written when the run is closed."""
 
@@ -56,7 +56,7 @@ class FlushesEarly(FilesRun):
         super().close(status)
 
 
-@found_by("test_holds_rows_when_flush_returns[separate]", r"expected .*held")
+@found_by("test_holds_rows_when_flush_returns[separate]", r"expected the keys .*loss.*, held \[\]")
 class FlushesQueueEarly(QueueRun):
     """`flush` does not wait for the SDK's queue."""
 
@@ -74,7 +74,10 @@ class LosesLastRow(FilesRun):
         super().log(rows[:-1] if len(rows) > 1 else rows)
 
 
-@found_by("test_holds_every_row_of_every_writer[shared]", r"expected .*held")
+@found_by(
+    "test_holds_every_row_of_every_writer[shared]",
+    r"explorer/0/reward/mean: expected \[\(1, 100.125\).* held \[\(2, .*; not held \[\(1, 100.125\)\]",
+)
 class LosesFirstRow(SharedRun):
     """The first row of a run is lost, as the SDK was still starting."""
 
@@ -103,7 +106,10 @@ class TakesSixtyFourRows(FilesRun):
         super().log(rows[:64])
 
 
-@found_by("test_holds_every_row_of_every_writer[separate]", r"expected the keys .*loss.* held")
+@found_by(
+    "test_holds_every_row_of_every_writer[separate]",
+    r"expected the keys \['loss', 'reward/mean'\], held \['reward/mean'\]",
+)
 class LosesSecondMetric(FilesRun):
     """Of each row, the first metric alone is kept."""
 
@@ -119,7 +125,7 @@ class WritesTwice(FilesRun):
         super().log([*rows, *rows])
 
 
-@found_by("test_holds_rows_after_its_courier_was_killed[separate]", r"expected .*held")
+@found_by("test_holds_rows_after_its_courier_was_killed[separate]", LOST)
 class TruncatesOnReopening(FilesRun):
     """What a killed courier had written goes when the run is opened again."""
 
@@ -129,7 +135,7 @@ class TruncatesOnReopening(FilesRun):
             os.ftruncate(self._file, 0)
 
 
-@found_by("test_holds_rows_after_its_courier_was_killed[shared]", r"expected .*held")
+@found_by("test_holds_rows_after_its_courier_was_killed[shared]", LOST)
 class StagesUntilClosed(SharedRun):
     """Rows are written under a name of the process, and moved to the run when it closes: a kill leaves them there."""
 
@@ -167,7 +173,7 @@ class HoldsTooLittle(FilesRun):
         return [(first, last - 10) for first, last in super().held(writer, session) if last - 10 >= first]
 
 
-@found_by("test_holds_every_row_of_every_writer[separate]", r"expected .*held")
+@found_by("test_holds_every_row_of_every_writer[separate]", LOST)
 class HoldsTooMuch(FilesRun):
     """`held` says that ten rows more are there than are."""
 
@@ -175,7 +181,10 @@ class HoldsTooMuch(FilesRun):
         return [(first, last + 10) for first, last in super().held(writer, session)]
 
 
-@found_by("test_holds_every_row_of_every_writer[many]", r"expected .*held")
+@found_by(
+    "test_holds_every_row_of_every_writer[many]",
+    r"expected the keys .*trainer/loss.* held \['explorer/0/loss', 'explorer/0/reward/mean'\]",
+)
 class HoldsByRun(FilesRun):
     """`held` does not ask whose rows they are: what one writer has sent, the others need not."""
 
@@ -184,7 +193,7 @@ class HoldsByRun(FilesRun):
         return [(1, newest)] if newest else []
 
 
-@found_by("test_goes_on_in_the_same_run_after_a_restart[separate]", r"expected .*held")
+@found_by("test_goes_on_in_the_same_run_after_a_restart[separate]", LOST)
 class HoldsByWriter(FilesRun):
     """`held` does not ask for the session, whose rows are numbered from 1 again."""
 
@@ -227,7 +236,10 @@ class NeverConfirms(QueueRun):
         return 0
 
 
-@found_by("test_one_run_takes_rows_of_many_writers", r"expected .*held")
+@found_by(
+    "test_one_run_takes_rows_of_many_writers",
+    r"expected the keys .*trainer/loss.* held \['explorer/0/loss', 'explorer/0/reward/mean'\]",
+)
 class OneStateForAllWriters(FilesRun):
     """A row is new if its number is above the last one that came, whoever wrote it."""
 
@@ -238,7 +250,7 @@ class OneStateForAllWriters(FilesRun):
         self.newest = max(row.seq for row in rows)
 
 
-@found_by("test_one_run_takes_rows_of_many_writers", r"expected .*held")
+@found_by("test_one_run_takes_rows_of_many_writers", LOST)
 class StateOfWritersNotSessions(FilesRun):
     """A row is new if its number is above the last one of its writer, whatever the session."""
 
@@ -251,7 +263,10 @@ class StateOfWritersNotSessions(FilesRun):
         self._newest[rows[0].writer] = rows[-1].seq
 
 
-@found_by("test_one_run_takes_rows_of_many_writers", r"expected .*held")
+@found_by(
+    "test_one_run_takes_rows_of_many_writers",
+    r"expected the keys .*trainer/loss.* held \['explorer/0/loss', 'explorer/0/reward/mean'\]",
+)
 class StepsMustGrow(FilesRun):
     """The SDK drops a step that is not above the last one, as wandb does, though the run has many writers."""
 
@@ -264,7 +279,7 @@ class StepsMustGrow(FilesRun):
                 self.newest = row.step
 
 
-@found_by("test_one_run_takes_rows_of_many_writers", r"expected .*held")
+@found_by("test_one_run_takes_rows_of_many_writers", LOST)
 class IgnoresSessions(ServiceRun):
     """Rows are known by writer and number, without the session."""
 
@@ -274,7 +289,7 @@ class IgnoresSessions(ServiceRun):
         super().send(what, body)
 
 
-@found_by("test_separate_runs_are_apart", r"expected two runs, held")
+@found_by("test_separate_runs_are_apart", r"expected two runs, held 'run-1' twice")
 class OneRunForAll(FilesRun):
     """Separate runs are all called after the job."""
 
@@ -290,7 +305,7 @@ class NewRunEachTime(ServiceRun):
         super().__init__(replace(ticket, backend_run_id=None), args)
 
 
-@found_by("test_holds_every_row_of_every_writer[shared]", r"expected .*held")
+@found_by("test_holds_every_row_of_every_writer[shared]", r"expected the keys .*trainer/loss.*, held \[\]")
 class OverwritesWhatOthersWrote(SharedRun):
     """Each process writes the run's file from what it knows."""
 
