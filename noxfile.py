@@ -99,6 +99,13 @@ def tests(session: nox.Session, version: str) -> None:
 
 
 @nox.session
+def contract(session: nox.Session) -> None:
+    """All tests of the contract for backends, on each of the broken backends. By name only; `tests` runs one on each."""
+    install(session, "core-newest", ".")
+    session.run("pytest", *WAITING, "-m", "matrix", "tests/contract", *session.posargs)
+
+
+@nox.session
 def pythons(session: nox.Session) -> None:
     """The core's unit tests on every Python that is here; names those that are not. By name only."""
     install(session, "nox")

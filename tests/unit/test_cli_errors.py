@@ -145,7 +145,9 @@ def test_a_missing_hook(check: Run, computer: Computer) -> None:
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
 missing open_run; add it, decorated with @rolecall.hookimpl. The hooks are
 backend_args(), supports_shared_run(args), prepare(ticket, args),
-open_run(ticket, args), declare_axes(run, axes), open_readback(ticket, args)\
+open_run(ticket, args), declare_axes(run, axes), open_readback(ticket, args).
+This is a bug in the backend: report it to its authors, or choose another
+monitor_type\
 """)
 
 
@@ -156,7 +158,8 @@ rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
 unknown hook 'opn_run', did you mean 'open_run'?; missing open_run; add it,
 decorated with @rolecall.hookimpl. The hooks are backend_args(),
 supports_shared_run(args), prepare(ticket, args), open_run(ticket, args),
-declare_axes(run, axes), open_readback(ticket, args)\
+declare_axes(run, axes), open_readback(ticket, args). This is a bug in the
+backend: report it to its authors, or choose another monitor_type\
 """)
 
 
@@ -166,7 +169,8 @@ def test_an_undecorated_hook(check: Run, computer: Computer) -> None:
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
 decorate open_run with @rolecall.hookimpl. The hooks are backend_args(),
 supports_shared_run(args), prepare(ticket, args), open_run(ticket, args),
-declare_axes(run, axes), open_readback(ticket, args)\
+declare_axes(run, axes), open_readback(ticket, args). This is a bug in the
+backend: report it to its authors, or choose another monitor_type\
 """)
 
 
@@ -177,7 +181,8 @@ rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py):
 open_run(ticket, arguments): unknown parameter 'arguments'; allowed: ticket,
 args (all optional). The hooks are backend_args(), supports_shared_run(args),
 prepare(ticket, args), open_run(ticket, args), declare_axes(run, axes),
-open_readback(ticket, args)\
+open_readback(ticket, args). This is a bug in the backend: report it to its
+authors, or choose another monitor_type\
 """)
 
 
@@ -194,7 +199,8 @@ def test_a_hook_that_returns_nonsense(check: Run, computer: Computer) -> None:
     assert check(ACME) == snapshot("""\
 rolecall: config.yaml: monitor_type: backend 'acme' (SITE/acme_backend.py): hook
 backend_args returned {'url': <class 'str'>}; it must return a pydantic model
-class\
+class. This is a bug in the backend: report it to its authors, or choose another
+monitor_type\
 """)
 
 
@@ -204,7 +210,8 @@ def test_hook_that_says_no_without_reason(check: Run, computer: Computer) -> Non
     assert check(ACME + "shared_run: true") == snapshot("""\
 rolecall: backend 'acme' (SITE/acme_backend.py): hook supports_shared_run
 returned SharedRunSupport(supported=False, reason=''); it must return a
-rolecall.SharedRunSupport, with a reason if supported is False\
+rolecall.SharedRunSupport, with a reason if supported is False. This is a bug in
+the backend: report it to its authors, or choose another monitor_type\
 """)
 
 

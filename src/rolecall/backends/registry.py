@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from rolecall.backends import installed
 from rolecall.backends.builtin import BUILTIN, NONE
 from rolecall.backends.installed import IN_CHECKOUT, provider
-from rolecall.backends.validation import check_hooks, describe, wrong_readback, wrong_run
+from rolecall.backends.validation import REPORT, check_hooks, describe, wrong_readback, wrong_run
 from rolecall.errors import BackendError, RolecallError, UnknownBackend
 from rolecall.protocol import Run, RunTicket, SharedRunSupport, SupportsReadback
 
@@ -98,14 +98,14 @@ class Backend:
         run = self.manager.hook.open_run(ticket=ticket, args=args)
         # `isinstance` with a Protocol would not say what is missing
         if wrong := wrong_run(run):
-            raise self._wrong("open_run", run, wrong)
+            raise self._error(f"open_run returned {wrong}")
         return run  # type: ignore[no-any-return]
 
     def open_readback(self, ticket: RunTicket, args: BaseModel) -> SupportsReadback:
         """See `rolecall.hookspecs.open_readback`; only if the backend implements it."""
         readback = self.manager.hook.open_readback(ticket=ticket, args=args)
         if wrong := wrong_readback(readback):
-            raise self._wrong("open_readback", readback, wrong)
+            raise self._error(f"open_readback returned {wrong}")
         return readback  # type: ignore[no-any-return]
 
     def declare_axes(self, run: Run, axes: Mapping[str, str]) -> None:
@@ -128,16 +128,14 @@ class Backend:
             raise self._failed(hook, error) from error
 
     def _failed(self, hook: str, error: Exception) -> BackendError:
-        return self._error(
-            f"{hook} failed: {type(error).__name__}: {error}. This is a bug in the backend: report it to its authors, "
-            "or choose another monitor_type"
-        )
+        return self._error(f"{hook} failed: {type(error).__name__}: {error}")
 
     def _wrong(self, hook: str, given: object, valid: str) -> BackendError:
         return self._error(f"{hook} returned {given!r}; it must return {valid}")
 
     def _error(self, what: str) -> BackendError:
-        return BackendError(f"{describe(self.name, self.manager.get_plugin(self.name))}: hook {what}")
+        where = describe(self.name, self.manager.get_plugin(self.name))
+        return BackendError(f"{where}: hook {what}. {REPORT}")
 
 
 class Registry:

@@ -29,6 +29,8 @@ _HOOKS: Final = {
     for name, spec in vars(hookspecs).items()
     if hasattr(spec, f"{hookspecs.PROJECT}_spec")
 }
+REPORT: Final = "This is a bug in the backend: report it to its authors, or choose another monitor_type"
+"""What a user can do about a backend that breaks the hook contract."""
 _SIGNATURES: Final = ", ".join(f"{hook}({', '.join(parameters)})" for hook, parameters in _HOOKS.items())
 
 
@@ -58,7 +60,9 @@ def check_hooks(name: str, backend: object) -> pluggy.PluginManager:
     found = {caller.name: caller.get_hookimpls()[0] for caller in manager.get_hookcallers(backend) or ()}
     if wrong := list(_wrong_hooks(backend, found)):
         # All at once, as a plugin that was written for other hooks has several.
-        raise BackendError(f"{where}: {'; '.join(wrong)}. The hooks are {_SIGNATURES}")
+        found_wrong = "; ".join(wrong)
+        end = "" if found_wrong.endswith("?") else "."
+        raise BackendError(f"{where}: {found_wrong}{end} The hooks are {_SIGNATURES}. {REPORT}")
     try:
         # Last, because pluggy checks parameters too, but its message is for people who know pluggy.
         manager.add_hookspecs(hookspecs)
@@ -78,38 +82,47 @@ def describe(name: str, backend: object) -> str:
 
 
 def wrong_run(run: object) -> str | None:
-    """What keeps a run from being a `rolecall.Run`, or from what it seems to offer beside that."""
+    """What keeps a run from being a `rolecall.Run`, or from what it seems to offer beside that, and the remedy."""
     required = _members(protocol.Run)
     optional = [_members(each) for each in OPTIONAL]
     if missing := [name for name in required if not hasattr(run, name)]:
-        return f"a rolecall.Run; missing: {', '.join(missing)}"
+        return f"{_a(run)}, without {', '.join(missing)}; a rolecall.Run has {', '.join(required)}"
     for found in optional:
         lacking = [name for name in found if not hasattr(run, name)]
         if lacking and len(lacking) < len(found):
             given = [name for name in found if name not in lacking]
-            return f"a run with {', '.join(lacking)}, too, as it has {', '.join(given)}"
+            return f"{_a(run)}, with {', '.join(given)}, but without {', '.join(lacking)}; add what is missing"
     known = {name: parameters for methods in (required, *optional) for name, parameters in methods.items()}
     for name in (name for name in dir(run) if not name.startswith("_") and name not in known):
         # A method that is called nowhere would leave out, in silence, what it was written for.
         near = get_close_matches(name, known, n=1, cutoff=_CLOSE)
         if near and not hasattr(run, near[0]) and callable(getattr(run, name)):
-            return f"a run without {name}; did you mean {near[0]!r}?"
-    for name, parameters in known.items():
-        if parameters is None:  # a property
-            continue
-        if (method := getattr(run, name, None)) is not None and not _takes(method, len(parameters)):
-            return f"a run with {name}({', '.join(parameters)})"
-    return None
+            rename = f"did you mean {near[0]!r}? Rename it, or begin its name with '_' if it is the run's own"
+            return f"{_a(run)}, with {name}, which rolecall never calls; {rename}"
+    return _uncallable(run, known)
 
 
 def wrong_readback(readback: object) -> str | None:
     """What keeps an object from being a `rolecall.SupportsReadback`."""
-    for name, parameters in _members(protocol.SupportsReadback).items():
-        if parameters is None:
-            continue
-        if (method := getattr(readback, name, None)) is None or not _takes(method, len(parameters)):
-            return f"a rolecall.SupportsReadback, with {name}({', '.join(parameters)})"
+    required = _members(protocol.SupportsReadback)
+    if missing := [name for name in required if not hasattr(readback, name)]:
+        return f"{_a(readback)}, without {', '.join(missing)}; a rolecall.SupportsReadback has {', '.join(required)}"
+    return _uncallable(readback, required)
+
+
+def _uncallable(given: object, known: Mapping[str, list[str] | None]) -> str | None:
+    """Which of these methods cannot be called as it will be; a property has no parameters."""
+    for name, parameters in known.items():
+        method = getattr(given, name, None)
+        if parameters is not None and method is not None and not _takes(method, len(parameters)):
+            return f"{_a(given)}, whose {name} cannot be called as {name}({', '.join(parameters)})"
     return None
+
+
+def _a(given: object) -> str:
+    """What a hook returned, without an address in memory, which would say nothing and differ from run to run."""
+    kind = type(given)
+    return "None" if given is None else f"an object of {kind.__module__}.{kind.__qualname__}"
 
 
 def _members(kind: type) -> dict[str, list[str] | None]:

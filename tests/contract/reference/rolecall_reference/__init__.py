@@ -1,0 +1,1 @@
+"""Correct backends, one of each kind, small enough to read before you write your own."""
