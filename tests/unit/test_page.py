@@ -27,6 +27,7 @@ from rolecall.cli.page.contents import Contents, TableSample, order
 from rolecall.cli.page.embed import Room, embed, table_cards
 from rolecall.cli.page.sampled import Sampled, by_importance
 from rolecall.cli.page.series import MOST_POINTS, Line, Series, fair_limit
+from rolecall.cli.view.metrics import standing
 from rolecall.rows import Media
 from rolecall.store.layout import Layout, RunRecord
 
@@ -168,8 +169,11 @@ def test_order_of_importance_names_each_place(count: int) -> None:
 
 def test_reward_return_and_loss_come_first() -> None:
     keys = ["layer/10", "layer/9", "grad/norm", "loss", "return", "policy_loss", "Reward/mean", "lossless", "accuracy"]
-    first = ["Reward/mean", "return", "loss", "policy_loss"]
-    assert sorted(keys, key=order) == [*first, "accuracy", "grad/norm", "layer/9", "layer/10", "lossless"]
+    keys += ["perf/mfu", "rewards/format", "losses"]
+    first = ["Reward/mean", "rewards/format", "return", "loss", "losses", "policy_loss"]
+    last = ["accuracy", "grad/norm", "layer/9", "layer/10", "lossless", "perf/mfu"]
+    assert sorted(keys, key=order) == [*first, *last]
+    assert sorted(keys, key=standing) == sorted(keys, key=lambda key: order(key)[0])  # as on the screen
 
 
 # ------------------------------------------------------------------ the page
