@@ -215,12 +215,13 @@ class Courier:
             self._begin_axes(run, cursor, batch.rows)
         taken: list[Row] = []
         self._is_news = self._is_news or any(isinstance(row, Change) for row in batch.rows)
-        for is_rich, group in groupby(filter(self._is_for, batch.rows), key=_is_rich):
+        own = list(filter(self._is_for, batch.rows))
+        for is_rich, group in groupby(own, key=_is_rich):
             rows = [self._keys.shown(row) for row in group]
             # Tables and media one by one: what is refused is set aside before the backend may not be available.
             for some in [[row] for row in rows] if is_rich else [rows]:
                 taken += self._hand_over(run, cursor, some)
-        cursor.mark(batch, taken[-1] if taken else None)
+        cursor.mark(batch, taken[-1] if taken else None, len(own))
         return bool(batch.rows or batch.damages)
 
     def _begin_axes(self, run: Run, cursor: Cursor, rows: Sequence[Row]) -> None:
