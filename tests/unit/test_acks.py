@@ -306,7 +306,7 @@ def test_only_what_a_backend_gets_counts(layout: Layout, goes_on: bool) -> None:
     for at in range(2500):
         only = [["mlflow"], ["mlflow", "wandb"], []][at % 3] if at % 7 == 0 else None
         if at % 400 == 0:
-            journal.change(lambda _, at=at: {"config": {"at": at}})
+            journal.change(lambda _: {"config": {"lr": 0.1}})
         journal.append({"loss": 0.5}, more=None if only is None else {"backends": only})
         if goes_on and at == 1500:
             session.path.rename(session.path.with_suffix(".moved"))

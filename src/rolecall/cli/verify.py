@@ -1,8 +1,8 @@
 """Compare what a job's backends hold with its journals, point by point.
 
 It reads back every run, and lists the points that are missing, extra or different. With --repair it
-sends what is missing, and compares again. The exit status is 0 if all is equal, 1 if anything differs
-or a run is gone, 2 if it cannot start, and 3 if a backend could not be read.
+sends what is missing, and compares again. The exit status is 0 if all is equal, 1 if anything differs,
+nothing was delivered or a run is gone, 2 if it cannot start, and 3 if a backend could not be read.
 
 Examples:
   rolecall verify runs/grpo-1
@@ -107,8 +107,10 @@ def _describe_run(report: RunReport) -> Iterator[str]:
     done = f", {report.sent} rows were sent again" if report.sent else ""
     done += ", after everything was sent to a new run" if report.new_run else ""
     match report.state:
+        case "undelivered":
+            yield f"{name}: nothing is delivered yet, so there is nothing to compare{done}"
         case "equal" if report.id is None:
-            yield f"{name}: nothing is delivered yet"
+            yield f"{name}: nothing was logged for it"
         case "equal":
             yield f"{name}: equal, {report.points} points{done}"
         case "different":
