@@ -39,7 +39,7 @@ class RunReport:
         shared: whether it is the run of all writers.
         id: what the backend calls it; `None` if it was never opened.
         url: where you look at it.
-        state: `equal`, `different`, `undelivered` if it holds none of the rows that were logged, `gone`, or `unreadable`.
+        state: `equal`, `different`, `undelivered` if rows were logged and it holds none, `gone`, or `unreadable`.
         problem: why it is gone or unreadable, or why it could not be repaired.
         points: how many points it should hold.
         held: how many it holds.
