@@ -110,7 +110,7 @@ def test_images_of_a_table(job: Job, row: MakeRow, media: Callable[..., Media]) 
 def test_run_holds_all_kinds(sqlite: Job) -> None:
     run = sqlite.open()
     assert isinstance(run, SupportsMedia)
-    assert run.media_kinds == {"image", "histogram", "html", "audio", "video", "file", "figure"}
+    assert run.media_kinds == {"image", "histogram", "html", "markdown", "audio", "video", "file", "figure"}
 
 
 def test_image_is_named_for_the_grid(job: Job, row: MakeRow, media: Callable[..., Media]) -> None:
@@ -149,6 +149,7 @@ def test_other_kinds_are_artifacts(job: Job, row: MakeRow, media: Callable[..., 
     run.log_media(row(4, media=(media("video", MP4, ".mp4"),)))
     run.log_media(row(5, media=(media("file", b"any", ".tar", caption="my model.tar"),)))
     run.log_media(row(6, media=(media("figure", PNG, ".png", mime="image/png"),)))
+    run.log_media(row(7, media=(media("markdown", b"# A", ".md", mime="text/markdown"),)))
     found = held(job)
     numbers = json.loads(found.pop("histograms/explorer/key/00000001-1-1.json"))
     assert numbers == {"counts": [1.0, 2.0], "edges": [0.0, 0.5, "inf"]}
@@ -159,6 +160,7 @@ def test_other_kinds_are_artifacts(job: Job, row: MakeRow, media: Callable[..., 
         "videos/explorer/key/00000004-1-4.mp4": MP4,
         "files/explorer/key/00000005-1-5/my model.tar": b"any",
         "figures/explorer/key/00000006-1-6.png": PNG,
+        "markdown/explorer/key/00000007-1-7.md": b"# A",
     }
 
 

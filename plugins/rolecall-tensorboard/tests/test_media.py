@@ -103,7 +103,7 @@ def test_table_of_large_images_is_rejected(open_run: Open, row: MakeRow, media: 
 def test_run_supports_media(open_run: Open) -> None:
     run = open_run()
     assert isinstance(run, SupportsMedia)
-    assert run.media_kinds == {"image", "histogram", "html", "audio", "video", "figure"}
+    assert run.media_kinds == {"image", "histogram", "html", "markdown", "audio", "video", "figure"}
 
 
 @pytest.mark.parametrize(
@@ -364,6 +364,7 @@ def test_job_delivers_text_and_cells(tmp_path: Path, strings: Strings, read_text
         project="gsm8k", name="grpo-1", monitor_type="tensorboard", monitor_dir=tmp_path / "job", courier="thread"
     )
     with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"note": Text("NaN"), "essay": Text("# A\n*b*", markdown=True)}, 4)
         maze = Image(np.full((4, 6, 3), 9, np.uint8), caption="the end")
         monitor.log({"note": Text("halfway"), "phase": "warm-up", "samples": Table([{"n": 1, "maze": maze}])}, 5)
     directory = str(config.monitor_dir / "backends" / "tensorboard" / "trainer")
@@ -371,7 +372,8 @@ def test_job_delivers_text_and_cells(tmp_path: Path, strings: Strings, read_text
     assert plugin == "images"
     assert Pillow.open(io.BytesIO(cells[0][1][2])).getpixel((5, 3)) == (9, 9, 9)
     texts = read_text(directory)
-    assert texts["note/text_summary"] == [(5, "halfway")]
+    assert texts["note/text_summary"] == [(4, "NaN"), (5, "halfway")]
+    assert texts["essay/text_summary"] == [(4, "# A\n*b*")]
     assert texts["phase/text_summary"] == [(5, "warm-up")]
     assert "the end" in texts["samples/text_summary"][0][1]
 

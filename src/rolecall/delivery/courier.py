@@ -255,7 +255,7 @@ class Courier:
         self._declare(run)
         try:
             if _is_rich(fresh[0]):
-                _log_rich(run, self._pictures.drawn(fresh[0], _in_cells(run)))
+                _log_rich(run, self._pictures.drawn(fresh[0], _in_cells(run)), self._pictures)
             else:
                 run.log(fresh)
         except Rejected as rejected:
@@ -437,14 +437,17 @@ def _is_rich(row: Row) -> bool:
     return row.table is not None or bool(row.media)
 
 
-def _log_rich(run: Run, row: Row) -> None:
+def _log_rich(run: Run, row: Row, pictures: Pictures) -> None:
     """Hand over a table or media, if the backend holds such."""
     if row.table is not None:
         if not isinstance(run, SupportsTables):
             raise Rejected([row], "it holds no tables; they stay in the journal")
         run.log_table(row)
         return
+    kinds = run.media_kinds if isinstance(run, SupportsMedia) else frozenset()
+    if row.media[0].kind == "markdown" and "markdown" not in kinds and "html" in kinds:
+        row = pictures.page(row)
     kind = row.media[0].kind
-    if not isinstance(run, SupportsMedia) or kind not in run.media_kinds:
+    if not isinstance(run, SupportsMedia) or kind not in kinds:
         raise Rejected([row], f"it holds nothing of the kind {kind!r}; that stays in the job's directory")
     run.log_media(row)

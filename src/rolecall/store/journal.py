@@ -44,7 +44,7 @@ A cell of a table is a number, a string, a boolean or `null`, or an image: an ob
 The files of media are in a directory beside the journal, as *attachments*; each is there before its line. So is the
 content of a line of over 4 MiB: `"attached": {"name": "3.json", "size": 5000000, "sum": "..."}`. The first line after
 some that could not be written says how many rows these were in `lost`. `backends` names the only backends that get a
-row, if it is not for all.
+row, if it is not for all. `text` names the keys of strings that spell a number, such as `"NaN"`, and are none.
 
 Rows with `backends` and changes of the details have numbers, and are no rows that every backend is to get. How many of
 a session's there are so far is in `only`, in their lines and wherever `steps` are: `{"": 2, "console": 40}` are two

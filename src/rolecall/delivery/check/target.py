@@ -121,7 +121,8 @@ class Target:
         row = self.keys(row.writer).shown(row)
         if self._axes:
             row = replace(row, metrics={key: value for key, value in row.metrics.items() if key not in self._axes})
-        if row.metrics:
+        # Some trackers have no other form for NaN than the string, and so a text that spells it is a point there.
+        if row.metrics or row.text:
             row = readback.expected(row)
             yield from ((key, Point(row.step, float(value), row.time)) for key, value in row.metrics.items())
 
