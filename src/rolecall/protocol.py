@@ -143,7 +143,10 @@ class SupportsMedia(Protocol):
 
     @property
     def media_kinds(self) -> frozenset[MediaKind]:
-        """The kinds that it holds. What is of another one stays in the job's directory, which is reported once."""
+        """The kinds that it holds. What is of another one stays in the job's directory, which is reported once.
+
+        A run that holds `html` and no `markdown` gets Markdown as a page of `html`.
+        """
 
     def log_media(self, row: Row) -> None:
         """Hand over one row whose `media` are set, all of one kind that it holds; errors as in `Run.log`.

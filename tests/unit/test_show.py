@@ -17,6 +17,9 @@ import pytest
 
 from rolecall import MonitorConfig, launch, open_monitor
 from rolecall.__main__ import main
+from rolecall.cli.view.lines import Look
+from rolecall.cli.view.live import read_job
+from rolecall.cli.view.screen import compose
 from rolecall.config.commands import command
 from rolecall.store.codec import encode
 from rolecall.store.lease import Session
@@ -250,6 +253,30 @@ def test_the_json_is_json(directory: Path, capfdbinary: pytest.CaptureFixture[by
         "min": 10,
         "max": 500,
     }
+
+
+def test_summary_and_tags_are_shown(
+    make_config: Callable[..., MonitorConfig], capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    with launch(make_config(monitor_type="local", monitor_args={})) as job:
+        for rank in range(5):
+            with open_monitor(job.config, "explorer", rank) as monitor:
+                monitor.tags = ["ablation", f"rank-{rank}"]
+                monitor.summary.update(best=0.9, worst=math.nan, note="[bold]two\nlines", draft=1)
+                del monitor.summary["draft"]
+    assert main(["show", str(job.config.monitor_dir)]) == 0
+    found = capfdbinary.readouterr().out.decode().splitlines()
+    assert "tags  ablation, rank-0, rank-1, rank-2, rank-3, rank-4" in found
+    assert [line for line in found if line.startswith("summary")] == [
+        f"summary  explorer/{rank}  best 0.9, worst nan, note [bold]two lines" for rank in range(5)
+    ]
+    lines = compose(read_job(job.config.monitor_dir), [], Look(80, 24)).lines
+    shown = ["".join(span.text for span in line.spans) for line in lines]
+    assert [line for line in shown if line.startswith("summary")][-1] == "summary  of 3 more roles"
+    assert main(["show", str(job.config.monitor_dir), "--json"]) == 0
+    writer = json.loads(capfdbinary.readouterr().out)["writers"][1]
+    assert writer["summary"] == {"best": 0.9, "worst": "NaN", "note": "[bold]two\nlines"}
+    assert writer["tags"] == ["ablation", "rank-1"]
 
 
 def test_the_export_has_every_row(directory: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:

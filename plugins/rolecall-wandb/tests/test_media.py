@@ -38,6 +38,7 @@ from rolecall import (
     Row,
     RunTicket,
     Table,
+    Text,
     Unavailable,
     Video,
     launch,
@@ -306,6 +307,9 @@ def everything(folder: Path) -> Mapping[str, Any]:
         "films": [Video(OGG), Video(WEBM)],
         "notes": File(folder / "notes.txt"),
         "samples": Table([{"prompt": "1+1"}]),
+        "phase": "warm-up",
+        "note": Text("NaN"),
+        "essay": Text("# Half *way*", markdown=True),
     }
 
 
@@ -320,6 +324,7 @@ TYPES = {
     "films": "videos",
     "notes": "file",
     "samples": "table-file",
+    "essay": "html-file",
 }
 
 
@@ -352,6 +357,12 @@ def check_everything(run: StoredRun, prefix: str, steps: Sequence[int]) -> None:
     assert run.files[lines_with(run, prefix + "film")[0][prefix + "film"]["path"]] == WEBM
     assert run.files[lines_with(run, prefix + "report")[0][prefix + "report"]["path"]] == b"<b>well</b>"
     assert run.files[lines_with(run, prefix + "notes")[0][prefix + "notes"]["path"]] == b"notes"
+    essay = run.files[lines_with(run, prefix + "essay")[0][prefix + "essay"]["path"]]
+    assert b"<h1>Half <em>way</em></h1>" in essay
+    for key, text in (("phase", "warm-up"), ("note", "NaN")):
+        assert [(line[axis], line[prefix + key]) for line in lines_with(run, prefix + key)] == [
+            (step, text) for step in steps
+        ]
 
 
 def run_job(config: MonitorConfig, folder: Path, steps: Sequence[int]) -> None:
@@ -513,4 +524,4 @@ def test_media_logged_while_server_is_away(scene: Scene, caplog: pytest.LogCaptu
 
 
 def test_every_kind_is_held() -> None:
-    assert set(MediaKind.__args__) == KINDS  # type: ignore[attr-defined]
+    assert set(MediaKind.__args__) == {*KINDS, "markdown"}, "which is HTML there"  # type: ignore[attr-defined]

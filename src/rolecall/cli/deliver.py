@@ -43,13 +43,17 @@ def run(options: argparse.Namespace) -> int:
     for each in left:
         if each.rows:
             print(f"{each.writer}: {each.rows} rows are not in {each.backend} yet", file=sys.stderr)
+        if each.lacks_changes:
+            what = f"{each.writer}: what it last changed of its config, summary or tags is not in {each.backend} yet"
+            print(what, file=sys.stderr)
         if each.missing:
             lost = f"{each.writer}: {each.missing} rows are not in its journal and may not be in {each.backend}"
             print(lost, file=sys.stderr)
-    if any(each.rows for each in left):
+    if any(each.rows or each.lacks_changes for each in left):
         # Without `--args`, which may hold a secret.
         again = command("deliver", options.directory, *(("--to", options.to) if options.to else ()))
-        print(f"some rows are left; try again later: {again}")
+        what = "some rows are" if any(each.rows for each in left) else "something is"
+        print(f"{what} left; try again later: {again}")
     else:
         print("what the journal still has is delivered" if left else "all rows are delivered")
     return 1 if left else 0

@@ -215,12 +215,13 @@ class Courier:
             self._begin_axes(run, cursor, batch.rows)
         taken: list[Row] = []
         self._is_news = self._is_news or any(isinstance(row, Change) for row in batch.rows)
-        for is_rich, group in groupby(filter(self._is_for, batch.rows), key=_is_rich):
+        own = list(filter(self._is_for, batch.rows))
+        for is_rich, group in groupby(own, key=_is_rich):
             rows = [self._keys.shown(row) for row in group]
             # Tables and media one by one: what is refused is set aside before the backend may not be available.
             for some in [[row] for row in rows] if is_rich else [rows]:
                 taken += self._hand_over(run, cursor, some)
-        cursor.mark(batch, taken[-1] if taken else None)
+        cursor.mark(batch, taken[-1] if taken else None, len(own))
         return bool(batch.rows or batch.damages)
 
     def _begin_axes(self, run: Run, cursor: Cursor, rows: Sequence[Row]) -> None:
@@ -254,7 +255,7 @@ class Courier:
         self._declare(run)
         try:
             if _is_rich(fresh[0]):
-                _log_rich(run, self._pictures.drawn(fresh[0], _in_cells(run)))
+                _log_rich(run, self._pictures.drawn(fresh[0], _in_cells(run)), self._pictures)
             else:
                 run.log(fresh)
         except Rejected as rejected:
@@ -436,14 +437,17 @@ def _is_rich(row: Row) -> bool:
     return row.table is not None or bool(row.media)
 
 
-def _log_rich(run: Run, row: Row) -> None:
+def _log_rich(run: Run, row: Row, pictures: Pictures) -> None:
     """Hand over a table or media, if the backend holds such."""
     if row.table is not None:
         if not isinstance(run, SupportsTables):
             raise Rejected([row], "it holds no tables; they stay in the journal")
         run.log_table(row)
         return
+    kinds = run.media_kinds if isinstance(run, SupportsMedia) else frozenset()
+    if row.media[0].kind == "markdown" and "markdown" not in kinds and "html" in kinds:
+        row = pictures.page(row)
     kind = row.media[0].kind
-    if not isinstance(run, SupportsMedia) or kind not in run.media_kinds:
+    if not isinstance(run, SupportsMedia) or kind not in kinds:
         raise Rejected([row], f"it holds nothing of the kind {kind!r}; that stays in the job's directory")
     run.log_media(row)

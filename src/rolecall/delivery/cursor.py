@@ -27,11 +27,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class _UnderWay:
-    """Rows that were handed over: the backend holds them once it holds `last`."""
+    """Rows that were handed over: the backend holds them once it holds `last`. `own` are those that it was to get."""
 
     position: Position
     size: int
     rows: int
+    own: int
     missing: int
     last: Row | None
 
@@ -101,14 +102,22 @@ class Cursor:
             return Batch((), self._leave(session) if is_over else ())
         return self._take(session, entries)
 
-    def mark(self, batch: Batch, last: Row | None) -> None:
-        """What was read last was handed over; `last` is the last row that the backend took of it."""
+    def mark(self, batch: Batch, last: Row | None, own: int | None = None) -> None:
+        """What was read last was handed over.
+
+        Args:
+            batch: what was read.
+            last: the last row that the backend took of it.
+            own: how many of its rows the backend was to get; by default all.
+        """
         before = self._under_way[-1].position if self._under_way else self.acks.done.position
         here = self._position
         if here == before and not self._missing:
             return
         size = here.offset - (before.offset if before.session == here.session else 0)
-        self._under_way.append(_UnderWay(here, max(0, size), len(batch.rows), self._missing, last))
+        rows = len(batch.rows)
+        own = rows if own is None else own
+        self._under_way.append(_UnderWay(here, max(0, size), rows, own, self._missing, last))
         self._missing = 0
 
     def rewind(self) -> None:
@@ -128,7 +137,7 @@ class Cursor:
             if run is not None and last is not None and run.confirmed(self.writer, last.session) < last.seq:
                 return
             self._under_way.popleft()
-            self.acks.acknowledge(batch.position, batch.rows, batch.missing)
+            self.acks.acknowledge(batch.position, batch.own, batch.missing)
 
     def acknowledged(self) -> int:
         """The number of the last row, less the rows that wait: below zero if many of earlier sessions do."""

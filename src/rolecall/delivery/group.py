@@ -28,7 +28,15 @@ from rolecall.protocol import RunTicket
 from rolecall.rows import Details
 from rolecall.source import source_in
 from rolecall.states import Status
-from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_left, is_opening, read_reference
+from rolecall.store.acks import (
+    Acknowledgements,
+    Position,
+    acknowledged,
+    is_carried,
+    is_left,
+    is_opening,
+    read_reference,
+)
 from rolecall.store.axes import AxisBook
 from rolecall.store.codec import end_of_lines, make_folder
 from rolecall.store.details import config_now, config_of, details_of
@@ -199,17 +207,17 @@ class CourierGroup:
 
         A launcher that came after this one has the run from then on, so this one waits no longer.
         """
-        moved, rows = time.monotonic(), -1
+        moved = time.monotonic()
+        held: list[Position] = []
         while time.monotonic() - moved < timings.DRAIN_TIMEOUT:
             with suppress(OSError):  # a directory that does not answer says nothing about the roles
                 writers = self._layout.writers()
                 are_live = any(is_held(self._layout.journal(writer)) for writer in writers)
                 if launcher.is_followed() or not (are_live or self._is_carried(backend, writers)):
                     return
-                # The rows of all roles that the backend holds: they grow as long as any courier gets anywhere.
-                held = sum(acknowledged(self._layout, backend, writer).rows for writer in writers)
-                before, rows = rows, -1 if are_live else held
-                if rows != before or are_live:
+                # Up to where the backend holds the rows of each role: that grows as long as any courier gets anywhere.
+                before, held = held, [acknowledged(self._layout, backend, writer).position for writer in writers]
+                if held != before or are_live:
                     moved = time.monotonic()
             yield
 

@@ -21,7 +21,7 @@ from rolecall.config.spec import HandOver, JobSpec
 from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.errors import DirectoryError
-from rolecall.store.acks import acknowledged, is_left, leases, undelivered
+from rolecall.store.acks import acknowledged, is_left, leases, undelivered, waiting
 from rolecall.store.layout import LAUNCH, Layout, RunRecord, job_record
 from rolecall.store.lease import held_now
 from rolecall.store.spool import Mirror
@@ -34,12 +34,14 @@ class Left:
     Attributes:
         rows: how many rows it does not hold yet.
         missing: how many rows it cannot get, because the journal could not be written or was damaged.
+        lacks_changes: whether it lacks no row, but the last changes of the config, the summary or the tags.
     """
 
     backend: str
     writer: str
     rows: int
     missing: int = 0
+    lacks_changes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +93,19 @@ def deliver(  # noqa: PLR0913 - the last three by name
     def held(backend: str) -> int:
         return sum(acknowledged(layout, backend, writer).rows for writer in layout.writers())
 
-    totals = {name: held(name) + sum(undelivered(layout, name, writer) for writer in writers) for name in backends}
+    totals = {name: held(name) + sum(waiting(layout, name, writer) for writer in writers) for name in backends}
     _run(
         CourierGroup(spec, names, assignments, on_event),
         timeout,
         lambda: on_progress([Held(name, held(name), total) for name, total in totals.items()]),
     )
-    found = [
-        Left(name, writer, undelivered(layout, name, writer), acknowledged(layout, name, writer).missing)
-        for name in backends
-        for writer in layout.writers()
-    ]
-    return [each for each in found if each.rows or each.missing]
+    found = [_left(layout, name, writer) for name in backends for writer in layout.writers()]
+    return [each for each in found if each.rows or each.missing or each.lacks_changes]
+
+
+def _left(layout: Layout, backend: str, writer: str) -> Left:
+    rows, missing = waiting(layout, backend, writer), acknowledged(layout, backend, writer).missing
+    return Left(backend, writer, rows, missing, not rows and undelivered(layout, backend, writer) > 0)
 
 
 def open_job(  # noqa: PLR0913 - the last four by name

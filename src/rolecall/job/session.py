@@ -22,6 +22,7 @@ from rolecall.job.output.bar import Progress, bar
 from rolecall.job.status import look_within
 from rolecall.source import source_of_process
 from rolecall.states import State, Status
+from rolecall.store.acks import waiting
 from rolecall.store.details import details_now
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import LAUNCH, Layout, usable
@@ -209,13 +210,25 @@ class WriterSession:
             self._thread.start()
 
     def _left(self) -> list[str]:
-        """What backends lack, by what their couriers said last. It looks at no file: that could block."""
+        """What backends lack, by what their couriers said last."""
         goes_on = self._process is not None and self._process.is_running
         later = f". The courier's process goes on trying for up to {timings.DRAIN_TIMEOUT:.0f} s" if goes_on else ""
         advice = f"They are in the journal. To send them, run: {command('deliver', self._layout.root)}{later}"
         lacking = [(name, self.events.waiting(name, self.journal.seq)) for name in self.backends]
         return [
-            f"{self._writer}: {'some' if rows is None else rows} rows not yet in {name}. {advice}"
-            for name, rows in lacking
-            if rows or (rows is None and self.journal.seq)
+            f"{self._writer}: {self._rows_left(name, count)} not yet in {name}. {advice}"
+            for name, count in lacking
+            if count or (count is None and self.journal.seq)
         ]
+
+    def _rows_left(self, backend: str, count: int | None) -> str:
+        """What a backend lacks, in words; `count` numbers of the journal, if that is known."""
+        if count is None:
+            return "some rows"
+        if not self.journal.only:
+            return f"{count} rows"
+        # Changes and rows for other backends are among them. The directory may not answer, or not have the rows yet.
+        rows = look_within(timings.DIRECTORY_TIMEOUT, lambda: waiting(self._layout, backend, self._writer))
+        if rows is None or self._is_spooled:
+            return "some rows"
+        return f"{rows} rows" if rows else "the last changes of the config, the summary or the tags are"

@@ -10,7 +10,7 @@ from typing import TypeVar
 from rolecall import timings
 from rolecall.config.plan import Plan
 from rolecall.states import State
-from rolecall.store.acks import START, RunReference, acknowledged, read_reference, rejections, rows_behind, undelivered
+from rolecall.store.acks import RunReference, acknowledged, logged, read_reference, rejections, waiting
 from rolecall.store.codec import last_line
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Session, is_held, newest, this_process
@@ -103,7 +103,7 @@ def _leave_after(seconds: float, look: Callable[[], None]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryStatus:
-    """One writer's rows in one backend.
+    """One writer's rows in one backend, those that were logged for others alone not counted.
 
     Attributes:
         backend: the backend.
@@ -151,7 +151,7 @@ class DeliveryTotal:
 
 def read_totals(layout: Layout, plan: Plan) -> tuple[int, list[DeliveryTotal]]:
     """How many rows there are in the job's journals, and what each backend of its plan holds of them."""
-    rows = sum(rows_behind(layout.journal(writer), START)[0] for writer in layout.writers())
+    rows = sum(logged(layout.journal(writer)) for writer in layout.writers())
     return rows, [
         # The journals are all that `local` is.
         _total(each.backend, layout) if each.courier != "none" else DeliveryTotal(each.backend, rows)
@@ -207,14 +207,14 @@ def _courier(session: Session | None) -> State:
 def _delivery(layout: Layout, backend: str, writer: str) -> DeliveryStatus:
     session = newest(layout.delivery(backend, writer))
     rejected = len(rejections(layout, backend, writer))
-    waiting = undelivered(layout, backend, writer)
+    left = waiting(layout, backend, writer)
     done = acknowledged(layout, backend, writer)
-    last = last_line(session.path, session.seed) if session and waiting else None
+    last = last_line(session.path, session.seed) if session and left else None
     return DeliveryStatus(
         backend=backend,
         writer=writer,
         delivered=max(0, done.rows - rejected),
-        waiting=waiting,
+        waiting=left,
         rejected=rejected,
         missing=done.missing,
         courier=_courier(session),

@@ -24,8 +24,8 @@ ROLECALL_HOOKS = 2
 
 NOT_SHARED = (
     "TensorBoard shows each directory as one run, and it cannot read a directory that several processes write to. "
-    "So each writer gets a sub-directory and is a run of its own; `tensorboard --logdir` on the parent directory "
-    "shows them together. Set shared_run: false, or add a backend that can share runs"
+    "So each writer gets a sub-directory and is a run of its own, as with shared_run: false; `tensorboard --logdir` on "
+    "the parent directory shows them together"
 )
 
 # What a file system reports when it is full or unreachable for a while: worth another try. Anything else is an error

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from rolecall import Cell, Media, MediaKind, Rejected, Row
+from rolecall_wandb.growing import INCREMENTAL, has_increments
 
 if TYPE_CHECKING:
     import wandb
@@ -22,10 +23,11 @@ LONGEST_ARTIFACT: Final = 128
 MARGIN: Final = 16
 
 
-def table_of(row: Row, run_id: str) -> Mapping[str, wandb.Table]:
+def table_of(row: Row, run_id: str, *, grows: bool = False) -> Mapping[str, wandb.Table]:
     """The row's table by its name, or nothing; a column may have values of several types.
 
-    A name that is too long for wandb is cut, and tells by its end which one it was.
+    A name that is too long for wandb is cut, and tells by its end which one it was. With `grows`, the rows of a table
+    that was logged with `append` are an increment (see `rolecall_wandb.growing`), if the SDK has such.
 
     Raises:
         Rejected: the SDK cannot make a table of it.
@@ -36,7 +38,8 @@ def table_of(row: Row, run_id: str) -> Mapping[str, wandb.Table]:
         return {}
     try:
         data: list[Any] = [[_cell(cell) for cell in line] for line in row.table.rows]
-        table = wandb.Table(columns=list(row.table.columns), data=data, allow_mixed_types=True)
+        mode: dict[str, Any] = {"log_mode": INCREMENTAL} if grows and row.table.append and has_increments() else {}
+        table = wandb.Table(columns=list(row.table.columns), data=data, allow_mixed_types=True, **mode)
     except Exception as error:
         raise Rejected([row], f"wandb cannot make a table of {row.table.name!r}: {error}") from error
     return {short_name(row.table.name, run_id): table}

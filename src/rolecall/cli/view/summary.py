@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
+from rolecall.cli.view.chart import number
 from rolecall.cli.view.lines import Line, Look
 from rolecall.cli.view.metrics import by_rank, role_of
 from rolecall.config.commands import command, with_path
@@ -69,7 +70,24 @@ def describe_job(job: Job, look: Look) -> list[Line]:
         ),
         *("  ", numbers, (f"  run {record.run_id}", "dim")),
     )
-    return [name, look.line((str(job.root), "dim"), is_whole=True)]
+    tags = dict.fromkeys(tag for each in writers for tag in each.details.tags)
+    lines = [name, look.line((str(job.root), "dim"), is_whole=True)]
+    return [*lines, look.line(("tags  ", "dim"), ", ".join(tags))] if tags else lines
+
+
+def describe_details(job: Job, look: Look, most: int | None = None) -> Iterator[Line]:
+    """A line for each writer that has a summary, with its values; in at most so many lines."""
+    found = [each for each in by_rank(job.history.writers) if each.details.summary]
+    shown = found if most is None or len(found) <= most else found[: most - 1]
+    for each in shown:
+        values = (
+            f"{key} {number(value) if isinstance(value, int | float) else ' '.join(value.split())}"
+            for key, value in each.details.summary.items()
+        )
+        parts = ("summary  ", "dim"), (f"{each.writer}  ", "bold"), ", ".join(values)
+        yield look.line(*parts, is_whole=look.height is None)
+    if left := len(found) - len(shown):
+        yield look.line((f"summary  of {plural(left, 'more role')}", "dim"))
 
 
 def describe_roles(job: Job, look: Look, most: int | None = None) -> list[Line]:
