@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from page_blocks import PAGES, ROOT, Block, blocks
 
+from rolecall.__main__ import main
+
 pytestmark = [
     pytest.mark.types,
     pytest.mark.timeout(600),
@@ -89,6 +91,13 @@ def write(page: Path, directory: Path) -> None:
 def test_mypy_accepts_page(page: Path, tmp_path: Path, mypy: list[str]) -> None:
     write(page, tmp_path)
     assert check(tmp_path, *mypy) == ""
+
+
+@WITH_MYPY
+def test_mypy_accepts_new_backend(tmp_path: Path, mypy: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["new-backend", "acme", "--into", str(tmp_path)]) == 0
+    monkeypatch.setenv("MYPYPATH", "rolecall-acme/src")
+    assert check(tmp_path, *mypy, "--strict", "--explicit-package-bases") == ""
 
 
 @WITH_PYRIGHT
