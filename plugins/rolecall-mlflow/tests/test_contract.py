@@ -22,7 +22,7 @@ FOLDERS = {"histograms": "histogram", "html": "html", "audio": "audio", "videos"
 class TestContract(BackendContract):
     monitor_type = "mlflow"
     patience = 60.0
-    preload = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
+    preload: ClassVar[tuple[str, ...]] = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
     can = frozenset(
         {"shared", "times", "tables", "table_media", "config", "summary", "tags", "status", "end_time"}
         | {"confirmation", "readback"}

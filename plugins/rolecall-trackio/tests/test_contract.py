@@ -21,7 +21,7 @@ Find = Callable[[Any, str], Any]
 class TestContract(BackendContract):
     monitor_type = "trackio"
     patience = 60.0  # each process imports trackio, which takes seconds of CPU
-    preload = ("trackio.sqlite_storage",)
+    preload: ClassVar[tuple[str, ...]] = ("trackio.sqlite_storage",)
     can = frozenset({"shared", "times", "text", "tables", "config", "status", "end_time", "progress", "readback"}) | {
         f"media:{kind}" for kind in KINDS
     }

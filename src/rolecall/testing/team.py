@@ -197,7 +197,7 @@ class Stage:
         """End all processes, those that a backend's SDK has started included."""
         for child in self._children:
             child.kill()
-        end_all(self.mark)
+        end_all(self.mark, {child.pid for child in self._children})
 
     def ticket(self, **changes: Any) -> RunTicket:
         """A ticket of this test's run."""
