@@ -29,6 +29,7 @@ class TestContract(BackendContract):
     ) | {f"media:{kind}" for kind in get_args(MediaKind)}
     cannot: ClassVar[Mapping[str, str]] = {
         "axes": "each metric has its own steps",
+        "text": "MLflow has no series of strings",
         "removal": "MLflow has no way to remove a metric, and numbers of the summary are metrics",
         "progress": "MLflow knows rows by their points, and stores equal ones once",
     }
