@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from rolecall import Row
 from rolecall.testing import BackendContract, row, ticket
-from rolecall.testing.children.nursery import BackendHung, BackendRaised, Child, Nursery
+from rolecall.testing.children.nursery import MARK, BackendHung, BackendRaised, Child, Nursery, end_all
 from rolecall.testing.hygiene import _misnamed, _unread
 from rolecall.testing.team import differences, same_value
 
@@ -31,6 +32,13 @@ class Slow:
 
     def end(self, run: Any) -> None:
         os._exit(3)
+
+    def start(self, run: Any) -> list[int]:
+        env = {**os.environ, MARK: "a mark"}
+        other = subprocess.Popen(["sleep", "100"], env=env, start_new_session=True)
+        if (forked := os.fork()) == 0:
+            time.sleep(100)
+        return [other.pid, forked]
 
     def values(self, run: Any) -> dict[str, Any]:
         return {"nan": math.nan, "bytes": b"\0\xff", "set": {1}, "pair": (1, 2.5)}
@@ -57,8 +65,37 @@ def child(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[[float], Child]
         each.kill()
 
 
+@pytest.mark.processes
+def test_no_process_outlives_its_test(child: Callable[[float], Child], tmp_path: Path) -> None:
+    """A fork of it has its session, and another program its environment."""
+    started = child(60.0)
+    found = read(started, "start")
+    started.kill()
+    end_all("a mark", {started.pid})
+    for pid in found:
+        deadline = time.monotonic() + 20
+        while is_alive(pid):
+            assert time.monotonic() < deadline, f"{pid} is alive"
+            time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
 def read(child: Child, reader: str) -> Any:
-    run = {"monitor_type": "x", "id": "r", "url": None, "args": {}, "directory": "/", "shared": False, "writers": ()}
+    run: dict[str, Any] = {
+        "monitor_type": "x",
+        "id": "r",
+        "url": None,
+        "args": {},
+        "directory": "/",
+        "shared": False,
+        "writers": (),
+    }
     return child.call("read", test={"module": __name__, "file": FILE, "name": "Slow"}, reader=reader, run=run)
 
 

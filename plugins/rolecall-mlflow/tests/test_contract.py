@@ -22,13 +22,15 @@ FOLDERS = {"histograms": "histogram", "html": "html", "audio": "audio", "videos"
 class TestContract(BackendContract):
     monitor_type = "mlflow"
     patience = 60.0
-    preload = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
+    preload: ClassVar[tuple[str, ...]] = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
     can = frozenset(
         {"shared", "times", "tables", "table_media", "config", "summary", "tags", "status", "end_time"}
         | {"confirmation", "readback"}
     ) | {f"media:{kind}" for kind in get_args(MediaKind)}
     cannot: ClassVar[Mapping[str, str]] = {
         "axes": "each metric has its own steps",
+        "text": "MLflow has no series of strings",
+        "removal": "MLflow has no way to remove a metric, and numbers of the summary are metrics",
         "progress": "MLflow knows rows by their points, and stores equal ones once",
     }
 

@@ -21,10 +21,10 @@ Find = Callable[[Any, str], Any]
 class TestContract(BackendContract):
     monitor_type = "trackio"
     patience = 60.0  # each process imports trackio, which takes seconds of CPU
-    preload = ("trackio.sqlite_storage",)
-    can = frozenset({"shared", "times", "text", "tables", "config", "status", "end_time", "progress", "readback"}) | {
-        f"media:{kind}" for kind in KINDS
-    }
+    preload: ClassVar[tuple[str, ...]] = ("trackio.sqlite_storage",)
+    can = frozenset(
+        {"shared", "times", "text", "tables", "config", "tags", "status", "end_time", "progress", "readback"}
+    ) | {f"media:{kind}" for kind in KINDS}
     cannot: ClassVar[Mapping[str, str]] = {
         "axes": "each row has its step, and the dashboard takes any metric as an axis",
         "media:file": "trackio has no place for files of a run",
@@ -67,6 +67,9 @@ class TestContract(BackendContract):
         ((text,),) = ask(run, query)
         found: Mapping[str, Any] = json.loads(text)
         return found
+
+    def tags(self, run: HeldRun) -> list[str]:
+        return list(self.config(run).get("tags", ()))
 
     def status(self, run: HeldRun) -> str:
         return str(self.config(run)["status"])

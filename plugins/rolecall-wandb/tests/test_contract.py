@@ -22,7 +22,7 @@ LISTS = {"audio": "audio", "videos": "videos", "html": "html"}
 class TestContract(BackendContract):
     monitor_type = "wandb"
     patience = 60.0  # the SDK sends what it has every few seconds
-    preload = ("wandb",)
+    preload: ClassVar[tuple[str, ...]] = ("wandb",)
     can = frozenset(
         {"shared", "times", "axes", "text", "tables", "config", "summary", "tags", "status", "progress"}
         | {"confirmation", "readback"}
@@ -31,6 +31,7 @@ class TestContract(BackendContract):
     cannot: ClassVar[Mapping[str, str]] = {
         "table_media": "its images are files of an artifact, which test_media reads",
         "end_time": "the server takes the time at which the run is ended",
+        "removal": "the server on loopback keeps what a summary had",
         "killed": "wandb knows an exit code alone: 0 or not",
     }
 
@@ -41,6 +42,10 @@ class TestContract(BackendContract):
     @pytest.fixture
     def secrets(self) -> Sequence[str]:
         return [KEY]
+
+    def expected_value(self, value: float) -> float:
+        """The SDK writes -0.0 as 0."""
+        return value or 0
 
     def points(self, run: HeldRun) -> Points:
         return series(run, lambda value, _: number(value))

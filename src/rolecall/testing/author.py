@@ -13,8 +13,8 @@ from rolecall.testing.team import Stage
 READ: Final = ("times", "axes", "text", "tables", "config", "summary", "tags", "status", "end_time")
 """Abilities that a reader of the same name shows."""
 ABILITIES: Final = (*READ, "shared", "media:KIND", "table_media", "progress", "confirmation", "readback")
-"""What `can` may name. `steps`, `many` and `killed` are what every backend can, unless `cannot` names them."""
-EXPECTED: Final = ("steps", "many", "killed")
+"""What `can` may name. `EXPECTED` is what every backend can, unless `cannot` names them."""
+EXPECTED: Final = ("steps", "many", "killed", "removal")
 NURSERIES: Final = pytest.StashKey[dict[tuple[str, ...], Nursery]]()
 
 
@@ -40,7 +40,8 @@ class Contract:
 
     cannot: ClassVar[Mapping[str, str]] = {}
     """What it cannot, with the reason, which is shown where a test is skipped. It may also name `steps`, if steps must
-    grow in a run, `many`, if a run takes rows of one writer only, and `killed`, if that is no status of its own."""
+    grow in a run, `many`, if a run takes rows of one writer only, `killed`, if that is no status of its own, and
+    `removal`, if a summary keeps what was removed from it."""
 
     @pytest.fixture
     def monitor_args(self, tmp_path: Path) -> Mapping[str, Any]:

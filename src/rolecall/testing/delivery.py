@@ -76,9 +76,10 @@ class Delivery(Contract):
         team.deliver(first)
         team.close("failed")
         team.open()
-        team.deliver(second)
+        team.log(second)
         if "status" in self.can:
             team.has_status(None)
+        team.flush(second)
         team.close()
         team.holds([*first, *second])
         if "status" in self.can:

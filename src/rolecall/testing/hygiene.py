@@ -168,7 +168,7 @@ def _abilities(run: Opened) -> set[str]:
 
 def _write_something(stage: Stage, args: Mapping[str, Any]) -> Courier:
     """A short run, in a process whose home is the test's. What refuses a made-up secret may do so."""
-    courier = stage.courier(HOME=str(stage.root / "home"))
+    courier = stage.courier({"HOME": str(stage.root / "home")})
     try:
         courier.open(stage.ticket(config={"lr": 0.1}), args)
         courier.deliver([row(seq=seq) for seq in range(1, 4)])
@@ -208,7 +208,8 @@ def _places(args: Mapping[str, Any]) -> Iterator[Path]:
 def _is_in(path: Path, places: Sequence[Path]) -> bool:
     """Whether a file is in one of these folders, or beside one of these files with more in its name."""
     real = [os.path.realpath(place) for place in places]
-    name = os.path.realpath(path)
+    # Of a link in its folder, where it is, and not where it leads.
+    name = os.path.join(os.path.realpath(path.parent), path.name)
     return name.startswith("/dev/") or any(
         name == place or name.startswith((f"{place}/", f"{place}-")) for place in real
     )

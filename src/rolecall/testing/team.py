@@ -167,16 +167,16 @@ class Stage:
         for name in ("monitor", "home", "tmp", "work"):
             (root / name).mkdir(parents=True)
 
-    def child(self, *, is_bare: bool = False, **environ: str) -> Child:
+    def child(self, environ: Mapping[str, str] | None = None, *, is_bare: bool = False) -> Child:
         """A new process; a bare one has no SDK loaded, whatever the author says."""
-        given = {**os.environ, "TMPDIR": str(self.root / "tmp"), MARK: self.mark, **environ}
+        given = {**os.environ, "TMPDIR": str(self.root / "tmp"), MARK: self.mark, **(environ or {})}
         child = (self._bare if is_bare else self._nursery).start(self.root / "work", given, self.contract.patience)
         self._children.append(child)
         return child
 
-    def courier(self, **environ: str) -> Courier:
+    def courier(self, environ: Mapping[str, str] | None = None) -> Courier:
         """A new process that has no run yet."""
-        return Courier(self, self.child(**environ))
+        return Courier(self, self.child(environ))
 
     def ask(self, call: str, *, is_bare: bool = True, **given: Any) -> Any:
         """One of the functions that concern the backend and no open run."""
@@ -197,7 +197,7 @@ class Stage:
         """End all processes, those that a backend's SDK has started included."""
         for child in self._children:
             child.kill()
-        end_all(self.mark)
+        end_all(self.mark, {child.pid for child in self._children})
 
     def ticket(self, **changes: Any) -> RunTicket:
         """A ticket of this test's run."""
@@ -304,6 +304,17 @@ class Team:
         """Hand over rows and have the backend say that it holds them."""
         for writer in self.writers:
             self._couriers[writer].deliver([each for each in rows if each.writer == writer])
+
+    def flush(self, rows: Sequence[Row]) -> None:
+        """Have the backend say that it holds these rows, which it was handed; they come again if it does not."""
+        for writer in self.writers:
+            own = [each for each in rows if each.writer == writer]
+            try:
+                self._couriers[writer].flush()
+            except BackendRaised as error:
+                if "Unavailable" not in error.kinds:
+                    raise
+                self._couriers[writer].deliver(own)
 
     def declare_all(self, rows: Sequence[Row]) -> None:
         """Bind all keys in each process, the primary's too, as couriers do with what others write."""

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -19,11 +19,6 @@ from typing import Any, Final
 
 MARK: Final = "ROLECALL_CONTRACT_PROCESS"
 """A variable of the environment, by which the processes are found that a backend's SDK has started."""
-_COMMAND: Final = """
-import sys
-from rolecall.testing.children.service import raise_children
-raise_children(int(sys.argv[1]), sys.argv[2:])
-"""
 _COMMAND: Final = """
 import sys
 from rolecall.testing.children.service import raise_children
@@ -160,17 +155,19 @@ def plain(value: object) -> object:
     return secret() if callable(secret) else str(value)
 
 
-def end_all(mark: str) -> None:
-    """End every process with this mark, however it was started."""
-    for pid in _marked(mark):
+def end_all(mark: str, sessions: Collection[int]) -> None:
+    """End every process that has this mark or is of one of these sessions, however it was started."""
+    for pid in _left(mark, sessions):
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
 
 
-def _marked(mark: str) -> Iterator[int]:
+def _left(mark: str, sessions: Collection[int]) -> Iterator[int]:
     wanted = f"{MARK}={mark}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         # One that has ended meanwhile, or is somebody else's.
         with suppress(OSError):
-            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+            # After the name, which may hold anything: state, parent, group, session (proc(5)).
+            session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
+            if session in sessions or wanted in (folder / "environ").read_bytes().split(b"\0"):
                 yield int(folder.name)

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -101,6 +102,7 @@ class Service:
         os.environ.update(environ)
         sys.path[:] = path
         os.chdir(folder)
+        tempfile.tempdir = None  # what it found before
         sys.dont_write_bytecode = True
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         for standard in (1, 2):
@@ -140,12 +142,8 @@ class Service:
 
     def open_run(self, name: str, args: Mapping[str, Any], ticket: Mapping[str, Any]) -> dict[str, Any]:
         """Open a run, and say what it is."""
-        backend, asked = _load(name), TICKET.validate_python(ticket)
-        if asked.writers == "many":
-            # Each writer has an axis of its own.
-            asked = replace(asked, has_axes=backend.declares_axes)
-        self._backend = backend
-        self._run = run = backend.open_run(asked, _args(backend, args))
+        self._backend = backend = _load(name)
+        self._run = run = backend.open_run(_ticket(backend, ticket), _args(backend, args))
         return {
             "id": run.id,
             "url": run.url,
@@ -196,7 +194,7 @@ class Service:
     ) -> dict[str, Any]:
         """What `open_readback` says that the run holds, and what of these rows it must hold."""
         backend = _load(name)
-        with closing(backend.open_readback(TICKET.validate_python(ticket), _args(backend, args))) as readback:
+        with closing(backend.open_readback(_ticket(backend, ticket), _args(backend, args))) as readback:
             expected = [readback.expected(row) for row in ROWS.validate_python(rows)]
             scan = getattr(readback, "scan", None)
             return {
@@ -263,6 +261,12 @@ def _load(name: str) -> Backend:
 
 def _args(backend: Backend, args: Mapping[str, Any]) -> BaseModel:
     return backend.args_model().model_validate(dict(args))
+
+
+def _ticket(backend: Backend, given: Mapping[str, Any]) -> RunTicket:
+    ticket = TICKET.validate_python(given)
+    # Of many writers, each has an axis of its own.
+    return replace(ticket, has_axes=backend.declares_axes and ticket.writers == "many")
 
 
 def _takes(model: type[BaseModel], args: Mapping[str, Any]) -> bool:
