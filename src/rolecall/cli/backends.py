@@ -7,6 +7,7 @@ Examples:
 
 import argparse
 import json
+from collections import defaultdict
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,15 +26,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print each backend, the distribution that provides it, and whether it can share a run."""
     registry = Registry()
-    found = [_describe(registry, name) for name in registry.names()]
+    providers = defaultdict[str, list[str]](list)
+    for each in registry.listings():
+        providers[each.name].append(f"{each.distribution} {each.version}")
+    found = [_describe(registry, name, " and ".join(providers[name])) for name in registry.names()]
     found += [_refused(each) for each in registry.misnamed()]
     if options.json:
         print(json.dumps(found, indent=2))
         return 0
-    names, providers = (max(len(backend[column]) for backend in found) for column in ("name", "distribution"))
+    names, widest = (max(len(backend[column]) for backend in found) for column in ("name", "distribution"))
     for backend in found:
         verdict = "broken" if "error" in backend else _SHARING[backend["shared_run"]]
-        print(f"{backend['name']:<{names}}  {backend['distribution']:<{providers}}  {verdict}")
+        print(f"{backend['name']:<{names}}  {backend['distribution']:<{widest}}  {verdict}")
         if words := backend.get("error") or backend["reason"]:
             # One line, which the terminal wraps: a command or an address in it can then be copied.
             print(f"{'':{names}}  {words}")
@@ -46,10 +50,9 @@ def _refused(listing: Listing) -> dict[str, Any]:
     return {"name": listing.name, "distribution": distribution, "shared_run": None, "reason": "", "error": why}
 
 
-def _describe(registry: Registry, name: str) -> dict[str, Any]:
+def _describe(registry: Registry, name: str, distribution: str) -> dict[str, Any]:
     """One backend with default arguments; a broken one has an `error`, and hides no other."""
-    providers = (f"{each.distribution} {each.version}" for each in registry.listings() if each.name == name)
-    found: dict[str, Any] = {"name": name, "distribution": " and ".join(providers), "shared_run": None, "reason": ""}
+    found: dict[str, Any] = {"name": name, "distribution": distribution, "shared_run": None, "reason": ""}
     try:
         # With default arguments: a backend may share runs on a server and not in files.
         backend = registry.load(name)
