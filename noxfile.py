@@ -100,7 +100,7 @@ def tests(session: nox.Session, version: str) -> None:
 
 @nox.session
 def contract(session: nox.Session) -> None:
-    """All tests of the contract for backends, on each of the broken backends. By name only; `tests` runs one on each."""
+    """All tests of the contract for backends, on each broken backend. By name only; `tests` runs one test on each."""
     install(session, "core-newest", ".")
     session.run("pytest", *WAITING, "-m", "matrix", "tests/contract", *session.posargs)
 

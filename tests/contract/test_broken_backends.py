@@ -7,4 +7,4 @@ from __future__ import annotations
 
 from broken_contracts import broken_contracts
 
-globals().update(broken_contracts(__name__))
+globals().update(broken_contracts(__name__, is_whole=False))

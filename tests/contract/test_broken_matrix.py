@@ -6,4 +6,4 @@ import pytest
 from broken_contracts import broken_contracts
 
 pytestmark = pytest.mark.matrix
-globals().update(broken_contracts(__name__))
+globals().update(broken_contracts(__name__, is_whole=True))

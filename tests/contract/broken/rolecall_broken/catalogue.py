@@ -59,12 +59,10 @@ def found_by(test: str, says: str, **more: Any) -> Callable[[type], type]:
 
     def register(broken: Any) -> type:
         kind, run, backend = next(each for each in _KINDS if issubclass(broken, each[1:]))
-        # A run's hooks are those of the correct backend.
-        hooks = (
-            type(f"{broken.__name__}Backend", (backend,), {"run": broken, "__module__": broken.__module__})
-            if issubclass(broken, run)
-            else broken
-        )
+        hooks = broken
+        if issubclass(broken, run):
+            # A run with a fault has the hooks of the correct backend.
+            hooks = type(broken.__name__, (backend,), {"run": broken, "__module__": broken.__module__})
         broken.backend = hooks()
         name = re.sub(r"(?<!^)(?=[A-Z])", "-", broken.__name__).lower()
         target = f"{broken.__module__}:{broken.__name__}.backend"
