@@ -15,7 +15,9 @@ from wandb_scene import Scene, kill_tree
 from rolecall import MonitorConfig, Table, launch, open_monitor
 from rolecall.store.acks import rejections, undelivered
 from rolecall.store.layout import Layout
+from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.growing import MOST, GrowingTables, has_increments
+from rolecall_wandb.server import server_of
 
 Make = Callable[..., MonitorConfig]
 
@@ -64,6 +66,25 @@ def test_growing_table_is_one_table(server: WandbServer, make_config: Make, shar
     ]
     for step, entry in enumerate(found, start=1):
         assert shown(server, entry) == rows_of(range(1, step + 1))
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("version", "is_shown"), [(None, True), ("0.70.1", True), ("1.2", True), ("0.69.4", False)])
+def test_servers_that_show_increments(server: WandbServer, version: str | None, is_shown: bool) -> None:
+    """An older one would show nothing of such a table: there each step has a table of its own."""
+    server.state.version = version
+    assert server_of(WandbArgs()).shows_increments() is is_shown
+
+
+@pytest.mark.processes
+def test_older_server_gets_a_table_a_step(server: WandbServer, make_config: Make) -> None:
+    server.state.version = "0.69.4"
+    config = make_config()
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        for step, values in increments(range(1, 3)):
+            monitor.log(values, step)
+    found = entries(server, "trainer/samples")
+    assert [(entry["_type"], entry["nrows"]) for entry in found] == [("table-file", 2)] * 2
 
 
 @needs_increments

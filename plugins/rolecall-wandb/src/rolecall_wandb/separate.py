@@ -142,7 +142,7 @@ class SeparateRun:
         # late to be sent again.
         self._hand_over_all(BEFORE_TABLE)
         if self._history.accepts(row):
-            table = table_of(row, self.id, grows=True)
+            table = table_of(row, self.id, self._server.shows_increments)
             self._growing.recall(table)
             with self._tries.counted(row, self._watch.look, self._lost), self._sdk.at_hand():
                 self._log(row, table)

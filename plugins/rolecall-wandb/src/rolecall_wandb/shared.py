@@ -120,7 +120,7 @@ class SharedRun:
         """See `rolecall.SupportsTables`. The SDK uploads the table with its line, which more rows may belong to."""
         self._rejoin_if_ended()
         self._expect()
-        table = table_of(row, self.id, grows=True)
+        table = table_of(row, self.id, self._server.shows_increments)
         self._growing.recall(table)
         line = self._line_with(row, table)
         if self._in_pieces:
