@@ -16,10 +16,11 @@ from lines_server import LinesServer
 
 from rolecall import DirectoryError, Image, Monitor, MonitorConfig, WriterConflict, launch, open_monitor, resolve
 from rolecall.__main__ import main
+from rolecall.delivery.group import make_ticket
 from rolecall.delivery.redeliver import deliver
 from rolecall.delivery.relay.serve import Relay
 from rolecall.store.acks import undelivered
-from rolecall.store.layout import Layout
+from rolecall.store.layout import LAUNCH, Layout
 
 MakeConfig = Callable[..., MonitorConfig]
 Wait = Callable[..., None]
@@ -73,17 +74,14 @@ def test_all_roles_are_one_run(make: MakeConfig, server: LinesServer) -> None:
     assert bound["explorer/2/reward"] == "explorer/2/step"
 
 
-def test_ticket_says_many_writers(make: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    import lines_backend
-
-    tickets = []
-    opening = lines_backend.LinesRun
-    monkeypatch.setattr(lines_backend, "LinesRun", lambda args, ticket: tickets.append(ticket) or opening(args, ticket))
+def test_ticket_says_many_writers(make: MakeConfig) -> None:
     with launch(make()) as job:
         log_some(job.config, "trainer")
-    (ticket,) = tickets
-    assert (ticket.writers, ticket.shared, ticket.primary, ticket.writer) == ("many", False, True, None)
-    assert (ticket.name, ticket.run_id, ticket.has_axes) == ("grpo-1", job.run_id, True)
+    for writer in (LAUNCH, "trainer"):
+        ticket = make_ticket(job.config.spec(), writer, "lines", shared=False)
+        assert (ticket.writers, ticket.shared, ticket.primary, ticket.writer) == ("many", False, True, None)
+        assert (ticket.name, ticket.run_id, ticket.backend_run_id) == ("grpo-1", job.run_id, job.run_id)
+        assert (ticket.has_axes, ticket.group, ticket.tags) == (True, None, ())
 
 
 def test_role_has_nothing_beside_it(make: MakeConfig) -> None:
