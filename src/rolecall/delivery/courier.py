@@ -27,6 +27,7 @@ from rolecall.delivery.events import CourierEvent, Kind
 from rolecall.delivery.keys import Keys
 from rolecall.delivery.pictures import Pictures
 from rolecall.delivery.relay.roster import Roster
+from rolecall.delivery.relay.steps import GrowingSteps
 from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
 from rolecall.protocol import (
     Run,
@@ -101,6 +102,7 @@ class Courier:
     _away: list[Acknowledged] | None = field(default=None, init=False)
     _backoff: float = field(default=timings.RETRY.initial, init=False)
     _reported: set[tuple[str, str]] = field(default_factory=set, init=False)
+    _steps: GrowingSteps | None = field(default=None, init=False)
     # Sessions of which nobody has sent the rows that come next.
     _new: set[tuple[str, int]] = field(default_factory=set, init=False)
     _held: dict[str, tuple[Acknowledged, int]] = field(default_factory=dict, init=False)
@@ -108,6 +110,8 @@ class Courier:
 
     def __post_init__(self) -> None:
         self._news = {cursor.writer for cursor in self.cursors}
+        if self.roster is not None and self.backend.needs_growing_steps:
+            self._steps = self.roster.steps
 
     def run(
         self,
@@ -296,7 +300,7 @@ class Courier:
             found = self._keys[writer] = Keys(
                 self.book if writer == self.book.writer else self.book.of(writer),
                 shared=self.shared,
-                declares_axes=self.backend.declares_axes,
+                declares_axes=self.backend.declares_axes or self._steps is not None,
                 report=lambda text: self._report_once("warning", text, text),
             )
         return found
@@ -331,6 +335,8 @@ class Courier:
         if not fresh:
             return rows
         self._declare(run)
+        if self._steps is not None:
+            fresh = [replace(row, step=self._steps.take()) for row in fresh]
         try:
             if _is_rich(fresh[0]):
                 _log_rich(run, self._pictures.drawn(fresh[0], _in_cells(run)))
@@ -398,7 +404,7 @@ class Courier:
 
     def _declare(self, run: Run) -> None:
         bindings, known = self._keys_of(self.cursors[0].writer).bindings(self._declared)
-        if bindings:
+        if bindings and self.backend.declares_axes:
             self.backend.declare_axes(run, bindings)
         self._declared = known
 
