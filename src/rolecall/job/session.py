@@ -22,7 +22,7 @@ from rolecall.job.output.bar import Progress, bar
 from rolecall.job.status import look_within
 from rolecall.source import source_of_process
 from rolecall.states import State, Status
-from rolecall.store.acks import waiting
+from rolecall.store.acks import is_carried, waiting
 from rolecall.store.details import details_now
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import LAUNCH, Layout, usable
@@ -112,7 +112,7 @@ class WriterSession:
     @property
     def backends(self) -> list[str]:
         """The backends that have a courier."""
-        return [plan.backend for plan in self._spec.plan.backends if plan.courier != "none"]
+        return [plan.backend for plan in self._spec.plan.of(launcher=self._writer == LAUNCH)]
 
     @property
     def is_own(self) -> bool:
@@ -164,6 +164,8 @@ class WriterSession:
             self._process.end(max(0.0, deadline - time.monotonic()))
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
+        if self._writer == LAUNCH:
+            self._await_relay(max(0.0, deadline - time.monotonic()))
         if quiet:
             return
         messages = self._left()
@@ -196,11 +198,14 @@ class WriterSession:
         return open_spool(self._spec, self._writer, succeed(before, self._header), fill)
 
     def _start(self) -> None:
-        plan, writer = self._spec.plan, self._writer
-        processes, threads = plan.with_courier("process"), plan.with_courier("thread")
-        # Without a backend there is still a journal to mirror or to sync.
-        is_tended = self._is_spooled or (self._spec.sync_every is not None and writer != LAUNCH)
-        if processes or (is_tended and self._spec.courier == "process"):
+        writer = self._writer
+        plans = self._spec.plan.of(launcher=writer == LAUNCH)
+        processes = [plan for plan in plans if plan.courier == "process"]
+        threads = [plan for plan in plans if plan.courier == "thread"]
+        # Without a backend there is still a journal to mirror or to sync, or a relay elsewhere to be shown a sign of
+        # life.
+        is_tended = self._is_spooled or (writer != LAUNCH and (self._spec.sync_every is not None or self._is_remote()))
+        if processes or (is_tended and self._spec.courier != "thread"):
             task = {"env": self._config.to_env(), "writer": writer}
             log = self._layout.courier_log(writer)
             self._process = CourierProcess(task, [each.backend for each in processes], log, self.events.add)
@@ -208,6 +213,14 @@ class WriterSession:
             group = CourierGroup(self._spec, [writer], [Assignment(writer, each) for each in threads], self.events.add)
             self._thread = threading.Thread(target=group.run, name="rolecall", daemon=True)
             self._thread.start()
+
+    def _is_remote(self) -> bool:
+        """Whether the rows of this role are relayed by a process that cannot see whether it lives."""
+        if not any(plan.relayed for plan in self._spec.plan.backends):
+            return False
+        launcher = newest(self._layout.journal(LAUNCH))
+        owner = launcher.owner() if launcher is not None else None
+        return owner is None or not owner.is_here()
 
     def _left(self) -> list[str]:
         """What backends lack, by what their couriers said last."""
@@ -219,7 +232,7 @@ class WriterSession:
             f"{self._writer}: {self._rows_left(name, count)} not yet in {name}. {advice}"
             for name, count in lacking
             if count or (count is None and self.journal.seq)
-        ]
+        ] + [f"{self._writer}: no relay to {name} is at work. {advice}" for name in self._unrelayed()]
 
     def _rows_left(self, backend: str, count: int | None) -> str:
         """What a backend lacks, in words; `count` numbers of the journal, if that is known."""
@@ -232,3 +245,26 @@ class WriterSession:
         if rows is None or self._is_spooled:
             return "some rows"
         return f"{rows} rows" if rows else "the last changes of the config, the summary or the tags are"
+
+    def _unrelayed(self) -> list[str]:
+        """The backends of this role that have no relay, which has died or ended."""
+        if self._writer == LAUNCH or not self.journal.seq:
+            return []
+        relayed = [plan.backend for plan in self._spec.plan.backends if plan.relayed and plan.courier != "none"]
+
+        def look() -> list[str]:
+            return [name for name in relayed if not is_carried(self._layout, name, LAUNCH)]
+
+        return look_within(timings.DIRECTORY_TIMEOUT, look) or [] if relayed else []
+
+    def _await_relay(self, seconds: float) -> None:
+        """Wait for a relay that runs elsewhere, as `rolecall relay` does, until it has ended the runs."""
+        elsewhere = [plan.backend for plan in self._spec.plan.backends if plan.relayed and plan.courier == "none"]
+        deadline = time.monotonic() + seconds
+
+        def look() -> None:
+            while time.monotonic() < deadline and any(is_carried(self._layout, name, LAUNCH) for name in elsewhere):
+                time.sleep(timings.STATUS_INTERVAL)
+
+        if elsewhere:
+            look_within(seconds, look)
