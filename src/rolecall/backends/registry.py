@@ -73,6 +73,15 @@ class Backend:
             raise BackendError(f'{where}: COURIERS is {named!r}; it must be ("process",), ("thread",) or both')
         return frozenset(named)
 
+    @property
+    def measures(self) -> bool:
+        """Whether its SDK logs system metrics of the role by itself: what its `SYSTEM_METRICS` says."""
+        said = getattr(self.manager.get_plugin(self.name), "SYSTEM_METRICS", False)
+        if not isinstance(said, bool):
+            where = describe(self.name, self.manager.get_plugin(self.name))
+            raise BackendError(f"{where}: SYSTEM_METRICS is {said!r}; it must be True or False")
+        return said
+
     def args_model(self) -> type[BaseModel]:
         """The model of its arguments."""
         model = self._ask("backend_args")

@@ -72,6 +72,8 @@ class MonitorConfig(BaseModel):
         sync_every: seconds within which a row is on the disk too (`fsync`), which a power cut then spares; 0.1 or more.
             By default the kernel decides when.
         courier: what delivers the rows: a `process` beside each role, or a `thread` of it.
+        system_metrics: whether CPU, memory, disk, network and GPUs of each node are logged, and what each role's
+            process takes of them. Needs psutil.
         open_timeout: seconds that `launch` and `open_monitor` wait for the answer of each backend. They go on without
             one that takes longer.
         on_backend_error: `ignore` keeps every error of a backend away from training; `raise` raises it in the
@@ -100,6 +102,7 @@ class MonitorConfig(BaseModel):
     spool_limit: Annotated[int, Field(ge=1 << 20, le=1 << 60)] | None = None
     sync_every: Annotated[float, Field(ge=0.1, le=_DAY)] | None = None
     courier: Literal["process", "thread"] = "process"
+    system_metrics: bool = False
     open_timeout: Annotated[float, Field(ge=0.0, le=_DAY)] = timings.OPEN_TIMEOUT
     on_backend_error: Literal["ignore", "raise"] = "ignore"
 
@@ -139,6 +142,7 @@ class MonitorConfig(BaseModel):
         spool_limit: int | None = None,
         sync_every: float | None = None,
         courier: Literal["process", "thread"] = "process",
+        system_metrics: bool = False,
         open_timeout: float = timings.OPEN_TIMEOUT,
         on_backend_error: Literal["ignore", "raise"] = "ignore",
     ) -> None:

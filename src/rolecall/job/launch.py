@@ -481,4 +481,5 @@ def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
         for each in plan.backends
         if each.backend in couriers
     )
-    return Plan(backends=backends, downgrades=here.downgrades)
+    measured = plan.system_metrics and here.system_metrics
+    return Plan(backends=backends, downgrades=here.downgrades, system_metrics=measured)
