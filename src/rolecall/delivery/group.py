@@ -215,7 +215,7 @@ class CourierGroup:
 
     def _ends(self) -> Iterable[Status]:
         """How each role ended."""
-        found = (newest(self._layout.journal(writer)) for writer in self._layout.writers())
+        found = (newest(self._layout.journal(writer)) for writer in self._layout.roles())
         return [ended_as(session.state()) for session in found if session is not None]
 
     def _is_carried(self, backend: str, writers: Sequence[str]) -> bool:
@@ -406,7 +406,7 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         attached=run_id == attached,
         job=spec.name,
         source=source_in(own if is_own else job),
-        ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.writers()]),
+        ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.roles()]),
         has_axes=is_own and AxisBook(layout, writer, writes=False).has_axes,
     )
 

@@ -418,7 +418,7 @@ def _leave(config: MonitorConfig, plan: Plan, status: Status, timeout: float) ->
 
 
 def _roles_at_work(layout: Layout) -> bool:
-    return any(is_held(layout.journal(writer)) for writer in layout.writers())
+    return any(is_held(layout.journal(writer)) for writer in layout.roles())
 
 
 def _join(config: MonitorConfig, record: RunRecord, role: _Role, closing: Sequence[Close]) -> Monitor:
