@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, SerializeAsAny, TypeAdapter, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from rolecall import timings
-from rolecall.backends.builtin import LOCAL, NONE
+from rolecall.backends.builtin import BUILTIN, LOCAL, NONE
 from rolecall.backends.registry import Registry
 from rolecall.config.arguments import explain, plain_args, typed_args
 from rolecall.config.environment import is_switched_off
@@ -235,6 +235,18 @@ class MonitorConfig(BaseModel):
         if not isinstance(seconds, (int, float)) or not 0.0 <= seconds <= _DAY:
             raise ConfigError(f"open_timeout: must be a number of seconds from 0 to {_DAY:.0f}")
         return self.model_copy(update={"open_timeout": float(seconds)})
+
+    def portable(self) -> Self:
+        """This config without the backends that no other process can find: those that were registered in code."""
+        names = [name for name in self.monitor_type if name in BUILTIN or self._registry.load(name).portable]
+        if len(names) == len(self.monitor_type):
+            return self
+        args = {name: args for name, args in self.monitor_args.items() if name in names}
+        config = self.model_copy(update={"monitor_type": tuple(names) or (LOCAL,), "monitor_args": args})
+        if (handed := self._hand_over) is None:
+            return config
+        plans = tuple(plan for plan in handed.plan.backends if plan.backend in names)
+        return config.handed(replace(handed, plan=replace(handed.plan, backends=plans)))
 
     def handed(self, hand_over: HandOver) -> Self:
         """This config with what its launcher settled, for the roles."""

@@ -66,7 +66,7 @@ class CourierGroup:
         self._layout = Layout(spec.monitor_dir)
         self._listener = report
         self._names = writers
-        self._writers: dict[str, _Writer] = {}
+        self._writers: dict[str, TendedWriter] = {}
         self._couriers: list[Courier] = []
         self._threads = {
             assignment: threading.Thread(target=self._serve, args=(assignment,), daemon=True)
@@ -83,7 +83,7 @@ class CourierGroup:
         """Deliver until all is done; `False` if a backend hung and was left behind."""
         # Here and not when it is made: a directory may not answer, and the role must not wait for it.
         try:
-            self._writers = {name: _Writer(self._spec, name, self._report) for name in self._names}
+            self._writers = {name: TendedWriter(self._spec, name, self._report) for name in self._names}
         except OSError as error:
             for each in self._threads:
                 self._report(CourierEvent(each.plan.backend, "refused", describe_os_error(error), each.writer))
@@ -181,7 +181,7 @@ class CourierGroup:
         else:
             courier.run()
 
-    def _claim(self, backend: str, writer: "_Writer") -> Acknowledgements | None:
+    def _claim(self, backend: str, writer: "TendedWriter") -> Acknowledgements | None:
         """The lease of the delivery; `None` if a predecessor's courier left nothing to do."""
         while True:
             try:
@@ -194,7 +194,7 @@ class CourierGroup:
                 if not writer.live() and not is_left(self._layout, backend, writer.name):
                     return None
 
-    def _roles_at_work(self, launcher: "_Writer", backend: str) -> Iterator[None]:
+    def _roles_at_work(self, launcher: "TendedWriter", backend: str) -> Iterator[None]:
         """An item for each look that finds a role, or the courier of one, at work, unless it gets nowhere.
 
         A launcher that came after this one has the run from then on, so this one waits no longer.
@@ -256,8 +256,8 @@ class CourierGroup:
         return True
 
 
-class _Writer:
-    """One writer of a group: its session, and what is done for it beside the couriers.
+class TendedWriter:
+    """One writer: its session, and what is done for it beside delivering.
 
     Attributes:
         must_stay: whether there is a journal to mirror or sync as long as the writer lives, even without a backend.
@@ -303,6 +303,12 @@ class _Writer:
         if self._is_spooled:
             with suppress(OSError):  # as above
                 self._mirror.copy(newest_only=True)
+
+    def is_mirrored(self) -> bool:
+        """Whether nothing that is spooled here waits to be copied."""
+        with suppress(OSError):  # as above
+            return self._mirror.is_whole()
+        return False
 
     def touch(self) -> bool:
         """Show other hosts that the writer is alive, if it is."""

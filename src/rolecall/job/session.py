@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -16,8 +17,9 @@ from rolecall.config.model import MonitorConfig
 from rolecall.config.plain import plain_config
 from rolecall.delivery.events import EventLog
 from rolecall.delivery.group import Assignment, CourierGroup
+from rolecall.delivery.node.local import LEFT_TO_AGENT
 from rolecall.errors import BackendRefused, Undelivered, raise_together
-from rolecall.job.beside import CourierProcess
+from rolecall.job.beside import CourierProcess, NodeAgent
 from rolecall.job.output.bar import Progress, bar
 from rolecall.job.status import look_within
 from rolecall.source import source_of_process
@@ -25,8 +27,8 @@ from rolecall.states import State, Status
 from rolecall.store.details import details_now
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import LAUNCH, Layout, usable
-from rolecall.store.lease import Fill, Session, claim, end, newest, sessions, succeed
-from rolecall.store.spool import is_spooled, open_spool
+from rolecall.store.lease import claim, end, newest, sessions
+from rolecall.store.spool import is_spooled, open_spool, succeed_in
 
 logger = logging.getLogger("rolecall")
 
@@ -69,6 +71,7 @@ class WriterSession:
         self._layout = Layout(config.monitor_dir)
         self._process: CourierProcess | None = None
         self._thread: threading.Thread | None = None
+        self._agent: NodeAgent | None = None
         self._is_spooled = is_spooled(self._spec)
         kept, left_out = plain_config(run_config, config.secrets)
         if left_out:
@@ -93,6 +96,7 @@ class WriterSession:
             "opened": time.time(),
             "source": source_of_process(),
             **({"spool": self._spec.nonce} if self._is_spooled else {}),
+            **({LEFT_TO_AGENT: True} if self._is_left_to_agent else {}),
             **({"steps": steps} if steps else {}),
             **({"details": found} if (found := details.line()) else {}),
             **header,
@@ -102,7 +106,8 @@ class WriterSession:
         try:
             place = open_spool(self._spec, writer, session) if self._is_spooled else session
             limit = self._config.spool_limit if self._is_spooled else None
-            self.journal = JournalWriter(place, steps, self._succeed, limit, details)
+            succeed = partial(succeed_in, self._spec, writer, self._header)
+            self.journal = JournalWriter(place, steps, succeed, limit, details)
             self._start()
         except BaseException:
             end(session, "failed")  # or the name would be held for as long as this process lives
@@ -161,6 +166,8 @@ class WriterSession:
             logger.log(level, "%s: the end of the journal could not be written: %s", self._writer, error)
         if self._process is not None:
             self._process.end(max(0.0, deadline - time.monotonic()))
+        if self._agent is not None:
+            self._agent.end(max(0.0, deadline - time.monotonic()), is_needed=self._is_left_to_agent)
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
         if quiet:
@@ -187,16 +194,22 @@ class WriterSession:
     def _opening(self) -> Progress:
         return Progress("opening " + ", ".join(self.events.unheard(self.backends)))
 
-    def _succeed(self, session: Session, fill: Fill) -> Session:
-        """The session to go on in when the journal's file was changed from outside."""
-        if not self._is_spooled:
-            return succeed(session, self._header, fill)
-        before = Session(self._layout.journal(self._writer) / session.path.name, session.number)
-        return open_spool(self._spec, self._writer, succeed(before, self._header), fill)
+    @property
+    def _is_left_to_agent(self) -> bool:
+        """Whether it is the node's agent that mirrors the journal: no backend needs a courier here."""
+        plan, spec = self._spec.plan, self._spec
+        needs_courier = plan.with_courier("process") or plan.with_courier("thread") or spec.courier == "thread"
+        # `sync_every` is a promise for each role, which its own process keeps.
+        is_role = self._writer != LAUNCH
+        return is_role and self._is_spooled and spec.sync_every is None and not needs_courier
 
     def _start(self) -> None:
         plan, writer = self._spec.plan, self._writer
         processes, threads = plan.with_courier("process"), plan.with_courier("thread")
+        if writer != LAUNCH and (plan.system_metrics or self._is_left_to_agent):
+            self._agent = NodeAgent(self._config, self._spec, writer)
+        if self._is_left_to_agent:
+            return
         # Without a backend there is still a journal to mirror or to sync.
         is_tended = self._is_spooled or (self._spec.sync_every is not None and writer != LAUNCH)
         if processes or (is_tended and self._spec.courier == "process"):
