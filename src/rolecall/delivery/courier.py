@@ -225,7 +225,9 @@ class Courier:
 
     def _begin_axes(self, run: Run, cursor: Cursor, rows: Sequence[Row]) -> None:
         """From the first row on that is on an axis with a name, the rows of a run carry their steps as metrics."""
-        if not self._keys.carries_axes and self.backend.declares_axes and any(row.axis is not None for row in rows):
+        if self._keys.carries_axes or not self.backend.declares_axes:
+            return
+        if any(row.axis is not None and self._is_for(row) for row in rows):
             # The backend may write rows in another way from here on, and not recognise those before if they came again.
             if cursor.is_behind:
                 run.flush(timings.EXPORT_TIMEOUT)
