@@ -311,7 +311,7 @@ def test_directory_that_does_not_answer(
             try:
                 role = start(job, "trainer", 1.0)
                 assert agent.stdin is not None
-                agent.stdin.write(json.dumps({"env": job.config.to_env()}).encode() + b"\n")
+                agent.stdin.write(json.dumps({"env": job.config.to_env(), "without": []}).encode() + b"\n")
                 agent.stdin.close()
                 wait_until(lambda: logged(job, NODE))
                 server.send_signal(signal.SIGSTOP)

@@ -158,7 +158,10 @@ class NodeAgent:
     def __init__(self, config: MonitorConfig, spec: JobSpec, writer: str) -> None:
         self._spec = spec
         self._writer = writer
-        self._task = json.dumps({"env": config.portable().to_env()}).encode() + b"\n"
+        known, plans = config.portable(), spec.plan.backends
+        # A relay delivers what is measured to those, too.
+        without = [each.backend for each in plans if each.backend not in known.monitor_type and not each.relayed]
+        self._task = json.dumps({"env": known.to_env(), "without": without}).encode() + b"\n"
         self._layout = Layout(spec.monitor_dir)
         self._process: subprocess.Popen[bytes] | None = None
         self._wait = timings.RESTART.initial

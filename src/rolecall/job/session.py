@@ -24,6 +24,7 @@ from rolecall.job.output.bar import Progress, bar
 from rolecall.job.status import look_within
 from rolecall.source import source_of_process
 from rolecall.states import State, Status
+from rolecall.store.acks import is_carried
 from rolecall.store.details import details_now
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import LAUNCH, Layout, usable
@@ -84,6 +85,11 @@ class WriterSession:
     def _open(self, header: Mapping[str, Any], tags: Sequence[str]) -> None:
         """Claim the writer's name, and begin its journal."""
         writer = self._writer
+        self._is_remote = self._has_remote_relay()
+        # The node's agent does it for all that have no courier. Not `sync_every`: that is a promise of each role's own.
+        has_courier = self.backends or self._spec.courier == "thread" or self._spec.sync_every is not None
+        is_left = writer != LAUNCH and not has_courier and (self._is_spooled or self._is_remote)
+        self._is_left_to_agent = is_left
         # The last step on each axis of an earlier session, by the newest that has rows.
         earlier = map(last_steps, reversed(sessions(self._layout.journal(writer))))
         steps = next(filter(None, earlier), {})
@@ -116,7 +122,7 @@ class WriterSession:
     @property
     def backends(self) -> list[str]:
         """The backends that have a courier."""
-        return [plan.backend for plan in self._spec.plan.backends if plan.courier != "none"]
+        return [plan.backend for plan in self._spec.plan.of(launcher=self._writer == LAUNCH)]
 
     @property
     def is_own(self) -> bool:
@@ -164,12 +170,7 @@ class WriterSession:
             # If rows were lost, the disk was reported already.
             level = logging.DEBUG if self.journal.lost else logging.WARNING
             logger.log(level, "%s: the end of the journal could not be written: %s", self._writer, error)
-        if self._process is not None:
-            self._process.end(max(0.0, deadline - time.monotonic()))
-        if self._agent is not None:
-            self._agent.end(max(0.0, deadline - time.monotonic()), is_needed=self._is_left_to_agent)
-        if self._thread is not None:
-            self._thread.join(max(0.0, deadline - time.monotonic()))
+        self._drain(deadline)
         if quiet:
             return
         messages = self._left()
@@ -180,6 +181,21 @@ class WriterSession:
         level = logging.INFO if self._has_launcher() else logging.WARNING
         for message in messages:
             logger.log(level, "%s", message)
+
+    def _drain(self, deadline: float) -> None:
+        """Wait for whoever delivers or mirrors the rows."""
+
+        def left() -> float:
+            return max(0.0, deadline - time.monotonic())
+
+        if self._process is not None:
+            self._process.end(left())
+        if self._agent is not None:
+            self._agent.end(left(), is_needed=self._is_left_to_agent)
+        if self._thread is not None:
+            self._thread.join(left())
+        if self._writer == LAUNCH:
+            self._await_relay(left())
 
     def _has_launcher(self) -> bool:
         """Whether a launcher lives, by the time of its file if it is on another machine."""
@@ -194,32 +210,34 @@ class WriterSession:
     def _opening(self) -> Progress:
         return Progress("opening " + ", ".join(self.events.unheard(self.backends)))
 
-    @property
-    def _is_left_to_agent(self) -> bool:
-        """Whether it is the node's agent that mirrors the journal: no backend needs a courier here."""
-        plan, spec = self._spec.plan, self._spec
-        needs_courier = plan.with_courier("process") or plan.with_courier("thread") or spec.courier == "thread"
-        # `sync_every` is a promise for each role, which its own process keeps.
-        is_role = self._writer != LAUNCH
-        return is_role and self._is_spooled and spec.sync_every is None and not needs_courier
-
     def _start(self) -> None:
-        plan, writer = self._spec.plan, self._writer
-        processes, threads = plan.with_courier("process"), plan.with_courier("thread")
-        if writer != LAUNCH and (plan.system_metrics or self._is_left_to_agent):
-            self._agent = NodeAgent(self._config, self._spec, writer)
+        writer, spec = self._writer, self._spec
+        plans = spec.plan.of(launcher=writer == LAUNCH)
+        processes = [plan for plan in plans if plan.courier == "process"]
+        threads = [plan for plan in plans if plan.courier == "thread"]
+        if writer != LAUNCH and (spec.plan.system_metrics or self._is_left_to_agent):
+            self._agent = NodeAgent(self._config, spec, writer)
+        # Without a backend there is still a journal to mirror or to sync, or a relay elsewhere to be shown a sign of
+        # life.
+        is_tended = self._is_spooled or (writer != LAUNCH and (spec.sync_every is not None or self._is_remote))
         if self._is_left_to_agent:
             return
-        # Without a backend there is still a journal to mirror or to sync.
-        is_tended = self._is_spooled or (self._spec.sync_every is not None and writer != LAUNCH)
-        if processes or (is_tended and self._spec.courier == "process"):
+        if processes or (is_tended and spec.courier != "thread"):
             task = {"env": self._config.to_env(), "writer": writer}
             log = self._layout.courier_log(writer)
             self._process = CourierProcess(task, [each.backend for each in processes], log, self.events.add)
-        if threads or (is_tended and not processes and self._spec.courier == "thread"):
-            group = CourierGroup(self._spec, [writer], [Assignment(writer, each) for each in threads], self.events.add)
+        if threads or (is_tended and not processes and spec.courier == "thread"):
+            group = CourierGroup(spec, [writer], [Assignment(writer, each) for each in threads], self.events.add)
             self._thread = threading.Thread(target=group.run, name="rolecall", daemon=True)
             self._thread.start()
+
+    def _has_remote_relay(self) -> bool:
+        """Whether the rows of this role are relayed by a process that cannot see whether it lives."""
+        if self._writer == LAUNCH or not any(plan.relayed for plan in self._spec.plan.backends):
+            return False
+        launcher = newest(self._layout.journal(LAUNCH))
+        owner = launcher.owner() if launcher is not None else None
+        return owner is None or not owner.is_here()
 
     def _left(self) -> list[str]:
         """What backends lack, by what their couriers said last. It looks at no file: that could block."""
@@ -231,4 +249,27 @@ class WriterSession:
             f"{self._writer}: {'some' if rows is None else rows} rows not yet in {name}. {advice}"
             for name, rows in lacking
             if rows or (rows is None and self.journal.seq)
-        ]
+        ] + [f"{self._writer}: no relay to {name} is at work. {advice}" for name in self._unrelayed()]
+
+    def _unrelayed(self) -> list[str]:
+        """The backends of this role that have no relay, which has died or ended."""
+        if self._writer == LAUNCH or not self.journal.seq:
+            return []
+        relayed = [plan.backend for plan in self._spec.plan.backends if plan.relayed and plan.courier != "none"]
+
+        def look() -> list[str]:
+            return [name for name in relayed if not is_carried(self._layout, name, LAUNCH)]
+
+        return look_within(timings.DIRECTORY_TIMEOUT, look) or [] if relayed else []
+
+    def _await_relay(self, seconds: float) -> None:
+        """Wait for a relay that runs elsewhere, as `rolecall relay` does, until it has ended the runs."""
+        elsewhere = [plan.backend for plan in self._spec.plan.backends if plan.relayed and plan.courier == "none"]
+        deadline = time.monotonic() + seconds
+
+        def look() -> None:
+            while time.monotonic() < deadline and any(is_carried(self._layout, name, LAUNCH) for name in elsewhere):
+                time.sleep(timings.STATUS_INTERVAL)
+
+        if elsewhere:
+            look_within(seconds, look)

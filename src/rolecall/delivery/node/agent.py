@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -40,7 +40,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     task = json.loads(sys.stdin.buffer.readline())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    agent = Agent(MonitorConfig.from_env(task["env"]).spec())
+    agent = Agent(MonitorConfig.from_env(task["env"]).spec(), task["without"])
     signal.signal(signal.SIGTERM, lambda *_: agent.hurry())
     if not agent.run():
         # As in `rolecall.delivery.process`: a backend's call hangs on its thread.
@@ -52,10 +52,13 @@ class Agent:
 
     Args:
         spec: the job.
+        without: the job's backends that no other process than a role's finds: they get nothing of what is measured.
     """
 
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(self, spec: JobSpec, without: Sequence[str] = ()) -> None:
         self._spec = spec
+        self._plans = spec.plan.backends
+        self._without = without
         self._layout = Layout(spec.monitor_dir)
         self._roles = LocalRoles(spec, _note)
         self._over = threading.Event()
@@ -94,7 +97,7 @@ class Agent:
                 "writer": name,
                 "opened": time.time(),
                 "steps": next(filter(None, map(last_steps, reversed(sessions(journal)))), {}),
-                "without": [each.backend for each in self._spec.plan.backends if not self._is_for(each)],
+                "without": [*self._without, *(each.backend for each in self._plans if not self._is_for(each))],
                 **({"spool": self._spec.nonce} if is_spooled(self._spec) else {}),
             }
             try:
@@ -117,10 +120,10 @@ class Agent:
 
     def _is_for(self, plan: BackendPlan) -> bool:
         """Whether a backend gets what is measured."""
-        if not self._spec.plan.system_metrics or plan.measures or plan.courier == "none":
+        if not self._spec.plan.system_metrics or plan.measures:
             return False
-        # The console is the role's own.
-        return self._spec.registry.load(plan.backend).portable
+        # The console is the role's own, unless a relay prints for all.
+        return plan.relayed or self._spec.registry.load(plan.backend).portable
 
     def _sample(self) -> None:
         if not self._spec.plan.system_metrics:
@@ -136,7 +139,7 @@ class Agent:
             wait = timings.SAMPLE_INTERVAL
 
     def _couriers_of(self, name: str) -> CourierGroup | None:
-        assignments = [Assignment(name, plan) for plan in self._spec.plan.backends if self._is_for(plan)]
+        assignments = [Assignment(name, each) for each in self._spec.plan.of(launcher=False) if self._is_for(each)]
         return CourierGroup(self._spec, [name], assignments, _note) if assignments else None
 
     def _deliver(self) -> None:
