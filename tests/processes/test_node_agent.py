@@ -331,3 +331,41 @@ def test_directory_that_does_not_answer(
                 agent.wait()
             assert len(logged(job, "trainer")) == 200
             assert [row for row in logged(job, NODE) if stopped < row.time < continued]
+
+
+# ----------------------------------------------------------------- a relay
+
+
+def test_relayed_roles_have_no_process(
+    make_config: MakeConfig, server: LinesServer, tmp_path: Path, start: Start, wait_until: Wait
+) -> None:
+    """One agent copies what all roles of the node spooled, also of one that is killed, and the relay delivers it."""
+    config = make_config(courier="process", shared_run="relay", spool_dir=tmp_path / "spool")
+    with launch(config) as job:
+        roles = [start(job, f"explorer{number}") for number in range(3)]
+        for role in roles:
+            assert tell(role, "50") == "logged"
+        kill(roles[0])
+        assert [tell(role, "close") for role in roles[1:]] == ["closed", "closed"]
+    logs = {path.stem for path in (tmp_path / "monitor" / "courier").glob("*.log")}
+    assert logs == {"@launch", slug_of(NODE)}
+    (run,) = server.runs()
+    for number in range(3):
+        writer = f"explorer{number}"
+        assert [step for step, _ in server.points(run, writer, f"{writer}/loss")] == list(range(1, 51))
+    assert NODE not in {line.get("writer") for line in server.lines()}
+
+
+def test_relay_delivers_what_is_measured(two: tuple[Any, list[LinesServer]], start: Start, wait_until: Wait) -> None:
+    """To each backend: the only SDK of a run would measure the relay's node and process alone."""
+    make, servers = two
+    with launch(make(courier="process", shared_run="relay", system_metrics=True)) as job:
+        role = start(job, "trainer")
+        for server in servers:
+            wait_until(lambda server=server: any(line.get("writer") == NODE for line in server.lines()))
+        assert tell(role, "close") == "closed"
+    for server in servers:
+        (run,) = server.runs()
+        assert server.points(run, NODE, f"{NODE}/process/trainer/threads")
+        assert [line["closed"] for line in server.lines() if "closed" in line] == ["finished"]
+    await_end(job, wait_until)
