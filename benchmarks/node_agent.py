@@ -4,8 +4,8 @@
 
 Three agents for each number of roles: one that measures the node, for the `local` backend, which has no courier; one
 that measures it for TensorBoard, whose courier is in the agent; and one that measures nothing, and copies what the
-roles spool. CPU is that of the agent once it has started, which is a column of its own, as a share of one core. Memory is
-in proportion to what it shares with other processes (PSS, Linux).
+roles spool. CPU is that of the agent once it has started, which is a column of its own, as a share of one core. Memory
+is in proportion to what it shares with other processes (PSS, Linux).
 """
 
 from __future__ import annotations

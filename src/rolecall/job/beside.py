@@ -168,9 +168,8 @@ class NodeAgent:
         self._began = self._due = float("-inf")
         self._has_failed = False
         self._is_needed = True
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="rolecall-agent", daemon=True)
-        self._thread.start()
+        self._ending, self._done = threading.Event(), threading.Event()
+        threading.Thread(target=self._keep, name="rolecall-agent", daemon=True).start()
 
     def end(self, timeout: float, *, is_needed: bool) -> None:
         """The role has ended.
@@ -182,7 +181,7 @@ class NodeAgent:
         self._is_needed = is_needed
         self._ending.set()
         if is_needed:
-            self._thread.join(timeout)
+            self._done.wait(timeout)
 
     def _keep(self) -> None:
         while not self._is_over():
@@ -190,6 +189,9 @@ class NodeAgent:
                 self._look()
             if self._ending.wait(timings.HEARTBEAT) and self._is_needed:
                 time.sleep(timings.POLL_INTERVAL)
+        self._done.set()
+        if self._process is not None:
+            self._process.wait()  # as long as other roles need it; nobody else would take its status
 
     def _is_over(self) -> bool:
         with suppress(OSError):

@@ -223,7 +223,7 @@ class WriterSession:
         if self._is_left_to_agent:
             return
         if processes or (is_tended and spec.courier != "thread"):
-            task = {"env": self._config.to_env(), "writer": writer}
+            task = {"env": self._config.portable().to_env(), "writer": writer}
             log = self._layout.courier_log(writer)
             self._process = CourierProcess(task, [each.backend for each in processes], log, self.events.add)
         if threads or (is_tended and not processes and spec.courier == "thread"):
