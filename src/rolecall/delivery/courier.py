@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from rolecall import timings
 from rolecall.backends.registry import Backend
 from rolecall.config.redact import scrub_text, scrub_trace, secrets_of
-from rolecall.delivery.cursor import Batch, Cursor
+from rolecall.delivery.cursor import NOTHING, Batch, Cursor
 from rolecall.delivery.details import Told
 from rolecall.delivery.events import CourierEvent, Kind
 from rolecall.delivery.keys import Keys
@@ -270,6 +270,8 @@ class Courier:
     def _deliver_batch(self, run: Run, cursor: Cursor) -> Batch:
         """Hand over what is next in a journal."""
         batch = cursor.read()
+        if batch is NOTHING:
+            return batch
         for damage in batch.damages:
             self._report_once("damaged", damage, damage)
         if batch.rows:
@@ -346,7 +348,7 @@ class Courier:
 
     def _exchange(self, run: Run) -> None:
         """Declare and merge what is not yet, of other writers too where they write the same run."""
-        if self.shared:
+        if self.shared and self.roster is None:  # nobody writes a relay's book beside it
             self.book.refresh()
         self._declare(run)
         self._tell(run)

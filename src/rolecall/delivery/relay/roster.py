@@ -53,7 +53,7 @@ class Roster:
         Raises:
             OSError: the directory does not answer.
         """
-        if not now and time.monotonic() - self._looked < timings.RELAY_INTERVAL:
+        if not now and time.monotonic() - self._looked < timings.ROSTER_INTERVAL:
             return ()
         self._looked = time.monotonic()
         self._is_relieved = self._is_relieved or (self._is_followed() and self._has_relay())
