@@ -71,6 +71,7 @@ class Courier:
         book: the axes and configs of all writers.
         report: gets every event.
         roster: in a relay, the writers of the job, who come and go.
+        interval: seconds between looks at journals that had nothing new.
         last_sign: when it last showed that it does not hang, by the monotonic clock.
     """
 
@@ -82,6 +83,7 @@ class Courier:
     book: AxisBook
     report: Callable[[CourierEvent], None]
     roster: Roster | None = None
+    interval: float = timings.POLL_INTERVAL
     last_sign: float = field(default_factory=time.monotonic, init=False)
     # When to give up: set for good by `hurry`, and while the backend is away by the time to drain.
     _limit: float = field(default=float("inf"), init=False)
@@ -219,7 +221,7 @@ class Courier:
         if not any(cursor.is_behind for cursor in self.cursors):
             self._pictures.clear()
         if not has_ended and all(batch.is_last for batch in batches):
-            self._wait(timings.POLL_INTERVAL if self.roster is None else timings.RELAY_INTERVAL)
+            self._wait(self.interval)
         is_done = is_idle and not is_behind and has_ended
         # A role may have come while the last rows were sent.
         return is_done and not self._admit(now=True)

@@ -58,15 +58,22 @@ class CourierGroup:
         writers: whose rows; `LAUNCH` for the launcher.
         assignments: what to deliver.
         report: gets every event, from any thread.
+        interval: seconds between looks at journals that had nothing new.
     """
 
     def __init__(
-        self, spec: JobSpec, writers: Iterable[str], assignments: Iterable[Assignment], report: Report
+        self,
+        spec: JobSpec,
+        writers: Iterable[str],
+        assignments: Iterable[Assignment],
+        report: Report,
+        interval: float = timings.POLL_INTERVAL,
     ) -> None:
         self._spec = spec
         self._layout = Layout(spec.monitor_dir)
         self._listener = report
         self._names = writers
+        self._interval = interval
         self._writers: dict[str, TendedWriter] = {}
         self._couriers: list[Courier] = []
         self._threads = {
@@ -110,7 +117,7 @@ class CourierGroup:
                 # The writers have ended, and no courier gave a sign of life for as long as it may drain.
                 if now - max([alive, *(courier.last_sign for courier in self._couriers)]) > timings.DRAIN_TIMEOUT:
                     return False
-            time.sleep(timings.POLL_INTERVAL)
+            time.sleep(self._interval)
         for writer in writers:
             writer.stop()
         return True
@@ -175,6 +182,7 @@ class CourierGroup:
             book=place.book,
             report=self._report,
             roster=Roster(self._spec, name, cursor, place.is_followed) if plan.relayed else None,
+            interval=timings.RELAY_INTERVAL if plan.relayed else self._interval,
         )
         self._couriers.append(courier)
         if courier.roster is not None:

@@ -140,7 +140,8 @@ class Agent:
 
     def _couriers_of(self, name: str) -> CourierGroup | None:
         assignments = [Assignment(name, each) for each in self._spec.plan.of(launcher=False) if self._is_for(each)]
-        return CourierGroup(self._spec, [name], assignments, _note) if assignments else None
+        # There are four rows a minute.
+        return CourierGroup(self._spec, [name], assignments, _note, timings.AGENT_INTERVAL) if assignments else None
 
     def _deliver(self) -> None:
         if self._couriers is not None:
