@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from made_site import Computer, MadeSite
 
 from rolecall import BackendError, MonitorConfig, Plan, Registry, resolve
+from rolecall.__main__ import main
 from rolecall.config.plan import BackendPlan, Downgrade
 from rolecall.config.spec import HandOver
 
@@ -106,6 +108,22 @@ def test_system_is_measured(site: MadeSite) -> None:
     assert found.system_metrics
     assert found.downgrades == ()
     assert [(one.backend, one.measures) for one in found.backends] == [("acme", False), ("other", True)]
+
+
+def test_check_says_what_measures(site: MadeSite, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    site.backend("acme", measures="SYSTEM_METRICS = True")
+    config = tmp_path / "config.yaml"
+    config.write_text("project: p\nname: n\nmonitor_type: [local, acme]\nsystem_metrics: true\n")
+    assert main(["check", str(config)]) == 0
+    said = capfdbinary.readouterr().out.decode().splitlines()
+    assert "  system metrics: a process on each node logs them every 15 s (acme: its SDK does)" in said
+
+
+@pytest.mark.parametrize(("shared_run", "measures"), [("relay", False), (True, True), (False, True)])
+def test_sdk_of_a_relay_measures_no_role(site: MadeSite, *, shared_run: object, measures: bool) -> None:
+    site.backend("acme", measures="SYSTEM_METRICS = True")
+    (found,) = plan("acme", system_metrics=True, shared_run=shared_run).backends
+    assert found.measures is measures
 
 
 def test_nothing_to_measure_with(computer: Computer) -> None:

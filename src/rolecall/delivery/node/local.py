@@ -32,7 +32,7 @@ def find_agent(layout: Layout) -> Session | None:
     """The session of the live agent of this node, if there is one."""
     for name in agent_names():
         session = newest(layout.journal(name))
-        if session is not None and (owner := session.owner()) is not None and owner.is_here() and session.is_live():
+        if session is not None and _local_owner(session) is not None:
             return session
     return None
 
@@ -47,9 +47,14 @@ def local_sessions(layout: Layout) -> Iterator[tuple[str, Session, Owner]]:
     """The newest session of each role whose process runs on this node and has not ended it."""
     for writer in layout.roles():
         session = newest(layout.journal(writer))
-        owner = session.owner() if session is not None else None
-        if session is not None and owner is not None and owner.is_here() and session.is_live():
+        if session is not None and (owner := _local_owner(session)) is not None:
             yield writer, session, owner
+
+
+def _local_owner(session: Session) -> Owner | None:
+    """The owner of a session, if it lives and is on this node."""
+    owner = session.owner()
+    return owner if owner is not None and owner.is_here() and session.is_live() else None
 
 
 def _opened(session: Session) -> float:
@@ -88,6 +93,7 @@ class LocalRoles:
         self._report = report
         self._layout = Layout(spec.monitor_dir)
         self._roles: dict[str, _Role] = {}
+        self._seen: dict[str, Session] = {}
         self._own: TendedWriter | None = None
         self._left: dict[TendedWriter, float] = {}
         self._looked = self._touched = float("-inf")
@@ -136,13 +142,18 @@ class LocalRoles:
 
     def _look(self) -> None:
         """Look for roles that are new on this node, or were started again."""
-        for writer, session, owner in local_sessions(self._layout):
-            known = self._roles.get(writer)
-            if known is None or known.session != session:
+        for writer in self._layout.roles():
+            session = newest(self._layout.journal(writer))
+            # Each session is looked at once: a job may have hundreds of roles on other nodes, and a session that has
+            # ended does not live again.
+            if session is None or self._seen.get(writer) == session:
+                continue
+            if (owner := _local_owner(session)) is not None:
                 self._drop(writer)
                 is_left = session.header().get(LEFT_TO_AGENT) is True
                 tended = TendedWriter(self._spec, writer, self._report) if is_left else None
                 self._roles[writer] = _Role(session, owner, tended)
+            self._seen[writer] = session
         self.pids = {writer: role.owner.pid for writer, role in self._roles.items()}
 
     def _drop_ended(self) -> None:
