@@ -82,6 +82,15 @@ STATUS_INTERVAL: Final = 0.3
 SYNC_TIMEOUT: Final = 20.0
 """For the last `fsync`; a slower disk does not hold up the courier's end."""
 
+# ----------------------------------------------------------------- the node
+
+SAMPLE_INTERVAL: Final = 15.0
+"""Between two samples of a node, as in wandb's SDK (`x_stats_sampling_interval`, 0.31.0)."""
+FIRST_SAMPLE: Final = 1.0
+"""Until the first one, so that a short job has some: rates are over that time."""
+AGENT_INTERVAL: Final = 0.5
+"""Between an agent's looks at the roles of its node, and between two copies of what they spooled."""
+
 # ----------------------------------------------------------------- the lease
 
 HEARTBEAT: Final = 5.0

@@ -394,7 +394,7 @@ def _until_rows_are_lost(scene: Scene) -> None:
 
 def frozen_directory(place: Place, folder: Path, seed: int, times: int) -> Line | None:
     """`monitor_dir` is on sshfs, whose server is stopped for some seconds; rows are spooled on the node."""
-    with _sshfs(folder) as mounted:
+    with mounted_sshfs(folder) as mounted:
         if mounted is None:
             return None
         directory, server = mounted
@@ -416,7 +416,7 @@ def frozen_directory(place: Place, folder: Path, seed: int, times: int) -> Line 
 
 
 @contextmanager
-def _sshfs(folder: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]] | None]:
+def mounted_sshfs(folder: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]] | None]:
     """A directory on a network filesystem, and the process that serves it; `None` if sshfs is not there."""
     sftp = Path("/usr/lib/openssh/sftp-server")
     there, here = folder / "served", folder / "mounted"

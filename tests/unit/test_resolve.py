@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from made_site import MadeSite
+from made_site import Computer, MadeSite
 
 from rolecall import BackendError, MonitorConfig, Plan, Registry, resolve
+from rolecall.__main__ import main
 from rolecall.config.plan import BackendPlan, Downgrade
 from rolecall.config.spec import HandOver
 
@@ -93,6 +95,54 @@ def test_backend_says_where_its_couriers_work(site: MadeSite) -> None:
         "acme: courier: its SDK holds one run in each process, so a process beside each role delivers its rows instead"
     ]
     assert plan("acme", courier="process").downgrades == ()
+
+
+def test_system_is_not_measured_by_default() -> None:
+    assert not plan("local").system_metrics
+
+
+def test_system_is_measured(site: MadeSite) -> None:
+    site.backend("acme")
+    site.backend("other", measures="SYSTEM_METRICS = True")
+    found = plan(["acme", "other"], system_metrics=True)
+    assert found.system_metrics
+    assert found.downgrades == ()
+    assert [(one.backend, one.measures) for one in found.backends] == [("acme", False), ("other", True)]
+
+
+def test_check_says_what_measures(site: MadeSite, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    site.backend("acme", measures="SYSTEM_METRICS = True")
+    config = tmp_path / "config.yaml"
+    config.write_text("project: p\nname: n\nmonitor_type: [local, acme]\nsystem_metrics: true\n")
+    assert main(["check", str(config)]) == 0
+    said = capfdbinary.readouterr().out.decode().splitlines()
+    assert "  system metrics: a process on each node logs them every 15 s (acme: its SDK does)" in said
+
+
+@pytest.mark.parametrize(("shared_run", "measures"), [("relay", False), (True, True), (False, True)])
+def test_sdk_of_a_relay_measures_no_role(site: MadeSite, *, shared_run: object, measures: bool) -> None:
+    site.backend("acme", measures="SYSTEM_METRICS = True")
+    (found,) = plan("acme", system_metrics=True, shared_run=shared_run).backends
+    assert found.measures is measures
+
+
+def test_nothing_to_measure_with(computer: Computer) -> None:
+    (computer.home / "config.yaml").write_text("project: p\nname: n\nsystem_metrics: true\n")
+    ran = computer.rolecall("check", "config.yaml")
+    assert ran.status == 0
+    (downgraded,) = (line for line in ran.out.splitlines() if "downgraded" in line)
+    assert downgraded == (
+        "  downgraded: system_metrics: psutil is not installed, so the system is not measured; run: "
+        "pip install 'psutil>=5.9' 'nvidia-ml-py>=12'"
+    )
+    assert "every 15 s" not in ran.out
+
+
+@pytest.mark.parametrize("said", ['"yes"', "1"])
+def test_backend_that_measures_somehow(site: MadeSite, said: str) -> None:
+    site.backend(measures=f"SYSTEM_METRICS = {said}")
+    with pytest.raises(BackendError, match="must be True or False"):
+        plan("acme", system_metrics=True)
 
 
 def test_none_is_nothing_at_all() -> None:

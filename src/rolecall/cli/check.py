@@ -9,8 +9,10 @@ import argparse
 import json
 from dataclasses import asdict
 
+from rolecall import timings
 from rolecall.backends.builtin import LOCAL
 from rolecall.config.model import MonitorConfig
+from rolecall.config.plan import Plan
 from rolecall.config.resolve import resolve
 
 _COURIERS = {
@@ -42,8 +44,17 @@ def run(options: argparse.Namespace) -> int:
         if chosen.backend == LOCAL:
             courier = "nothing to deliver: the journal is the run"
         print(f"  {chosen.backend}: {runs}, {courier}")
+    if plan.system_metrics:
+        print(f"  system metrics: {_measured(plan)}")
     if plan.disabled:
         print("  monitoring is off")
     for downgrade in plan.downgrades:
         print(f"  downgraded: {downgrade}")
     return 0
+
+
+def _measured(plan: Plan) -> str:
+    """Where system metrics come from."""
+    own = ", ".join(each.backend for each in plan.backends if each.measures)
+    how = f"a process on each node logs them every {timings.SAMPLE_INTERVAL:.0f} s"
+    return f"{how} ({own}: its SDK does)" if own else how

@@ -117,7 +117,7 @@ class _Search:
         layout = Layout(root)
         try:
             record, _ = job_record(layout)
-            writers = layout.writers()
+            writers = layout.roles()
             return Found(
                 directory=str(root),
                 project=record.project,

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, SerializeAsAny, TypeAdapter, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from rolecall import timings
-from rolecall.backends.builtin import LOCAL, NONE
+from rolecall.backends.builtin import BUILTIN, LOCAL, NONE
 from rolecall.backends.registry import Registry
 from rolecall.config.arguments import explain, plain_args, typed_args
 from rolecall.config.environment import is_switched_off
@@ -75,6 +75,8 @@ class MonitorConfig(BaseModel):
         courier: what delivers the rows: a `process` beside each role, or a `thread` of it; with `shared_run: relay`
             those of the launcher alone. `none` leaves them in the job's directory, for `rolecall relay` or `rolecall
             deliver`.
+        system_metrics: whether CPU, memory, disk, network and GPUs of each node are logged, and what each role's
+            process takes of them. Needs psutil.
         open_timeout: seconds that `launch` and `open_monitor` wait for the answer of each backend. They go on without
             one that takes longer.
         on_backend_error: `ignore` keeps every error of a backend away from training; `raise` raises it in the
@@ -103,6 +105,7 @@ class MonitorConfig(BaseModel):
     spool_limit: Annotated[int, Field(ge=1 << 20, le=1 << 60)] | None = None
     sync_every: Annotated[float, Field(ge=0.1, le=_DAY)] | None = None
     courier: Literal["process", "thread", "none"] = "process"
+    system_metrics: bool = False
     open_timeout: Annotated[float, Field(ge=0.0, le=_DAY)] = timings.OPEN_TIMEOUT
     on_backend_error: Literal["ignore", "raise"] = "ignore"
 
@@ -142,6 +145,7 @@ class MonitorConfig(BaseModel):
         spool_limit: int | None = None,
         sync_every: float | None = None,
         courier: Literal["process", "thread", "none"] = "process",
+        system_metrics: bool = False,
         open_timeout: float = timings.OPEN_TIMEOUT,
         on_backend_error: Literal["ignore", "raise"] = "ignore",
     ) -> None:
@@ -244,6 +248,18 @@ class MonitorConfig(BaseModel):
         if not isinstance(seconds, (int, float)) or not 0.0 <= seconds <= _DAY:
             raise ConfigError(f"open_timeout: must be a number of seconds from 0 to {_DAY:.0f}")
         return self.model_copy(update={"open_timeout": float(seconds)})
+
+    def portable(self) -> Self:
+        """This config without the backends that no other process can find: those that were registered in code."""
+        names = [name for name in self.monitor_type if name in BUILTIN or self._registry.load(name).portable]
+        if len(names) == len(self.monitor_type):
+            return self
+        args = {name: args for name, args in self.monitor_args.items() if name in names}
+        config = self.model_copy(update={"monitor_type": tuple(names) or (LOCAL,), "monitor_args": args})
+        if (handed := self._hand_over) is None:
+            return config
+        plans = tuple(plan for plan in handed.plan.backends if plan.backend in names)
+        return config.handed(replace(handed, plan=replace(handed.plan, backends=plans)))
 
     def handed(self, hand_over: HandOver) -> Self:
         """This config with what its launcher settled, for the roles."""

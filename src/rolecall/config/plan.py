@@ -14,14 +14,14 @@ CourierPlace = Literal["process", "thread", "none"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downgrade:
-    """A setting that one backend cannot fulfil, and why."""
+    """A setting that cannot be fulfilled, and why. `backend` is empty if that is the fault of none."""
 
     backend: str
     setting: str
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.backend}: {self.setting}: {self.reason}"
+        return ": ".join(filter(None, (self.backend, self.setting, self.reason)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,7 @@ class BackendPlan:
         shared: whether all roles write one run.
         courier: where its courier runs.
         attaches: whether its run is one that exists already, whose id is the argument `run_id`.
+        measures: whether system metrics are its SDK's own, so that it gets none of rolecall's.
         relayed: whether one process, the relay, reads the journals of all roles and writes one run.
     """
 
@@ -40,6 +41,7 @@ class BackendPlan:
     shared: bool
     courier: CourierPlace
     attaches: bool = False
+    measures: bool = False
     relayed: bool = False
 
     @property
@@ -50,10 +52,17 @@ class BackendPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How rows reach every backend, and what differs from the config."""
+    """How rows reach every backend, and what differs from the config.
+
+    Attributes:
+        backends: those that there are.
+        downgrades: what differs.
+        system_metrics: whether nodes and the processes of roles are measured.
+    """
 
     backends: tuple[BackendPlan, ...] = ()
     downgrades: tuple[Downgrade, ...] = ()
+    system_metrics: bool = False
 
     @property
     def disabled(self) -> bool:

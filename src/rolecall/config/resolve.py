@@ -1,5 +1,7 @@
 """The validator: turns a config into what will happen, and says why the two differ."""
 
+from importlib.util import find_spec
+
 from rolecall.backends.builtin import BUILTIN, LOCAL, NONE
 from rolecall.backends.registry import Backend
 from rolecall.config.model import MonitorConfig
@@ -13,6 +15,7 @@ _MANY_RUNS = (
     "an existing run can only be the one run of a job, and here each role has its own, so new ones are made; set "
     "shared_run: true, or use rolecall.init"
 )
+_NO_PROBES = "psutil is not installed, so the system is not measured; run: pip install 'psutil>=5.9' 'nvidia-ml-py>=12'"
 _RELAY = "With shared_run: relay, one process writes one run of all roles"
 _IN_CODE = "registered in code, so no other process can find it; a thread of the role delivers its rows instead"
 
@@ -33,10 +36,13 @@ def resolve(config: MonitorConfig, *, is_single: bool = False) -> Plan:
         return Plan()
     backends = [config.registry.load(name) for name in config.monitor_type if name != NONE]
     found = [_resolve_one(config, backend, is_single=is_single) for backend in backends]
-    return Plan(
-        backends=tuple(plan for plan, _ in found),
-        downgrades=tuple(downgrade for _, downgrades in found for downgrade in downgrades),
-    )
+    downgrades = [downgrade for _, downgrades in found for downgrade in downgrades]
+    # It is not imported: that is for the process that measures. Without nvidia-ml-py, GPUs are not measured, and most
+    # nodes without it have none.
+    can_measure = config.system_metrics and find_spec("psutil") is not None
+    if config.system_metrics and not can_measure:
+        downgrades.append(Downgrade(backend="", setting="system_metrics", reason=_NO_PROBES))
+    return Plan(backends=tuple(plan for plan, _ in found), downgrades=tuple(downgrades), system_metrics=can_measure)
 
 
 def _resolve_one(config: MonitorConfig, backend: Backend, *, is_single: bool) -> tuple[BackendPlan, list[Downgrade]]:
@@ -58,9 +64,16 @@ def _resolve_one(config: MonitorConfig, backend: Backend, *, is_single: bool) ->
     is_given = getattr(config.monitor_args[backend.name], "run_id", None) is not None
     if is_given and not is_one:
         downgrades.append(Downgrade(backend=backend.name, setting="run_id", reason=_MANY_RUNS))
-    attaches = is_given and is_one
-    name = backend.name
-    return BackendPlan(backend=name, shared=shared, courier=courier, attaches=attaches, relayed=is_relayed), downgrades
+    plan = BackendPlan(
+        backend=backend.name,
+        shared=shared,
+        courier=courier,
+        attaches=is_given and is_one,
+        # Of a relayed run, the SDK would measure the relay.
+        measures=config.system_metrics and backend.measures and not is_relayed,
+        relayed=is_relayed,
+    )
+    return plan, downgrades
 
 
 def _courier(config: MonitorConfig, backend: Backend) -> tuple[CourierPlace, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from rolecall.backends.builtin import LOCAL
 from rolecall.errors import DirectoryError, WriterConflict
 from rolecall.states import State
-from rolecall.store.acks import acknowledged, leases, only_of, rejections
+from rolecall.store.acks import acknowledged, is_meant_for, leases, only_of, rejections
 from rolecall.store.codec import encode, folder_below, last_line, last_seq, put_whole, refuse_link
 from rolecall.store.details import details_of
 from rolecall.store.journal import last_steps
@@ -76,6 +76,7 @@ def _sizes(folder: Path) -> Iterator[int]:
 
 def _removable(layout: Layout, writer: str, backends: list[str]) -> Iterator[tuple[str, Session, int]]:
     """The sessions of a writer that all backends are done with, and how many rows each has of its own."""
+    backends = [backend for backend in backends if is_meant_for(layout, backend, writer)]
     positions = [acknowledged(layout, backend, writer).position for backend in backends]
     rejected = {number for backend in backends for number, _ in rejections(layout, backend, writer)}
     seq = changes = 0

@@ -43,7 +43,7 @@ from rolecall.rows import Change, Details, MediaKind, Row
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledged, RunReference
 from rolecall.store.axes import AxisBook
-from rolecall.store.layout import LAUNCH
+from rolecall.store.layout import LAUNCH, is_node
 
 logger = logging.getLogger("rolecall.courier")
 T = TypeVar("T")
@@ -72,6 +72,7 @@ class Courier:
         book: the axes and configs of all writers.
         report: gets every event.
         roster: in a relay, the writers of the job, who come and go.
+        interval: seconds between looks at journals that had nothing new.
         last_sign: when it last showed that it does not hang, by the monotonic clock.
     """
 
@@ -83,6 +84,7 @@ class Courier:
     book: AxisBook
     report: Callable[[CourierEvent], None]
     roster: Roster | None = None
+    interval: float = timings.POLL_INTERVAL
     last_sign: float = field(default_factory=time.monotonic, init=False)
     # When to give up: set for good by `hurry`, and while the backend is away by the time to drain.
     _limit: float = field(default=float("inf"), init=False)
@@ -136,7 +138,8 @@ class Courier:
             for _ in roles:
                 self._stand_by(run)
             # One writer that did not finish makes it the status of the run.
-            statuses: list[Status] = [cursor.status or "finished" for cursor in self.cursors]
+            found = (cursor for cursor in self.cursors if not is_node(cursor.writer))
+            statuses: list[Status] = [cursor.status or "finished" for cursor in found]
             status: Status = next((each for each in (*statuses, *others()) if each != "finished"), "finished")
             if is_own():
                 self._attempt(lambda: self._exchange(run))
@@ -224,7 +227,7 @@ class Courier:
         if not any(cursor.is_behind for cursor in self.cursors):
             self._pictures.clear()
         if not has_ended and all(batch.is_last for batch in batches):
-            self._wait(timings.POLL_INTERVAL if self.roster is None else timings.RELAY_INTERVAL)
+            self._wait(self.interval)
         is_done = is_idle and not is_behind and has_ended
         # A role may have come while the last rows were sent.
         return is_done and not self._admit(now=True)
@@ -309,7 +312,9 @@ class Courier:
     def _begin_axes(self, run: Run, cursor: Cursor, rows: Sequence[Row]) -> None:
         """From the first row on that is on an axis with a name, the rows of a run carry their steps as metrics."""
         keys = self._keys_of(cursor.writer)
-        if not keys.carries_axes and self.backend.declares_axes and any(row.axis is not None for row in rows):
+        if keys.carries_axes or not self.backend.declares_axes:
+            return
+        if any(row.axis is not None and self._is_for(row) for row in rows):
             # The backend may write rows in another way from here on, and not recognise those before if they came again.
             if cursor.is_behind:
                 run.flush(timings.EXPORT_TIMEOUT)

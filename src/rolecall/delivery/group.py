@@ -66,16 +66,23 @@ class CourierGroup:
         writers: whose rows; `LAUNCH` for the launcher.
         assignments: what to deliver.
         report: gets every event, from any thread.
+        interval: seconds between looks at journals that had nothing new.
     """
 
     def __init__(
-        self, spec: JobSpec, writers: Iterable[str], assignments: Iterable[Assignment], report: Report
+        self,
+        spec: JobSpec,
+        writers: Iterable[str],
+        assignments: Iterable[Assignment],
+        report: Report,
+        interval: float = timings.POLL_INTERVAL,
     ) -> None:
         self._spec = spec
         self._layout = Layout(spec.monitor_dir)
         self._listener = report
         self._names = writers
-        self._writers: dict[str, _Writer] = {}
+        self._interval = interval
+        self._writers: dict[str, TendedWriter] = {}
         self._couriers: list[Courier] = []
         self._threads = {
             assignment: threading.Thread(target=self._serve, args=(assignment,), daemon=True)
@@ -92,7 +99,7 @@ class CourierGroup:
         """Deliver until all is done; `False` if a backend hung and was left behind."""
         # Here and not when it is made: a directory may not answer, and the role must not wait for it.
         try:
-            self._writers = {name: _Writer(self._spec, name, self._report) for name in self._names}
+            self._writers = {name: TendedWriter(self._spec, name, self._report) for name in self._names}
         except OSError as error:
             for each in self._threads:
                 self._report(CourierEvent(each.plan.backend, "refused", describe_os_error(error), each.writer))
@@ -118,7 +125,7 @@ class CourierGroup:
                 # The writers have ended, and no courier gave a sign of life for as long as it may drain.
                 if now - max([alive, *(courier.last_sign for courier in self._couriers)]) > timings.DRAIN_TIMEOUT:
                     return False
-            time.sleep(timings.POLL_INTERVAL)
+            time.sleep(self._interval)
         for writer in writers:
             writer.stop()
         return True
@@ -183,6 +190,7 @@ class CourierGroup:
             book=place.book,
             report=self._report,
             roster=Roster(self._spec, name, cursor, place.is_followed) if plan.relayed else None,
+            interval=timings.RELAY_INTERVAL if plan.relayed else self._interval,
         )
         self._couriers.append(courier)
         if courier.roster is not None:
@@ -195,7 +203,7 @@ class CourierGroup:
         else:
             courier.run()
 
-    def _claim(self, backend: str, writer: "_Writer") -> Acknowledgements | None:
+    def _claim(self, backend: str, writer: "TendedWriter") -> Acknowledgements | None:
         """The lease of the delivery; `None` if a predecessor's courier left nothing to do."""
         while True:
             try:
@@ -208,7 +216,7 @@ class CourierGroup:
                 if not writer.live() and not is_left(self._layout, backend, writer.name):
                     return None
 
-    def _roles_at_work(self, launcher: "_Writer", backend: str) -> Iterator[None]:
+    def _roles_at_work(self, launcher: "TendedWriter", backend: str) -> Iterator[None]:
         """An item for each look that finds a role, or the courier of one, at work, unless it gets nowhere.
 
         A launcher that came after this one has the run from then on, so this one waits no longer.
@@ -229,7 +237,7 @@ class CourierGroup:
 
     def _ends(self) -> Iterable[Status]:
         """How each role ended."""
-        found = (newest(self._layout.journal(writer)) for writer in self._layout.writers())
+        found = (newest(self._layout.journal(writer)) for writer in self._layout.roles())
         return [ended_as(session.state()) for session in found if session is not None]
 
     def _is_carried(self, backend: str, writers: Sequence[str]) -> bool:
@@ -270,8 +278,8 @@ class CourierGroup:
         return True
 
 
-class _Writer:
-    """One writer of a group: its session, and what is done for it beside the couriers.
+class TendedWriter:
+    """One writer: its session, and what is done for it beside delivering.
 
     Attributes:
         must_stay: whether there is a journal to mirror or sync as long as the writer lives, even without a backend.
@@ -317,6 +325,12 @@ class _Writer:
         if self._is_spooled:
             with suppress(OSError):  # as above
                 self._mirror.copy(newest_only=True)
+
+    def is_mirrored(self) -> bool:
+        """Whether nothing that is spooled here waits to be copied."""
+        with suppress(OSError):  # as above
+            return self._mirror.is_whole()
+        return False
 
     def touch(self) -> bool:
         """Show other hosts that the writer is alive, if it is."""
@@ -423,7 +437,7 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         attached=run_id == attached,
         job=spec.name,
         source=source_in(own if is_own else job),
-        ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.writers()]),
+        ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.roles()]),
         writers="many" if is_relayed else "one",
         has_axes=is_relayed or (is_own and AxisBook(layout, writer, writes=False).has_axes),
     )

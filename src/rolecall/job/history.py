@@ -12,7 +12,7 @@ from rolecall.states import State
 from rolecall.store import reader as journals
 from rolecall.store.codec import Damage, last_line
 from rolecall.store.details import config_now, details_now, details_of
-from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, job_record
+from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, is_node, job_record
 from rolecall.store.lease import newest
 from rolecall.store.reader import End, WriterReader
 
@@ -208,6 +208,16 @@ class JobHistory:
     state: State
     writers: list[WriterHistory]
 
+    @property
+    def roles(self) -> list[WriterHistory]:
+        """Those that are roles."""
+        return [each for each in self.writers if not is_node(each.writer)]
+
+    @property
+    def nodes(self) -> list[WriterHistory]:
+        """Those that are agents of nodes, whose rows are system metrics."""
+        return [each for each in self.writers if is_node(each.writer)]
+
     def summary(self) -> dict[str, Any]:
         """Ready for JSON: the job, its writers with what they said of it, and of each metric what it came to."""
         job = {name: getattr(self.record, name) for name in ("run_id", "project", "name")}
@@ -268,7 +278,7 @@ class JobReader:
             ends = (last_line(session.path, session.seed) or {} for session in journal.found)
             history.cleaned = sum(rows for each in ends if isinstance(rows := each.get("cleaned"), int))
             history.details = details_of(journal.found[-1]) if journal.found else Details()
-        self._state = _job_state(self._layout, [each.state for _, each in self._readers.values()])
+        self._state = _job_state(self._layout, [each.state for each in self.history.roles])
         self._due = time.monotonic() + max(_LOOK_INTERVAL, (time.process_time() - begin) / _LOOK_SHARE)
         return before != self._states()
 
@@ -324,7 +334,7 @@ def read_details(root: Path) -> dict[str, Details]:
 
 def job_state(layout: Layout) -> State:
     """How the job in a directory is doing, or ended."""
-    found = (newest(layout.journal(writer)) for writer in layout.writers())
+    found = (newest(layout.journal(writer)) for writer in layout.roles())
     return _job_state(layout, [session.state() for session in found if session is not None])
 
 

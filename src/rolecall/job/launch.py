@@ -22,6 +22,7 @@ from rolecall.job.output.bar import bar
 from rolecall.job.output.lines import JobPrinter
 from rolecall.job.place import launchers_place
 from rolecall.job.session import WriterSession
+from rolecall.job.single.probe import SystemProbe
 from rolecall.job.status import WriterState, read_writers, wait_for_writers
 from rolecall.states import Status, status_of
 from rolecall.store.acks import is_carried, is_left, read_reference
@@ -228,6 +229,7 @@ class _Role:
         run_config: its own config.
         header: what the first line of its session says of it.
         tags: labels of the run.
+        is_single: whether it is the only role of its job.
         patience: seconds to wait for a launcher.
     """
 
@@ -235,22 +237,23 @@ class _Role:
     run_config: object
     header: Mapping[str, Any]
     tags: Sequence[str] = ()
+    is_single: bool = False
     patience: float = timings.JOIN_TIMEOUT
 
 
 def open_single(config: MonitorConfig, run_config: object, tags: Sequence[str]) -> Monitor:
     """Launch a job and join it as its only role, whose keys are bare."""
-    return _open(config, _Role(SINGLE, run_config, {"prefix": ""}, tags), primary=True, is_single=True)
+    return _open(config, _Role(SINGLE, run_config, {"prefix": ""}, tags, is_single=True), primary=True)
 
 
-def _open(config: MonitorConfig, role: _Role, *, primary: bool, is_single: bool = False) -> Monitor:
+def _open(config: MonitorConfig, role: _Role, *, primary: bool) -> Monitor:
     """Join a job, which is launched first for a primary."""
     if config.disabled:
         monitor = Monitor(role.writer)
         monitor.tags |= set(role.tags)
         return monitor
     follow_log_level()
-    job = _launch(config, is_single=is_single) if primary else None
+    job = _launch(config, is_single=role.is_single) if primary else None
     try:
         own = job.config if job else config
         monitor = _join(own, _meet(own, role.writer, role.patience), role, [job.close] if job else [])
@@ -418,12 +421,15 @@ def _leave(config: MonitorConfig, plan: Plan, status: Status, timeout: float) ->
 
 
 def _roles_at_work(layout: Layout) -> bool:
-    return any(is_held(layout.journal(writer)) for writer in layout.writers())
+    return any(is_held(layout.journal(writer)) for writer in layout.roles())
 
 
 def _join(config: MonitorConfig, record: RunRecord, role: _Role, closing: Sequence[Close]) -> Monitor:
     plan = _plan_here(config, record.plan)
-    config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=plan))
+    # What the only process of a job measures are rows of its own, so that they are in its run: it needs no agent.
+    measures = role.is_single and plan.system_metrics
+    handed = replace(plan, system_metrics=plan.system_metrics and not measures)
+    config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=handed))
     session = WriterSession(config, role.writer, role.run_config, role.header, role.tags)
     # Several roles on one terminal would draw over each other: those do not draw that have a launcher.
     session.wait_opened(draws=bool(closing))
@@ -432,17 +438,28 @@ def _join(config: MonitorConfig, record: RunRecord, role: _Role, closing: Sequen
         if each.relayed and (reference := read_reference(Layout(config.monitor_dir), each.backend, LAUNCH)):
             session.events.urls.setdefault(each.backend, reference.url)
     printer = JobPrinter(config.name, config.monitor_dir, plan)
+    if measures:
+        closing = [_start_probe(config, session, role.writer).close, partial(_close_drawn, session, printer), *closing]
+    elif closing:
+        closing = [partial(_close_drawn, session, printer), *closing]
     return Monitor(
         role.writer,
         session.journal,
         session.events,
         run_id=record.run_id,
         raises=config.on_backend_error == "raise",
-        closing=[partial(_close_drawn, session, printer), *closing] if closing else [session.close],
+        closing=closing or [session.close],
         backends=[each.backend for each in plan.backends],
         secrets=config.secrets,
         printer=printer,
     )
+
+
+def _start_probe(config: MonitorConfig, session: WriterSession, writer: str) -> SystemProbe:
+    plans = config.spec().plan.backends
+    others = [each.backend for each in plans if not each.measures]
+    log = Layout(config.monitor_dir).courier_log(f"{writer}@system")
+    return SystemProbe(session.journal, log, None if len(others) == len(plans) else others)
 
 
 def _close_drawn(session: WriterSession, printer: JobPrinter, status: Status, timeout: float) -> None:
@@ -487,4 +504,5 @@ def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
         for each in plan.backends
         if each.backend in couriers
     )
-    return Plan(backends=backends, downgrades=here.downgrades)
+    measured = plan.system_metrics and here.system_metrics
+    return Plan(backends=backends, downgrades=here.downgrades, system_metrics=measured)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -16,8 +17,9 @@ from rolecall.config.model import MonitorConfig
 from rolecall.config.plain import plain_config
 from rolecall.delivery.events import EventLog
 from rolecall.delivery.group import Assignment, CourierGroup
+from rolecall.delivery.node.local import LEFT_TO_AGENT
 from rolecall.errors import BackendRefused, Undelivered, raise_together
-from rolecall.job.beside import CourierProcess
+from rolecall.job.beside import CourierProcess, NodeAgent
 from rolecall.job.output.bar import Progress, bar
 from rolecall.job.status import look_within
 from rolecall.source import source_of_process
@@ -26,8 +28,8 @@ from rolecall.store.acks import is_carried, waiting
 from rolecall.store.details import details_now
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import LAUNCH, Layout, usable
-from rolecall.store.lease import Fill, Session, claim, end, newest, sessions, succeed
-from rolecall.store.spool import is_spooled, open_spool
+from rolecall.store.lease import claim, end, newest, sessions
+from rolecall.store.spool import is_spooled, open_spool, succeed_in
 
 logger = logging.getLogger("rolecall")
 
@@ -70,6 +72,7 @@ class WriterSession:
         self._layout = Layout(config.monitor_dir)
         self._process: CourierProcess | None = None
         self._thread: threading.Thread | None = None
+        self._agent: NodeAgent | None = None
         self._is_spooled = is_spooled(self._spec)
         kept, left_out = plain_config(run_config, config.secrets)
         if left_out:
@@ -82,6 +85,11 @@ class WriterSession:
     def _open(self, header: Mapping[str, Any], tags: Sequence[str]) -> None:
         """Claim the writer's name, and begin its journal."""
         writer = self._writer
+        self._is_remote = self._has_remote_relay()
+        # The node's agent does it for all that have no courier. Not `sync_every`: that is a promise of each role's own.
+        has_courier = self.backends or self._spec.courier == "thread" or self._spec.sync_every is not None
+        is_left = writer != LAUNCH and not has_courier and (self._is_spooled or self._is_remote)
+        self._is_left_to_agent = is_left
         # The last step on each axis of an earlier session, by the newest that has rows.
         earlier = map(last_steps, reversed(sessions(self._layout.journal(writer))))
         steps = next(filter(None, earlier), {})
@@ -94,6 +102,7 @@ class WriterSession:
             "opened": time.time(),
             "source": source_of_process(),
             **({"spool": self._spec.nonce} if self._is_spooled else {}),
+            **({LEFT_TO_AGENT: True} if self._is_left_to_agent else {}),
             **({"steps": steps} if steps else {}),
             **({"details": found} if (found := details.line()) else {}),
             **header,
@@ -103,7 +112,8 @@ class WriterSession:
         try:
             place = open_spool(self._spec, writer, session) if self._is_spooled else session
             limit = self._config.spool_limit if self._is_spooled else None
-            self.journal = JournalWriter(place, steps, self._succeed, limit, details)
+            succeed = partial(succeed_in, self._spec, writer, self._header)
+            self.journal = JournalWriter(place, steps, succeed, limit, details)
             self._start()
         except BaseException:
             end(session, "failed")  # or the name would be held for as long as this process lives
@@ -160,12 +170,7 @@ class WriterSession:
             # If rows were lost, the disk was reported already.
             level = logging.DEBUG if self.journal.lost else logging.WARNING
             logger.log(level, "%s: the end of the journal could not be written: %s", self._writer, error)
-        if self._process is not None:
-            self._process.end(max(0.0, deadline - time.monotonic()))
-        if self._thread is not None:
-            self._thread.join(max(0.0, deadline - time.monotonic()))
-        if self._writer == LAUNCH:
-            self._await_relay(max(0.0, deadline - time.monotonic()))
+        self._drain(deadline)
         if quiet:
             return
         messages = self._left()
@@ -176,6 +181,21 @@ class WriterSession:
         level = logging.INFO if self._has_launcher() else logging.WARNING
         for message in messages:
             logger.log(level, "%s", message)
+
+    def _drain(self, deadline: float) -> None:
+        """Wait for whoever delivers or mirrors the rows."""
+
+        def left() -> float:
+            return max(0.0, deadline - time.monotonic())
+
+        if self._process is not None:
+            self._process.end(left())
+        if self._agent is not None:
+            self._agent.end(left(), is_needed=self._is_left_to_agent)
+        if self._thread is not None:
+            self._thread.join(left())
+        if self._writer == LAUNCH:
+            self._await_relay(left())
 
     def _has_launcher(self) -> bool:
         """Whether a launcher lives, by the time of its file if it is on another machine."""
@@ -190,33 +210,30 @@ class WriterSession:
     def _opening(self) -> Progress:
         return Progress("opening " + ", ".join(self.events.unheard(self.backends)))
 
-    def _succeed(self, session: Session, fill: Fill) -> Session:
-        """The session to go on in when the journal's file was changed from outside."""
-        if not self._is_spooled:
-            return succeed(session, self._header, fill)
-        before = Session(self._layout.journal(self._writer) / session.path.name, session.number)
-        return open_spool(self._spec, self._writer, succeed(before, self._header), fill)
-
     def _start(self) -> None:
-        writer = self._writer
-        plans = self._spec.plan.of(launcher=writer == LAUNCH)
+        writer, spec = self._writer, self._spec
+        plans = spec.plan.of(launcher=writer == LAUNCH)
         processes = [plan for plan in plans if plan.courier == "process"]
         threads = [plan for plan in plans if plan.courier == "thread"]
+        if writer != LAUNCH and (spec.plan.system_metrics or self._is_left_to_agent):
+            self._agent = NodeAgent(self._config, spec, writer)
         # Without a backend there is still a journal to mirror or to sync, or a relay elsewhere to be shown a sign of
         # life.
-        is_tended = self._is_spooled or (writer != LAUNCH and (self._spec.sync_every is not None or self._is_remote()))
-        if processes or (is_tended and self._spec.courier != "thread"):
-            task = {"env": self._config.to_env(), "writer": writer}
+        is_tended = self._is_spooled or (writer != LAUNCH and (spec.sync_every is not None or self._is_remote))
+        if self._is_left_to_agent:
+            return
+        if processes or (is_tended and spec.courier != "thread"):
+            task = {"env": self._config.portable().to_env(), "writer": writer}
             log = self._layout.courier_log(writer)
             self._process = CourierProcess(task, [each.backend for each in processes], log, self.events.add)
-        if threads or (is_tended and not processes and self._spec.courier == "thread"):
-            group = CourierGroup(self._spec, [writer], [Assignment(writer, each) for each in threads], self.events.add)
+        if threads or (is_tended and not processes and spec.courier == "thread"):
+            group = CourierGroup(spec, [writer], [Assignment(writer, each) for each in threads], self.events.add)
             self._thread = threading.Thread(target=group.run, name="rolecall", daemon=True)
             self._thread.start()
 
-    def _is_remote(self) -> bool:
+    def _has_remote_relay(self) -> bool:
         """Whether the rows of this role are relayed by a process that cannot see whether it lives."""
-        if not any(plan.relayed for plan in self._spec.plan.backends):
+        if self._writer == LAUNCH or not any(plan.relayed for plan in self._spec.plan.backends):
             return False
         launcher = newest(self._layout.journal(LAUNCH))
         owner = launcher.owner() if launcher is not None else None

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,7 +11,15 @@ from rolecall import timings
 from rolecall.backends.builtin import LOCAL
 from rolecall.config.plan import Plan
 from rolecall.states import State
-from rolecall.store.acks import RunReference, acknowledged, logged, read_reference, rejections, waiting
+from rolecall.store.acks import (
+    RunReference,
+    acknowledged,
+    is_meant_for,
+    logged,
+    read_reference,
+    rejections,
+    waiting,
+)
 from rolecall.store.codec import last_line
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Session, is_held, newest, this_process
@@ -44,9 +52,14 @@ class WriterState:
 
 
 def read_writers(layout: Layout) -> list[WriterState]:
-    """The state of every writer that has opened in the job's directory."""
+    """The state of every role that has opened in the job's directory."""
+    return read_states(layout, layout.roles())
+
+
+def read_states(layout: Layout, writers: Iterable[str]) -> list[WriterState]:
+    """The state of each of these writers that has opened."""
     found = []
-    for writer in layout.writers():
+    for writer in writers:
         if session := newest(layout.journal(writer)):
             place = str(session.owner() or "its process is not known")
             state, is_closed = session.state(), session.status() is not None
@@ -65,7 +78,7 @@ def wait_for_writers(layout: Layout, timeout: float) -> list[WriterState]:
         while True:
             with suppress(OSError):  # a directory that does not answer is asked again
                 # Not by their state, which compares the clocks of two machines. Each is looked at, so each is watched.
-                live = [writer for writer in layout.writers() if is_held(layout.journal(writer))]
+                live = [writer for writer in layout.roles() if is_held(layout.journal(writer))]
                 is_running, states = bool(live), read_writers(layout)
             if not is_running or time.monotonic() >= deadline:
                 return
@@ -131,12 +144,13 @@ class DeliveryStatus:
 
 def read_deliveries(layout: Layout, plan: Plan) -> list[DeliveryStatus]:
     """Of every writer in each backend of the job's plan, and in those that it was delivered to later."""
-    return [_delivery(layout, backend, writer) for backend in _backends(layout, plan) for writer in layout.writers()]
+    found = ((backend, writer) for backend in _backends(layout, plan) for writer in layout.writers())
+    return [_delivery(layout, *each) for each in found if is_meant_for(layout, *each)]
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryTotal:
-    """The rows of all writers in one backend; the numbers are those of `DeliveryStatus`.
+    """The rows of all roles in one backend; the numbers are those of `DeliveryStatus`.
 
     Attributes:
         is_carried: whether a courier that outlives this process is at work for each writer whose rows wait.
@@ -152,7 +166,8 @@ class DeliveryTotal:
 
 def read_totals(layout: Layout, plan: Plan) -> tuple[int, list[DeliveryTotal]]:
     """How many rows there are in the job's journals, and what each backend of its plan holds of them."""
-    rows = sum(logged(layout.journal(writer)) for writer in layout.writers())
+    # Without what nodes measured: nobody logged that.
+    rows = sum(logged(layout.journal(writer)) for writer in layout.roles())
     return rows, [
         # The journals are all that `local` is.
         _total(each.backend, layout) if each.backend != LOCAL else DeliveryTotal(each.backend, rows)
@@ -161,7 +176,7 @@ def read_totals(layout: Layout, plan: Plan) -> tuple[int, list[DeliveryTotal]]:
 
 
 def _total(backend: str, layout: Layout) -> DeliveryTotal:
-    found = [_delivery(layout, backend, writer) for writer in layout.writers()]
+    found = [_delivery(layout, backend, writer) for writer in layout.roles()]
     return DeliveryTotal(
         backend=backend,
         delivered=sum(each.delivered for each in found),

@@ -42,7 +42,7 @@ from rolecall.store.codec import (
     put_whole,
     read_small,
 )
-from rolecall.store.layout import LAUNCH, Layout
+from rolecall.store.layout import LAUNCH, Layout, is_node
 from rolecall.store.lease import Session, claim, is_held, newest, sessions
 
 logger = logging.getLogger("rolecall.courier")
@@ -184,13 +184,17 @@ def undelivered(layout: Layout, backend: str, writer: str) -> int:
     """How many numbers of a writer's journal are behind what the backend acknowledged, those of changes too.
 
     By the numbers of the last rows, so 1,000,000 rows take no longer than one. Rows that are damaged count too, until
-    the courier has passed them.
+    the courier has passed them. A backend that does not get the writer's rows lacks none.
     """
+    if not is_meant_for(layout, backend, writer):
+        return 0
     return rows_behind(layout.journal(writer), acknowledged(layout, backend, writer).position)[0]
 
 
 def waiting(layout: Layout, backend: str, writer: str) -> int:
     """How many rows of a writer's journal a backend is to get, and does not hold yet."""
+    if not is_meant_for(layout, backend, writer):
+        return 0
     return logged(layout.journal(writer), acknowledged(layout, backend, writer).position, backend)
 
 
@@ -263,6 +267,12 @@ def _apart(session: Session, backend: str | None, stop: int | None = None) -> in
     )
 
 
+def is_meant_for(layout: Layout, backend: str, writer: str) -> bool:
+    """Whether a backend gets the rows of a writer at all: its SDK may measure nodes by itself."""
+    session = newest(layout.journal(writer)) if is_node(writer) else None
+    return session is None or backend not in session.header().get("without", ())
+
+
 def read_reference(layout: Layout, backend: str, writer: str) -> RunReference | None:
     """What a backend calls the run of a writer; `None` if it was never opened."""
     try:
@@ -293,6 +303,8 @@ def rejections(layout: Layout, backend: str, writer: str) -> set[tuple[int, int]
 
 def is_left(layout: Layout, backend: str, writer: str) -> bool:
     """Whether rows are undelivered, or a run is not closed, or was closed for an earlier session of the writer."""
+    if not is_meant_for(layout, backend, writer):
+        return False
     session, last = newest(layout.delivery(backend, writer)), newest(layout.journal(writer))
     is_unclosed = session is not None and session.status() in {None, State.UNFINISHED}
     # A launcher has no rows: its place is all that tells which of its sessions the run was closed for.
@@ -327,7 +339,7 @@ def leases(layout: Layout, backends: Iterable[str]) -> dict[Path, str]:
     }
     return {
         layout.journal(LAUNCH): "the launcher",
-        **{layout.journal(writer): f"role {writer}" for writer in writers},
+        **{layout.journal(each): f"the agent of {each}" if is_node(each) else f"role {each}" for each in writers},
         **couriers,
     }
 

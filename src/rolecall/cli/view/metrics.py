@@ -11,6 +11,7 @@ from typing import Final
 from rolecall.cli.view.chart import Curve
 from rolecall.errors import ConfigError
 from rolecall.job.history import JobHistory, MetricHistory, Statistics, WriterHistory
+from rolecall.store.layout import is_node
 
 _FIRST: Final = ("reward", "return", "loss")
 """What people look at first, in this order, on the screen and on the page."""
@@ -77,11 +78,13 @@ def role_of(writer: str) -> str:
 
 
 def by_rank(writers: Iterable[WriterHistory]) -> list[WriterHistory]:
-    """Writers by role and rank: `explorer/10` comes behind `explorer/9`."""
+    """Writers by role and rank: `explorer/10` comes behind `explorer/9`. Nodes come last, by name."""
 
-    def order(each: WriterHistory) -> tuple[str, int]:
+    def order(each: WriterHistory) -> tuple[bool, str, int]:
+        if is_node(each.writer):
+            return True, each.writer, 0
         role, _, rank = each.writer.partition("/")
-        return role, int(rank or -1)
+        return False, role, int(rank or -1)
 
     return sorted(writers, key=order)
 
@@ -136,5 +139,6 @@ def _in_order(metrics: list[Metric]) -> list[Metric]:
         nth = counts[each.role, word] if is_first else 0
         counts[each.role, word] += 1
         is_point = all(len(rank.steps) == 1 for rank in each.ranks.values())  # is no curve
-        ranked.append(((is_point, not is_first, nth, word, at), each))
+        is_of_nodes = all(map(is_node, each.ranks))  # nobody looks at those first
+        ranked.append(((is_of_nodes, is_point, not is_first, nth, word, at), each))
     return [each for _, each in sorted(ranked, key=lambda pair: pair[0])]

@@ -15,6 +15,7 @@ from rolecall.config.commands import command, with_path
 from rolecall.job.history import JobHistory, WriterHistory
 from rolecall.job.status import DeliveryStatus
 from rolecall.states import State
+from rolecall.store.layout import NODE
 
 STYLES: Final = {State.RUNNING: "green", State.FAILED: "bold red", State.KILLED: "bold red", State.UNFINISHED: "yellow"}
 _WORST: Final = (State.KILLED, State.FAILED, State.UNFINISHED, State.RUNNING, State.CONTINUED, State.NONE)
@@ -44,21 +45,21 @@ class Job:
     @property
     def is_running(self) -> bool:
         """Whether the launcher or a role runs."""
-        return State.RUNNING in {self.history.state, *(writer.state for writer in self.history.writers)}
+        return State.RUNNING in {self.history.state, *(role.state for role in self.history.roles)}
 
 
 def describe_job(job: Job, look: Look) -> list[Line]:
     """The job's name, state and size, and where it is."""
-    history, writers = job.history, job.history.writers
+    history, roles = job.history, job.history.roles
     record = history.record
-    end = job.now if job.is_running else max((each.last_time or 0.0 for each in writers), default=0.0)
+    end = job.now if job.is_running else max((each.last_time or 0.0 for each in roles), default=0.0)
     lasted = duration(end - record.created)
     took = {True: f" for {lasted}", False: f" after {lasted}"}[job.is_running] if end > record.created else ""
-    media = sum(held.count for each in writers for held in each.last_media.values())
+    media = sum(held.count for each in roles for held in each.last_media.values())
     counts = {
-        "role": len(writers),
-        "row": sum(each.rows for each in writers),
-        "table": sum(each.tables for each in writers),
+        "role": len(roles),
+        "row": sum(each.rows for each in roles),
+        "table": sum(each.tables for each in roles),
         "media row": media,
     }
     numbers = ", ".join(plural(count, word) for word, count in counts.items() if count or word in ("role", "row"))
@@ -93,7 +94,7 @@ def describe_details(job: Job, look: Look, most: int | None = None) -> Iterator[
 def describe_roles(job: Job, look: Look, most: int | None = None) -> list[Line]:
     """A line for the ranks of a role that are alike; those that failed come first if there is no room for all."""
     alike: dict[tuple[str, bool, State], list[WriterHistory]] = defaultdict(list)
-    for each in by_rank(job.history.writers):
+    for each in by_rank(job.history.roles):
         alike[role_of(each.writer), "/" in each.writer, each.state].append(each)
     groups = list(alike.values())
     if not groups:
@@ -113,6 +114,13 @@ def describe_roles(job: Job, look: Look, most: int | None = None) -> list[Line]:
         words = ", ".join(f"{count} {state}" for state, count in states.items())
         lines.append(look.line((f"more roles: {words}", "dim")))
     return lines
+
+
+def describe_nodes(job: Job, look: Look) -> list[Line]:
+    """A line that names the nodes that are measured, if any are."""
+    hosts = [each.writer.removeprefix(NODE) for each in by_rank(job.history.nodes)]
+    where = hosts[0] if len(hosts) == 1 else f"{len(hosts)} nodes: {', '.join(hosts)}"
+    return [look.line((f"system metrics of {where}", "dim"))] if hosts else []
 
 
 _HEADS: Final = ("role", "state", "step", "rows", "last row", "")

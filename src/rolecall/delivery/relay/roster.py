@@ -14,7 +14,7 @@ from rolecall.config.spec import JobSpec
 from rolecall.delivery.cursor import Cursor
 from rolecall.delivery.relay.steps import GrowingSteps
 from rolecall.errors import DirectoryError, WriterConflict
-from rolecall.store.acks import Acknowledgements, is_carried
+from rolecall.store.acks import Acknowledgements, is_carried, is_meant_for
 from rolecall.store.layout import LAUNCH, Layout, read_record
 from rolecall.store.lease import newest
 from rolecall.store.spool import Mirror
@@ -66,7 +66,8 @@ class Roster:
             return ()
         back = [cursor for cursor in self._cursors if cursor.status is not None and cursor.goes_on()]
         known = {cursor.writer for cursor in self._cursors}
-        new = [cursor for writer in self._layout.writers() if writer not in known for cursor in self._meet(writer)]
+        others = (writer for writer in self._layout.writers() if writer not in known)
+        new = [cursor for writer in others for cursor in self._meet(writer)]
         self._cursors += new
         return [*back, *new]
 
@@ -86,6 +87,8 @@ class Roster:
         """A cursor for a writer that nobody delivers; at the next look, if somebody still does."""
         # First, as a claim would wait for a courier on another host that may be dead.
         if newest(self._layout.journal(writer)) is None or is_carried(self._layout, self._backend, writer):
+            return
+        if not is_meant_for(self._layout, self._backend, writer):
             return
         with suppress(WriterConflict):
             acks = Acknowledgements(self._layout, self._backend, writer)
