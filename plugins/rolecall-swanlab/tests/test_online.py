@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -135,7 +136,7 @@ def test_server_that_is_away(ticket: Callable[..., RunTicket]) -> None:
 
 
 def test_deleted_run_is_gone(online: Open, server: SwanlabServer) -> None:
-    online()
+    online().close("finished")
     server.experiments.clear()
     with pytest.raises(RunGone, match="k3x9 does not exist"):
         online(backend_run_id="k3x9")
@@ -149,11 +150,13 @@ def test_offline_processes_become_one_run(
         run = open_run(shared=True, primary=False)
         run.log([row(seq, {f"{writer}/reward": seq / 2}) for seq in range(1, last + 1)])
         run.flush(10.0)
-    open_run(shared=True, writer=None).close("finished")
+    primary = open_run(shared=True, writer=None)
+    primary.close("finished")
     monkeypatch.setenv("SWANLAB_API_KEY", API_KEY)
     monkeypatch.setenv("SWANLAB_API_HOST", server.url)
-    command = [str(Path(sys.executable).with_name("swanlab")), "sync", *map(str, sorted(folder.glob("run-*")))]
-    subprocess.run(command, check=True, timeout=120.0)
-    (held,) = server.experiments.values()
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    subprocess.run(primary.url, shell=True, check=True, timeout=120.0)
+    assert list(server.experiments) == ["k3x9"]
+    held = server.experiments["k3x9"]
     assert held.points("explorer/reward") == [(seq, seq / 2) for seq in range(1, 16)]
     assert held.points("trainer/reward") == [(seq, seq / 2) for seq in range(1, 21)]

@@ -199,13 +199,14 @@ def test_full_disk_loses_no_row(open_run: Open, row: MakeRow, read: Read) -> Non
     run = open_run()
     run.log([row(1)])
     run.flush(10.0)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    file, limits = run._core._store._fp, resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
     try:
         with pytest.raises((Unavailable, OSError), match="File too large"):
             run.log([row(seq) for seq in range(2, 2_000)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        file.close()
     run.log([row(seq) for seq in range(2, 2_000)])
     run.flush(10.0)
     assert [step for step, _ in read().steps("reward")] == list(range(1, 2_000))

@@ -118,13 +118,13 @@ class SwanlabRun:
     def _open(self) -> None:
         self._context, self._path = open_context(self._ticket, self._args)
         core, builder = self._context.core, RecordBuilder(self._context)
-        self._core, self._builder, self._resolver = core, builder, DefinitionResolver()
+        self._core, self._builder, self._resolver, self._loss = core, builder, DefinitionResolver(), ""
         self.define(self._axes)
         self._stored = Config()
         self._stored._bindctx(self._context.config_file, lambda event: core.upsert_saves([builder.build_config(event)]))
         self._stored.update(self._config)
-        command = f"swanlab sync {shlex.quote(str(self._ticket.directory))}/run-*"
-        self._loss = ""
+        folders = f"{shlex.quote(str(self._ticket.directory))}/run-*-{self._ticket.run_id}"
+        command = f"SWANLAB_RUN_ID={self.id} swanlab sync {folders}"
         self.url = f"{self._context.config.settings.web_host}{fmt_run_path(self._path)}" if self._path else command
 
     def _renew(self) -> None:
