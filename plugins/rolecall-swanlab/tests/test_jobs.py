@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from swanlab_files import Held, read_run
 
@@ -52,7 +53,7 @@ def test_no_row_is_lost_after_kills(tmp_path: Path) -> None:
             for pid in couriers():
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
-        monitor.log({"image": Image(b"P6 1 1 255\nabc")}, step=1)
+        monitor.log({"image": Image(np.zeros((1, 1, 3), "uint8"))}, step=1)
         monitor.log({"loss": 0.5}, axis="eval", step=1)
         monitor.close(timeout=240.0)
     assert len(killed) >= KILLS
