@@ -120,7 +120,13 @@ class Run(Protocol):
         """
 
     def close(self, status: Status) -> None:
-        """Release the run. Only the primary ends it in the backend, with this status."""
+        """Release the run. Only the primary ends it in the backend, with this status.
+
+        It may be called again, after it raised or returned; that changes nothing more.
+
+        Raises:
+            Unavailable: the backend cannot end the run now; it is called again.
+        """
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from ability_table import table
 from page_blocks import PAGES, blocks
 from pydantic import BaseModel
 
@@ -116,6 +117,11 @@ def test_every_argument_of_a_backend(name: str) -> None:
 
 def hooks() -> list[Any]:
     return [spec for spec in vars(hookspecs).values() if hasattr(spec, f"{hookspecs.PROJECT}_spec")]
+
+
+def test_table_of_abilities_is_that_of_the_contracts() -> None:
+    """`python tests/support/ability_table.py` prints it."""
+    assert table() in page("backends")
 
 
 @pytest.mark.parametrize("hook", hooks(), ids=lambda hook: str(hook.__name__))

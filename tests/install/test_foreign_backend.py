@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from foreign import Environment
+from foreign import Environment, pip_install
 
 pytestmark = [pytest.mark.install, pytest.mark.timeout(600)]
 
@@ -31,6 +31,54 @@ from rolecall import MonitorConfig, open_monitor
 with open_monitor(MonitorConfig.from_env(), role=sys.argv[1]) as monitor:
     for step in range(1, {STEPS} + 1):
         monitor.log({{"reward/mean": step / 8, "loss": 1 / step}}, step=step)
+"""
+CONTRACT = """
+import json
+from pathlib import Path
+
+import pytest
+
+from rolecall.testing import BackendContract
+
+
+class Contract(BackendContract):
+    @pytest.fixture
+    def monitor_args(self, tmp_path):
+        return {"directory": str(tmp_path / "rows")}
+
+    def points(self, run):
+        found = {}
+        for line in lines(run):
+            step = line.get("step")
+            for key in line.keys() - {"writer", "step"} if "writer" in line else ():
+                found.setdefault(key, []).append((step, line[key]))
+        return found
+
+    def axes(self, run):
+        return {key: axis for line in lines(run) for key, axis in line.get("axes", {}).items()}
+
+    def status(self, run):
+        ends = [line for line in lines(run) if "closed" in line or ("opened" in line and is_primary(line))]
+        return ends[-1].get("closed", "running")
+
+
+class TestTogether(Contract):
+    monitor_type = "together"
+    can = frozenset({"shared", "axes", "status"})
+
+
+class TestAlone(Contract):
+    monitor_type = "alone"
+    can = frozenset({"status"})
+    cannot = {"shared": "one process owns a file"}
+
+
+def lines(run):
+    return map(json.loads, (Path(run.args["directory"]) / f"{run.id}.jsonl").read_text().splitlines())
+
+
+def is_primary(line):
+    return line["by"] is None or not line["shared"]
 """
 
 Line = dict[str, Any]
@@ -178,3 +226,12 @@ def test_the_journals_hold_the_same(environment: Environment, job: Callable[[str
         (role, STEPS, "finished") for role in ROLES
     }
     assert environment.run("rolecall", "deliver", monitor_dir) == "all rows are delivered\n"
+
+
+def test_both_pass_the_contract(environment: Environment) -> None:
+    """With the wheel alone, as their authors run it."""
+    pip_install(environment.prefix, "pytest")
+    (environment.home / "test_theirs.py").write_text(CONTRACT)
+    printed = environment.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_theirs.py")
+    assert " passed" in printed
+    assert "failed" not in printed

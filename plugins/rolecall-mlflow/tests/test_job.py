@@ -1,19 +1,16 @@
-"""Whole jobs: the contract for backends, and many rows from several processes into one run."""
+"""Many rows from several processes into one run."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from rolecall import MonitorConfig, launch
-from rolecall.testing import BackendContract, FinishedJob, Points
 
 if TYPE_CHECKING:
     from conftest import Server
@@ -23,25 +20,7 @@ ROLES = (("explorer", 0), ("explorer", 1), ("trainer", None))
 METRICS = 20
 
 
-class TestContract(BackendContract):
-    monitor_type = "mlflow"
-
-    @pytest.fixture
-    def monitor_args(self, tmp_path: Path, migrated: Path) -> Mapping[str, Any]:
-        shutil.copy(migrated, tmp_path / "mlflow.db")
-        return {"uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}
-
-    @pytest.mark.parametrize("config", ["shared", pytest.param("separate", marks=pytest.mark.servers)], indirect=True)
-    def test_holds_every_row_of_every_writer(self, config: MonitorConfig) -> None:
-        """By name for separate runs: each courier is a process that imports MLflow, as with a shared one."""
-        super().test_holds_every_row_of_every_writer(config)
-
-    def points(self, job: FinishedJob, writer: str, key: str) -> Points:
-        uri = job.config.monitor_args["mlflow"].model_dump()["uri"]
-        return history(uri, job.run_ids[writer], job.key(writer, key))
-
-
-def history(uri: str, run_id: str, key: str) -> Points:
+def history(uri: str, run_id: str, key: str) -> list[tuple[int, float]]:
     """Every point that the store holds, repeated ones too, read with MLflow's own client."""
     from mlflow import MlflowClient
 

@@ -12,7 +12,7 @@ import pluggy
 from rolecall import hookspecs, protocol
 from rolecall.errors import BackendError
 
-_OPTIONAL: Final = (
+OPTIONAL: Final = (
     protocol.SupportsTables,
     protocol.SupportsMedia,
     protocol.SupportsTableMedia,
@@ -80,7 +80,7 @@ def describe(name: str, backend: object) -> str:
 def wrong_run(run: object) -> str | None:
     """What keeps a run from being a `rolecall.Run`, or from what it seems to offer beside that."""
     required = _members(protocol.Run)
-    optional = [_members(each) for each in _OPTIONAL]
+    optional = [_members(each) for each in OPTIONAL]
     if missing := [name for name in required if not hasattr(run, name)]:
         return f"a rolecall.Run; missing: {', '.join(missing)}"
     for found in optional:

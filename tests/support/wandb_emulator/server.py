@@ -44,6 +44,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/_state":
             with self.server.lock:
                 self._send(200, _summary(self.server.state))
+        elif self.path.startswith("/_runs/"):
+            with self.server.lock:
+                self._send(200, _whole(self.server.state.run(self.path.removeprefix("/_runs/"))))
         elif self.path.startswith("/upload/"):
             self._download()
         else:
@@ -229,4 +232,16 @@ def _summary(state: State) -> dict[str, Any]:
             "summary": run.summary,
         }
         for name, run in state.runs.items()
+    }
+
+
+def _whole(run: StoredRun) -> dict[str, Any]:
+    """All that a reader in another process may want of a run."""
+    return {
+        "state": run.state,
+        "config": run.config,
+        "bindings": run.bindings(),
+        "summary": run.summary,
+        "named": run.named,
+        "history": [{"step": entry.step, "line": entry.line} for entry in run.history],
     }

@@ -83,6 +83,7 @@ def open_run(ticket: RunTicket, args: TensorBoardArgs) -> TensorBoardRun | Tenso
             run_id=ticket.run_id,
             config=ticket.config,
             tags=ticket.tags,
+            many=ticket.writers == "many",
             labels={"job": _job(ticket), "role": writer},
         )
         ledger = read_ledger(directory, ticket.run_id, parts)

@@ -40,6 +40,7 @@ class RunPlace:
         config: the run's config, written at the start of each file.
         labels: what the HParams tab lists beside the config: the job and the role.
         tags: the run's tags, written there too.
+        many: whether the rows of several writers come here.
     """
 
     base: Path
@@ -49,6 +50,7 @@ class RunPlace:
     config: Mapping[str, Any]
     labels: Mapping[str, str]
     tags: Sequence[str] = ()
+    many: bool = False
 
     def new_path(self) -> Path:
         """A file name that is unique, also within one second, and that sorts by time."""
@@ -239,7 +241,8 @@ class TensorBoardRun:
     def _records(self, row: Row, ledger: Ledger) -> list[bytes]:
         """The row's record, preceded by those that TensorBoard or the ledger needs."""
         last, before = self._encoder.row(row), list[bytes]()
-        if ledger.restarts(row):
+        # TensorBoard would also drop what other writers logged from that step on.
+        if not self._place.many and ledger.restarts(row):
             ledger.interrupt()
             before = [self._encoder.start(row.step, row.time), *self._details(row.time)]
         if not ledger.expects(row):

@@ -1,0 +1,173 @@
+"""The processes of a test: one for each courier and for each look of a reader, none of which can hang the test.
+
+They are forked from one process, the `Nursery`, that has imported rolecall and nothing of a backend. To import it anew
+takes most of a second, which is more than most tests take.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, Final
+
+MARK: Final = "ROLECALL_CONTRACT_PROCESS"
+"""A variable of the environment, by which the processes are found that a backend's SDK has started."""
+_COMMAND: Final = """
+import sys
+from rolecall.testing.children.service import raise_children
+raise_children(int(sys.argv[1]), sys.argv[2:])
+"""
+_NUMBER: Final = 8
+_SOON: Final = 2.0
+
+
+class BackendRaised(AssertionError):
+    """A call of the backend, or of the author's reader, raised something.
+
+    Attributes:
+        kinds: the names of its class and of those that it is derived from.
+        details: what the process says about it beside the message.
+    """
+
+    def __init__(self, message: str, kinds: frozenset[str], details: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.kinds = kinds
+        self.details = details
+
+
+class BackendHung(AssertionError):
+    """A call of the backend, or of the author's reader, did not return in time, or its process ended."""
+
+
+class Nursery:
+    """Starts the processes of tests.
+
+    Args:
+        preload: modules that it imports beside rolecall.
+    """
+
+    def __init__(self, preload: Sequence[str] = ()) -> None:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _COMMAND, str(theirs.fileno()), *preload],
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+
+    def start(self, folder: Path, environ: Mapping[str, str], patience: float) -> "Child":
+        """A new process, whose working directory is `folder`; what it prints is in the file `log` beside that."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self._socket, [b"."], [theirs.fileno()])
+        number = self._socket.recv(_NUMBER, socket.MSG_WAITALL)
+        if len(number) < _NUMBER:
+            raise RuntimeError("the process that starts those of the tests has ended; it says above why")
+        child = Child(ours, int.from_bytes(number, "big"), patience, folder.with_name("log"))
+        child.call("settle", environ=dict(environ), folder=str(folder), path=sys.path, log=str(child.log))
+        return child
+
+    def close(self) -> None:
+        """End it, and what it has started."""
+        self._socket.close()
+        self._process.wait()
+
+
+class Child:
+    """One process, which does what it is asked to, one thing at a time.
+
+    Attributes:
+        pid: the process.
+        log: the file that has what it printed.
+    """
+
+    def __init__(self, connection: socket.socket, pid: int, patience: float, log: Path) -> None:
+        self.pid = pid
+        self.log = log
+        self._patience = patience
+        self._socket = connection
+        self._file = connection.makefile("rb")
+
+    def call(self, name: str, /, **given: Any) -> Any:
+        """Have it done by the function of `rolecall.testing.children.service.Service` that has this name.
+
+        Raises:
+            BackendRaised: the function raised.
+            BackendHung: it did not return within the patience of the test, or the process died.
+        """
+        # A process that is gone shows when it is read from.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.settimeout(self._patience)
+            self._socket.sendall(json.dumps({"call": name, "given": given}, default=plain).encode() + b"\n")
+        try:
+            line = self._file.readline()
+        except TimeoutError:
+            stack = self._stack()
+            self.kill()
+            raise BackendHung(f"{name} did not return within {self._patience:g} s{stack}") from None
+        except ConnectionResetError:
+            line = b""
+        if not line:
+            raise BackendHung(f"the process ended in {name}{self._printed()}")
+        reply = json.loads(line)
+        if "raised" in reply:
+            raise BackendRaised(f"{name} raised {reply['raised']}", frozenset(reply["kinds"]), reply)
+        return reply["result"]
+
+    def kill(self) -> None:
+        """Kill the process alone, as the kernel does when memory is short. What its SDK started goes on."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self._file.close()
+        self._socket.close()
+
+    def _stack(self) -> str:
+        """Where it hangs, which it prints for this signal."""
+        before = self._printed()
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGUSR1)
+        deadline = time.monotonic() + _SOON
+        while self._printed() == before and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return self._printed()
+
+    def _printed(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return "\n" + "\n".join(lines[-20:]) if lines else ""
+
+
+def plain(value: object) -> object:
+    """A value that JSON lacks, as a process gets it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    secret = getattr(value, "get_secret_value", None)
+    return secret() if callable(secret) else str(value)
+
+
+def end_all(mark: str, sessions: Collection[int]) -> None:
+    """End every process that has this mark or is of one of these sessions, however it was started."""
+    for pid in _left(mark, sessions):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _left(mark: str, sessions: Collection[int]) -> Iterator[int]:
+    wanted = f"{MARK}={mark}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        # One that has ended meanwhile, or is somebody else's.
+        with suppress(OSError):
+            # After the name, which may hold anything: state, parent, group, session (proc(5)).
+            session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
+            if session in sessions or wanted in (folder / "environ").read_bytes().split(b"\0"):
+                yield int(folder.name)
