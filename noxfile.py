@@ -25,10 +25,11 @@ BESIDE = ("-n", "4", "--dist", "worksteal")
 WAITING = ("-n", "8", "--dist", "worksteal")
 """Many tests wait for processes, servers and SDKs: with two at a time, two cores are idle for half of the time."""
 MLFLOW = "plugins/rolecall-mlflow"
+SWANLAB = "plugins/rolecall-swanlab"
 TENSORBOARD = "plugins/rolecall-tensorboard"
 TRACKIO = "plugins/rolecall-trackio"
 WANDB = "plugins/rolecall-wandb"
-PLUGINS = (MLFLOW, TENSORBOARD, TRACKIO, WANDB)
+PLUGINS = (MLFLOW, SWANLAB, TENSORBOARD, TRACKIO, WANDB)
 ALL = (".", *PLUGINS)
 TORCH = ("torch==2.13.0",)
 """Not in a lock: its builds for CPU alone stand on an index of its own, and users have chosen one."""
@@ -143,6 +144,14 @@ def tensorboard(session: nox.Session, version: str) -> None:
     """rolecall-tensorboard beside one version of tensorboardX."""
     install(session, f"tensorboard-{version}", ".", TENSORBOARD)
     session.run("pytest", *BESIDE, f"{TENSORBOARD}/tests", *session.posargs)
+
+
+@nox.session
+@matrix("swanlab")
+def swanlab(session: nox.Session, version: str) -> None:
+    """rolecall-swanlab beside one version of swanlab, against an emulator of its server on this machine."""
+    install(session, f"swanlab-{version}", ".", SWANLAB)
+    session.run("pytest", *BESIDE, f"{SWANLAB}/tests", *session.posargs)
 
 
 @nox.session
@@ -359,6 +368,7 @@ def lock(session: nox.Session) -> None:
         # without pandas: MLflow imports it where it is, which takes each of the tests' processes 2 s
         "mlflow": ("pyproject.toml", "--extra", "cli", "--group", "pytest", *with_mlflow),
         "mlflow_server": (*core, *with_mlflow),
+        "swanlab": (*core, f"{SWANLAB}/pyproject.toml"),
         "trackio": (*core, f"{TRACKIO}/pyproject.toml"),
         "wandb": (*core, f"{WANDB}/pyproject.toml"),
         "fuzz": core,

@@ -40,7 +40,13 @@ def test_core_is_tested_beside_oldest_claimed() -> None:
 
 @pytest.mark.parametrize(
     ("plugin", "sdk"),
-    [("mlflow", "mlflow-skinny"), ("tensorboard", "tensorboardx"), ("trackio", "trackio"), ("wandb", "wandb")],
+    [
+        ("mlflow", "mlflow-skinny"),
+        ("swanlab", "swanlab"),
+        ("tensorboard", "tensorboardx"),
+        ("trackio", "trackio"),
+        ("wandb", "wandb"),
+    ],
 )
 def test_plugin_is_tested_beside_oldest_claimed(plugin: str, sdk: str) -> None:
     claimed = floors(*project(ROOT / "plugins" / f"rolecall-{plugin}")["dependencies"])[sdk]

@@ -71,7 +71,7 @@ def describe_job(job: Job, look: Look) -> list[Line]:
         ),
         *("  ", numbers, (f"  run {record.run_id}", "dim")),
     )
-    tags = dict.fromkeys(tag for each in writers for tag in each.details.tags)
+    tags = dict.fromkeys(tag for each in history.writers for tag in each.details.tags)
     lines = [name, look.line((str(job.root), "dim"), is_whole=True)]
     return [*lines, look.line(("tags  ", "dim"), ", ".join(tags))] if tags else lines
 
