@@ -167,14 +167,14 @@ explorer/*/tokens               110000  explorer/*/perf/tokens_per_s     934.3  
       │   ⢀⣠⠴⠊⠁                             │⢢⣧⣧⡜⡜⠘⡄⣧⣧⢣⡇⡇⠈⡎⣾⣦⣧⠃⡇⢸⠈⣾⣾⣆⢇⠇ ⢸⢸⡸⣾⢸       │
   1000┤⣠⠴⠚⠉                              800┤⡸⡸⡸⣠⠃ ⢱⣽⣽⡸⡱⠁ ⢣⢯⢼⣼⡔⠁ ⣇⢯⢯⢯⡜   ⢇⢇⣯⡎       │
        1          50               120       1           50                120       1
-text   buffer/note  "filled up"
-image  evaluator/maze  logged 12 times, last at step 120
-       runs/grpo-1/journal/evaluator/1.files/maze.ppm
-table  evaluator/samples  logged 12 times, last at step 120: 4 rows of 3 columns
-       prompt            answer  score
-       What is 120 + 1?  121     0.25
-       What is 120 + 2?  122     0.5
-       What is 120 + 3?  123     0.75
+text      buffer/note  "filled up"
+image     evaluator/maze  logged 12 times, last at step 120
+          runs/grpo-1/journal/evaluator/1.files/maze.ppm
+table     evaluator/samples  logged 12 times, last at step 120: 4 rows of 3 columns
+          prompt            answer  score
+          What is 120 + 1?  121     0.25
+          What is 120 + 2?  122     0.5
+          What is 120 + 3?  123     0.75
 """)
 
 
