@@ -65,7 +65,8 @@ def test_media_and_axes_are_listed(
     lines = capsys.readouterr().out.splitlines()
     steps = {cells[0]: cells[2] for line in lines[3:5] if (cells := line.split())}
     assert steps == {"evaluator": "3", "trainer": "48"}
-    assert lines[lines.index("histogram trainer/spread  logged once, last at step 48") + 1].split()[:2] == ["2", "bins,"]
+    spread = lines.index("histogram trainer/spread  logged once, last at step 48")
+    assert lines[spread + 1] == "          2 bins, 3 values from 0 to 1"
     table = lines.index("table     trainer/samples  logged once, last at step 48: 2 rows of 2 columns")
     names = {path.name for path in (job.config.monitor_dir / "journal" / "trainer" / "1.files").iterdir()}
     heads, start, other = (line.split() for line in lines[table + 1 : table + 4])

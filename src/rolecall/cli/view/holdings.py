@@ -42,9 +42,7 @@ def _media(name: str, held: Held[tuple[Media, ...]], look: Look) -> Iterator[Lin
 def _table(name: str, held: Held[TableData], look: Look) -> Iterator[Line]:
     table = held.last
     size = f"{plural(len(table.rows), 'row')} of {plural(len(table.columns), 'column')}"
-    yield look.line(
-        _label("table"), name, (f"  logged {_times(held.count)}, last at step {held.step}: {size}", "dim")
-    )
+    yield look.line(_label("table"), name, (f"  logged {_times(held.count)}, last at step {held.step}: {size}", "dim"))
     rows = [[_cell(cell, look) for cell in row] for row in table.rows[-_LAST_ROWS:]]
     heads = [look.shorten(column, _WIDEST_CELL) for column in table.columns]
     widths = [max(cells(row[at]) for row in [heads, *rows]) for at in range(len(heads))]
