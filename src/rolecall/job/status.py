@@ -11,15 +11,7 @@ from rolecall import timings
 from rolecall.backends.builtin import LOCAL
 from rolecall.config.plan import Plan
 from rolecall.states import State
-from rolecall.store.acks import (
-    RunReference,
-    acknowledged,
-    is_meant_for,
-    logged,
-    read_reference,
-    rejections,
-    waiting,
-)
+from rolecall.store.acks import RunReference, acknowledged, is_meant_for, logged, read_reference, rejections, waiting
 from rolecall.store.codec import last_line
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Session, is_held, newest, this_process
