@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -22,10 +21,10 @@ from rolecall.job.output.bar import Progress, bar
 from rolecall.job.status import look_within
 from rolecall.source import source_of_process
 from rolecall.states import State, Status
-from rolecall.store.details import details_now
-from rolecall.store.journal import JournalWriter, last_steps
+from rolecall.store.details import begin
+from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import LAUNCH, Layout, usable
-from rolecall.store.lease import Fill, Session, claim, end, newest, sessions, succeed
+from rolecall.store.lease import Fill, Session, claim, end, newest, succeed
 from rolecall.store.spool import is_spooled, open_spool
 
 logger = logging.getLogger("rolecall")
@@ -81,28 +80,16 @@ class WriterSession:
     def _open(self, header: Mapping[str, Any], tags: Sequence[str]) -> None:
         """Claim the writer's name, and begin its journal."""
         writer = self._writer
-        # The last step on each axis of an earlier session, by the newest that has rows.
-        earlier = map(last_steps, reversed(sessions(self._layout.journal(writer))))
-        steps = next(filter(None, earlier), {})
-        before = details_now(self._layout, writer)
-        # What is given now is later than what was changed then.
-        config = {key: value for key, value in before.config.items() if key not in header["config"]}
-        details = replace(before, config=config, tags=tuple(dict.fromkeys([*before.tags, *tags])))
-        self._header = {
-            "writer": writer,
-            "opened": time.time(),
-            "source": source_of_process(),
-            **({"spool": self._spec.nonce} if self._is_spooled else {}),
-            **({"steps": steps} if steps else {}),
-            **({"details": found} if (found := details.line()) else {}),
-            **header,
-        }
+        own = {"opened": time.time(), "source": source_of_process()}
+        spool = {"spool": self._spec.nonce} if self._is_spooled else {}
+        beginning = begin(self._layout, writer, {**own, **spool, **header}, tags)
+        self._header = beginning.header
         holder = "the launcher's place" if writer == LAUNCH else f"writer {writer!r}"
         session = claim(self._layout.journal(writer), self._header, holder)
         try:
             place = open_spool(self._spec, writer, session) if self._is_spooled else session
             limit = self._config.spool_limit if self._is_spooled else None
-            self.journal = JournalWriter(place, steps, self._succeed, limit, details)
+            self.journal = JournalWriter(place, beginning.steps, self._succeed, limit, beginning.details)
             self._start()
         except BaseException:
             end(session, "failed")  # or the name would be held for as long as this process lives
