@@ -76,6 +76,21 @@ STATUS_INTERVAL: Final = 0.3
 SYNC_TIMEOUT: Final = 20.0
 """For the last `fsync`; a slower disk does not hold up the courier's end."""
 
+# ------------------------------------------------------- without a shared disk
+
+FORWARD_INTERVAL: Final = 0.2
+"""Between a forwarder's looks at the journals of its node, while they have nothing new."""
+FORWARDER_IDLE: Final = 10.0
+"""Without a session on its node, until a forwarder ends."""
+HUB_INTERVAL: Final = 1.0
+"""Between the hub's looks at what became of nodes and of the launcher."""
+HUB_TIMEOUT: Final = 60.0
+"""For `launch`, until the hub answers, which has a process of its own to start."""
+HUB_ALONE: Final = 600.0
+"""After the death of a launcher, until hub and forwarders give up, if roles still run or rows still wait."""
+DYING: Final = 5.0
+"""For a process that is about to die, before another one that wants its name is refused."""
+
 # ----------------------------------------------------------------- the lease
 
 HEARTBEAT: Final = 5.0

@@ -71,6 +71,23 @@ def open_spool(spec: Spooled, writer: str, session: Session, fill: Fill | None =
     return spool
 
 
+def node_folder(spool_dir: Path | None, run_id: str, node: str) -> Path:
+    """The directory of a job's roles on one node, where no disk is shared. It is laid out like a `monitor_dir`.
+
+    Raises:
+        DirectoryError: it cannot be used.
+    """
+    root = spool_dir or _default_root()
+    try:
+        if spool_dir is None:
+            _make_private(root)
+        folder = root / run_id / node
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DirectoryError(f"spool_dir {root}: cannot be written: {error.strerror}") from error
+    return folder
+
+
 class Mirror:
     """Copies what one writer spooled on this node to `monitor_dir`, session by session.
 
@@ -141,7 +158,11 @@ def _copy(spool: Session, target: Session) -> None:
 
 
 def _root(spec: Spooled) -> Path:
-    return spec.spool_dir or Path(tempfile.gettempdir(), f"rolecall-{os.getuid()}")
+    return spec.spool_dir or _default_root()
+
+
+def _default_root() -> Path:
+    return Path(tempfile.gettempdir(), f"rolecall-{os.getuid()}")
 
 
 def _spool_file(spec: Spooled, writer: str, nonce: str, session: Session) -> Path:

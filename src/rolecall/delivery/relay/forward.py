@@ -73,13 +73,11 @@ class Reply:
         held: how many bytes of each file of the batch are held, and on the disk.
         over: the sessions that are over there too.
         is_refused: whether the forwarder is to ask anew what is held, as the hub does not know this generation.
-        is_end: whether the job is over for good: what is left stays on the node.
     """
 
     held: Mapping[str, int] = field(default_factory=dict)
     over: Sequence[str] = ()
     is_refused: bool = False
-    is_end: bool = False
 
 
 def is_journal(file: str) -> bool:
