@@ -60,7 +60,8 @@ class MonitorConfig(BaseModel):
         monitor_type: the backend, or several: `local` (the default), `console`, `none`, or the name of a plugin.
         monitor_args: the arguments of the backend, checked by its own model; with several backends a mapping
             from each backend to its arguments. The attribute is always such a mapping, with typed arguments.
-        shared_run: whether all roles report into one run. Where a backend cannot, each role gets its own.
+        shared_run: `true` if all roles report into one run; where a backend cannot, each role gets its own. `relay` for
+            one run on every backend, which one process writes: the launcher's courier, or `rolecall relay`.
         run_id: rolecall's name of the run; the launcher makes one if you give none.
         resume: `auto` continues an unfinished job in the same `monitor_dir` and starts a new one after a finished
             one; `allow` continues a finished one, too; `must` refuses to start a new one; `never` always starts one.
@@ -71,7 +72,9 @@ class MonitorConfig(BaseModel):
             counted. By default as much as the disk has.
         sync_every: seconds within which a row is on the disk too (`fsync`), which a power cut then spares; 0.1 or more.
             By default the kernel decides when.
-        courier: what delivers the rows: a `process` beside each role, or a `thread` of it.
+        courier: what delivers the rows: a `process` beside each role, or a `thread` of it; with `shared_run: relay`
+            those of the launcher alone. `none` leaves them in the job's directory, for `rolecall relay` or `rolecall
+            deliver`.
         open_timeout: seconds that `launch` and `open_monitor` wait for the answer of each backend. They go on without
             one that takes longer.
         on_backend_error: `ignore` keeps every error of a backend away from training; `raise` raises it in the
@@ -92,14 +95,14 @@ class MonitorConfig(BaseModel):
     group: Name | None = None
     monitor_type: tuple[str, ...] = (LOCAL,)
     monitor_args: dict[str, SerializeAsAny[BaseModel]] = Field(default_factory=dict)
-    shared_run: bool = False
+    shared_run: bool | Literal["relay"] = False
     run_id: Slug | None = None
     resume: Literal["auto", "allow", "must", "never"] = "auto"
     monitor_dir: Path = None  # type: ignore[assignment]  # its validator makes one of project and name
     spool_dir: Path | None = None
     spool_limit: Annotated[int, Field(ge=1 << 20, le=1 << 60)] | None = None
     sync_every: Annotated[float, Field(ge=0.1, le=_DAY)] | None = None
-    courier: Literal["process", "thread"] = "process"
+    courier: Literal["process", "thread", "none"] = "process"
     open_timeout: Annotated[float, Field(ge=0.0, le=_DAY)] = timings.OPEN_TIMEOUT
     on_backend_error: Literal["ignore", "raise"] = "ignore"
 
@@ -131,14 +134,14 @@ class MonitorConfig(BaseModel):
         group: str | None = None,
         monitor_type: str | Sequence[str] = LOCAL,
         monitor_args: Mapping[str, Any] | None = None,
-        shared_run: bool = False,
+        shared_run: bool | Literal["relay"] = False,
         run_id: str | None = None,
         resume: Literal["auto", "allow", "must", "never"] = "auto",
         monitor_dir: str | os.PathLike[str] | None = None,
         spool_dir: str | os.PathLike[str] | None = None,
         spool_limit: int | None = None,
         sync_every: float | None = None,
-        courier: Literal["process", "thread"] = "process",
+        courier: Literal["process", "thread", "none"] = "process",
         open_timeout: float = timings.OPEN_TIMEOUT,
         on_backend_error: Literal["ignore", "raise"] = "ignore",
     ) -> None:
@@ -181,6 +184,16 @@ class MonitorConfig(BaseModel):
         if "monitor_type" not in info.data:
             return {}  # monitor_type failed, which is reported already: there is no model to check these with
         return typed_args(value, _models(info.data["monitor_type"], info))
+
+    @field_validator("shared_run", mode="plain")
+    @classmethod
+    def _shared(cls, value: object) -> bool | Literal["relay"]:
+        if value == "relay":
+            return "relay"
+        try:
+            return TypeAdapter(bool).validate_python(value)
+        except ValidationError:
+            raise PydanticCustomError("shared_run", "must be true, false or 'relay'") from None
 
     @field_validator("monitor_dir", "spool_dir", mode="before")
     @classmethod

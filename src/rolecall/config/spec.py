@@ -45,7 +45,7 @@ class JobSpec(HandOver):
     monitor_dir: Path
     spool_dir: Path | None
     sync_every: float | None
-    courier: Literal["process", "thread"]
+    courier: Literal["process", "thread", "none"]
     open_timeout: float
     on_backend_error: Literal["ignore", "raise"]
     monitor_args: Mapping[str, BaseModel]

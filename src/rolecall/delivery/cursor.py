@@ -1,7 +1,10 @@
 """Where a courier is in one writer's journal: reads on from there, and acknowledges what the backend holds."""
 
+import os
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +22,17 @@ from rolecall.store.reader import End, Entry, JournalReader
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What was read at once: the rows that the backend is to take, and what is damaged or missing between them."""
+    """What was read at once.
+
+    Attributes:
+        rows: those that the backend is to take.
+        damages: what is damaged or missing between them.
+        is_last: whether there was no more, as far as one can tell without looking again.
+    """
 
     rows: Sequence[Row]
     damages: Sequence[str]
+    is_last: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +51,15 @@ class Cursor:
 
     A session is over when its owner ended it, died, or was followed by another. The cursor reads the sessions that
     there are when it is made, and those that continue one of them because its file was changed from outside. A session
-    that a restarted role opens later has couriers, and so cursors, of its own.
+    that a restarted role opens later has couriers, and so cursors, of its own; in a relay, the same cursor goes on with
+    it (`goes_on`).
 
     Args:
         layout: where the journal is.
         writer: whose it is.
         acks: what the backend acknowledged so far.
         refresh: called before each look, to copy what is spooled on the node.
+        patience: seconds without a look whether the writer lives, while its journal does not grow. A relay has many.
 
     Attributes:
         writer: as given.
@@ -56,7 +68,12 @@ class Cursor:
     """
 
     def __init__(
-        self, layout: Layout, writer: str, acks: Acknowledgements, refresh: Callable[[], None] = lambda: None
+        self,
+        layout: Layout,
+        writer: str,
+        acks: Acknowledgements,
+        refresh: Callable[[], None] = lambda: None,
+        patience: float = 0.0,
     ) -> None:
         self.writer = writer
         self.acks = acks
@@ -65,6 +82,9 @@ class Cursor:
         self._journal = layout.journal(writer)
         self._record = layout.record
         self._refresh = refresh
+        self._patience = patience
+        # When it last looked at everything, and how long the file was then.
+        self._looked, self._size = float("-inf"), -1
         self._under_way: deque[_UnderWay] = deque()
         self._position = acks.done.position
         self._reader: JournalReader | None = None
@@ -94,12 +114,28 @@ class Cursor:
     def read(self) -> Batch:
         """The next rows; none if there are no more for now, or (with `status` set) no more at all."""
         session = self._session(self._position.session)
+        if self._is_quiet(session):
+            return Batch((), ())
         is_over = self._is_over(session)  # before reading: rows that come later than this look are not missed
         self._refresh()
         entries = self._entries(session)
         if not entries:
             return Batch((), self._leave(session) if is_over else ())
         return self._take(session, entries)
+
+    def goes_on(self) -> bool:
+        """Go on where there is more after the end of the last session. Asked once `status` is set.
+
+        Returns:
+            Whether there is: a session that was opened since, or rows of one whose owner was taken for dead.
+        """
+        found = newest(self._journal)
+        if found is None or (found.number <= self._last and _size_of(found) == self._size):
+            return False
+        self._last, self._looked = max(self._last, found.number), float("-inf")
+        self.status = None
+        self._owners.clear()
+        return True
 
     def mark(self, batch: Batch, last: Row | None) -> None:
         """What was read last was handed over; `last` is the last row that the backend took of it."""
@@ -115,6 +151,7 @@ class Cursor:
         """Read again what is not acknowledged."""
         self._position = self.acks.done.position
         self.status, self._reader = None, None
+        self._looked = float("-inf")
         self._rescanned, self._missing = -1, 0
         self._suspects.clear()
         self._owners.clear()
@@ -143,6 +180,14 @@ class Cursor:
         """The writer's config as it is by now."""
         return config_now(self._layout, self.writer)
 
+    def touch(self) -> None:
+        """Show other hosts that the writer is alive, if it is and runs on this one."""
+        session = self._session(self._position.session)
+        with suppress(OSError):
+            owner = session.owner() if self.status is None else None
+            if owner is not None and owner.is_here() and session.is_live():
+                os.utime(session.path, follow_symlinks=False)
+
     def is_over(self) -> bool:
         """Whether the writer's last session has ended or its owner is gone, read or not."""
         last = self._session(self._last)
@@ -154,6 +199,18 @@ class Cursor:
         # A launcher that ends brings its journal back, but not the job.
         path = self._record if self.writer == LAUNCH else last.path
         return not path.exists() and not self._is_live(last)
+
+    def _is_quiet(self, session: Session) -> bool:
+        """Whether nothing can have happened since the last look, or will ever; that look was a moment ago."""
+        if self.status is not None:
+            return self._patience > 0
+        if self._patience:
+            self._refresh()
+        now = time.monotonic()
+        if now - self._looked < self._patience and _size_of(session) == self._size:
+            return True
+        self._looked, self._size = now, _size_of(session) if self._patience else -1
+        return False
 
     def _entries(self, session: Session) -> list[Entry]:
         reader = self._reader
@@ -209,7 +266,10 @@ class Cursor:
                     if session.number >= self._last:
                         self.status = ended_as(value.status)
         self._position = Position(session.number, entries[-1].offset, seq)
-        return Batch(rows, damages)
+        is_last = entries[-1].offset >= self._size >= 0
+        if not is_last:
+            self._looked = float("-inf")
+        return Batch(rows, damages, is_last)
 
     def _note_missing(self, rows: int) -> list[str]:
         """Count rows that should have come before this one, and return the damage that cost them."""
@@ -228,7 +288,7 @@ class Cursor:
         if later is not None and (goes_on or later.number <= self._last):
             self._last = max(self._last, later.number)
             self._position = Position(later.number, 0, self._position.seq if goes_on else 0)
-            self._rescanned = -1
+            self._rescanned, self._looked = -1, float("-inf")
             if goes_on:
                 self._suspects.clear()  # the writer reported what the changed file lost
             return ()
@@ -259,6 +319,19 @@ class Cursor:
             return False
         # The end of a session is read with its rows, so a running owner is enough here.
         return owner.is_running() if owner.is_here() else session.is_live()
+
+
+def _size_of(session: Session) -> int:
+    """The bytes of its file; -1 if there is none."""
+    try:
+        # Opened, and not by its name: what a network filesystem says of a name may be seconds old (nfs(5)).
+        file = os.open(session.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    try:
+        return os.fstat(file).st_size
+    finally:
+        os.close(file)
 
 
 def ended_as(state: State) -> Status:

@@ -1,7 +1,7 @@
 """The couriers that one process runs: one thread for each run, so that a slow or dead backend delays no other.
 
 The launcher's couriers open the primary runs of shared backends and end them after the roles; for the other backends
-they prepare what the roles' own runs need.
+they prepare what the roles' own runs need. With `shared_run: relay` they deliver the rows of all roles.
 """
 
 import logging
@@ -23,6 +23,7 @@ from rolecall.config.spec import JobSpec
 from rolecall.delivery.courier import Courier
 from rolecall.delivery.cursor import Cursor, ended_as
 from rolecall.delivery.events import CourierEvent
+from rolecall.delivery.relay.roster import Roster
 from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict, describe_os_error
 from rolecall.protocol import RunTicket
 from rolecall.rows import Details
@@ -105,8 +106,7 @@ class CourierGroup:
                 if sum(writer.touch() for writer in writers):  # `any` would stop at the first
                     alive = now
                 for courier in self._couriers:
-                    for cursor in courier.cursors:
-                        cursor.acks.touch()
+                    courier.touch()
                 # The writers have ended, and no courier gave a sign of life for as long as it may drain.
                 if now - max([alive, *(courier.last_sign for courier in self._couriers)]) > timings.DRAIN_TIMEOUT:
                     return False
@@ -128,7 +128,7 @@ class CourierGroup:
         event = partial(CourierEvent, plan.backend, writer=writer)
         try:
             backend = self._spec.registry.load(plan.backend)
-            if writer == LAUNCH and not plan.shared:
+            if writer == LAUNCH and not plan.has_one_run:
                 ticket = make_ticket(self._spec, LAUNCH, plan.backend, shared=False)
                 backend.prepare(ticket, self._spec.monitor_args[plan.backend])
                 self._report(event("prepared"))
@@ -159,22 +159,28 @@ class CourierGroup:
             time.sleep(timings.POLL_INTERVAL)
 
     def _deliver(self, assignment: Assignment, backend: Backend) -> None:
-        name, writer, shared = backend.name, assignment.writer, assignment.plan.shared
+        name, writer, plan = backend.name, assignment.writer, assignment.plan
         place = self._writers[writer]
         acks = self._claim(name, place)
         if acks is None:
             return
+        patience = timings.LIVENESS_INTERVAL if plan.relayed else 0.0
+        cursor = Cursor(self._layout, writer, acks, place.mirror, patience)
         courier = Courier(
             backend=backend,
             args=self._spec.monitor_args[name],
-            shared=shared,
-            ticket=lambda: make_ticket(self._spec, writer, name, shared=shared),
-            cursors=[Cursor(self._layout, writer, acks, place.mirror)],
+            shared=plan.has_one_run,
+            ticket=lambda: make_ticket(self._spec, writer, name, shared=plan.shared),
+            cursors=[cursor],
             book=place.book,
             report=self._report,
+            roster=Roster(self._spec, name, cursor, place.is_followed) if plan.relayed else None,
         )
         self._couriers.append(courier)
-        if writer == LAUNCH:
+        if courier.roster is not None:
+            roster = courier.roster
+            courier.run(is_own=lambda: not roster.is_relieved)
+        elif writer == LAUNCH:
             ends_with_last = "ends" in place.header()
             others = self._ends if ends_with_last else tuple
             courier.run(self._roles_at_work(place, name), lambda: not place.is_followed(), others)
@@ -374,6 +380,9 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         shared: whether all roles write one run.
     """
     layout = Layout(spec.monitor_dir)
+    is_relayed = any(plan.relayed for plan in spec.plan.backends if plan.backend == backend)
+    if is_relayed:  # whoever's rows they are, the run is one and nobody else writes it
+        writer = LAUNCH
     is_launcher = writer == LAUNCH
     is_own = not shared and not is_launcher
     reference = read_reference(layout, backend, LAUNCH if shared else writer)
@@ -390,7 +399,7 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         project=spec.project,
         # The only role of `rolecall.init` needs no name beside the job's.
         name=f"{spec.name}_{writer.replace('/', '_')}" if is_own and writer != SINGLE else spec.name,
-        group=spec.group if shared else spec.group or spec.name,
+        group=spec.group if shared or is_relayed else spec.group or spec.name,
         run_id=run_id,
         backend_run_id=reference.id if reference else None,
         shared=shared,
@@ -407,7 +416,8 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         job=spec.name,
         source=source_in(own if is_own else job),
         ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.writers()]),
-        has_axes=is_own and AxisBook(layout, writer, writes=False).has_axes,
+        writers="many" if is_relayed else "one",
+        has_axes=is_relayed or (is_own and AxisBook(layout, writer, writes=False).has_axes),
     )
 
 

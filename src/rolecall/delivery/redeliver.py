@@ -181,23 +181,26 @@ def _trusted_part(
 def _spec(
     layout: Layout, record: RunRecord, names: Sequence[str], args: Mapping[str, Any], registry: Registry | None
 ) -> JobSpec:
-    planned = {plan.backend: plan.shared for plan in record.plan.backends}
+    planned = {plan.backend: (plan.shared, plan.relayed) for plan in record.plan.backends}
+    is_relayed = any(plan.relayed for plan in record.plan.backends)
     attached = {plan.backend for plan in record.plan.backends if plan.attaches}
     data = {
         **{setting: getattr(record, setting) for setting in ("project", "name", "group", "spool_dir")},
         "monitor_dir": layout.root,
         "monitor_type": names,
         "monitor_args": {name: {**record.args.get(name, {}), **args.get(name, {})} for name in names},
-        "shared_run": any(planned.values()),
+        "shared_run": "relay" if is_relayed else any(shared for shared, _ in planned.values()),
         "courier": "thread",
     }
     config = MonitorConfig.load(data, registry=registry)
     for name in names:
         if name not in planned:  # as it would have been planned
             backend, backend_args = config.registry.load(name), config.monitor_args[name]
-            planned[name] = config.shared_run and backend.supports_shared_run(backend_args).supported
+            shares = config.shared_run is True and backend.supports_shared_run(backend_args).supported
+            planned[name] = shares, is_relayed
     backends = tuple(
-        BackendPlan(backend=name, shared=planned[name], courier="thread", attaches=name in attached) for name in names
+        BackendPlan(backend=name, shared=shared, courier="thread", attaches=name in attached, relayed=relayed)
+        for name, (shared, relayed) in ((name, planned[name]) for name in names)
     )
     return config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=Plan(backends=backends))).spec()
 
@@ -214,6 +217,11 @@ def _assignments(layout: Layout, plans: Sequence[BackendPlan], writers: Sequence
     for plan in plans:
         lacking = [writer for writer in writers if is_lacking(writer, plan.backend)]
         is_wanted = bool(lacking) or is_lacking(LAUNCH, plan.backend)
+        if plan.relayed:
+            # One courier for all. A live one is enough, whatever it has not delivered yet.
+            if is_wanted and layout.delivery(plan.backend, LAUNCH) not in held:
+                yield Assignment(LAUNCH, plan)
+            continue
         # A live launcher has couriers of its own.
         if plan.shared and is_wanted and layout.journal(LAUNCH) not in held:
             yield Assignment(LAUNCH, plan)

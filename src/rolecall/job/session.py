@@ -98,7 +98,7 @@ class WriterSession:
     @property
     def backends(self) -> list[str]:
         """The backends that have a courier."""
-        return [plan.backend for plan in self._spec.plan.backends if plan.courier != "none"]
+        return [plan.backend for plan in self._spec.plan.of(launcher=self._writer == LAUNCH)]
 
     @property
     def is_own(self) -> bool:
@@ -182,11 +182,14 @@ class WriterSession:
         return open_spool(self._spec, self._writer, succeed(before, self._header), fill)
 
     def _start(self) -> None:
-        plan, writer = self._spec.plan, self._writer
-        processes, threads = plan.with_courier("process"), plan.with_courier("thread")
-        # Without a backend there is still a journal to mirror or to sync.
-        is_tended = self._is_spooled or (self._spec.sync_every is not None and writer != LAUNCH)
-        if processes or (is_tended and self._spec.courier == "process"):
+        writer = self._writer
+        plans = self._spec.plan.of(launcher=writer == LAUNCH)
+        processes = [plan for plan in plans if plan.courier == "process"]
+        threads = [plan for plan in plans if plan.courier == "thread"]
+        # Without a backend there is still a journal to mirror or to sync, or a relay elsewhere to be shown a sign of
+        # life.
+        is_tended = self._is_spooled or (writer != LAUNCH and (self._spec.sync_every is not None or self._is_remote()))
+        if processes or (is_tended and self._spec.courier != "thread"):
             task = {"env": self._config.to_env(), "writer": writer}
             log = self._layout.courier_log(writer)
             self._process = CourierProcess(task, [each.backend for each in processes], log, self.events.add)
@@ -194,6 +197,14 @@ class WriterSession:
             group = CourierGroup(self._spec, [writer], [Assignment(writer, each) for each in threads], self.events.add)
             self._thread = threading.Thread(target=group.run, name="rolecall", daemon=True)
             self._thread.start()
+
+    def _is_remote(self) -> bool:
+        """Whether the rows of this role are relayed by a process that cannot see whether it lives."""
+        if not any(plan.relayed for plan in self._spec.plan.backends):
+            return False
+        launcher = newest(self._layout.journal(LAUNCH))
+        owner = launcher.owner() if launcher is not None else None
+        return owner is None or not owner.is_here()
 
     def _left(self) -> list[str]:
         """What backends lack, by what their couriers said last. It looks at no file: that could block."""

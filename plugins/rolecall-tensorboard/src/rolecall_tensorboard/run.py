@@ -1,4 +1,4 @@
-"""A run of one writer: a directory of event files."""
+"""A run of one writer, or of all that one process writes for: a directory of event files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rolecall import Media, MediaKind, Rejected, Row, Status, Unavailable
 from rolecall_tensorboard.eventfile import EventFile
@@ -40,6 +40,7 @@ class RunPlace:
         config: the run's config, written at the start of each file.
         labels: what the HParams tab lists beside the config: the job and the role.
         tags: the run's tags, written there too.
+        writers: whether rows of several writers come.
     """
 
     base: Path
@@ -49,6 +50,7 @@ class RunPlace:
     config: Mapping[str, Any]
     labels: Mapping[str, str]
     tags: Sequence[str] = ()
+    writers: Literal["one", "many"] = "one"
 
     def new_path(self) -> Path:
         """A file name that is unique, also within one second, and that sorts by time."""
@@ -62,7 +64,7 @@ def file_suffix(writer: str, pid: int) -> str:
 
 
 class TensorBoardRun:
-    """The run of one writer; a `rolecall.Run` that supports tables, media, details and progress.
+    """A run; a `rolecall.Run` that supports tables, media, details and progress.
 
     A row that comes again, in the same process or after a crash, is written once: the event files record which
     rows they hold.
@@ -239,7 +241,8 @@ class TensorBoardRun:
     def _records(self, row: Row, ledger: Ledger) -> list[bytes]:
         """The row's record, preceded by those that TensorBoard or the ledger needs."""
         last, before = self._encoder.row(row), list[bytes]()
-        if ledger.restarts(row):
+        # With several writers, a restart of one would drop what the others logged, too.
+        if self._place.writers == "one" and ledger.restarts(row):
             ledger.interrupt()
             before = [self._encoder.start(row.step, row.time), *self._details(row.time)]
         if not ledger.expects(row):

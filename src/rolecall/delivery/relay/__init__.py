@@ -1,1 +1,1 @@
-"""One process that delivers for all roles, and how rows get to it without a shared disk."""
+"""One process that delivers the rows of all roles: see `shared_run: relay`."""
