@@ -132,6 +132,8 @@ class CourierGroup:
                 ticket = make_ticket(self._spec, LAUNCH, plan.backend, shared=False)
                 backend.prepare(ticket, self._spec.monitor_args[plan.backend])
                 self._report(event("prepared"))
+                if self._spec.hub is not None and plan.courier != "none":
+                    self._carry_all(plan)
             else:
                 if writer != LAUNCH and plan.shared:
                     self._await_primary(plan.backend)
@@ -146,6 +148,30 @@ class CourierGroup:
             # Not logger.exception: the traceback may hold secrets.
             logger.error("%s: %s", plan.backend, scrub_trace(error, self._spec.secrets))  # noqa: TRY400
             self._report(event("refused", f"{type(error).__name__}: {error}"))
+
+    def _carry_all(self, plan: BackendPlan) -> None:
+        """Over Ray, deliver also the rows of each role on another node, to a run of its own, until the job is over."""
+        launcher = self._writers[LAUNCH]
+        begun: dict[Session, threading.Thread] = {}
+
+        def look() -> None:
+            for writer in self._layout.writers():
+                session = newest(self._layout.journal(writer))
+                if session is not None and session not in begun and "node" in session.header():
+                    # A restarted role has a thread of its own, which waits for that of its predecessor.
+                    self._writers[writer] = _Writer(self._spec, writer, self._report)
+                    begun[session] = threading.Thread(target=self._serve, args=(Assignment(writer, plan),), daemon=True)
+                    begun[session].start()
+
+        at_work = self._roles_at_work(launcher, plan.backend)
+        while launcher.live() or next(at_work, self) is not self:
+            with suppress(OSError):  # a directory that does not answer is asked again
+                look()
+            time.sleep(timings.POLL_INTERVAL)
+        with suppress(OSError):
+            look()
+        for thread in begun.values():
+            thread.join()
 
     def _await_primary(self, backend: str) -> None:
         """Let the launcher's courier open the run first: a role that came earlier would report it as not available."""

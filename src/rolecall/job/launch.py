@@ -15,6 +15,7 @@ from rolecall.config.model import MonitorConfig
 from rolecall.config.plan import Plan
 from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver
+from rolecall.delivery.relay import transport
 from rolecall.errors import ConfigError, DirectoryError, RolecallError, WriterConflict
 from rolecall.job.monitor import Close, Monitor, close_forgotten
 from rolecall.job.normalize import LONGEST_KEY
@@ -91,6 +92,8 @@ class Job:
         """
         if self._session is not None and self._forgotten.alive:
             with bar(self._printer.roles):
+                # What roles logged may still be on their nodes, with how they ended.
+                transport.settle(self.config, timeout)
                 states = wait_for_writers(Layout(self.config.monitor_dir), wait)
             if open_roles := [str(each) for each in states if not each.closed]:
                 logger.warning("closing the job with roles that did not close: %s", "; ".join(open_roles))
@@ -168,8 +171,14 @@ def _begin(config: MonitorConfig, plan: Plan, run_config: object = None, *, by_a
         by_any: whether any role may have launched, and the last one to leave ends the runs.
     """
     header = {"ends": "with the last role"} if by_any else {}
-    with launchers_place(config, plan) as own:
+    hub = transport.hub_of(config)
+    with launchers_place(config, plan, hub) as own:
         session = WriterSession(own, LAUNCH, run_config, header)
+    try:
+        transport.start(own)
+    except BaseException:
+        session.close("failed", 0.0, quiet=True)
+        raise
     session.wait_opened(draws=True)
     return Job(own, plan, session)
 
@@ -253,7 +262,11 @@ def _open(config: MonitorConfig, role: _Role, *, primary: bool, is_single: bool 
     job = _launch(config, is_single=is_single) if primary else None
     try:
         own = job.config if job else config
-        monitor = _join(own, _meet(own, role.writer, role.patience), role, [job.close] if job else [])
+        closing = [job.close] if job else []
+        if transport.is_away(own):
+            monitor = _join_over_ray(own, role, closing)
+        else:
+            monitor = _join(own, _meet(own, role.writer, role.patience), role, closing)
     except BaseException:
         if job is not None:
             job.leave("failed", timings.CLOSE_TIMEOUT, reports=False)
@@ -438,6 +451,23 @@ def _join(config: MonitorConfig, record: RunRecord, role: _Role, closing: Sequen
         backends=[each.backend for each in plan.backends],
         secrets=config.secrets,
         printer=printer,
+    )
+
+
+def _join_over_ray(config: MonitorConfig, role: _Role, closing: Sequence[Close]) -> Monitor:
+    """Join a job whose directory is on another node; nothing is asked of that but a name."""
+    session = WriterSession(config, role.writer, role.run_config, role.header, role.tags, over_ray=True)
+    spec = config.spec()
+    return Monitor(
+        role.writer,
+        session.journal,
+        session.events,
+        run_id=spec.run_id,
+        raises=config.on_backend_error == "raise",
+        closing=[session.close, *closing],
+        backends=[each.backend for each in spec.plan.backends],
+        secrets=config.secrets,
+        printer=JobPrinter(config.name, config.monitor_dir, spec.plan),
     )
 
 

@@ -42,6 +42,7 @@ class WriterSession:
         run_config: the writer's own config.
         header: what the first line of the session says beside that.
         tags: the writer's first tags.
+        over_ray: whether the job's directory is on another node, and this one keeps the journal.
 
     Attributes:
         events: what the couriers said.
@@ -59,30 +60,36 @@ class WriterSession:
         run_config: object,
         header: Mapping[str, Any] = MappingProxyType({}),
         tags: Sequence[str] = (),
+        *,
+        over_ray: bool = False,
     ) -> None:
         self.events = EventLog(writer)
         self._config = config
         self._spec = config.spec()
         self._writer = writer
+        self._over_ray = over_ray
         self._pid = os.getpid()
         self._layout = Layout(config.monitor_dir)
         self._process: CourierProcess | None = None
         self._thread: threading.Thread | None = None
-        self._is_spooled = is_spooled(self._spec)
+        self._is_spooled = not over_ray and is_spooled(self._spec)
         kept, left_out = plain_config(run_config, config.secrets)
         if left_out:
             more = f"; and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
             who = "the job" if writer == LAUNCH else writer
             logger.warning("%s: run_config is kept without %s%s", who, "; ".join(left_out[:NAMED]), more)
+        header = {"opened": time.time(), "source": source_of_process(), **header, "config": kept}
+        if over_ray:
+            self._open_over_ray(header, tags)
+            return
         with usable(self._layout):
-            self._open({**header, "config": kept}, tags)
+            self._open(header, tags)
 
     def _open(self, header: Mapping[str, Any], tags: Sequence[str]) -> None:
         """Claim the writer's name, and begin its journal."""
         writer = self._writer
-        own = {"opened": time.time(), "source": source_of_process()}
         spool = {"spool": self._spec.nonce} if self._is_spooled else {}
-        beginning = begin(self._layout, writer, {**own, **spool, **header}, tags)
+        beginning = begin(self._layout, writer, {**spool, **header}, tags)
         self._header = beginning.header
         holder = "the launcher's place" if writer == LAUNCH else f"writer {writer!r}"
         session = claim(self._layout.journal(writer), self._header, holder)
@@ -95,9 +102,22 @@ class WriterSession:
             end(session, "failed")  # or the name would be held for as long as this process lives
             raise
 
+    def _open_over_ray(self, header: Mapping[str, Any], tags: Sequence[str]) -> None:
+        """Have the launcher's node claim the writer's name, and begin its journal on this one."""
+        # Here, as Ray is imported by no process that does not need it.
+        from rolecall.delivery.relay.ray import open_session
+
+        found = open_session(self._spec, self._writer, header, tags, self._spec.open_timeout)
+        self._layout, self._header = found.layout, found.opened.header
+        self.journal = JournalWriter(
+            found.session, found.opened.steps, self._succeed, self._config.spool_limit, found.opened.details
+        )
+
     @property
     def backends(self) -> list[str]:
         """The backends that have a courier."""
+        if self._over_ray:
+            return []
         return [plan.backend for plan in self._spec.plan.of(launcher=self._writer == LAUNCH)]
 
     @property

@@ -3,11 +3,11 @@
 Two kinds of actors carry what roles wrote to files of their nodes. The `Hub` is on the launcher's node and writes below
 `monitor_dir`. On each node with a role there is a `Forwarder`, which sends the node's journals to the hub. Both start
 on demand, take no CPU of the cluster's, are detached, so that they outlive the driver, and are started again if they
-die. They are in the namespace `rolecall` under the names `RUN_ID/hub` and `RUN_ID/NODE_ID`, so that jobs and other users
-of a cluster are not in each other's way.
+die. They are in the namespace `rolecall` under the names `RUN_ID/hub` and `RUN_ID/NODE_ID`, so that jobs and other
+users of a cluster are not in each other's way.
 
-Whoever needs one of them and finds none makes it: a role the forwarder of its node, a forwarder the hub, and the hub the
-forwarder of a node with a live session from which it hears nothing.
+Whoever needs one of them and finds none makes it: a role the forwarder of its node, a forwarder the hub, and the hub
+the forwarder of a node with a live session from which it hears nothing.
 """
 
 import logging
@@ -112,7 +112,9 @@ class RoleSession:
     opened: Opened
 
 
-def open_session(spec: JobSpec, writer: str, header: Mapping[str, Any], tags: Sequence[str], timeout: float) -> RoleSession:
+def open_session(
+    spec: JobSpec, writer: str, header: Mapping[str, Any], tags: Sequence[str], timeout: float
+) -> RoleSession:
     """Claim a writer's name at the hub, and begin its journal on this node.
 
     Raises:
