@@ -4,59 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-pytest.importorskip("ray", reason="Ray is not installed; `nox -s ray` has it")
-
 import ray
 import ray_roles
-from ray.cluster_utils import Cluster
+from lines_server import LinesServer
+from ray_roles import rows_of, start
 
-from rolecall import Job, MonitorConfig, launch
+from rolecall import ConfigError, MonitorConfig, launch
 from rolecall.job.history import read_history
-from rolecall.rows import Row
 from rolecall.store.layout import Layout
-from rolecall.store.reader import read_rows
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200)]
 
 Config = Callable[..., MonitorConfig]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with ray_roles.two_nodes() as made:
-        yield made
-
-
-@pytest.fixture
-def other(cluster: Cluster) -> str:
-    """The node that is not the launcher's."""
-    here = ray.get_runtime_context().get_node_id()
-    return next(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here)
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    def make(**settings: Any) -> MonitorConfig:
-        given = {"transport": "ray", "monitor_dir": tmp_path / "monitor", "spool_dir": tmp_path / "spool"}
-        return MonitorConfig.load({"project": "p", "name": "n", **given, **settings})
-
-    return make
-
-
-def rows_of(config: MonitorConfig, writer: str) -> list[Row]:
-    return [row for row in read_rows(Layout(config.monitor_dir), writer) if isinstance(row, Row)]
-
-
-def start(job: Job, node: str, role: str, rank: int | None = None, **options: Any) -> Any:
-    return (
-        ray.remote(ray_roles.Role).options(**ray_roles.on(node, num_cpus=0.1, **options)).remote(job.config, role, rank)
-    )
 
 
 def test_rows_of_another_node_arrive(config: Config, other: str) -> None:
@@ -93,8 +56,9 @@ def test_files_arrive_with_their_rows(config: Config, other: str, tmp_path: Path
     ray.get(role.close.remote())
     job.close()
     (row,) = rows_of(job.config, "trainer")
-    assert row.media[0].path is not None
-    assert row.media[0].path.read_bytes() == path.read_bytes()
+    stored = row.media[0].path
+    assert stored is not None
+    assert stored.read_bytes() == path.read_bytes()
 
 
 def test_a_killed_role_keeps_no_job_waiting(config: Config, other: str) -> None:
@@ -107,3 +71,63 @@ def test_a_killed_role_keeps_no_job_waiting(config: Config, other: str) -> None:
     assert time.monotonic() - began < 15
     assert len(rows_of(job.config, "explorer")) == 100
     assert [str(each.state) for each in job.writers] == ["killed"]
+
+
+def test_two_jobs_have_roles_of_one_name(config: Config, other: str, tmp_path: Path) -> None:
+    jobs = [launch(config(monitor_dir=tmp_path / name, run_id=name)) for name in ("a", "b")]
+    roles = [start(job, other, "explorer") for job in jobs]
+    ray.get([role.log.remote(10 + at) for at, role in enumerate(roles)])
+    with pytest.raises(ConfigError, match="another job of this Ray cluster has it"):
+        launch(config(monitor_dir=tmp_path / "c", run_id="a"))
+    ray.get([role.close.remote() for role in roles])
+    for at, job in enumerate(jobs):
+        job.close()
+        assert len(rows_of(job.config, "explorer")) == 10 + at
+
+
+def test_a_name_is_held_on_any_node(config: Config, here: str, other: str) -> None:
+    job = launch(config())
+    first = start(job, other, "explorer")
+    ray.get(first.log.remote(1))
+    second = start(job, here, "explorer")
+    with pytest.raises(ray.exceptions.RayActorError, match="WriterConflict"):
+        ray.get(second.log.remote(1))
+    ray.get(first.close.remote())
+    job.close()
+
+
+def test_hub_and_forwarders_end_with_the_job(config: Config, other: str) -> None:
+    job = launch(config())
+    role = start(job, other, "explorer")
+    ray.get(role.log.remote(1))
+    ray.get(role.close.remote())
+    job.close()
+    deadline = time.monotonic() + 60
+    while names := [name for name in ray_roles.actors() if name.startswith(str(job.run_id))]:
+        assert time.monotonic() < deadline, names
+        time.sleep(0.5)
+    assert not [path for path in (job.config.spool_dir or Path()).rglob("*") if path.is_file()]
+
+
+def test_auto_takes_files_where_it_sees_them(config: Config, other: str) -> None:
+    """And the launcher says to each role how its rows reach the backends."""
+    job = launch(config(transport="auto", spool_dir=None))
+    role = start(job, other, "explorer")
+    ray.get(role.log.remote(10))
+    assert "open" in " ".join(ray.get(role.opened.remote()))
+    ray.get(role.close.remote())
+    job.close()
+    assert len(rows_of(job.config, "explorer")) == 10
+
+
+@pytest.mark.parametrize("shared_run", [False, True])
+def test_the_launchers_node_delivers(config: Config, other: str, server: LinesServer, shared_run: bool) -> None:
+    """To a run of each role's own, or to one run, which is then a relay."""
+    job = launch(config(monitor_type="lines", monitor_args={"path": str(server.path)}, shared_run=shared_run))
+    assert [each.setting for each in job.plan.downgrades] == (["shared_run"] if shared_run else [])
+    roles = [start(job, other, "explorer", rank) for rank in range(2)]
+    ray.get([role.log.remote(100) for role in roles])
+    ray.get([role.close.remote() for role in roles])
+    job.close()
+    assert [len(set(server.seqs(f"explorer/{rank}"))) for rank in range(2)] == [100, 100]
+    assert len(server.runs()) == (1 if shared_run else 2)

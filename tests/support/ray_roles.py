@@ -6,8 +6,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,46 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rolecall import Monitor, MonitorConfig, open_monitor
+from rolecall import Job, Monitor, MonitorConfig, open_monitor
+from rolecall.delivery.relay.ray import NAMESPACE
+from rolecall.rows import Row
+from rolecall.store.layout import Layout
+from rolecall.store.reader import read_rows
 
+_TRIES = 8
 _PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
 
 def on(node: str, **options: Any) -> dict[str, Any]:
     """Options of a task or an actor that runs on a node."""
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False), **options}
+
+
+def start(job: Job, node: str, role: str, rank: int | None = None, **options: Any) -> Any:
+    """An actor that opens a role of a job on a node."""
+    made = ray.remote(Role).options(**on(node, num_cpus=0.1, **options))
+    return made.remote(job.config, role, rank)
+
+
+def rows_of(config: MonitorConfig, writer: str) -> list[Row]:
+    """The rows of a role that are on the launcher's node."""
+    return [row for row in read_rows(Layout(config.monitor_dir), writer) if isinstance(row, Row)]
+
+
+def actors() -> list[str]:
+    """The names of the actors that carry rows."""
+    found = ray.util.list_named_actors(all_namespaces=True)
+    return [actor["name"] for actor in found if actor["namespace"] == NAMESPACE]
+
+
+def find(name: str) -> Any:
+    """One of these actors."""
+    return ray.get_actor(name, namespace=NAMESPACE)
+
+
+def process_of(actor: Any) -> int:
+    """The number of an actor's process."""
+    return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
 
 
 class Role:
@@ -117,10 +149,8 @@ def _watch(folder: Path, found: list[str]) -> None:
 def two_nodes() -> Iterator[Cluster]:
     """A cluster of two nodes, of which this process is on the first."""
     os.environ.setdefault("RAY_health_check_timeout_ms", "60000")  # a busy machine answers late
-    cluster = Cluster()
+    cluster = _tried(_cluster)
     try:
-        for _ in range(2):
-            add_node(cluster)
         ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
         yield cluster
     finally:
@@ -130,11 +160,32 @@ def two_nodes() -> Iterator[Cluster]:
 
 def add_node(cluster: Cluster) -> Any:
     """One more node."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        first = probe.getsockname()[1]
-    del first
+    return _tried(lambda: _add_node(cluster))
+
+
+def _cluster() -> Cluster:
+    cluster = Cluster()
+    try:
+        for _ in range(2):
+            _add_node(cluster)
+    except BaseException:
+        cluster.shutdown()
+        raise
+    return cluster
+
+
+def _add_node(cluster: Cluster) -> Any:
     return cluster.add_node(num_cpus=16, object_store_memory=80 << 20, include_dashboard=False, **_ports())
+
+
+def _tried(make: Callable[[], Any]) -> Any:
+    """What is made, at one of several tries: a node gives up if its agents take 15 s to start (Ray 2.60)."""
+    for _ in range(_TRIES):
+        try:
+            return make()
+        except Exception as error:  # noqa: BLE001 - Ray raises no other
+            print("no node:", error, flush=True)
+    return make()
 
 
 def _ports() -> dict[str, int]:
