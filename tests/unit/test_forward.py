@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +70,8 @@ class Role:
         self.writer, self.node = writer, node
         self.process = subprocess.Popen(["sleep", "600"])
         self.owner = replace(this_process(), pid=self.process.pid, start=_start_of(self.process.pid) or "")
-        opening = Opening(writer=writer, node=node.name, owner=self.owner, header={"config": {}})
+        token = uuid.uuid4().hex
+        opening = Opening(writer=writer, node=node.name, token=token, owner=self.owner, header={"config": {}})
         self.opened = inbox.open(opening, lambda *_: self.ask(node, inbox))
         session = begin_on_node(node.layout, writer, self.opened.number, self.opened.line)
         self.journal = JournalWriter(session, self.opened.steps, details=self.opened.details)
@@ -171,9 +173,16 @@ def test_a_killed_role_is_ended_by_the_hub(tmp_path: Path, inbox: Inbox, node: N
 
 
 def test_a_name_is_held_while_its_process_lives(inbox: Inbox, node: Node, role: Role) -> None:
-    opening = Opening(writer="explorer/0", node="n1", owner=this_process(), header={"config": {}})
+    opening = Opening(writer="explorer/0", node="n1", token="t", owner=this_process(), header={"config": {}})
     with pytest.raises(WriterConflict, match="explorer/0"):
         inbox.open(opening, lambda *_: "alive")
+
+
+def test_a_question_that_comes_again_has_one_answer(inbox: Inbox, node: Node) -> None:
+    """The hub died after it opened the session, and before its answer was there."""
+    opening = Opening(writer="explorer", node="n1", token="t", owner=this_process(), header={"config": {}})
+    first = inbox.open(opening, lambda *_: "alive")
+    assert inbox.open(opening, lambda *_: "alive") == first
 
 
 def test_a_restarted_role_goes_on_with_the_next_step(inbox: Inbox, node: Node, role: Role, tmp_path: Path) -> None:
@@ -203,7 +212,7 @@ def test_a_lost_node_ends_its_sessions(tmp_path: Path, inbox: Inbox, node: Node,
 
 
 def test_a_role_after_a_lost_node_hears_of_it(inbox: Inbox, node: Node, role: Role, tmp_path: Path) -> None:
-    opening = Opening(writer="explorer/0", node="n2", owner=this_process(), header={"config": {}})
+    opening = Opening(writer="explorer/0", node="n2", token="t", owner=this_process(), header={"config": {}})
     assert "lost" in inbox.open(opening, lambda *_: "lost").warning
     first = Session(here(tmp_path).path.with_name("1.jsonl"), 1)
     assert "unseen" in (last_line(first.path, first.seed) or {})

@@ -96,6 +96,7 @@ class Outbox:
         self._layout = layout
         self._held: dict[str, int] = {}
         self._owners: dict[str, Owner | None] = {}
+        self._unended: dict[str, int] = {}
         self._turn = 0
         self._lock = threading.Lock()
 
@@ -180,7 +181,12 @@ class Outbox:
         if owner is None or (owner.is_here() and not owner.is_running()):
             return False
         # A role in a container of its own is no process that could be seen from here: it lives until it says otherwise.
-        return session.status() is None
+        size = _size_of(session.path)
+        if self._unended.get(name) != size:  # looked at several times a second
+            if session.status() is not None:
+                return False
+            self._unended[name] = size
+        return True
 
     def _drop_held(self, names: Sequence[str] | Mapping[str, int]) -> None:
         """Remove attachments that are held: they may be many, and large."""
@@ -200,6 +206,7 @@ class Outbox:
         for path in (session.path, session.header_copy):
             self._held.pop(self._name(path), None)
         self._owners.pop(name, None)
+        self._unended.pop(name, None)
 
 
 def _session_of(layout: Layout, file: str) -> Session:

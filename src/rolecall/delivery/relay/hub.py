@@ -53,12 +53,14 @@ class Opening:
 
     Attributes:
         node: where its journal will be.
+        token: tells this question from others: the answer may be lost, and the question comes again.
         owner: its process.
         header: what the first line of its session says beside what the hub knows.
     """
 
     writer: str
     node: str
+    token: str
     owner: Owner
     header: Mapping[str, Any]
     tags: tuple[str, ...] = ()
@@ -109,6 +111,7 @@ class Inbox:
         self._greetings = incarnation << 32
         self._nodes: dict[str, _Node] = {}
         self._lock = threading.Lock()
+        self._ended: set[Path] = set()
         self._opening: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     # ------------------------------------------------------------- the bytes
@@ -212,10 +215,14 @@ class Inbox:
             one = self._opening[writer]
         with one:
             journal = self._layout.journal(writer)
-            warning = self._end_earlier(newest(journal), writer, ask)
+            session, warning = newest(journal), ""
+            is_again = session is not None and session.header().get("token") == opening.token
+            if not is_again:
+                warning = self._end_earlier(session, writer, ask)
             beginning = begin(self._layout, writer, opening.header, opening.tags)
-            header = {**beginning.header, "node": opening.node}
-            session = claim(journal, header, f"writer {writer!r}", owner=opening.owner)
+            header = {**beginning.header, "node": opening.node, "token": opening.token}
+            if session is None or not is_again:
+                session = claim(journal, header, f"writer {writer!r}", owner=opening.owner)
             return Opened(
                 number=session.number,
                 line=session.path.read_bytes(),
@@ -301,7 +308,11 @@ class Inbox:
         """The sessions of nodes that nobody has ended yet."""
         for writer in self._layout.writers():
             for session in sessions(self._layout.journal(writer)):
-                if session.status() is None and "node" in session.header():
+                if session.path in self._ended:
+                    continue
+                if session.status() is not None or "node" not in session.header():
+                    self._ended.add(session.path)  # so that each is looked at once a second only while it is needed
+                else:
                     yield session
 
     # --------------------------------------------------------------- helpers

@@ -13,21 +13,23 @@ the forwarder of a node with a live session from which it hears nothing.
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rolecall import timings
 from rolecall.config.spec import JobSpec
 from rolecall.delivery.relay.forward import Batch, Outbox, Reply, begin_on_node
 from rolecall.delivery.relay.hub import Answer, Inbox, Opened, Opening
-from rolecall.errors import ConfigError, DirectoryError, RolecallError
+from rolecall.errors import ConfigError, DirectoryError, RolecallError, WriterConflict
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Owner, Session, claim, end, is_held, this_process
 from rolecall.store.spool import node_folder
@@ -79,11 +81,12 @@ def start_hub(spec: JobSpec) -> None:
     """
     address = _address(spec)
     try:
-        root, node = _result(_hub(address).place.remote(), timings.HUB_TIMEOUT)
+        deadline = time.monotonic() + timings.HUB_TIMEOUT
+        root, node = _ask(partial(_hub, address), "place", deadline=deadline)
         if root == address.root and node != address.node:
             # The launcher has moved to another node: what the forwarders sent is in the same directory.
             ray.kill(_hub(address))
-            root, _ = _result(_hub(address).place.remote(), timings.HUB_TIMEOUT)
+            root, _ = _ask(partial(_hub, address), "place", deadline=deadline)
     except (RayError, TimeoutError) as error:
         raise DirectoryError(f"transport: ray: the hub of {address.root} cannot be started: {error}") from error
     if root != address.root:
@@ -93,6 +96,9 @@ def start_hub(spec: JobSpec) -> None:
 
 def settle(spec: JobSpec, timeout: float) -> None:
     """Have all nodes send what they have, and end the sessions of roles that are gone."""
+    if not ray.is_initialized():  # asking would start a cluster of one's own
+        logger.warning("Ray was shut down before the job was closed: what was still on its nodes is not here")
+        return
     with suppress(RayError, TimeoutError):
         _result(_hub(_address(spec)).settle.remote(timeout), timeout)
 
@@ -123,22 +129,20 @@ def open_session(
         DirectoryError: the hub or this node's forwarder does not answer, or the journal cannot be written here.
     """
     address, node = _address(spec), this_node()
-    forwarder = _forwarder(address, node)
-    folder = forwarder.begin.remote()
-    opening = Opening(writer=writer, node=node, owner=this_process(), header=header, tags=tuple(tags))
-    hub = _hub(address)
+    deadline = time.monotonic() + timeout + timings.STALE  # in which an earlier process may show whether it lives
+    token, owner = uuid.uuid4().hex, this_process()
+    opening = Opening(writer=writer, node=node, token=token, owner=owner, header=header, tags=tuple(tags))
+    _forwarder(address, node)  # it starts meanwhile
     try:
-        opened = _result(hub.open.remote(opening), timeout + timings.STALE)
-        layout = Layout(Path(_result(folder, timeout)))
-    except RolecallError:
-        raise
+        opened = _ask(partial(_hub, address), "open", opening, deadline=deadline)
+        layout = Layout(Path(_ask(partial(_forwarder, address, node), "begin", deadline=deadline)))
     except (RayError, TimeoutError) as error:
-        what = f"no answer from the job's hub on Ray's node {address.node}: {error or 'it takes too long'}"
-        raise DirectoryError(f"transport: ray: {what}") from error
+        what = f"no answer from the job's hub on Ray's node {address.node}, or from the forwarder of this one"
+        raise DirectoryError(f"transport: ray: {what}: {error or 'it takes too long'}") from error
     try:
         session = begin_on_node(layout, writer, opened.number, opened.line)
     except OSError as error:
-        hub.give_up.remote(writer, opened.number)
+        _hub(address).give_up.remote(writer, opened.number)
         raise DirectoryError(f"spool_dir {layout.root}: cannot be written: {error.strerror}") from error
     if opened.warning:
         logger.warning("%s", opened.warning)
@@ -151,7 +155,7 @@ class Hub:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._layout = Layout(Path(address.root))
-        self._lease = claim(self._layout.hub, {}, "the hub's place")
+        self._lease = _claim_place(self._layout)
         self._inbox = Inbox(self._layout, self._lease.number)
         self._me = ray.get_runtime_context().current_actor
         threading.Thread(target=self._tend, name="rolecall-hub", daemon=True).start()
@@ -326,6 +330,18 @@ class Forwarder:
         return time.monotonic() - self._busy > timings.FORWARDER_IDLE
 
 
+def _claim_place(layout: Layout) -> Session:
+    """The hub's lease; one that was killed may take a moment to die."""
+    deadline = time.monotonic() + timings.DYING
+    while True:
+        try:
+            return claim(layout.hub, {}, "the hub's place")
+        except WriterConflict:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(timings.POLL_INTERVAL)
+
+
 def _address(spec: JobSpec) -> Address:
     if spec.hub is None:
         raise ConfigError("transport: ray: the job was launched without Ray; call ray.init() before rolecall.launch")
@@ -357,6 +373,17 @@ def _actor(made: type, name: str, node: str, threads: int) -> Any:
 
 def _live_nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def _ask(find: Callable[[], Any], method: str, *arguments: object, deadline: float) -> Any:
+    """What a call of an actor returns, which is found, and asked, again if it dies."""
+    while True:
+        try:
+            return _result(getattr(find(), method).remote(*arguments), max(1.0, deadline - time.monotonic()))
+        except (ActorDiedError, ActorUnavailableError):
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(timings.RETRY.initial)
 
 
 def _result(reference: Any, timeout: float) -> Any:
