@@ -53,8 +53,14 @@ def find(name: str) -> Any:
 
 
 def process_of(actor: Any) -> int:
-    """The number of an actor's process."""
-    return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
+    """The number of an actor's process, also while Ray starts it again."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
+        except ray.exceptions.ActorUnavailableError:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
 
 
 class Role:
