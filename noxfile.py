@@ -169,6 +169,14 @@ def mlflow_server(session: nox.Session, version: str) -> None:
 
 
 @nox.session
+@matrix("ray")
+def ray(session: nox.Session, version: str) -> None:
+    """Roles on two nodes of a Ray cluster on this machine, and everything that may die. By name only."""
+    install(session, f"ray-{version}", ".")
+    session.run("pytest", "-m", "ray", "tests/ray", *session.posargs)
+
+
+@nox.session
 @matrix("wandb")
 def wandb(session: nox.Session, version: str) -> None:
     """rolecall-wandb beside one version of wandb, against an emulator of its server on this machine."""
@@ -353,6 +361,7 @@ def lock(session: nox.Session) -> None:
         "mlflow": ("pyproject.toml", "--extra", "cli", "--group", "pytest", *with_mlflow),
         "mlflow_server": (*core, *with_mlflow),
         "trackio": (*core, f"{TRACKIO}/pyproject.toml"),
+        "ray": core,
         "wandb": (*core, f"{WANDB}/pyproject.toml"),
         "fuzz": core,
     }

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -130,8 +131,8 @@ def torchrl(rows: int, pace: float, folder: Path) -> Mapping[str, Any]:
 
 PEERS: Mapping[str, Peer] = {
     "rolecall": rolecall,
-    "actor, not waited for": lambda *given: appender(*given, "actor, not waited for"),
-    "actor, waited for": lambda *given: appender(*given, "actor, waited for"),
+    "actor, not waited for": partial(appender, peer="actor, not waited for"),
+    "actor, waited for": partial(appender, peer="actor, waited for"),
     "torchrl RayLogger": torchrl,
 }
 

@@ -41,6 +41,8 @@ NOT_EXECUTED = {
     ".venv/bin/nox": "`.ci/run` runs it; here it would run itself",
     "tensorboard --logdir": "a server that runs until it is stopped; `nox -s web` looks at it",
     "trackio show": "a server that runs until it is stopped",
+    "pip install 'rolecall[ray]'": "as above; `nox -s ray` has it",
+    "python ray_job.py": "needs Ray; `nox -s ray` runs it",
     "mlflow ui": "a server that runs until it is stopped; `nox -s web` looks at it",
     "mlflow server": "a server that runs until it is stopped; `nox -s mlflow_server` logs to it",
 }

@@ -37,7 +37,7 @@ def here(cluster: Cluster) -> str:
 @pytest.fixture
 def other(cluster: Cluster, here: str) -> str:
     """The node that is not the launcher's."""
-    return next(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here)
+    return str(next(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here))
 
 
 @pytest.fixture

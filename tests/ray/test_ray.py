@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 import ray
 import ray_roles
 from lines_server import LinesServer
+from page_blocks import ROOT, blocks
+from ray.cluster_utils import Cluster
 from ray_roles import rows_of, start
 
 from rolecall import ConfigError, MonitorConfig, launch
@@ -31,6 +35,15 @@ def test_rows_of_another_node_arrive(config: Config, other: str) -> None:
     job.close()
     assert [row.step for row in rows_of(job.config, "explorer/0")] == list(range(1, 1001))
     assert str(read_history(job.config.monitor_dir).state) == "finished"
+
+
+def test_the_example_of_the_docs(cluster: Cluster, tmp_path: Path) -> None:
+    (example,) = [block for block in blocks(ROOT / "docs" / "multi-node.md") if block.title == "ray_job.py"]
+    (tmp_path / "ray_job.py").write_text(example.text)
+    environment = {**os.environ, "RAY_ADDRESS": cluster.address, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "ray_job.py"], cwd=tmp_path, env=environment, check=True)
+    found = read_history(tmp_path / "runs" / "ray")
+    assert {each.writer: each.rows for each in found.writers} == {"evaluator": 1, "explorer/0": 10, "explorer/1": 10}
 
 
 def test_tasks_async_and_threaded_actors(config: Config, other: str) -> None:

@@ -366,6 +366,6 @@ class Deaths(RuleBasedStateMachine):
 
 def test_any_order_of_deaths_gives_the_same_bytes(tmp_path: Path) -> None:
     Deaths.root = tmp_path
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Deaths, settings=settings(max_examples=40, stateful_step_count=30, suppress_health_check=list(HealthCheck))
     )
