@@ -27,8 +27,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
 
 Config = Callable[..., MonitorConfig]
 ROWS = 12_500
-PAUSE = 0.0005
-"""Seconds between two rows, so that logging takes several seconds."""
+PAUSE = 0.05
+"""Seconds after every 100 rows, so that logging takes several seconds."""
 
 
 def kill_forwarder(job: Job, other: str) -> None:
