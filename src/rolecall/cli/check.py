@@ -9,14 +9,16 @@ import argparse
 import json
 from dataclasses import asdict
 
+from rolecall.backends.builtin import LOCAL
 from rolecall.config.model import MonitorConfig
 from rolecall.config.resolve import resolve
 
 _COURIERS = {
     "process": "delivered by a process beside each role",
     "thread": "delivered by a thread of each role",
-    "none": "nothing to deliver: the journal is the run",
+    "none": "delivered by `rolecall relay` or `rolecall deliver`",
 }
+_RELAYED = {"process": "relayed by a process beside the launcher", "thread": "relayed by a thread of the launcher"}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +37,11 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print(f"{config.project} / {config.name} in {config.monitor_dir}")
     for chosen in plan.backends:
-        runs = "one run, shared by all roles" if chosen.shared else "a run for each role"
-        print(f"  {chosen.backend}: {runs}, {_COURIERS[chosen.courier]}")
+        runs = "one run, shared by all roles" if chosen.has_one_run else "a run for each role"
+        courier = {**_COURIERS, **(_RELAYED if chosen.relayed else {})}[chosen.courier]
+        if chosen.backend == LOCAL:
+            courier = "nothing to deliver: the journal is the run"
+        print(f"  {chosen.backend}: {runs}, {courier}")
     if plan.disabled:
         print("  monitoring is off")
     for downgrade in plan.downgrades:

@@ -97,10 +97,17 @@ def deliver(  # noqa: PLR0913 - the last three by name
         timeout,
         lambda: on_progress([Held(name, held(name), total) for name, total in totals.items()]),
     )
+    return left_of(spec)
+
+
+def left_of(spec: JobSpec) -> list[Left]:
+    """What the backends of a job do not hold of each writer; those left out of which they hold all."""
+    layout = Layout(spec.monitor_dir)
     found = [
-        Left(name, writer, undelivered(layout, name, writer), acknowledged(layout, name, writer).missing)
-        for name in backends
+        Left(plan.backend, writer, undelivered(layout, plan.backend, writer), lost.missing)
+        for plan in spec.plan.backends
         for writer in layout.writers()
+        for lost in [acknowledged(layout, plan.backend, writer)]
     ]
     return [each for each in found if each.rows or each.missing]
 

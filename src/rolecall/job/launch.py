@@ -25,7 +25,7 @@ from rolecall.job.place import launchers_place
 from rolecall.job.session import WriterSession
 from rolecall.job.status import WriterState, read_writers, wait_for_writers
 from rolecall.states import Status, status_of
-from rolecall.store.acks import is_carried, is_left
+from rolecall.store.acks import is_carried, is_left, read_reference
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, read_record, usable, writer_name
 from rolecall.store.lease import is_held, is_shown_held
 
@@ -417,7 +417,7 @@ def _leave_launched(job: Job, status: Status, timeout: float) -> None:
 def _leave(config: MonitorConfig, plan: Plan, status: Status, timeout: float) -> None:
     """A process that joined leaves. As the last one it ends the runs that nobody else will end."""
     layout = Layout(config.monitor_dir)
-    shared = [each.backend for each in plan.backends if each.shared]
+    shared = [each.backend for each in plan.backends if each.has_one_run and each.courier != "none"]
     uncarried = [backend for backend in shared if not is_carried(layout, backend, LAUNCH)]
     # After that look: a courier that ended in between has ended its run.
     is_open = any(is_left(layout, backend, LAUNCH) for backend in uncarried)
@@ -440,6 +440,10 @@ def _join(config: MonitorConfig, record: RunRecord, role: _Role, closing: Sequen
     session = WriterSession(config, role.writer, role.run_config, role.header, role.tags)
     # Several roles on one terminal would draw over each other: those do not draw that have a launcher.
     session.wait_opened(draws=bool(closing))
+    for each in plan.backends:
+        # A role hears nothing from its relay.
+        if each.relayed and (reference := read_reference(Layout(config.monitor_dir), each.backend, LAUNCH)):
+            session.events.urls.setdefault(each.backend, reference.url)
     printer = JobPrinter(config.name, config.monitor_dir, plan)
     return Monitor(
         role.writer,
@@ -501,6 +505,8 @@ def _find_record(layout: Layout, config: MonitorConfig, writer: str, patience: f
 
 def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
     """The launcher's plan, less what the node of this role lacks."""
+    if config.shared_run == "relay":
+        return plan  # nothing of a backend runs here
     here = resolve(config, is_single=True)  # whether its run exists already was settled by the launcher
     for downgrade in here.downgrades:
         if downgrade not in plan.downgrades:

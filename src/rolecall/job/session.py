@@ -21,6 +21,7 @@ from rolecall.job.output.bar import Progress, bar
 from rolecall.job.status import look_within
 from rolecall.source import source_of_process
 from rolecall.states import State, Status
+from rolecall.store.acks import is_carried
 from rolecall.store.details import begin
 from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import LAUNCH, Layout, usable
@@ -170,6 +171,8 @@ class WriterSession:
             self._process.end(max(0.0, deadline - time.monotonic()))
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
+        if self._writer == LAUNCH:
+            self._await_relay(max(0.0, deadline - time.monotonic()))
         if quiet:
             return
         messages = self._left()
@@ -236,4 +239,27 @@ class WriterSession:
             f"{self._writer}: {'some' if rows is None else rows} rows not yet in {name}. {advice}"
             for name, rows in lacking
             if rows or (rows is None and self.journal.seq)
-        ]
+        ] + [f"{self._writer}: no relay to {name} is at work. {advice}" for name in self._unrelayed()]
+
+    def _unrelayed(self) -> list[str]:
+        """The backends of this role that have no relay, which has died or ended."""
+        if self._writer == LAUNCH or not self.journal.seq:
+            return []
+        relayed = [plan.backend for plan in self._spec.plan.backends if plan.relayed and plan.courier != "none"]
+
+        def look() -> list[str]:
+            return [name for name in relayed if not is_carried(self._layout, name, LAUNCH)]
+
+        return look_within(timings.DIRECTORY_TIMEOUT, look) or [] if relayed else []
+
+    def _await_relay(self, seconds: float) -> None:
+        """Wait for a relay that runs elsewhere, as `rolecall relay` does, until it has ended the runs."""
+        elsewhere = [plan.backend for plan in self._spec.plan.backends if plan.relayed and plan.courier == "none"]
+        deadline = time.monotonic() + seconds
+
+        def look() -> None:
+            while time.monotonic() < deadline and any(is_carried(self._layout, name, LAUNCH) for name in elsewhere):
+                time.sleep(timings.STATUS_INTERVAL)
+
+        if elsewhere:
+            look_within(seconds, look)

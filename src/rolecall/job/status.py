@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from rolecall import timings
+from rolecall.backends.builtin import LOCAL
 from rolecall.config.plan import Plan
 from rolecall.states import State
 from rolecall.store.acks import START, RunReference, acknowledged, read_reference, rejections, rows_behind, undelivered
@@ -162,7 +163,7 @@ def read_totals(layout: Layout, plan: Plan) -> tuple[int, list[DeliveryTotal]]:
     rows = sum(rows_behind(layout.journal(writer), START)[0] for writer in layout.writers())
     return rows, [
         # The journals are all that `local` is.
-        _total(each.backend, layout) if each.courier != "none" else DeliveryTotal(each.backend, rows)
+        _total(each.backend, layout) if each.backend != LOCAL else DeliveryTotal(each.backend, rows)
         for each in plan.backends
     ]
 
@@ -199,7 +200,7 @@ def unended(layout: Layout, plan: Plan) -> list[str]:
 
 
 def _backends(layout: Layout, plan: Plan) -> list[str]:
-    planned = [each.backend for each in plan.backends if each.courier != "none"]
+    planned = [each.backend for each in plan.backends if each.backend != LOCAL]
     return list(dict.fromkeys([*planned, *layout.backends()]))
 
 

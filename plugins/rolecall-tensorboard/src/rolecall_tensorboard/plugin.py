@@ -90,8 +90,8 @@ def open_run(ticket: RunTicket, args: TensorBoardArgs) -> TensorBoardRun | Tenso
             run_id=ticket.run_id,
             config=ticket.config,
             tags=ticket.tags,
+            many=ticket.writers == "many",
             labels={"job": _job(ticket), **({"role": writer} if is_one else {})},
-            writers=ticket.writers,
         )
         ledger = read_ledger(directory, ticket.run_id, parts)
         if ticket.repair:

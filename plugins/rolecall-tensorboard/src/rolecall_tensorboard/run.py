@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rolecall import Media, MediaKind, Rejected, Row, Status, Unavailable
 from rolecall_tensorboard.eventfile import EventFile
@@ -40,7 +40,7 @@ class RunPlace:
         config: the run's config, written at the start of each file.
         labels: what the HParams tab lists beside the config: the job and the role.
         tags: the run's tags, written there too.
-        writers: whether rows of several writers come.
+        many: whether the rows of several writers come here.
     """
 
     base: Path
@@ -50,7 +50,7 @@ class RunPlace:
     config: Mapping[str, Any]
     labels: Mapping[str, str]
     tags: Sequence[str] = ()
-    writers: Literal["one", "many"] = "one"
+    many: bool = False
 
     def new_path(self) -> Path:
         """A file name that is unique, also within one second, and that sorts by time."""
@@ -241,8 +241,8 @@ class TensorBoardRun:
     def _records(self, row: Row, ledger: Ledger) -> list[bytes]:
         """The row's record, preceded by those that TensorBoard or the ledger needs."""
         last, before = self._encoder.row(row), list[bytes]()
-        # With several writers, a restart of one would drop what the others logged, too.
-        if self._place.writers == "one" and ledger.restarts(row):
+        # TensorBoard would also drop what other writers logged from that step on.
+        if not self._place.many and ledger.restarts(row):
             ledger.interrupt()
             before = [self._encoder.start(row.step, row.time), *self._details(row.time)]
         if not ledger.expects(row):

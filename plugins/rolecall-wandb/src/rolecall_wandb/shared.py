@@ -231,7 +231,7 @@ class SharedRun:
     def merge_config(self, config: Mapping[str, Any]) -> None:
         """See `rolecall.SupportsConfig`: in a shared run each writer's is stored under its name, beside the job's."""
         merged = dict(config)
-        if self._ticket.shared:
+        if self._ticket.shared or self._ticket.writers == "many":
             job = self._ticket.config
             merged = {writer: {**_mapping(job.get(writer)), **_mapping(own)} for writer, own in config.items()}
         self._told.config.update(merged)

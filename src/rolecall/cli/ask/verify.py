@@ -19,7 +19,7 @@ from typing import Final
 
 from pydantic_core import to_json
 
-from rolecall.cli.arguments import add_job_options, check_backend, collect_args, print_event
+from rolecall.cli.ask.arguments import add_job_options, check_backend, collect_args, print_event
 from rolecall.cli.view.text import visible
 from rolecall.config.commands import command, with_path
 from rolecall.config.spec import JobSpec
