@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rolecall import MonitorConfig
+from rolecall import Job, MonitorConfig, launch
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -45,7 +45,26 @@ def config(tmp_path: Path) -> Callable[..., MonitorConfig]:
     """Settings of a job over Ray; keyword arguments differ from them."""
 
     def make(**settings: Any) -> MonitorConfig:
-        given = {"transport": "ray", "monitor_dir": tmp_path / "monitor", "spool_dir": tmp_path / "spool"}
+        given: dict[str, Any] = {
+            "transport": "ray",
+            "monitor_dir": tmp_path / "monitor",
+            "spool_dir": tmp_path / "spool",
+        }
+        given["open_timeout"] = 300.0  # eight processes start at once, and the machine may have other work
         return MonitorConfig.load({"project": "p", "name": "n", **given, **settings})
 
     return make
+
+
+@pytest.fixture
+def launched(config: Callable[..., MonitorConfig]) -> Iterator[Callable[..., Job]]:
+    """Launches jobs over Ray, and closes those that a failed test leaves open."""
+    jobs: list[Job] = []
+
+    def make(**settings: Any) -> Job:
+        jobs.append(launch(config(**settings)))
+        return jobs[-1]
+
+    yield make
+    for job in jobs:
+        job.close("failed", 0.0)
