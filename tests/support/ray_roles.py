@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rolecall import Job, Monitor, MonitorConfig, open_monitor
 from rolecall.delivery.relay.ray import NAMESPACE
 from rolecall.rows import Row
+from rolecall.store.codec import put_whole
 from rolecall.store.layout import Layout
 from rolecall.store.reader import read_rows
 
-_TRIES = 8
+_TRIES = 4
 _PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
 
@@ -181,11 +184,35 @@ def _cluster() -> Cluster:
 
 
 def _add_node(cluster: Cluster) -> Any:
-    return cluster.add_node(num_cpus=16, object_store_memory=80 << 20, include_dashboard=False, **_ports())
+    node, ports, is_up = uuid.uuid4().hex + uuid.uuid4().hex[:24], _ports(), threading.Event()
+    announcer = threading.Thread(target=_announce, args=(node, ports, is_up), daemon=True)
+    announcer.start()
+    os.environ["RAY_OVERRIDE_NODE_ID_FOR_TESTING"] = node
+    try:
+        return cluster.add_node(num_cpus=16, object_store_memory=80 << 20, include_dashboard=False, **ports)
+    finally:
+        del os.environ["RAY_OVERRIDE_NODE_ID_FOR_TESTING"]
+        is_up.set()
+        announcer.join()
+
+
+def _announce(node: str, ports: Mapping[str, int], is_up: threading.Event) -> None:
+    """Say where the agents of a node will listen.
+
+    A node gives up if its agents have not said so within 15 s (Ray 2.60), which is how long they take to start on a
+    busy machine. They are told the ports, so what they will say is known.
+    """
+    while not is_up.wait(0.1):
+        for session in Path("/tmp/ray").glob(f"session_*_{os.getpid()}"):
+            for name, port in ports.items():
+                path = session / f"{name}_{node}"
+                if not path.exists():
+                    with suppress(OSError):
+                        put_whole(path, str(port).encode())
 
 
 def _tried(make: Callable[[], Any]) -> Any:
-    """What is made, at one of several tries: a node gives up if its agents take 15 s to start (Ray 2.60)."""
+    """What is made, at one of several tries: Ray gives a node 30 s to start."""
     for _ in range(_TRIES):
         try:
             return make()

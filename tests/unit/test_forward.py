@@ -34,10 +34,10 @@ class Node:
         self.name = name
         self.layout = Layout(root / name)
         self.generation = -1
-        self.outbox = Outbox(self.layout)
+        self.outbox = Outbox(self.layout, name)
 
     def restart(self) -> None:
-        self.generation, self.outbox = -1, Outbox(self.layout)
+        self.generation, self.outbox = -1, Outbox(self.layout, self.name)
 
     def send(self, inbox: Inbox, limit: int = 1 << 20) -> tuple[Batch, Reply]:
         """One batch, whose answer is not heard yet."""
@@ -170,6 +170,15 @@ def test_a_killed_role_is_ended_by_the_hub(tmp_path: Path, inbox: Inbox, node: N
     assert (last["end"], last["seq"], last["by"]) == ("killed", 2, "hub")
     assert len(rows(read(tmp_path))) == 2
     assert node.outbox.is_empty()
+
+
+def test_only_its_node_says_that_a_process_is_gone(tmp_path: Path, inbox: Inbox, node: Node, role: Role) -> None:
+    """Whoever could see it would take its session for over, while its last rows are on the way."""
+    role.journal.append({"x": 1.0})
+    role.kill()
+    assert here(tmp_path).is_live()
+    node.settle(inbox)
+    assert not here(tmp_path).is_live()
 
 
 def test_a_name_is_held_while_its_process_lives(inbox: Inbox, node: Node, role: Role) -> None:

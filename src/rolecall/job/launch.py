@@ -223,6 +223,9 @@ def open_monitor(  # noqa: PLR0913 - the last two by name
     else:
         patience, config = open_timeout, config.with_open_timeout(open_timeout)
     asked = _Role(writer_name(role, rank), run_config, _header(prefix), patience=patience)
+    if primary == "auto" and config.transport == "ray":
+        what = 'roles with primary: "auto" find one another in monitor_dir, which they would not share'
+        raise ConfigError(f"transport: ray: {what}; use rolecall.launch, and pass on job.config")
     if primary == "auto" and not config.disabled:
         return _open_any(config, asked)
     return _open(config, asked, primary=bool(primary))
@@ -507,6 +510,8 @@ def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
     """The launcher's plan, less what the node of this role lacks."""
     if config.shared_run == "relay":
         return plan  # nothing of a backend runs here
+    if config.hand_over is not None and config.hand_over.hub is None:
+        config = config.model_copy(update={"transport": "files"})  # Ray may be initialised here, but was not there
     here = resolve(config, is_single=True)  # whether its run exists already was settled by the launcher
     for downgrade in here.downgrades:
         if downgrade not in plan.downgrades:

@@ -25,7 +25,7 @@ from rolecall.store.acks import is_carried
 from rolecall.store.details import begin
 from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import LAUNCH, Layout, usable
-from rolecall.store.lease import Fill, Session, claim, end, newest, succeed
+from rolecall.store.lease import Fill, Owner, Session, claim, end, newest, succeed
 from rolecall.store.spool import is_spooled, open_spool
 
 logger = logging.getLogger("rolecall")
@@ -69,6 +69,7 @@ class WriterSession:
         self._spec = config.spec()
         self._writer = writer
         self._over_ray = over_ray
+        self._owner: Owner | None = None
         self._pid = os.getpid()
         self._layout = Layout(config.monitor_dir)
         self._process: CourierProcess | None = None
@@ -109,7 +110,7 @@ class WriterSession:
         from rolecall.delivery.relay.ray import open_session
 
         found = open_session(self._spec, self._writer, header, tags, self._spec.open_timeout)
-        self._layout, self._header = found.layout, found.opened.header
+        self._layout, self._header, self._owner = found.layout, found.opened.header, found.owner
         self.journal = JournalWriter(
             found.session, found.opened.steps, self._succeed, self._config.spool_limit, found.opened.details
         )
@@ -200,7 +201,7 @@ class WriterSession:
     def _succeed(self, session: Session, fill: Fill) -> Session:
         """The session to go on in when the journal's file was changed from outside."""
         if not self._is_spooled:
-            return succeed(session, self._header, fill)
+            return succeed(session, self._header, fill, self._owner)
         before = Session(self._layout.journal(self._writer) / session.path.name, session.number)
         return open_spool(self._spec, self._writer, succeed(before, self._header), fill)
 

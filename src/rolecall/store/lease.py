@@ -275,19 +275,22 @@ def claim(directory: Path, header: Mapping[str, Any], holder: str, owner: Owner 
             return session
 
 
-def succeed(session: Session, header: Mapping[str, Any], fill: Fill | None = None) -> Session:
+def succeed(
+    session: Session, header: Mapping[str, Any], fill: Fill | None = None, owner: Owner | None = None
+) -> Session:
     """Go on in a new session of this process's own, behind one whose file is not what it wrote any more.
 
     Args:
         session: the one to go on from.
         header: what the first line says beside the owner.
         fill: appends to the file of the new session before anyone can see it.
+        owner: who goes on; this process by default.
     """
     directory = session.path.parent
     make_folder(directory)
     while True:
         number = max(each.number for each in (session, *sessions(directory))) + 1
-        if successor := _create(directory, number, {**header, "continues": session.number}, fill):
+        if successor := _create(directory, number, {**header, "continues": session.number}, fill, owner):
             return successor
 
 

@@ -16,7 +16,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -90,10 +90,12 @@ class Outbox:
 
     Args:
         layout: the directory in which roles of this node write.
+        node: the name of the node.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, node: str) -> None:
         self._layout = layout
+        self._node = node
         self._held: dict[str, int] = {}
         self._owners: dict[str, Owner | None] = {}
         self._unended: dict[str, int] = {}
@@ -176,7 +178,8 @@ class Outbox:
         """Whether somebody may append to a session."""
         name = self._name(session.path)
         if name not in self._owners:
-            self._owners[name] = session.owner()
+            owner = session.owner()
+            self._owners[name] = owner and from_node(owner, self._node)
         owner = self._owners[name]
         if owner is None or (owner.is_here() and not owner.is_running()):
             return False
@@ -212,6 +215,19 @@ class Outbox:
 def _session_of(layout: Layout, file: str) -> Session:
     path = layout.journal(LAUNCH).parent / file
     return Session(path, int(path.stem))
+
+
+def on_node(owner: Owner, node: str) -> Owner:
+    """A process as all others are to see it: one of a node, of which only the forwarder there says whether it lives.
+
+    Also where they could see it themselves. What it wrote comes after its end, so it must not be over before.
+    """
+    return replace(owner, space=f"{node} {owner.space}")
+
+
+def from_node(owner: Owner, node: str) -> Owner:
+    """The same process, as it is seen on its node."""
+    return replace(owner, space=owner.space.removeprefix(f"{node} "))
 
 
 def begin_on_node(layout: Layout, writer: str, number: int, line: bytes) -> Session:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from rolecall.delivery.relay.forward import Batch, Piece, Reply, is_journal, name_of
+from rolecall.delivery.relay.forward import Batch, Piece, Reply, is_journal, name_of, on_node
 from rolecall.errors import WriterConflict
 from rolecall.rows import Details
 from rolecall.states import State
@@ -222,7 +222,8 @@ class Inbox:
             beginning = begin(self._layout, writer, opening.header, opening.tags)
             header = {**beginning.header, "node": opening.node, "token": opening.token}
             if session is None or not is_again:
-                session = claim(journal, header, f"writer {writer!r}", owner=opening.owner)
+                owner = on_node(opening.owner, opening.node)
+                session = claim(journal, header, f"writer {writer!r}", owner=owner)
             return Opened(
                 number=session.number,
                 line=session.path.read_bytes(),

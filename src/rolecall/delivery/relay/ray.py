@@ -27,7 +27,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rolecall import timings
 from rolecall.config.spec import JobSpec
-from rolecall.delivery.relay.forward import Batch, Outbox, Reply, begin_on_node
+from rolecall.delivery.relay.forward import Batch, Outbox, Reply, begin_on_node, on_node
 from rolecall.delivery.relay.hub import Answer, Inbox, Opened, Opening
 from rolecall.errors import ConfigError, DirectoryError, RolecallError, WriterConflict
 from rolecall.store.layout import LAUNCH, Layout
@@ -111,11 +111,13 @@ class RoleSession:
         layout: where the roles of this node write.
         session: the journal there.
         opened: what the hub said.
+        owner: who has the session.
     """
 
     layout: Layout
     session: Session
     opened: Opened
+    owner: Owner
 
 
 def open_session(
@@ -146,7 +148,7 @@ def open_session(
         raise DirectoryError(f"spool_dir {layout.root}: cannot be written: {error.strerror}") from error
     if opened.warning:
         logger.warning("%s", opened.warning)
-    return RoleSession(layout, session, opened)
+    return RoleSession(layout, session, opened, on_node(owner, node))
 
 
 class Hub:
@@ -239,7 +241,7 @@ class Forwarder:
         self._address = address
         self._node = node
         self._folder = node_folder(Path(address.spool) if address.spool else None, address.run_id, node)
-        self._outbox = Outbox(Layout(self._folder))
+        self._outbox = Outbox(Layout(self._folder), node)
         self._me = ray.get_runtime_context().current_actor
         self._hub: Any = None
         self._generation = 0
