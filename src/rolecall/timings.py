@@ -52,8 +52,10 @@ POLL_INTERVAL: Final = 0.1
 """Between looks at a journal that had nothing new."""
 RELAY_INTERVAL: Final = 0.5
 """The same for a relay, which looks at the journals of all roles. A row is with its backend about that much later."""
-LIVENESS_INTERVAL: Final = 1.0
-"""Between a relay's looks whether a role whose journal has not grown is alive."""
+ROSTER_INTERVAL: Final = 1.0
+"""Between a relay's looks for roles that came or came back."""
+LIVENESS_INTERVAL: Final = 2.0
+"""Between a relay's looks whether a role is alive."""
 SCHEDULE_DELAY: Final = 1.0
 """Between two acknowledgements, at most."""
 EXPORT_TIMEOUT: Final = 60.0

@@ -17,6 +17,7 @@ def supports_shared_run(args):
     return SharedRunSupport(supported=args.url.startswith("https"), reason="url is not https; give one that is")
 """
 NEVER = "@hookimpl\ndef supports_shared_run(): return SharedRunSupport(supported=False, reason='files')"
+RELAY = "With shared_run: relay, one process writes one run of all roles"
 ASKED = "@hookimpl\ndef supports_shared_run(): raise AssertionError('nobody asked for a shared run')"
 
 
@@ -41,9 +42,9 @@ def test_shared_run_that_cannot_be_had(site: MadeSite) -> None:
     found = plan("acme", shared_run=True)
     assert found.backends == (BackendPlan(backend="acme", shared=False, courier="process"),)
     assert found.downgrades == (
-        Downgrade(backend="acme", setting="shared_run", reason="url is not https; give one that is"),
+        Downgrade(backend="acme", setting="shared_run", reason=f"url is not https; give one that is. {RELAY}"),
     )
-    assert str(found.downgrades[0]) == "acme: shared_run: url is not https; give one that is"
+    assert str(found.downgrades[0]) == f"acme: shared_run: url is not https; give one that is. {RELAY}"
 
 
 def test_each_backend_is_asked_about_itself(site: MadeSite) -> None:
@@ -131,4 +132,22 @@ def supports_shared_run(args):
 """
     )
     found = plan("acme", shared_run=True, monitor_args={"retries": "4"})
-    assert [one.reason for one in found.downgrades] == ["True 5"]
+    assert [one.reason for one in found.downgrades] == [f"True 5. {RELAY}"]
+
+
+def test_relay_is_one_run_on_every_backend(site: MadeSite) -> None:
+    """No backend is asked, and none is downgraded."""
+    site.backend(supports_shared_run=ASKED)
+    for name in ("acme", "console", "local"):
+        found = plan(name, shared_run="relay")
+        (chosen,) = found.backends
+        assert found.downgrades == ()
+        assert (chosen.shared, chosen.relayed, chosen.has_one_run) == (False, True, True)
+        assert found.has_one_run(name)
+        assert not found.of(launcher=False)
+
+
+def test_no_courier_is_left_to_others(site: MadeSite) -> None:
+    site.backend()
+    (chosen,) = plan("acme", courier="none").backends
+    assert (chosen.courier, chosen.relayed) == ("none", False)

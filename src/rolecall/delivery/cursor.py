@@ -5,8 +5,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from rolecall import timings
 from rolecall.protocol import SupportsConfirmation
@@ -32,7 +32,11 @@ class Batch:
 
     rows: Sequence[Row]
     damages: Sequence[str]
-    is_last: bool = True
+    is_last: bool = field(default=True, compare=False)
+
+
+NOTHING: Final = Batch((), ())
+"""Of a look that found the journal as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class Cursor:
         self._record = layout.record
         self._refresh = refresh
         self._patience = patience
-        # When it last looked at everything, and how long the file was then.
+        # When it last looked whether the writer lives; and how long the file was when all of it was read.
         self._looked, self._size = float("-inf"), -1
         self._under_way: deque[_UnderWay] = deque()
         self._position = acks.done.position
@@ -92,7 +96,9 @@ class Cursor:
         self._missing = 0
         # Damage is reported once it is clear that it cost a row: a line that was torn and written again did not.
         self._suspects: list[str] = []
-        self._owners: dict[int, Owner | None] = {}
+        # The session that was asked for last, as it is almost always the same.
+        self._here: Session | None = None
+        self._owners: dict[int, tuple[Owner | None, bool]] = {}
         found = newest(self._journal)
         self._last = found.number if found is not None else self._position.session
 
@@ -114,11 +120,15 @@ class Cursor:
     def read(self) -> Batch:
         """The next rows; none if there are no more for now, or (with `status` set) no more at all."""
         session = self._session(self._position.session)
-        if self._is_quiet(session):
-            return Batch((), ())
-        is_over = self._is_over(session)  # before reading: rows that come later than this look are not missed
+        if self._patience and self.status is not None:
+            return NOTHING  # see `goes_on`
+        is_due, has_grown = self._look(session)
+        if not (is_due or has_grown):
+            return NOTHING
+        # Before reading: rows that come later than this look are not missed.
+        is_over = is_due and self._is_over(session)
         self._refresh()
-        entries = self._entries(session)
+        entries = self._entries(session) if has_grown or is_over else []
         if not entries:
             return Batch((), self._leave(session) if is_over else ())
         return self._take(session, entries)
@@ -132,8 +142,8 @@ class Cursor:
         found = newest(self._journal)
         if found is None or (found.number <= self._last and _size_of(found) == self._size):
             return False
-        self._last, self._looked = max(self._last, found.number), float("-inf")
-        self.status = None
+        self._last = max(self._last, found.number)
+        self.status, self._looked, self._size = None, float("-inf"), -1
         self._owners.clear()
         return True
 
@@ -151,7 +161,7 @@ class Cursor:
         """Read again what is not acknowledged."""
         self._position = self.acks.done.position
         self.status, self._reader = None, None
-        self._looked = float("-inf")
+        self._looked, self._size = float("-inf"), -1
         self._rescanned, self._missing = -1, 0
         self._suspects.clear()
         self._owners.clear()
@@ -183,9 +193,9 @@ class Cursor:
     def touch(self) -> None:
         """Show other hosts that the writer is alive, if it is and runs on this one."""
         session = self._session(self._position.session)
+        owner, is_here = self._owners.get(session.number, (None, False))
         with suppress(OSError):
-            owner = session.owner() if self.status is None else None
-            if owner is not None and owner.is_here() and session.is_live():
+            if self.status is None and owner is not None and is_here and owner.is_running():
                 os.utime(session.path, follow_symlinks=False)
 
     def is_over(self) -> bool:
@@ -200,17 +210,16 @@ class Cursor:
         path = self._record if self.writer == LAUNCH else last.path
         return not path.exists() and not self._is_live(last)
 
-    def _is_quiet(self, session: Session) -> bool:
-        """Whether nothing can have happened since the last look, or will ever; that look was a moment ago."""
-        if self.status is not None:
-            return self._patience > 0
-        if self._patience:
-            self._refresh()
-        now = time.monotonic()
-        if now - self._looked < self._patience and _size_of(session) == self._size:
-            return True
-        self._looked, self._size = now, _size_of(session) if self._patience else -1
-        return False
+    def _look(self, session: Session) -> tuple[bool, bool]:
+        """Whether it is time to look at the writer again, and whether its journal has changed since the last look."""
+        if not self._patience:
+            return True, True
+        self._refresh()
+        now, size, before = time.monotonic(), _size_of(session), self._size
+        self._size = size
+        if is_due := now - self._looked >= self._patience:
+            self._looked = now
+        return is_due, size != before
 
     def _entries(self, session: Session) -> list[Entry]:
         reader = self._reader
@@ -266,9 +275,8 @@ class Cursor:
                     if session.number >= self._last:
                         self.status = ended_as(value.status)
         self._position = Position(session.number, entries[-1].offset, seq)
-        is_last = entries[-1].offset >= self._size >= 0
-        if not is_last:
-            self._looked = float("-inf")
+        if not (is_last := entries[-1].offset >= self._size >= 0):
+            self._size = -1
         return Batch(rows, damages, is_last)
 
     def _note_missing(self, rows: int) -> list[str]:
@@ -288,7 +296,7 @@ class Cursor:
         if later is not None and (goes_on or later.number <= self._last):
             self._last = max(self._last, later.number)
             self._position = Position(later.number, 0, self._position.seq if goes_on else 0)
-            self._rescanned, self._looked = -1, float("-inf")
+            self._rescanned, self._looked, self._size = -1, float("-inf"), -1
             if goes_on:
                 self._suspects.clear()  # the writer reported what the changed file lost
             return ()
@@ -301,7 +309,9 @@ class Cursor:
         return suspects
 
     def _session(self, number: int) -> Session:
-        return Session(self._journal / f"{number}.jsonl", number)
+        if self._here is None or self._here.number != number:
+            self._here = Session(self._journal / f"{number}.jsonl", number)
+        return self._here
 
     def _is_over(self, session: Session) -> bool:
         """Cheap enough for every look: it reads one `/proc` file where the owner is on this host."""
@@ -313,12 +323,13 @@ class Cursor:
 
     def _is_live(self, session: Session) -> bool:
         if session.number not in self._owners:
-            self._owners[session.number] = session.owner() if session.is_live() else None
-        owner = self._owners[session.number]
+            owner = session.owner() if session.is_live() else None
+            self._owners[session.number] = owner, owner is not None and owner.is_here()
+        owner, is_here = self._owners[session.number]
         if owner is None:
             return False
         # The end of a session is read with its rows, so a running owner is enough here.
-        return owner.is_running() if owner.is_here() else session.is_live()
+        return owner.is_running() if is_here else session.is_live()
 
 
 def _size_of(session: Session) -> int:
