@@ -172,6 +172,17 @@ def test_a_killed_role_is_ended_by_the_hub(tmp_path: Path, inbox: Inbox, node: N
     assert node.outbox.is_empty()
 
 
+def test_what_was_removed_here_is_sent_again(tmp_path: Path, inbox: Inbox, node: Node, role: Role) -> None:
+    for _ in range(100):
+        role.journal.append({"x": 1.0})
+    node.settle(inbox)
+    here(tmp_path).path.unlink()
+    role.close()
+    node.settle(inbox)
+    assert len(rows(read(tmp_path))) == 100
+    assert node.outbox.is_empty()
+
+
 def test_only_its_node_says_that_a_process_is_gone(tmp_path: Path, inbox: Inbox, node: Node, role: Role) -> None:
     """Whoever could see it would take its session for over, while its last rows are on the way."""
     role.journal.append({"x": 1.0})

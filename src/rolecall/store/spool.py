@@ -72,19 +72,24 @@ def open_spool(spec: Spooled, writer: str, session: Session, fill: Fill | None =
 
 
 def node_folder(spool_dir: Path | None, run_id: str, node: str) -> Path:
-    """The directory of a job's roles on one node, where no disk is shared. It is laid out like a `monitor_dir`.
+    """The directory of a job's roles on one node, where no disk is shared. It is laid out like a `monitor_dir`."""
+    return (spool_dir or _default_root()) / run_id / node
+
+
+def make_node_folder(spool_dir: Path | None, run_id: str, node: str) -> Path:
+    """Make that directory.
 
     Raises:
         DirectoryError: it cannot be used.
     """
-    root = spool_dir or _default_root()
+    folder = node_folder(spool_dir, run_id, node)
     try:
         if spool_dir is None:
-            _make_private(root)
-        folder = root / run_id / node
+            _make_private(_default_root())
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DirectoryError(f"spool_dir {root}: cannot be written: {error.strerror}") from error
+        where = spool_dir or _default_root()
+        raise DirectoryError(f"spool_dir {where}: cannot be written: {error.strerror}") from error
     return folder
 
 

@@ -145,6 +145,8 @@ class Inbox:
                 self._write(piece)
             held = {file: size for file in files if (size := self._settle(file)) >= 0}
             over = [file for file, size in batch.over.items() if self._end_over(file, size)]
+            # Somebody removed what was here: it is sent again.
+            held |= {file: max(0, self._settle(file)) for file in batch.over if file not in over}
             known.heard = time.monotonic()
             if batch.is_all:
                 known.up_to_date = known.heard

@@ -32,7 +32,7 @@ from rolecall.delivery.relay.hub import Answer, Inbox, Opened, Opening
 from rolecall.errors import ConfigError, DirectoryError, RolecallError, WriterConflict
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Owner, Session, claim, end, is_held, this_process
-from rolecall.store.spool import node_folder
+from rolecall.store.spool import make_node_folder, node_folder
 
 logger = logging.getLogger("rolecall")
 
@@ -213,10 +213,11 @@ class Hub:
                 alone = time.monotonic() - alone_since
                 if alone > timings.HUB_ALONE or (alone > timings.HUB_INTERVAL and self._inbox.is_done()):
                     break
-            except (OSError, RayError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next look may be better
                 logger.warning("the hub of %s: %s", self._address.root, error)
-        for node in self._inbox.silent(-1.0):
-            ray.kill(_forwarder(self._address, node))
+        with suppress(OSError, RayError):
+            for node in self._inbox.silent(-1.0):
+                ray.kill(_forwarder(self._address, node))
         with suppress(OSError):
             end(self._lease, "finished")
         ray.kill(self._me)
@@ -240,8 +241,8 @@ class Forwarder:
     def __init__(self, address: Address, node: str) -> None:
         self._address = address
         self._node = node
-        self._folder = node_folder(Path(address.spool) if address.spool else None, address.run_id, node)
-        self._outbox = Outbox(Layout(self._folder), node)
+        self._spool = Path(address.spool) if address.spool else None
+        self._outbox = Outbox(Layout(node_folder(self._spool, address.run_id, node)), node)
         self._me = ray.get_runtime_context().current_actor
         self._hub: Any = None
         self._generation = 0
@@ -253,14 +254,20 @@ class Forwarder:
         threading.Thread(target=self._run, name="rolecall-forwarder", daemon=True).start()
 
     def begin(self) -> str:
-        """Where a role of this node may begin a journal."""
+        """Where a role of this node may begin a journal.
+
+        Raises:
+            DirectoryError: it cannot be used.
+        """
         self._busy = time.monotonic()
-        return str(self._folder)
+        return str(make_node_folder(self._spool, self._address.run_id, self._node))
 
     def settle(self) -> None:
-        """Send everything that there is now."""
+        """Send everything that there is now, and that it is all of the sessions that are over."""
         with self._change:
-            until, self._is_asked = self._rounds + 2, True  # the round that is under way may have begun earlier
+            # The round that is under way may have begun earlier. The next one sends what is left of a session that is
+            # over, and the one after that says so.
+            until, self._is_asked = self._rounds + 3, True
             self._change.notify_all()
             self._change.wait_for(lambda: self._rounds >= until, timings.OPEN_TIMEOUT)
             if self._rounds < until:
@@ -282,9 +289,9 @@ class Forwarder:
             try:
                 has_more = self._forward()
                 wait = timings.RETRY.initial
-            except (RayError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the rows are here, and nobody else sends them
                 logger.debug("the hub does not answer: %s", error)
-                self._hub, self._generation, has_more = None, 0, False
+                self._hub, self._generation = None, 0
                 if time.monotonic() - self._answered > timings.HUB_ALONE:
                     break
                 time.sleep(wait)
@@ -317,14 +324,16 @@ class Forwarder:
             self._outbox.take(reply)
             self._said, self._spoken = said, now
         self._answered = now
+        if batch.is_all:
+            with self._change:
+                self._rounds += 1
+                self._change.notify_all()
         # What was sent just now may be all of a session that has ended: then it can be said that it is over.
-        return bool(batch.pieces) or bool(batch.over)
+        return bool(batch.pieces)
 
     def _rest(self) -> bool:
         """Wait a moment after a round that found nothing more; whether there is nothing left to wait for."""
         with self._change:
-            self._rounds += 1
-            self._change.notify_all()
             self._change.wait_for(lambda: self._is_asked, timings.FORWARD_INTERVAL)
             self._is_asked = False
         if not self._outbox.is_empty():
