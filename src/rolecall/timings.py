@@ -91,7 +91,7 @@ FORWARDER_IDLE: Final = 10.0
 HUB_INTERVAL: Final = 1.0
 """Between the hub's looks at what became of nodes and of the launcher."""
 HUB_TIMEOUT: Final = 60.0
-"""For `launch`, until the hub answers, which has a process of its own to start."""
+"""For `launch`, until the hub answers, which has a process of its own to start, unless `open_timeout` is longer."""
 HUB_ALONE: Final = 600.0
 """After the death of a launcher, until hub and forwarders give up, if roles still run or rows still wait."""
 DYING: Final = 5.0

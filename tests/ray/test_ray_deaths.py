@@ -55,10 +55,19 @@ def kill_all(job: Job, other: str) -> None:
             os.kill(process_of(find(name)), signal.SIGKILL)
 
 
+@pytest.fixture(scope="module")
+def hosts(cluster: Cluster) -> list[Any]:
+    """Eight actors on two nodes, which open roles: their processes take most of the time of a test."""
+    here = ray.get_runtime_context().get_node_id()
+    nodes = sorted((node["NodeID"] for node in ray.nodes() if node["Alive"]), key=lambda node: node != here)
+    made = ray.remote(ray_roles.Role)
+    return [made.options(**ray_roles.on(nodes[rank > 1], num_cpus=0.1)).remote() for rank in range(8)]
+
+
 @pytest.mark.parametrize("kill", [kill_forwarder, kill_hub, remove_forwarder, remove_hub, kill_all])
-def test_every_row_arrives(launched: Launched, here: str, other: str, kill: Callable[[Job, str], None]) -> None:
-    job = launched()
-    roles = [start(job, here if rank < 2 else other, "explorer", rank) for rank in range(8)]
+def test_every_row_arrives(launched: Launched, hosts: list[Any], other: str, kill: Callable[[Job, str], None]) -> None:
+    job, roles = launched(), hosts
+    ray.get([role.open.remote(job.config, "explorer", rank) for rank, role in enumerate(roles)])
     ray.get([role.log.remote(1) for role in roles])
     logging = [role.log.remote(ROWS - 1, PAUSE) for role in roles]
     for _ in range(3):

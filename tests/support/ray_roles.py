@@ -69,8 +69,13 @@ def process_of(actor: Any) -> int:
 class Role:
     """A role as an actor."""
 
-    def __init__(self, config: MonitorConfig, role: str, rank: int | None = None) -> None:
+    def __init__(self, config: MonitorConfig | None = None, role: str = "", rank: int | None = None) -> None:
         self._opened: list[str] = []
+        if config is not None:
+            self.open(config, role, rank)
+
+    def open(self, config: MonitorConfig, role: str, rank: int | None) -> None:
+        """Begin a session."""
         _watch(config.monitor_dir, self._opened)
         self._monitor = open_monitor(config, role, rank)
 

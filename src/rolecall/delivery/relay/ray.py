@@ -81,7 +81,7 @@ def start_hub(spec: JobSpec) -> None:
     """
     address = _address(spec)
     try:
-        deadline = time.monotonic() + timings.HUB_TIMEOUT
+        deadline = time.monotonic() + max(timings.HUB_TIMEOUT, spec.open_timeout)
         root, node = _ask(partial(_hub, address), "place", deadline=deadline)
         if root == address.root and node != address.node:
             # The launcher has moved to another node: what the forwarders sent is in the same directory.
@@ -100,7 +100,7 @@ def settle(spec: JobSpec, timeout: float) -> None:
         logger.warning("Ray was shut down before the job was closed: what was still on its nodes is not here")
         return
     with suppress(RayError, TimeoutError):
-        _result(_hub(_address(spec)).settle.remote(timeout), timeout)
+        _ask(partial(_hub, _address(spec)), "settle", timeout, deadline=time.monotonic() + timeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +183,17 @@ class Hub:
         self._inbox.give_up(writer, number)
 
     def settle(self, timeout: float) -> None:
-        """Have all nodes send what they have."""
-        self._lose_nodes(-1.0)
-        asked = [_forwarder(self._address, node).settle.remote() for node in self._inbox.silent(-1.0)]
-        if asked:
-            ray.wait(asked, num_returns=len(asked), timeout=timeout)
+        """Have all nodes send what they have, within some seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self._lose_nodes(-1.0)
+            asked = [_forwarder(self._address, node).settle.remote() for node in self._inbox.silent(-1.0)]
+            if asked:
+                ray.wait(asked, num_returns=len(asked), timeout=max(0.0, deadline - time.monotonic()))
+            # A forwarder may have died just now.
+            if all(map(_is_done, asked)) or time.monotonic() >= deadline:
+                return
+            time.sleep(timings.RETRY.initial)
 
     def _ask(self, node: str, session: Session) -> Answer:
         """How the process of a session does."""
@@ -395,6 +401,15 @@ def _ask(find: Callable[[], Any], method: str, *arguments: object, deadline: flo
             if time.monotonic() >= deadline:
                 raise
             time.sleep(timings.RETRY.initial)
+
+
+def _is_done(reference: Any) -> bool:
+    """Whether a call has returned."""
+    try:
+        ray.get(reference, timeout=0.0)
+    except (RayError, TimeoutError):
+        return False
+    return True
 
 
 def _result(reference: Any, timeout: float) -> Any:
