@@ -185,6 +185,14 @@ def mlflow_server(session: nox.Session, version: str) -> None:
 
 
 @nox.session
+@matrix("ray")
+def ray(session: nox.Session, version: str) -> None:
+    """Roles on two nodes of a Ray cluster on this machine, and everything that may die. By name only."""
+    install(session, f"ray-{version}", ".")
+    session.run("pytest", "-m", "ray", "tests/ray", *session.posargs)
+
+
+@nox.session
 @matrix("wandb")
 def wandb(session: nox.Session, version: str) -> None:
     """rolecall-wandb beside one version of wandb, against an emulator of its server on this machine."""
@@ -370,6 +378,7 @@ def lock(session: nox.Session) -> None:
         "mlflow_server": (*core, *with_mlflow),
         "swanlab": (*core, f"{SWANLAB}/pyproject.toml"),
         "trackio": (*core, f"{TRACKIO}/pyproject.toml"),
+        "ray": core,
         "wandb": (*core, f"{WANDB}/pyproject.toml"),
         "fuzz": core,
     }

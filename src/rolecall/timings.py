@@ -91,6 +91,21 @@ FIRST_SAMPLE: Final = 1.0
 AGENT_INTERVAL: Final = 0.5
 """Between an agent's looks at the roles of its node, and between two copies of what they spooled."""
 
+# ------------------------------------------------------- without a shared disk
+
+FORWARD_INTERVAL: Final = 0.2
+"""Between a forwarder's looks at the journals of its node, while they have nothing new."""
+FORWARDER_IDLE: Final = 10.0
+"""Without a session on its node, until a forwarder ends."""
+HUB_INTERVAL: Final = 1.0
+"""Between the hub's looks at what became of nodes and of the launcher."""
+HUB_TIMEOUT: Final = 60.0
+"""For `launch`, until the hub answers, which has a process of its own to start, unless `open_timeout` is longer."""
+HUB_ALONE: Final = 600.0
+"""After the death of a launcher, until hub and forwarders give up, if roles still run or rows still wait."""
+DYING: Final = 5.0
+"""For a process that is about to die, before another one that wants its name is refused."""
+
 # ----------------------------------------------------------------- the lease
 
 HEARTBEAT: Final = 5.0

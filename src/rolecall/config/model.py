@@ -62,6 +62,10 @@ class MonitorConfig(BaseModel):
             from each backend to its arguments. The attribute is always such a mapping, with typed arguments.
         shared_run: `true` if all roles report into one run; where a backend cannot, each role gets its own. `relay` for
             one run on every backend, which one process writes: the launcher's courier, or `rolecall relay`.
+        transport: how rows get from the roles to `monitor_dir`. With `files` it is on a disk that all of them share.
+            With `ray` roles are Ray's tasks and actors, on nodes that share nothing: each node keeps its roles' rows
+            and sends them to the launcher's. `auto` is `ray` for those roles that do not see the launcher's directory,
+            if Ray is initialised where the job is launched.
         run_id: rolecall's name of the run; the launcher makes one if you give none.
         resume: `auto` continues an unfinished job in the same `monitor_dir` and starts a new one after a finished
             one; `allow` continues a finished one, too; `must` refuses to start a new one; `never` always starts one.
@@ -98,6 +102,7 @@ class MonitorConfig(BaseModel):
     monitor_type: tuple[str, ...] = (LOCAL,)
     monitor_args: dict[str, SerializeAsAny[BaseModel]] = Field(default_factory=dict)
     shared_run: bool | Literal["relay"] = False
+    transport: Literal["files", "ray", "auto"] = "files"
     run_id: Slug | None = None
     resume: Literal["auto", "allow", "must", "never"] = "auto"
     monitor_dir: Path = None  # type: ignore[assignment]  # its validator makes one of project and name
@@ -138,6 +143,7 @@ class MonitorConfig(BaseModel):
         monitor_type: str | Sequence[str] = LOCAL,
         monitor_args: Mapping[str, Any] | None = None,
         shared_run: bool | Literal["relay"] = False,
+        transport: Literal["files", "ray", "auto"] = "files",
         run_id: str | None = None,
         resume: Literal["auto", "allow", "must", "never"] = "auto",
         monitor_dir: str | os.PathLike[str] | None = None,

@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 from rolecall.backends.builtin import BUILTIN, LOCAL, NONE
 from rolecall.backends.registry import Backend
+from rolecall.config.environment import uses_ray
 from rolecall.config.model import MonitorConfig
 from rolecall.config.plan import BackendPlan, CourierPlace, Downgrade, Plan
 
@@ -16,6 +17,7 @@ _MANY_RUNS = (
     "shared_run: true, or use rolecall.init"
 )
 _NO_PROBES = "psutil is not installed, so the system is not measured; run: pip install 'psutil>=5.9' 'nvidia-ml-py>=12'"
+_OVER_RAY = "over Ray one process on the launcher's node writes the run of all roles, as with shared_run: relay"
 _RELAY = "With shared_run: relay, one process writes one run of all roles"
 _IN_CODE = "registered in code, so no other process can find it; a thread of the role delivers its rows instead"
 
@@ -47,11 +49,14 @@ def resolve(config: MonitorConfig, *, is_single: bool = False) -> Plan:
 
 def _resolve_one(config: MonitorConfig, backend: Backend, *, is_single: bool) -> tuple[BackendPlan, list[Downgrade]]:
     downgrades = []
-    is_relayed = config.shared_run == "relay"
+    is_over_ray = config.shared_run is True and uses_ray(config.transport)
+    if is_over_ray:
+        downgrades.append(Downgrade(backend=backend.name, setting="shared_run", reason=_OVER_RAY))
+    is_relayed = is_over_ray or config.shared_run == "relay"
     shared = False
     # Only asked if the user wants it: a reason against what nobody asked for would be noise. And no backend is asked
     # about a relay: there one process writes the run.
-    if config.shared_run is True:
+    if config.shared_run is True and not is_over_ray:
         support = backend.supports_shared_run(config.monitor_args[backend.name])
         shared = support.supported
         if not shared:

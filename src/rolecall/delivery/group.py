@@ -108,12 +108,12 @@ class CourierGroup:
 
     def _tend(self) -> bool:
         """Let every courier work, and do beside them what writers need."""
-        writers = self._writers.values()
         for thread in self._threads.values():
             thread.start()
         threads = self._threads.values()
         beat, alive = 0.0, time.monotonic()
-        while any(thread.is_alive() for thread in threads) or any(each.must_stay and each.live() for each in writers):
+        while any(thread.is_alive() for thread in threads) or self._must_stay():
+            writers = self._writers.values()
             for writer in writers:
                 writer.mirror()
             if (now := time.monotonic()) - beat >= timings.HEARTBEAT:
@@ -126,9 +126,12 @@ class CourierGroup:
                 if now - max([alive, *(courier.last_sign for courier in self._couriers)]) > timings.DRAIN_TIMEOUT:
                     return False
             time.sleep(self._interval)
-        for writer in writers:
+        for writer in self._writers.values():
             writer.stop()
         return True
+
+    def _must_stay(self) -> bool:
+        return any(each.must_stay and each.live() for each in self._writers.values())
 
     def hurry(self, seconds: float) -> None:
         """Leave every courier at most this much time."""
@@ -147,6 +150,8 @@ class CourierGroup:
                 ticket = make_ticket(self._spec, LAUNCH, plan.backend, shared=False)
                 backend.prepare(ticket, self._spec.monitor_args[plan.backend])
                 self._report(event("prepared"))
+                if self._spec.hub is not None and plan.courier != "none":
+                    self._carry_all(plan)
             else:
                 if writer != LAUNCH and plan.shared:
                     self._await_primary(plan.backend)
@@ -161,6 +166,31 @@ class CourierGroup:
             # Not logger.exception: the traceback may hold secrets.
             logger.error("%s: %s", plan.backend, scrub_trace(error, self._spec.secrets))  # noqa: TRY400
             self._report(event("refused", f"{type(error).__name__}: {error}"))
+
+    def _carry_all(self, plan: BackendPlan) -> None:
+        """Over Ray, deliver also the rows of each role on another node, to a run of its own, until the job is over."""
+        launcher = self._writers[LAUNCH]
+        begun: dict[Session, threading.Thread] = {}
+
+        def look() -> None:
+            for writer in self._layout.writers():
+                session = newest(self._layout.journal(writer))
+                if session is not None and session not in begun and "node" in session.header():
+                    # A restarted role has a thread of its own, which waits for that of its predecessor.
+                    # A new mapping, as other threads go through it.
+                    self._writers = {**self._writers, writer: TendedWriter(self._spec, writer, self._report)}
+                    begun[session] = threading.Thread(target=self._serve, args=(Assignment(writer, plan),), daemon=True)
+                    begun[session].start()
+
+        at_work = self._roles_at_work(launcher, plan.backend)
+        while launcher.live() or next(at_work, self) is not self:
+            with suppress(OSError):  # a directory that does not answer is asked again
+                look()
+            time.sleep(timings.POLL_INTERVAL)
+        with suppress(OSError):
+            look()
+        for thread in begun.values():
+            thread.join()
 
     def _await_primary(self, backend: str) -> None:
         """Let the launcher's courier open the run first: a role that came earlier would report it as not available."""

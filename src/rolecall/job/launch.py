@@ -15,6 +15,7 @@ from rolecall.config.model import MonitorConfig
 from rolecall.config.plan import Plan
 from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver
+from rolecall.delivery.relay import transport
 from rolecall.errors import ConfigError, DirectoryError, RolecallError, WriterConflict
 from rolecall.job.monitor import Close, Monitor, close_forgotten
 from rolecall.job.normalize import LONGEST_KEY
@@ -92,6 +93,8 @@ class Job:
         """
         if self._session is not None and self._forgotten.alive:
             with bar(self._printer.roles):
+                # What roles logged may still be on their nodes, with how they ended.
+                transport.settle(self.config, timeout)
                 states = wait_for_writers(Layout(self.config.monitor_dir), wait)
             if open_roles := [str(each) for each in states if not each.closed]:
                 logger.warning("closing the job with roles that did not close: %s", "; ".join(open_roles))
@@ -169,8 +172,14 @@ def _begin(config: MonitorConfig, plan: Plan, run_config: object = None, *, by_a
         by_any: whether any role may have launched, and the last one to leave ends the runs.
     """
     header = {"ends": "with the last role"} if by_any else {}
-    with launchers_place(config, plan) as own:
+    hub = transport.hub_of(config)
+    with launchers_place(config, plan, hub) as own:
         session = WriterSession(own, LAUNCH, run_config, header)
+    try:
+        transport.start(own)
+    except BaseException:
+        session.close("failed", 0.0, quiet=True)
+        raise
     session.wait_opened(draws=True)
     return Job(own, plan, session)
 
@@ -215,6 +224,9 @@ def open_monitor(  # noqa: PLR0913 - the last two by name
     else:
         patience, config = open_timeout, config.with_open_timeout(open_timeout)
     asked = _Role(writer_name(role, rank), run_config, _header(prefix), patience=patience)
+    if primary == "auto" and config.transport == "ray":
+        what = 'roles with primary: "auto" find one another in monitor_dir, which they would not share'
+        raise ConfigError(f"transport: ray: {what}; use rolecall.launch, and pass on job.config")
     if primary == "auto" and not config.disabled:
         return _open_any(config, asked)
     return _open(config, asked, primary=bool(primary))
@@ -256,7 +268,11 @@ def _open(config: MonitorConfig, role: _Role, *, primary: bool) -> Monitor:
     job = _launch(config, is_single=role.is_single) if primary else None
     try:
         own = job.config if job else config
-        monitor = _join(own, _meet(own, role.writer, role.patience), role, [job.close] if job else [])
+        closing = [job.close] if job else []
+        if transport.is_away(own):
+            monitor = _join_over_ray(own, role, closing)
+        else:
+            monitor = _join(own, _meet(own, role.writer, role.patience), role, closing)
     except BaseException:
         if job is not None:
             job.leave("failed", timings.CLOSE_TIMEOUT, reports=False)
@@ -462,6 +478,23 @@ def _start_probe(config: MonitorConfig, session: WriterSession, writer: str) -> 
     return SystemProbe(session.journal, log, None if len(others) == len(plans) else others)
 
 
+def _join_over_ray(config: MonitorConfig, role: _Role, closing: Sequence[Close]) -> Monitor:
+    """Join a job whose directory is on another node; nothing is asked of that but a name."""
+    session = WriterSession(config, role.writer, role.run_config, role.header, role.tags, over_ray=True)
+    spec = config.spec()
+    return Monitor(
+        role.writer,
+        session.journal,
+        session.events,
+        run_id=spec.run_id,
+        raises=config.on_backend_error == "raise",
+        closing=[session.close, *closing],
+        backends=[each.backend for each in spec.plan.backends],
+        secrets=config.secrets,
+        printer=JobPrinter(config.name, config.monitor_dir, spec.plan),
+    )
+
+
 def _close_drawn(session: WriterSession, printer: JobPrinter, status: Status, timeout: float) -> None:
     with bar(printer.delivery):
         session.close(status, timeout)
@@ -494,6 +527,8 @@ def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
     """The launcher's plan, less what the node of this role lacks."""
     if config.shared_run == "relay":
         return plan  # nothing of a backend runs here
+    if config.hand_over is not None and config.hand_over.hub is None:
+        config = config.model_copy(update={"transport": "files"})  # Ray may be initialised here, but was not there
     here = resolve(config, is_single=True)  # whether its run exists already was settled by the launcher
     for downgrade in here.downgrades:
         if downgrade not in plan.downgrades:

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -25,10 +24,10 @@ from rolecall.job.status import look_within
 from rolecall.source import source_of_process
 from rolecall.states import State, Status
 from rolecall.store.acks import is_carried, waiting
-from rolecall.store.details import details_now
-from rolecall.store.journal import JournalWriter, last_steps
+from rolecall.store.details import begin
+from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import LAUNCH, Layout, usable
-from rolecall.store.lease import claim, end, newest, sessions
+from rolecall.store.lease import Fill, Session, claim, end, newest, succeed
 from rolecall.store.spool import is_spooled, open_spool, succeed_in
 
 logger = logging.getLogger("rolecall")
@@ -46,6 +45,7 @@ class WriterSession:
         run_config: the writer's own config.
         header: what the first line of the session says beside that.
         tags: the writer's first tags.
+        over_ray: whether the job's directory is on another node, and this one keeps the journal.
 
     Attributes:
         events: what the couriers said.
@@ -63,24 +63,32 @@ class WriterSession:
         run_config: object,
         header: Mapping[str, Any] = MappingProxyType({}),
         tags: Sequence[str] = (),
+        *,
+        over_ray: bool = False,
     ) -> None:
         self.events = EventLog(writer)
         self._config = config
         self._spec = config.spec()
         self._writer = writer
+        self._over_ray = over_ray
         self._pid = os.getpid()
         self._layout = Layout(config.monitor_dir)
         self._process: CourierProcess | None = None
         self._thread: threading.Thread | None = None
         self._agent: NodeAgent | None = None
-        self._is_spooled = is_spooled(self._spec)
+        self._is_remote = self._is_left_to_agent = False
+        self._is_spooled = not over_ray and is_spooled(self._spec)
         kept, left_out = plain_config(run_config, config.secrets)
         if left_out:
             more = f"; and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
             who = "the job" if writer == LAUNCH else writer
             logger.warning("%s: run_config is kept without %s%s", who, "; ".join(left_out[:NAMED]), more)
+        header = {"opened": time.time(), "source": source_of_process(), **header, "config": kept}
+        if over_ray:
+            self._open_over_ray(header, tags)
+            return
         with usable(self._layout):
-            self._open({**header, "config": kept}, tags)
+            self._open(header, tags)
 
     def _open(self, header: Mapping[str, Any], tags: Sequence[str]) -> None:
         """Claim the writer's name, and begin its journal."""
@@ -88,40 +96,41 @@ class WriterSession:
         self._is_remote = self._has_remote_relay()
         # The node's agent does it for all that have no courier. Not `sync_every`: that is a promise of each role's own.
         has_courier = self.backends or self._spec.courier == "thread" or self._spec.sync_every is not None
-        is_left = writer != LAUNCH and not has_courier and (self._is_spooled or self._is_remote)
-        self._is_left_to_agent = is_left
-        # The last step on each axis of an earlier session, by the newest that has rows.
-        earlier = map(last_steps, reversed(sessions(self._layout.journal(writer))))
-        steps = next(filter(None, earlier), {})
-        before = details_now(self._layout, writer)
-        # What is given now is later than what was changed then.
-        config = {key: value for key, value in before.config.items() if key not in header["config"]}
-        details = replace(before, config=config, tags=tuple(dict.fromkeys([*before.tags, *tags])))
-        self._header = {
-            "writer": writer,
-            "opened": time.time(),
-            "source": source_of_process(),
-            **({"spool": self._spec.nonce} if self._is_spooled else {}),
-            **({LEFT_TO_AGENT: True} if self._is_left_to_agent else {}),
-            **({"steps": steps} if steps else {}),
-            **({"details": found} if (found := details.line()) else {}),
-            **header,
-        }
+        self._is_left_to_agent = writer != LAUNCH and not has_courier and (self._is_spooled or self._is_remote)
+        spool = {"spool": self._spec.nonce} if self._is_spooled else {}
+        left = {LEFT_TO_AGENT: True} if self._is_left_to_agent else {}
+        beginning = begin(self._layout, writer, {**spool, **left, **header}, tags)
         holder = "the launcher's place" if writer == LAUNCH else f"writer {writer!r}"
-        session = claim(self._layout.journal(writer), self._header, holder)
+        session = claim(self._layout.journal(writer), beginning.header, holder)
         try:
             place = open_spool(self._spec, writer, session) if self._is_spooled else session
             limit = self._config.spool_limit if self._is_spooled else None
-            succeed = partial(succeed_in, self._spec, writer, self._header)
-            self.journal = JournalWriter(place, steps, succeed, limit, details)
+            succeed_here = partial(succeed_in, self._spec, writer, beginning.header)
+            self.journal = JournalWriter(place, beginning.steps, succeed_here, limit, beginning.details)
             self._start()
         except BaseException:
             end(session, "failed")  # or the name would be held for as long as this process lives
             raise
 
+    def _open_over_ray(self, header: Mapping[str, Any], tags: Sequence[str]) -> None:
+        """Have the launcher's node claim the writer's name, and begin its journal on this one."""
+        # Here, as Ray is imported by no process that does not need it.
+        from rolecall.delivery.relay.ray import open_session
+
+        found = open_session(self._spec, self._writer, header, tags, self._spec.open_timeout)
+        self._layout, opened = found.layout, found.opened
+
+        def succeed_there(session: Session, fill: Fill) -> Session:
+            return succeed(session, opened.header, fill, found.owner)
+
+        limit = self._config.spool_limit
+        self.journal = JournalWriter(found.session, opened.steps, succeed_there, limit, opened.details)
+
     @property
     def backends(self) -> list[str]:
         """The backends that have a courier."""
+        if self._over_ray:
+            return []
         return [plan.backend for plan in self._spec.plan.of(launcher=self._writer == LAUNCH)]
 
     @property

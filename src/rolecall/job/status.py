@@ -30,6 +30,8 @@ class WriterState:
         silence: seconds since it, or its courier, last gave a sign of life; the courier does that every 5 s.
         place: its process and host, for people.
         closed: whether it ended its session itself.
+        unseen: over Ray, for how many seconds nothing had been heard of its node when that was found to be lost. What
+            it logged in that time may be lost too.
     """
 
     writer: str
@@ -37,9 +39,12 @@ class WriterState:
     silence: float
     place: str
     closed: bool = False
+    unseen: float | None = None
 
     def __str__(self) -> str:
         silent = f", silent for {self.silence:.0f} s" if self.state is State.RUNNING else ""
+        if self.unseen is not None:
+            silent = f"; its node was lost, and with it rows of up to {self.unseen:.0f} s"
         return f"{self.writer} {self.state} ({self.place}{silent})"
 
 
@@ -54,8 +59,11 @@ def read_states(layout: Layout, writers: Iterable[str]) -> list[WriterState]:
     for writer in writers:
         if session := newest(layout.journal(writer)):
             place = str(session.owner() or "its process is not known")
-            state, is_closed = session.state(), session.status() is not None
-            found.append(WriterState(writer, state, session.silence(), place, is_closed))
+            last = last_line(session.path, session.seed) or {}
+            # Over Ray, a session whose process or node is gone is ended by the hub.
+            is_closed = "end" in last and last.get("by") != "hub"
+            unseen = float(seconds) if isinstance(seconds := last.get("unseen"), int | float) else None
+            found.append(WriterState(writer, session.state(), session.silence(), place, is_closed, unseen))
     return found
 
 

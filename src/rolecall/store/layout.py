@@ -13,6 +13,7 @@
     delivery/mlflow/explorer@0/run.json  what the backend calls the run that these rows went to
     delivery/acme/@launch/steps.json     the highest step that a relay may have given out, for backends that need it
     launching/1.jsonl                    held by a launcher while it decides what to go on with
+    hub/1.jsonl                          held by the hub of a job over Ray
     courier/explorer@0.log               what the courier's process and its SDKs printed
     courier/mlflow.NONCE.away            empty: somebody has warned that this backend is away
     backends/tensorboard/                what a backend itself writes, each in a folder of its own
@@ -121,6 +122,11 @@ class Layout:
     def launching(self) -> Path:
         """The claim of a launcher that is deciding what to go on with."""
         return self._folder("launching")
+
+    @property
+    def hub(self) -> Path:
+        """The claim of the process that writes the journals of other nodes here."""
+        return self._folder("hub")
 
     @property
     def axes(self) -> Path:

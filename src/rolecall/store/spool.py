@@ -80,6 +80,28 @@ def succeed_in(spec: Spooled, writer: str, header: Mapping[str, Any], session: S
     return open_spool(spec, writer, succeed(before, header), fill)
 
 
+def node_folder(spool_dir: Path | None, run_id: str, node: str) -> Path:
+    """The directory of a job's roles on one node, where no disk is shared. It is laid out like a `monitor_dir`."""
+    return (spool_dir or _default_root()) / run_id / node
+
+
+def make_node_folder(spool_dir: Path | None, run_id: str, node: str) -> Path:
+    """Make that directory.
+
+    Raises:
+        DirectoryError: it cannot be used.
+    """
+    folder = node_folder(spool_dir, run_id, node)
+    try:
+        if spool_dir is None:
+            _make_private(_default_root())
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        where = spool_dir or _default_root()
+        raise DirectoryError(f"spool_dir {where}: cannot be written: {error.strerror}") from error
+    return folder
+
+
 class Mirror:
     """Copies what one writer spooled on this node to `monitor_dir`, session by session.
 
@@ -160,7 +182,11 @@ def _copy(spool: Session, target: Session) -> None:
 
 
 def _root(spec: Spooled) -> Path:
-    return spec.spool_dir or Path(tempfile.gettempdir(), f"rolecall-{os.getuid()}")
+    return spec.spool_dir or _default_root()
+
+
+def _default_root() -> Path:
+    return Path(tempfile.gettempdir(), f"rolecall-{os.getuid()}")
 
 
 def _spool_file(spec: Spooled, writer: str, nonce: str, session: Session) -> Path:
