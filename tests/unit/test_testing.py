@@ -15,8 +15,8 @@ import pytest
 from rolecall import Row
 from rolecall.testing import BackendContract, row, ticket
 from rolecall.testing.children.nursery import MARK, BackendHung, BackendRaised, Child, Nursery, end_all
+from rolecall.testing.compare import differences, same_value
 from rolecall.testing.hygiene import _misnamed, _unread
-from rolecall.testing.team import differences, same_value
 
 FILE = __file__
 

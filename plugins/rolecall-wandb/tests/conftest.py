@@ -21,11 +21,16 @@ from rolecall import MonitorConfig
 SUPPORT = str(Path(__file__).parent / "support")
 ROLE = Path(SUPPORT) / "wandb_role.py"
 
+BY_NAME = tuple(f"test_keeps_{what}" for what in ("text", "tables", "media", "config", "summary", "tags", "status"))
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # The SDK and its own dependencies warn about each other; their warnings are theirs.
     for item in items:
         item.add_marker(pytest.mark.filterwarnings("default"))
+        # The SDK takes seconds to upload and to end: what the other tests here look at too is asked for by name.
+        if item.path.name == "test_contract.py" and ("[many]" in item.name or item.name.startswith(BY_NAME)):
+            item.add_marker(pytest.mark.servers)
 
 
 @pytest.fixture(autouse=True, scope="session")

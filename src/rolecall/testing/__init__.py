@@ -5,8 +5,9 @@ A plugin's tests subclass `BackendContract`; `ticket` and `row` make the values 
 
 import pytest
 
-# Before they are imported: what a failure of theirs shows is then as it is in a test's own module.
-pytest.register_assert_rewrite(*(f"rolecall.testing.{name}" for name in ("content", "delivery", "hygiene", "team")))
+# Before they are imported: a failure in them then shows its values, as one in a test's own module does.
+_ASSERTING = ("compare", "content", "delivery", "hygiene", "stage", "team")
+pytest.register_assert_rewrite(*(f"rolecall.testing.{name}" for name in _ASSERTING))
 
 from rolecall.testing.builders import HeldRun, HeldTable, Points, row, ticket  # noqa: E402
 from rolecall.testing.contract import BackendContract  # noqa: E402

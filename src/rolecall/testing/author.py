@@ -8,7 +8,7 @@ import pytest
 
 from rolecall.testing.builders import HeldRun, HeldTable, Points
 from rolecall.testing.children.nursery import Nursery
-from rolecall.testing.team import Stage
+from rolecall.testing.stage import Stage
 
 READ: Final = ("times", "axes", "text", "tables", "config", "summary", "tags", "status", "end_time")
 """Abilities that a reader of the same name shows."""

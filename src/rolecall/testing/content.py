@@ -16,7 +16,9 @@ from rolecall.rows import Media, MediaKind, Row, TableData
 from rolecall.states import Status
 from rolecall.testing.author import Contract
 from rolecall.testing.builders import TIME
-from rolecall.testing.team import Found, Mode, Stage, Team, axes_of, is_axis, same_value
+from rolecall.testing.compare import Found, axes_of, is_axis, same_value
+from rolecall.testing.stage import Stage
+from rolecall.testing.team import Mode, Team
 
 KINDS: Final = get_args(MediaKind)
 LISTED: Final = ("image", "audio", "video")

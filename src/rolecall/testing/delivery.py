@@ -9,7 +9,9 @@ import pytest
 from rolecall.testing.author import Contract
 from rolecall.testing.builders import TIME, row
 from rolecall.testing.children.nursery import BackendRaised
-from rolecall.testing.team import Mode, Stage, Team, agree, differences, expected, is_axis, shown
+from rolecall.testing.compare import agree, differences, expected, is_axis, shown
+from rolecall.testing.stage import Stage
+from rolecall.testing.team import Mode, Team
 
 STEPS = range(1, 41)
 MANY_STEPS = range(1, 301)
@@ -124,7 +126,7 @@ class Delivery(Contract):
             metrics = {"reward/mean": [step / 8 for step in STEPS], "loss": [1 / step for step in STEPS]}
             for name, values in metrics.items():
                 key = f"{writer}/{name}" if shared else name
-                agree(stage, {key: held.get(key, [])}, {key: list(zip(STEPS, values, strict=True))})
+                agree(self, {key: held.get(key, [])}, {key: list(zip(STEPS, values, strict=True))})
 
     def test_confirms_what_it_holds(self, stage: Stage) -> None:
         self.needs("confirmation")
@@ -138,7 +140,7 @@ class Delivery(Contract):
         courier.child.kill()
         (run,) = team.runs()
         held = stage.points(run)
-        for key, points in expected(stage, rows[:confirmed]).items():
+        for key, points in expected(self, rows[:confirmed]).items():
             lacking, _ = differences(held.get(key, []), points, self.tolerance)
             assert not lacking, f"{key}: confirmed and not held: {shown(lacking)}"
 
@@ -154,12 +156,12 @@ class Delivery(Contract):
         before = stage.points(run)
         ticket = replace(team.courier("trainer").ticket, backend_run_id=run.id)
         found = stage.ask("readback", is_bare=False, ticket=ticket, rows=rows)
-        agree(stage, _points(found["points"]), before)
-        agree(stage, _by_key(found["expected"]), before)
+        agree(self, _points(found["points"]), before)
+        agree(self, _by_key(found["expected"]), before)
         if found["scanned"] is not None:
             scanned = [(key, step, value) for key, (step, value, _) in found["scanned"]]
-            agree(stage, _by_key(scanned), before)
-        agree(stage, stage.points(run), before)
+            agree(self, _by_key(scanned), before)
+        agree(self, stage.points(run), before)
 
     def test_readback_says_what_is_gone(self, stage: Stage) -> None:
         """So that `rolecall verify` does not take a deleted run for one that it cannot read at the moment."""

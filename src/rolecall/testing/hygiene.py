@@ -14,7 +14,7 @@ from rolecall.rows import MediaKind
 from rolecall.testing.author import ABILITIES, EXPECTED, READ, Contract
 from rolecall.testing.builders import row
 from rolecall.testing.children.nursery import BackendRaised, plain
-from rolecall.testing.team import Courier, Opened, Stage
+from rolecall.testing.stage import Courier, Opened, Stage
 
 QUICK: Final = 1.0
 """The seconds that a hook may take which runs in every role and in `rolecall check`."""
