@@ -63,6 +63,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         yield
     except (AssertionError, pytest.fail.Exception) as error:
         said = str(error)
+    except pytest.skip.Exception as skipped:
+        if pyfuncitem.get_closest_marker("matrix") is not None:
+            raise
+        pytest.fail(f"{fault.name}: the test that must find it is skipped: {skipped}", pytrace=False)
     if pyfuncitem.get_closest_marker("matrix") is None:
         _require_found(fault, said)
     took = time.monotonic() - began

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -17,7 +16,7 @@ class Client:
 
     def __init__(self, file: Path, pause: float) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = file.open("ab", buffering=0)  # a batch is one `write`, as other processes may write the file, too
         self._queue: deque[str] = deque()
         self._ends = threading.Event()
         self._pause = pause
@@ -43,7 +42,7 @@ class Client:
         """Write what is queued, and end."""
         self._ends.set()
         self._thread.join()
-        os.close(self._file)
+        self._file.close()
 
     def _write(self) -> None:
         while not self._ends.wait(self._pause):
@@ -53,7 +52,7 @@ class Client:
 
     def _write_batch(self) -> None:
         batch = [self._queue[index] for index in range(min(BATCH, len(self._queue)))]
-        os.write(self._file, "".join(f"{line}\n" for line in batch).encode())
+        self._file.write("".join(f"{line}\n" for line in batch).encode())
         self.written += len(batch)
         # only now, so that an empty queue means that all is in the file
         for _ in batch:

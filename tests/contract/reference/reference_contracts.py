@@ -129,7 +129,7 @@ def _file(run: HeldRun) -> Path:
 
 
 def _lines(run: HeldRun) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in _file(run).read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in _file(run).read_text(encoding="utf-8").splitlines() if line]
 
 
 def _items(line: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:

@@ -6,6 +6,7 @@ It can do all that a run can do, and holds every row once: `held` finds the rows
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
@@ -89,6 +90,7 @@ class FilesRun:
         self.write({"ended": time})
 
     def held(self, writer: str, session: int) -> list[tuple[int, int]]:
+        # It reads the whole file each time, which is short here; a tracker has an index.
         lines = (line for line in self.lines() if line.get("writer") == writer and line["session"] == session)
         return as_ranges({line["seq"] for line in lines})
 
@@ -105,11 +107,14 @@ class FilesRun:
 
     def write(self, *lines: Mapping[str, Any]) -> None:
         # All in one `write`, at the end of the file: lines of several processes do not mix, and a kill tears none.
-        data = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+        # A full disk may; so each `write` begins with a newline.
+        data = "".join(["\n", *(f"{json.dumps(line)}\n" for line in lines)]).encode()
         try:
-            os.write(self._file, data)
+            written = os.write(self._file, data)
         except OSError as error:
             raise Unavailable(f"the run's file cannot be written: {error.strerror}") from error
+        if written < len(data):
+            raise Unavailable("the run's file cannot be written: the disk is full")
 
     def _stored(self, media: Media) -> dict[str, Any]:
         """What is written of an image, a histogram or the like, whose file is copied: rolecall's goes after a while."""
@@ -124,13 +129,19 @@ class FilesRun:
         return {**what, "file": name}
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        data = os.pread(self._file, os.fstat(self._file).st_size, 0)
-        yield from map(json.loads, data.splitlines())
+        yield from read_lines(os.pread(self._file, os.fstat(self._file).st_size, 0))
 
 
 def _place(row: Row) -> dict[str, Any]:
     """What identifies a row, and when it was logged."""
     return {"writer": row.writer, "session": row.session, "seq": row.seq, "step": row.step, "time": row.time}
+
+
+def read_lines(data: bytes) -> Iterator[dict[str, Any]]:
+    """The lines of a run's file, without those that are empty or torn: their rows were not acknowledged."""
+    for line in data.splitlines():
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 def as_ranges(seqs: set[int]) -> list[tuple[int, int]]:
@@ -157,10 +168,9 @@ class FilesReadback:
         yield from (point for name, point in self.scan() if name == key)
 
     def scan(self) -> Iterator[tuple[str, Point]]:
-        with self._file.open(encoding="utf-8") as lines:
-            for line in map(json.loads, lines):
-                for key, value in line.get("metrics", {}).items():
-                    yield key, Point(line["step"], value, line["time"])
+        for line in read_lines(self._file.read_bytes()):
+            for key, value in line.get("metrics", {}).items():
+                yield key, Point(line["step"], value, line["time"])
 
     def expected(self, row: Row) -> Row:
         return row  # it holds rows as they are
