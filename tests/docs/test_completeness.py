@@ -31,6 +31,7 @@ from rolecall import (
     SupportsTableMedia,
     SupportsTables,
     SupportsTags,
+    SupportsText,
     hookspecs,
 )
 from rolecall.__main__ import _parser
@@ -132,6 +133,7 @@ def test_no_hook_that_is_none() -> None:
     "protocol",
     [
         Run,
+        SupportsText,
         SupportsTables,
         SupportsMedia,
         SupportsTableMedia,

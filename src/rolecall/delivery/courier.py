@@ -36,6 +36,7 @@ from rolecall.protocol import (
     SupportsProgress,
     SupportsTableMedia,
     SupportsTables,
+    SupportsText,
 )
 from rolecall.rows import Change, Details, MediaKind, Row
 from rolecall.states import Status
@@ -45,6 +46,7 @@ from rolecall.store.layout import LAUNCH
 
 logger = logging.getLogger("rolecall.courier")
 T = TypeVar("T")
+_NO_TEXT: Final = "it holds no strings; they stay in the job's directory"
 _MOST_REPORTS: Final = 100
 """Of one run: a wrecked journal may be damaged in millions of places."""
 
@@ -258,6 +260,8 @@ class Courier:
                 _log_rich(run, self._pictures.drawn(fresh[0], _in_cells(run)), self._pictures)
             else:
                 run.log(fresh)
+                if _leaves_text_out(run, fresh):
+                    self._report_once("warning", _NO_TEXT, _NO_TEXT)
         except Rejected as rejected:
             cursor.acks.set_aside(rejected.rows, scrub_text(rejected.reason, secrets_of(self.args)))
             first = rejected.rows[0] if rejected.rows else None
@@ -431,6 +435,10 @@ def _lacking(rows: list[Row], held: Sequence[tuple[int, int]] | int) -> list[Row
 def _in_cells(run: Run) -> frozenset[MediaKind]:
     """The media that cells of the run's tables may be."""
     return run.table_media_kinds if isinstance(run, SupportsTableMedia) else frozenset()
+
+
+def _leaves_text_out(run: Run, rows: Iterable[Row]) -> bool:
+    return isinstance(run, SupportsText) and not run.holds_text and any(row.text for row in rows)
 
 
 def _is_rich(row: Row) -> bool:
