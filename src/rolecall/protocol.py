@@ -1,9 +1,9 @@
 """The values and Protocols that hooks take and return.
 
 A backend's author needs this module, `rolecall.hookimpl` and the two errors `Unavailable` and `Rejected`.
-Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsTables`, `SupportsTableMedia`,
-`SupportsMedia`, `SupportsConfig`, `SupportsSummary`, `SupportsTags`, `SupportsEndTime`, `SupportsProgress`,
-`SupportsConfirmation`): the courier uses it if the run has its members.
+Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsText`, `SupportsTables`,
+`SupportsTableMedia`, `SupportsMedia`, `SupportsConfig`, `SupportsSummary`, `SupportsTags`, `SupportsEndTime`,
+`SupportsProgress`, `SupportsConfirmation`): the courier uses it if the run has its members.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -127,6 +127,15 @@ class Run(Protocol):
         Raises:
             Unavailable: the backend cannot end the run now; it is called again.
         """
+
+
+@runtime_checkable
+class SupportsText(Protocol):
+    """A run that says whether it holds the strings of rows; one that says nothing does."""
+
+    @property
+    def holds_text(self) -> bool:
+        """If it does not, they stay in the job's directory, which is reported once."""
 
 
 @runtime_checkable

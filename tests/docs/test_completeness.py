@@ -32,6 +32,7 @@ from rolecall import (
     SupportsTableMedia,
     SupportsTables,
     SupportsTags,
+    SupportsText,
     hookspecs,
 )
 from rolecall.__main__ import _parser
@@ -138,6 +139,7 @@ def test_no_hook_that_is_none() -> None:
     "protocol",
     [
         Run,
+        SupportsText,
         SupportsTables,
         SupportsMedia,
         SupportsTableMedia,

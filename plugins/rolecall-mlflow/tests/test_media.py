@@ -24,10 +24,13 @@ from rolecall import (
     Row,
     SupportsMedia,
     TableData,
+    Text,
     Video,
     launch,
     open_monitor,
 )
+from rolecall.store.layout import Layout
+from rolecall.store.reader import read_rows
 
 if TYPE_CHECKING:
     from conftest import Job
@@ -256,3 +259,21 @@ def test_job_delivers_figures(sqlite: Job, tmp_path: Path) -> None:
     assert sizes == [(50, 100), (100, 100)]
     texts = [page.decode().partition('id="json">')[2].partition("</script>")[0] for page in pages.values()]
     assert [json.loads(text)["data"][0]["y"] for text in texts] == [[1, 2, 1], [1, 2, 2]]
+
+
+def test_strings_are_reported_once(sqlite: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """MLflow has no series of them: they stay in the job's directory, and Markdown is an artifact."""
+    settings: dict[str, Any] = {"project": "p", "name": "n", "monitor_type": "mlflow", "courier": "thread"}
+    config = MonitorConfig(monitor_args={"uri": sqlite.uri}, monitor_dir=tmp_path / "job", **settings)
+    with launch(config) as launched, open_monitor(launched.config, "trainer") as monitor:
+        for step in (1, 2, 3):
+            monitor.log({"loss": 0.5, "phase": "warm-up", "note": Text("NaN")}, step)
+        monitor.log({"verdict": Text("# Better", markdown=True)}, 4)
+    (run,) = sqlite.client.search_runs([sqlite.client.get_experiment_by_name("p").experiment_id])
+    assert {key for key in run.data.metrics if not key.startswith("system/")} == {"loss"}
+    assert len([text for text in caplog.messages if "it holds no strings" in text]) == 1
+    assert [row.text for row in read_rows(Layout(config.monitor_dir), "trainer") if isinstance(row, Row)][:1] == [
+        {"phase": "warm-up", "note": "NaN"}
+    ]
+    (data,) = (data for name, data in held(sqlite, run.info.run_id).items() if name.startswith("markdown/"))
+    assert data == b"# Better"

@@ -38,6 +38,7 @@ from rolecall.protocol import (
     SupportsProgress,
     SupportsTableMedia,
     SupportsTables,
+    SupportsText,
 )
 from rolecall.rows import Change, Details, MediaKind, Row
 from rolecall.states import Status
@@ -47,6 +48,7 @@ from rolecall.store.layout import LAUNCH, is_node
 
 logger = logging.getLogger("rolecall.courier")
 T = TypeVar("T")
+_NO_TEXT: Final = "it holds no strings; they stay in the job's directory"
 _MOST_REPORTS: Final = 100
 """Of one run: a wrecked journal may be damaged in millions of places."""
 
@@ -348,6 +350,8 @@ class Courier:
                 _log_rich(run, self._pictures.drawn(fresh[0], _in_cells(run)), self._pictures)
             else:
                 run.log(fresh)
+                if _leaves_text_out(run, fresh):
+                    self._report_once("warning", _NO_TEXT, _NO_TEXT)
         except Rejected as rejected:
             cursor.acks.set_aside(rejected.rows, scrub_text(rejected.reason, secrets_of(self.args)))
             first = rejected.rows[0] if rejected.rows else None
@@ -537,6 +541,10 @@ class Courier:
 def _in_cells(run: Run) -> frozenset[MediaKind]:
     """The media that cells of the run's tables may be."""
     return run.table_media_kinds if isinstance(run, SupportsTableMedia) else frozenset()
+
+
+def _leaves_text_out(run: Run, rows: Iterable[Row]) -> bool:
+    return isinstance(run, SupportsText) and not run.holds_text and any(row.text for row in rows)
 
 
 def _is_rich(row: Row) -> bool:

@@ -108,6 +108,11 @@ class MlflowRun:
         if refusals:
             raise Rejected(_distinct(refusals), refusals[0].reason)
 
+    @property
+    def holds_text(self) -> bool:
+        """See `rolecall.SupportsText`."""
+        return False
+
     def log_table(self, row: Row) -> None:
         """Store a row's table as an artifact; one that grows is kept for its chunk."""
         self._take([row])
