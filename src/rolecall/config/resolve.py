@@ -11,7 +11,7 @@ _ONE_PLACE = {
 }
 _MANY_RUNS = (
     "an existing run can only be the one run of a job, and here each role has its own, so new ones are made; set "
-    "shared_run: true, or use rolecall.init"
+    "shared_run: true or relay, or use rolecall.init"
 )
 _RELAY = "With shared_run: relay, one process writes one run of all roles"
 _IN_CODE = "registered in code, so no other process can find it; a thread of the role delivers its rows instead"
