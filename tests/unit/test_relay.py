@@ -32,10 +32,12 @@ from rolecall import (
     resolve,
 )
 from rolecall.__main__ import main
+from rolecall.delivery.cursor import Cursor
 from rolecall.delivery.group import make_ticket
 from rolecall.delivery.redeliver import deliver
+from rolecall.delivery.relay.roster import Roster
 from rolecall.delivery.relay.serve import Relay
-from rolecall.store.acks import undelivered
+from rolecall.store.acks import Acknowledgements, undelivered
 from rolecall.store.layout import LAUNCH, Layout
 
 MakeConfig = Callable[..., MonitorConfig]
@@ -191,6 +193,19 @@ def test_new_launcher_takes_over(make: MakeConfig, server: LinesServer, wait_unt
     assert server.points(first.run_id or "", "late", "late/reward") == expected()
 
 
+def test_any_process_may_be_primary(make: MakeConfig, server: LinesServer, wait_until: Wait) -> None:
+    """The one that launched leaves first, and the last one ends the run."""
+    first, second = (open_monitor(make(), "explorer", rank, primary="auto") for rank in range(2))
+    first.log({"loss": 1.0})
+    first.close()
+    second.log({"loss": 2.0})
+    wait_until(lambda: server.seqs("explorer/1") == [(1, 1)])
+    assert not end_of(server)
+    second.close()
+    wait_until(lambda: end_of(server) == ["finished"])
+    assert server.seqs("explorer/0") == [(1, 1)]
+
+
 def test_outage_costs_no_row(make: MakeConfig, server: LinesServer, wait_until: Wait) -> None:
     with launch(make()) as job:
         log_some(job.config, "explorer", 0)
@@ -251,6 +266,22 @@ def test_relay_elsewhere_outlives_launchers(make: MakeConfig, server: LinesServe
             monitor.close()
     assert server.seqs("trainer") == [(1, 1), (1, 2)]
     assert end_of(server) == ["finished"]
+
+
+def test_relay_is_needed_while_a_role_lives(make: MakeConfig) -> None:
+    """However long a backend hangs: the process is given up only once no role is left."""
+    with launch(make(courier="none")) as job:
+        layout = Layout(job.config.monitor_dir)
+        launcher = Cursor(layout, LAUNCH, Acknowledgements(layout, "lines", LAUNCH))
+        roster = Roster(job.config.spec(), "lines", launcher, lambda: False)
+        assert not roster.touch()
+        monitor = open_monitor(job.config, "trainer")
+        (trainer,) = roster.arrivals(now=True)
+        assert roster.touch()
+        monitor.close()
+        assert not roster.touch()
+        for cursor in (launcher, trainer):
+            cursor.acks.release(None)
 
 
 def test_relay_leaves_rows_at_its_timeout(make: MakeConfig, server: LinesServer) -> None:
