@@ -79,7 +79,7 @@ class Agent:
             time.sleep(timings.AGENT_INTERVAL)
         self._over.set()
         sampling.join()
-        self._journal.end("finished")
+        self._end_journal()
         delivering.join()
         self._roles.stop()
         return self._is_whole
@@ -117,6 +117,12 @@ class Agent:
         succeed = partial(succeed_in, self._spec, name, header)
         self._journal = JournalWriter(place, header["steps"], succeed)
         self._roles.add_own(name)
+
+    def _end_journal(self) -> None:
+        try:
+            self._journal.end("finished")
+        except OSError as error:  # a full disk, for one: the lease is free once this process has ended
+            logger.warning("the end of the journal could not be written: %s", error)
 
     def _is_for(self, plan: BackendPlan) -> bool:
         """Whether a backend gets what is measured."""
