@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,24 @@ from typing import Any
 
 import pytest
 from lines_server import LinesServer
+from pydantic import BaseModel
 
-from rolecall import DirectoryError, Image, Monitor, MonitorConfig, WriterConflict, launch, open_monitor, resolve
+from rolecall import (
+    DirectoryError,
+    Image,
+    Monitor,
+    MonitorConfig,
+    Registry,
+    Row,
+    Run,
+    SharedRunSupport,
+    Status,
+    WriterConflict,
+    hookimpl,
+    launch,
+    open_monitor,
+    resolve,
+)
 from rolecall.__main__ import main
 from rolecall.delivery.group import make_ticket
 from rolecall.delivery.redeliver import deliver
@@ -175,6 +191,19 @@ def test_new_launcher_takes_over(make: MakeConfig, server: LinesServer, wait_unt
     assert server.points(first.run_id or "", "late", "late/reward") == expected()
 
 
+def test_any_process_may_be_primary(make: MakeConfig, server: LinesServer, wait_until: Wait) -> None:
+    """The one that launched leaves first, and the last one ends the run."""
+    first, second = (open_monitor(make(), "explorer", rank, primary="auto") for rank in range(2))
+    first.log({"loss": 1.0})
+    first.close()
+    second.log({"loss": 2.0})
+    wait_until(lambda: server.seqs("explorer/1") == [(1, 1)])
+    assert not end_of(server)
+    second.close()
+    wait_until(lambda: end_of(server) == ["finished"])
+    assert server.seqs("explorer/0") == [(1, 1)]
+
+
 def test_outage_costs_no_row(make: MakeConfig, server: LinesServer, wait_until: Wait) -> None:
     with launch(make()) as job:
         log_some(job.config, "explorer", 0)
@@ -311,3 +340,56 @@ def test_console_is_relayed(make: MakeConfig, caplog: pytest.LogCaptureFixture) 
         log_some(job.config, "trainer", steps=1)
     assert "explorer/0 step 1: explorer/0/reward=0.5" in caplog.text
     assert "trainer step 1: trainer/reward=0.5" in caplog.text
+
+
+class _NoArgs(BaseModel):
+    """None."""
+
+
+class _Growing:
+    """A backend without axes, whose SDK takes no step below the last one."""
+
+    GROWING_STEPS = True
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.id, self.url = "growing", None
+
+    @hookimpl
+    def backend_args(self) -> type[BaseModel]:
+        return _NoArgs
+
+    @hookimpl
+    def supports_shared_run(self) -> SharedRunSupport:
+        return SharedRunSupport(supported=False, reason="one process only")
+
+    @hookimpl
+    def open_run(self) -> Run:
+        return self
+
+    def log(self, rows: Sequence[Row]) -> None:
+        self.rows += rows
+
+    def flush(self, timeout: float) -> None:
+        """Nothing to wait for."""
+
+    def close(self, status: Status) -> None:
+        """Nothing to end."""
+
+
+def test_steps_grow_for_a_backend_that_needs_it(make_config: MakeConfig) -> None:
+    """Also from one relay to the next; the role's own step is a metric."""
+    backend = _Growing()
+    registry = Registry().register("growing", backend)
+    for status in ("failed", "finished"):
+        settings = {"project": "p", "name": "n", "monitor_type": "growing", "shared_run": "relay"}
+        config = MonitorConfig.load({**settings, "monitor_dir": make_config().monitor_dir}, registry=registry)
+        job = launch(config)
+        log_some(job.config, "explorer", 0)
+        log_some(job.config, "trainer")
+        job.close(status)
+    steps = [row.step for row in backend.rows]
+    assert len(steps) == 4 * STEPS
+    assert steps == sorted(set(steps))
+    own = [row.metrics["trainer/step"] for row in backend.rows if row.writer == "trainer"]
+    assert own == 2 * [*range(1, STEPS + 1)]

@@ -82,6 +82,11 @@ class Backend:
             raise BackendError(f"{where}: SYSTEM_METRICS is {said!r}; it must be True or False")
         return said
 
+    @property
+    def needs_growing_steps(self) -> bool:
+        """Whether its SDK takes no step below the last one, as it says by `GROWING_STEPS = True`."""
+        return getattr(self.manager.get_plugin(self.name), "GROWING_STEPS", False) is True
+
     def args_model(self) -> type[BaseModel]:
         """The model of its arguments."""
         model = self._ask("backend_args")

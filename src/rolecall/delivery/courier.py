@@ -27,6 +27,7 @@ from rolecall.delivery.events import CourierEvent, Kind
 from rolecall.delivery.keys import Keys
 from rolecall.delivery.pictures import Pictures
 from rolecall.delivery.relay.roster import Roster
+from rolecall.delivery.relay.steps import GrowingSteps
 from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
 from rolecall.protocol import (
     Run,
@@ -103,11 +104,16 @@ class Courier:
     _away: list[Acknowledged] | None = field(default=None, init=False)
     _backoff: float = field(default=timings.RETRY.initial, init=False)
     _reported: set[tuple[str, str]] = field(default_factory=set, init=False)
+    _steps: GrowingSteps | None = field(default=None, init=False)
+    # Sessions of which nobody has sent the rows that come next.
+    _new: set[tuple[str, int]] = field(default_factory=set, init=False)
     _held: dict[str, tuple[Acknowledged, int]] = field(default_factory=dict, init=False)
     _pictures: Pictures = field(default_factory=Pictures, init=False)
 
     def __post_init__(self) -> None:
         self._news = {cursor.writer for cursor in self.cursors}
+        if self.roster is not None and self.backend.needs_growing_steps:
+            self._steps = self.roster.steps
 
     def run(
         self,
@@ -297,7 +303,7 @@ class Courier:
             found = self._keys[writer] = Keys(
                 self.book if writer == self.book.writer else self.book.of(writer),
                 shared=self.shared,
-                declares_axes=self.backend.declares_axes,
+                declares_axes=self.backend.declares_axes or self._steps is not None,
                 report=lambda text: self._report_once("warning", text, text),
             )
         return found
@@ -330,10 +336,12 @@ class Courier:
         """
         fresh = rows
         if isinstance(run, SupportsProgress):
-            fresh = _lacking(rows, run.held(rows[0].writer, rows[0].session))
+            fresh = self._not_held(run, rows)
         if not fresh:
             return rows
         self._declare(run)
+        if self._steps is not None:
+            fresh = [replace(row, step=self._steps.take()) for row in fresh]
         try:
             if _is_rich(fresh[0]):
                 _log_rich(run, self._pictures.drawn(fresh[0], _in_cells(run)))
@@ -346,6 +354,19 @@ class Courier:
             self._report_once("rejected", rejected.reason, f"{rejected}{where}")
             refused = {(row.session, row.seq) for row in rejected.rows}
             return [row for row in rows if (row.session, row.seq) not in refused]
+        return rows
+
+    def _not_held(self, run: SupportsProgress, rows: list[Row]) -> list[Row]:
+        """Those rows that the backend lacks. It is only asked about rows that may have been sent before."""
+        place = rows[0].writer, rows[0].session
+        if place in self._new:
+            return rows
+        held = run.held(*place)
+        ranges = [(1, held)] if isinstance(held, int) else held  # hooks, version 1
+        if all(last <= rows[-1].seq for _, last in ranges):
+            self._new.add(place)
+        for first, last in ranges:
+            rows = [row for row in rows if not first <= row.seq <= last]
         return rows
 
     def _exchange(self, run: Run) -> None:
@@ -388,7 +409,7 @@ class Courier:
 
     def _declare(self, run: Run) -> None:
         bindings, known = self._keys_of(self.cursors[0].writer).bindings(self._declared)
-        if bindings:
+        if bindings and self.backend.declares_axes:
             self.backend.declare_axes(run, bindings)
         self._declared = known
 
@@ -434,6 +455,7 @@ class Courier:
         logger.log(logging.INFO if self._away is None else logging.DEBUG, "%s: %s", self.backend.name, text)
         for cursor in self.cursors:
             cursor.rewind()
+        self._new.clear()
         self._told = Told()  # what was told and not flushed may be lost as well
         self._news = {cursor.writer for cursor in self.cursors}
         if self._away is None:
@@ -509,15 +531,6 @@ class Courier:
         for cursor in self.cursors:
             cursor.acks.explain(scrub_text(why, secrets_of(self.args)) if why else None)
         self._event(kind, why)
-
-
-def _lacking(rows: list[Row], held: Sequence[tuple[int, int]] | int) -> list[Row]:
-    """Those rows whose `seq` is in none of the ranges."""
-    if isinstance(held, int):  # hooks, version 1
-        held = [(1, held)]
-    for first, last in held:
-        rows = [row for row in rows if not first <= row.seq <= last]
-    return rows
 
 
 def _in_cells(run: Run) -> frozenset[MediaKind]:

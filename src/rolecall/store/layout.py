@@ -11,6 +11,7 @@
     axes/explorer@0.jsonl                bindings of keys to axes, and the config, by this writer
     delivery/mlflow/explorer@0/1.jsonl   what the backend acknowledged, by this writer's courier
     delivery/mlflow/explorer@0/run.json  what the backend calls the run that these rows went to
+    delivery/acme/@launch/steps.json     the highest step that a relay may have given out, for backends that need it
     launching/1.jsonl                    held by a launcher while it decides what to go on with
     courier/explorer@0.log               what the courier's process and its SDKs printed
     courier/mlflow.NONCE.away            empty: somebody has warned that this backend is away

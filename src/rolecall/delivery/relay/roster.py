@@ -12,6 +12,7 @@ from functools import partial
 from rolecall import timings
 from rolecall.config.spec import JobSpec
 from rolecall.delivery.cursor import Cursor
+from rolecall.delivery.relay.steps import GrowingSteps
 from rolecall.errors import DirectoryError, WriterConflict
 from rolecall.store.acks import Acknowledgements, is_carried, is_meant_for
 from rolecall.store.layout import LAUNCH, Layout, read_record
@@ -27,6 +28,9 @@ class Roster:
         backend: where the relay delivers to.
         launcher: the cursor of the launcher, whose place is the relay's too.
         is_followed: whether another launcher has that place by now.
+
+    Attributes:
+        steps: steps in place of the rows' own, for a backend that needs growing ones.
     """
 
     def __init__(self, spec: JobSpec, backend: str, launcher: Cursor, is_followed: Callable[[], bool]) -> None:
@@ -38,6 +42,7 @@ class Roster:
         self._mirrors: dict[str, Mirror] = {}
         self._looked = float("-inf")
         self._is_relieved = False
+        self.steps = GrowingSteps(self._layout.run(backend, LAUNCH).with_name("steps.json"))
 
     @property
     def is_relieved(self) -> bool:
