@@ -138,7 +138,7 @@ def test_samples_are_delivered(
         wait_until(lambda: any(line.get("writer") == NODE for line in server.lines()))
         assert [tell(role, "close") for role in roles] == ["closed", "closed"]
         await_end(job, wait_until)
-    (line,) = [line for line in server.lines() if line.get("writer") == NODE]
+    line = next(line for line in server.lines() if line.get("writer") == NODE)
     prefix = f"{NODE}/" if shared else ""
     wanted = {f"{prefix}{key}" for key in (*NODE_KEYS, "process/explorer/memory_mb")}
     assert wanted <= line["metrics"].keys()
