@@ -32,10 +32,12 @@ from rolecall import (
     resolve,
 )
 from rolecall.__main__ import main
+from rolecall.delivery.cursor import Cursor
 from rolecall.delivery.group import make_ticket
 from rolecall.delivery.redeliver import deliver
+from rolecall.delivery.relay.roster import Roster
 from rolecall.delivery.relay.serve import Relay
-from rolecall.store.acks import undelivered
+from rolecall.store.acks import Acknowledgements, undelivered
 from rolecall.store.layout import LAUNCH, Layout
 
 MakeConfig = Callable[..., MonitorConfig]
@@ -264,6 +266,22 @@ def test_relay_elsewhere_outlives_launchers(make: MakeConfig, server: LinesServe
             monitor.close()
     assert server.seqs("trainer") == [(1, 1), (1, 2)]
     assert end_of(server) == ["finished"]
+
+
+def test_relay_is_needed_while_a_role_lives(make: MakeConfig) -> None:
+    """However long a backend hangs: the process is given up only once no role is left."""
+    with launch(make(courier="none")) as job:
+        layout = Layout(job.config.monitor_dir)
+        launcher = Cursor(layout, LAUNCH, Acknowledgements(layout, "lines", LAUNCH))
+        roster = Roster(job.config.spec(), "lines", launcher, lambda: False)
+        assert not roster.touch()
+        monitor = open_monitor(job.config, "trainer")
+        (trainer,) = roster.arrivals(now=True)
+        assert roster.touch()
+        monitor.close()
+        assert not roster.touch()
+        for cursor in (launcher, trainer):
+            cursor.acks.release(None)
 
 
 def test_relay_leaves_rows_at_its_timeout(make: MakeConfig, server: LinesServer) -> None:

@@ -13,7 +13,7 @@ _ONE_PLACE = {
 }
 _MANY_RUNS = (
     "an existing run can only be the one run of a job, and here each role has its own, so new ones are made; set "
-    "shared_run: true, or use rolecall.init"
+    "shared_run: true or relay, or use rolecall.init"
 )
 _NO_PROBES = "psutil is not installed, so the system is not measured; run: pip install 'psutil>=5.9' 'nvidia-ml-py>=12'"
 _RELAY = "With shared_run: relay, one process writes one run of all roles"

@@ -165,12 +165,15 @@ class Courier:
         """Leave at most this much time from now on."""
         self._limit = self._until = min(self._until, time.monotonic() + seconds)
 
-    def touch(self) -> None:
-        """Show other hosts that the courier is alive, and in a relay the roles, too. From any thread."""
+    def touch(self) -> bool:
+        """Show other hosts that the courier is alive, and in a relay the roles, too. From any thread.
+
+        Returns:
+            Whether it is a relay that a role needs.
+        """
         for cursor in tuple(self.cursors):
             cursor.acks.touch()
-        if self.roster is not None:
-            self.roster.touch()
+        return self.roster is not None and self.roster.touch()
 
     # ------------------------------------------------------------ one round
 

@@ -110,10 +110,9 @@ class CourierGroup:
                 writer.mirror()
             if (now := time.monotonic()) - beat >= timings.HEARTBEAT:
                 beat = now
-                if sum(writer.touch() for writer in writers):  # `any` would stop at the first
+                # Lists, as `any` would stop at the first.
+                if any([writer.touch() for writer in writers] + [courier.touch() for courier in self._couriers]):
                     alive = now
-                for courier in self._couriers:
-                    courier.touch()
                 # The writers have ended, and no courier gave a sign of life for as long as it may drain.
                 if now - max([alive, *(courier.last_sign for courier in self._couriers)]) > timings.DRAIN_TIMEOUT:
                     return False
