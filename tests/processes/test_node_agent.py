@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,7 +139,7 @@ def test_samples_are_delivered(
         wait_until(lambda: any(line.get("writer") == NODE for line in server.lines()))
         assert [tell(role, "close") for role in roles] == ["closed", "closed"]
         await_end(job, wait_until)
-    (line,) = [line for line in server.lines() if line.get("writer") == NODE]
+    line = next(line for line in server.lines() if line.get("writer") == NODE)
     prefix = f"{NODE}/" if shared else ""
     wanted = {f"{prefix}{key}" for key in (*NODE_KEYS, "process/explorer/memory_mb")}
     assert wanted <= line["metrics"].keys()
@@ -227,6 +228,20 @@ def test_agent_ends_with_killed_roles(make_config: MakeConfig, start: Start, wai
         kill(role)
         await_end(job, wait_until)
         wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_agent_ends_with_a_deleted_job(
+    make_config: MakeConfig, server: LinesServer, start: Start, wait_until: Wait
+) -> None:
+    with launch(make_config(courier="process", system_metrics=True, shared_run=False)) as job:
+        role = start(job, "trainer")
+        pid = started_agent(job, wait_until)
+        wait_until(lambda: any(line.get("writer") == NODE for line in server.lines()))
+        os.kill(pid, signal.SIGSTOP)
+        kill(role)
+        shutil.rmtree(job.config.monitor_dir, ignore_errors=True)
+        os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), timeout=60.0)
 
 
 # ----------------------------------------------- roles that have no courier

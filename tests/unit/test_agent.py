@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,8 +19,10 @@ from rolecall.config.spec import JobSpec
 from rolecall.delivery.node.agent import Agent
 from rolecall.delivery.node.local import LocalRoles, agent_names, find_agent, is_first
 from rolecall.store.codec import encode
+from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import Layout
 from rolecall.store.lease import FORMAT, Session, claim, end, newest, this_process
+from rolecall.store.spool import open_spool
 
 MakeConfig = Callable[..., MonitorConfig]
 NODE, SECOND = agent_names()
@@ -147,6 +150,24 @@ def test_what_dies_with_an_agent_is_copied_once_more(spec: JobSpec, layout: Layo
     found = {writer: newest(layout.journal(writer)) for writer in ("left", "carried")}
     lines = {writer: session.path.read_bytes().count(b"\n") for writer, session in found.items() if session}
     assert lines == {"left": 2, "carried": 1}
+
+
+def test_role_is_tended_once_its_spool_is_there(spec: JobSpec, layout: Layout, tmp_path: Path) -> None:
+    """A look may come between a role's session and its spool."""
+    spooled = replace(spec, spool_dir=tmp_path / "spool")
+    header = {"writer": "trainer", "spool": spooled.nonce, "agent": True, "opened": time.time()}
+    session = claim(layout.journal("trainer"), header, "it")
+    roles = LocalRoles(spooled, lambda _: None)
+    assert not roles.tend()
+    journal = JournalWriter(open_spool(spooled, "trainer", session))
+    journal.append({"loss": 0.5})
+    assert roles.tend()
+    assert session.path.read_bytes().count(b"\n") == 2
+    journal.end("finished")
+    while roles.tend():
+        pass
+    assert session.status() == "finished"
+    assert not list((tmp_path / "spool").rglob("*.jsonl"))
 
 
 def plant_owner(session: Session) -> bytes:

@@ -79,10 +79,11 @@ class Agent:
             time.sleep(timings.AGENT_INTERVAL)
         self._over.set()
         sampling.join()
-        self._journal.end("finished")
-        delivering.join()
+        self._end_journal()
+        while delivering.is_alive() and self._is_there(name):
+            delivering.join(timings.AGENT_INTERVAL)
         self._roles.stop()
-        return self._is_whole
+        return self._is_whole and not delivering.is_alive()
 
     def hurry(self) -> None:
         """The node is about to be taken away: leave the couriers little time."""
@@ -117,6 +118,19 @@ class Agent:
         succeed = partial(succeed_in, self._spec, name, header)
         self._journal = JournalWriter(place, header["steps"], succeed)
         self._roles.add_own(name)
+
+    def _is_there(self, name: str) -> bool:
+        """Whether the job was not deleted: its couriers would wait for the end of a journal that nobody can read."""
+        try:
+            return newest(self._layout.journal(name)) is not None
+        except OSError:
+            return True
+
+    def _end_journal(self) -> None:
+        try:
+            self._journal.end("finished")
+        except OSError as error:  # a full disk, for one: the lease is free once this process has ended
+            logger.warning("the end of the journal could not be written: %s", error)
 
     def _is_for(self, plan: BackendPlan) -> bool:
         """Whether a backend gets what is measured."""

@@ -149,12 +149,19 @@ class LocalRoles:
             if session is None or self._seen.get(writer) == session:
                 continue
             if (owner := _local_owner(session)) is not None:
-                self._drop(writer)
                 is_left = session.header().get(LEFT_TO_AGENT) is True
+                if is_left and self._is_half_open(writer, session):
+                    continue
+                self._drop(writer)
                 tended = TendedWriter(self._spec, writer, self._report) if is_left else None
                 self._roles[writer] = _Role(session, owner, tended)
             self._seen[writer] = session
         self.pids = {writer: role.owner.pid for writer, role in self._roles.items()}
+
+    def _is_half_open(self, writer: str, session: Session) -> bool:
+        """Whether a role has its session and not yet its spool, which it makes next; a later look finds both."""
+        is_spooled = "spool" in session.header() and Mirror(self._spec, writer).spool_of(session) is None
+        return is_spooled and time.time() - _opened(session) < timings.STALE
 
     def _drop_ended(self) -> None:
         for writer in [writer for writer, role in self._roles.items() if not role.is_live()]:
