@@ -68,6 +68,9 @@ class CourierGroup:
         self._listener = report
         self._names = writers
         self._writers: dict[str, _Writer] = {}
+        # Of other nodes, over Ray: their forwarder is what shows that they are alive.
+        self._away: dict[str, _Writer] = {}
+        self._meeting = threading.Lock()
         self._couriers: list[Courier] = []
         self._threads = {
             assignment: threading.Thread(target=self._serve, args=(assignment,), daemon=True)
@@ -159,7 +162,9 @@ class CourierGroup:
                 session = newest(self._layout.journal(writer))
                 if session is not None and session not in begun and "node" in session.header():
                     # A restarted role has a thread of its own, which waits for that of its predecessor.
-                    self._writers[writer] = _Writer(self._spec, writer, self._report)
+                    with self._meeting:  # the couriers of several backends share what they know of a writer
+                        if writer not in self._away or self._away[writer].is_followed():
+                            self._away[writer] = _Writer(self._spec, writer, self._report)
                     begun[session] = threading.Thread(target=self._serve, args=(Assignment(writer, plan),), daemon=True)
                     begun[session].start()
 
@@ -167,7 +172,7 @@ class CourierGroup:
         while launcher.live() or next(at_work, self) is not self:
             with suppress(OSError):  # a directory that does not answer is asked again
                 look()
-            time.sleep(timings.POLL_INTERVAL)
+            time.sleep(timings.RELAY_INTERVAL)
         with suppress(OSError):
             look()
         for thread in begun.values():
@@ -186,7 +191,7 @@ class CourierGroup:
 
     def _deliver(self, assignment: Assignment, backend: Backend) -> None:
         name, writer, plan = backend.name, assignment.writer, assignment.plan
-        place = self._writers[writer]
+        place = self._writers.get(writer) or self._away[writer]
         acks = self._claim(name, place)
         if acks is None:
             return
