@@ -92,6 +92,7 @@ def _native(backend: str, how: bool | str, roles: int, seconds: float) -> Mappin
             for child in children:
                 child.wait()
         definitions = [upsert.size for upsert in server.run(job.run_id or "").upserts] if server is not None else []
+        age = probe.age()
     return {
         "backend": backend,
         "written by": "relay" if how == "relay" else "each role",
@@ -102,7 +103,7 @@ def _native(backend: str, how: bool | str, roles: int, seconds: float) -> Mappin
         "opening a role, ms": round(statistics.median(opened) * 1e3),
         "uploads": len(definitions),
         "of definitions, kB": round(sum(definitions) / 1e3),
-        "age of rows, s": probe.age(),
+        "age of rows, s": age,
     }
 
 

@@ -7,6 +7,7 @@ the environment names, a line for each call.
 import os
 import sys
 import time
+from typing import Any
 
 
 def _watch(path: str) -> None:
@@ -15,7 +16,7 @@ def _watch(path: str) -> None:
     hand_over = courier.Courier._hand_over
     file = open(path, "a", encoding="ascii", buffering=1)  # noqa: SIM115 - for as long as the process lives
 
-    def watched(self, run, cursor, rows):  # type: ignore[no-untyped-def]
+    def watched(self: Any, run: Any, cursor: Any, rows: Any) -> Any:
         now = time.time()
         file.write(" ".join(f"{now - row.time:.4f}" for row in rows) + "\n")
         return hand_over(self, run, cursor, rows)

@@ -191,6 +191,19 @@ def test_new_launcher_takes_over(make: MakeConfig, server: LinesServer, wait_unt
     assert server.points(first.run_id or "", "late", "late/reward") == expected()
 
 
+def test_any_process_may_be_primary(make: MakeConfig, server: LinesServer, wait_until: Wait) -> None:
+    """The one that launched leaves first, and the last one ends the run."""
+    first, second = (open_monitor(make(), "explorer", rank, primary="auto") for rank in range(2))
+    first.log({"loss": 1.0})
+    first.close()
+    second.log({"loss": 2.0})
+    wait_until(lambda: server.seqs("explorer/1") == [(1, 1)])
+    assert not end_of(server)
+    second.close()
+    wait_until(lambda: end_of(server) == ["finished"])
+    assert server.seqs("explorer/0") == [(1, 1)]
+
+
 def test_outage_costs_no_row(make: MakeConfig, server: LinesServer, wait_until: Wait) -> None:
     with launch(make()) as job:
         log_some(job.config, "explorer", 0)
