@@ -321,7 +321,7 @@ class Inbox:
                 else:
                     yield session
 
-    # --------------------------------------------------------------- helpers
+    # ----------------------------------------------------------------- paths
 
     def _known(self, node: str) -> _Node:
         with self._lock:
