@@ -179,7 +179,7 @@ def drive(settings: MonitorConfig, cluster: Cluster, other: str, ends: str) -> s
 
 def _again(role: Any, rows: int) -> int:
     """Log with an actor that Ray is starting again."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while True:
         try:
             return int(ray.get(role.log.remote(rows)))

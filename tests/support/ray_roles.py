@@ -57,7 +57,7 @@ def find(name: str) -> Any:
 
 def process_of(actor: Any) -> int:
     """The number of an actor's process, also while Ray starts it again."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while True:
         try:
             return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))

@@ -83,6 +83,9 @@ class CourierGroup:
         self._names = writers
         self._interval = interval
         self._writers: dict[str, TendedWriter] = {}
+        # Of other nodes, over Ray: their forwarder is what shows that they are alive.
+        self._away: dict[str, TendedWriter] = {}
+        self._meeting = threading.Lock()
         self._couriers: list[Courier] = []
         self._threads = {
             assignment: threading.Thread(target=self._serve, args=(assignment,), daemon=True)
@@ -108,12 +111,12 @@ class CourierGroup:
 
     def _tend(self) -> bool:
         """Let every courier work, and do beside them what writers need."""
+        writers = self._writers.values()
         for thread in self._threads.values():
             thread.start()
         threads = self._threads.values()
         beat, alive = 0.0, time.monotonic()
-        while any(thread.is_alive() for thread in threads) or self._must_stay():
-            writers = self._writers.values()
+        while any(thread.is_alive() for thread in threads) or any(each.must_stay and each.live() for each in writers):
             for writer in writers:
                 writer.mirror()
             if (now := time.monotonic()) - beat >= timings.HEARTBEAT:
@@ -125,12 +128,9 @@ class CourierGroup:
                 if now - max([alive, *(courier.last_sign for courier in self._couriers)]) > timings.DRAIN_TIMEOUT:
                     return False
             time.sleep(self._interval)
-        for writer in self._writers.values():
+        for writer in writers:
             writer.stop()
         return True
-
-    def _must_stay(self) -> bool:
-        return any(each.must_stay and each.live() for each in self._writers.values())
 
     def hurry(self, seconds: float) -> None:
         """Leave every courier at most this much time."""
@@ -176,8 +176,9 @@ class CourierGroup:
                 session = newest(self._layout.journal(writer))
                 if session is not None and session not in begun and "node" in session.header():
                     # A restarted role has a thread of its own, which waits for that of its predecessor.
-                    # A new mapping, as other threads go through it.
-                    self._writers = {**self._writers, writer: TendedWriter(self._spec, writer, self._report)}
+                    with self._meeting:  # the couriers of several backends share what they know of a writer
+                        if writer not in self._away or self._away[writer].is_followed():
+                            self._away[writer] = TendedWriter(self._spec, writer, self._report)
                     begun[session] = threading.Thread(target=self._serve, args=(Assignment(writer, plan),), daemon=True)
                     begun[session].start()
 
@@ -185,7 +186,7 @@ class CourierGroup:
         while launcher.live() or next(at_work, self) is not self:
             with suppress(OSError):  # a directory that does not answer is asked again
                 look()
-            time.sleep(timings.POLL_INTERVAL)
+            time.sleep(timings.RELAY_INTERVAL)
         with suppress(OSError):
             look()
         for thread in begun.values():
@@ -204,7 +205,7 @@ class CourierGroup:
 
     def _deliver(self, assignment: Assignment, backend: Backend) -> None:
         name, writer, plan = backend.name, assignment.writer, assignment.plan
-        place = self._writers[writer]
+        place = self._writers.get(writer) or self._away[writer]
         acks = self._claim(name, place)
         if acks is None:
             return

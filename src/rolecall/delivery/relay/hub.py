@@ -28,7 +28,7 @@ from rolecall.delivery.relay.forward import Batch, Piece, Reply, is_journal, nam
 from rolecall.errors import WriterConflict
 from rolecall.rows import Details
 from rolecall.states import State
-from rolecall.store.codec import append_line, decode, last_line, last_seq, make_folder, open_own, refuse_link
+from rolecall.store.codec import append_line, decode, last_line, last_seq, make_folder, open_own, put_whole, refuse_link
 from rolecall.store.details import begin
 from rolecall.store.layout import LAUNCH, Layout, writer_of
 from rolecall.store.lease import Owner, Session, claim, newest, sessions
@@ -157,13 +157,16 @@ class Inbox:
 
     def _write(self, piece: Piece) -> None:
         path = self._path(piece.file)
+        grows, is_here = is_journal(piece.file), path.exists()
         make_folder(path.parent)
-        if is_journal(piece.file):
-            if not path.exists():
-                self._adopt_attachments(path, piece)
-        elif path.exists():
-            return
-        grows = is_journal(piece.file)
+        if grows and not is_here and piece.offset == 0:
+            self._adopt_attachments(path, piece)
+            put_whole(path, piece.data)  # a reader finds the first line, or nothing
+        elif grows or not is_here:
+            self._append(piece, path, grows=grows)
+
+    def _append(self, piece: Piece, path: Path, *, grows: bool) -> None:
+        """Write what is new of a piece behind what is held of its file."""
         target = path if grows else _draft_of(path)
         descriptor = open_own(target, create=True)
         try:
@@ -318,7 +321,7 @@ class Inbox:
                 else:
                     yield session
 
-    # --------------------------------------------------------------- helpers
+    # ----------------------------------------------------------------- paths
 
     def _known(self, node: str) -> _Node:
         with self._lock:
