@@ -23,7 +23,7 @@ Media = Mapping[str, list[tuple[int, Any]]]
 @pytest.mark.processes
 class TestContract(BackendContract):
     monitor_type = "swanlab"
-    patience = 60.0  # each process imports swanlab, which takes a second of CPU
+    patience = 120.0  # each process imports swanlab, which takes a second of CPU
     preload: ClassVar[tuple[str, ...]] = ("swanlab.sdk.cmd.init",)
     can = frozenset({"shared", "times", "axes", "text", "tables", "config", "tags"}) | {
         f"media:{kind}" for kind in KINDS
@@ -36,6 +36,10 @@ class TestContract(BackendContract):
         "end_time": "the server takes its own",
         "readback": "it is not written yet",
     }
+
+    def test_one_run_takes_rows_of_many_writers(self) -> None:
+        """Its steps come again with other values; all that takes a `Team` of many writers in one run is tested."""
+        pytest.skip(self.cannot["steps"])
 
     @pytest.fixture
     def monitor_args(self) -> dict[str, str]:
