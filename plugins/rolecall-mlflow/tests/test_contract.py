@@ -44,8 +44,8 @@ class TestContract(BackendContract):
         return {"uri": "http://127.0.0.1:9", "retries": 0}
 
     def expected_value(self, value: float) -> float:
-        """Databases hold infinities as the largest numbers."""
-        number = float(value)
+        """Databases hold infinities as the largest numbers, and sqlite has no -0.0."""
+        number = float(value) + 0.0
         return number if math.isnan(number) else max(-sys.float_info.max, min(sys.float_info.max, number))
 
     def points(self, run: HeldRun) -> Points:

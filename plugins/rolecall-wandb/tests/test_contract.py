@@ -40,6 +40,10 @@ class TestContract(BackendContract):
         return {}
 
     @pytest.fixture
+    def unavailable_args(self, server: WandbServer) -> Mapping[str, Any]:
+        return {"base_url": "http://127.0.0.1:9"}
+
+    @pytest.fixture
     def secrets(self) -> Sequence[str]:
         return [KEY]
 

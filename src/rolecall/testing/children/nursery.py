@@ -24,6 +24,8 @@ import sys
 from rolecall.testing.children.service import raise_children
 raise_children(int(sys.argv[1]), sys.argv[2:])
 """
+_PRELOAD: Final = 120.0
+"""Seconds for the imports of a `Nursery`: on a busy machine, MLflow's took 40."""
 _NUMBER: Final = 8
 _SOON: Final = 2.0
 
@@ -55,6 +57,7 @@ class Nursery:
 
     def __init__(self, preload: Sequence[str] = ()) -> None:
         self._socket, theirs = socket.socketpair()
+        self._socket.settimeout(_PRELOAD)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _COMMAND, str(theirs.fileno()), *preload],
