@@ -41,7 +41,7 @@ def test_no_row_is_lost_after_kills(tmp_path: Path) -> None:
     step, key, killed = 0, "trainer/loss", set[int]()
 
     def held() -> Held:
-        return read_run(config.monitor_dir / "backends" / "swanlab", job.run_id)
+        return read_run(config.monitor_dir / "backends" / "swanlab", str(job.run_id))
 
     with launch(config, run_config={"lr": 0.1}) as job, open_monitor(job.config, "trainer") as monitor:
         for _ in range(KILLS):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from rolecall import BackendRefused, Registry, RunTicket
+from rolecall import BackendRefused, Registry, Run, RunTicket
 from rolecall_swanlab import plugin
 from rolecall_swanlab.args import SwanlabArgs
 
@@ -85,5 +85,5 @@ def test_project_that_swanlab_refuses(ticket: Callable[..., RunTicket]) -> None:
         plugin.open_run(ticket(project="a b"), SwanlabArgs(mode="offline"))
 
 
-def test_address_is_a_command(open_run: Callable[..., plugin.Run], folder: Path) -> None:
+def test_address_is_a_command(open_run: Callable[..., Run], folder: Path) -> None:
     assert open_run().url == f"SWANLAB_RUN_ID=k3x9 swanlab sync {folder}/run-*-k3x9"

@@ -57,7 +57,8 @@ class SwanlabServer:
         """The status and the content of an answer."""
         for pattern, action in ROUTES.items():
             if found := re.fullmatch(pattern, f"{method} {path}"):
-                return action(self, body, key, *found.groups())
+                status, content = action(self, body, key, *found.groups())
+                return int(status), content
         return 404, {"code": "404", "message": f"{method} {path}"}
 
 
@@ -164,11 +165,12 @@ def swanlab_server() -> Iterator[SwanlabServer]:
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
+            content: Any = {}
             data, path = self.rfile.read(int(self.headers.get("content-length") or 0)), self.path.partition("?")[0]
             with lock:
                 if path.startswith("/files/"):
                     held.files[path.removeprefix("/files/")] = data
-                    status, content = 200, {}
+                    status = 200
                 else:
                     body = json.loads(data) if data.startswith((b"{", b"[")) else None
                     status, content = held.answer(self.command, path, body, self.headers.get("authorization"))
