@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from rolecall import MonitorConfig, launch, open_monitor
+from rolecall import Histogram, Image, MonitorConfig, Table, launch, open_monitor
 from rolecall.__main__ import main
 from rolecall.config.commands import command
 from rolecall.store.codec import encode
@@ -44,8 +45,33 @@ def test_show_draws_roles_and_charts(directory: Path, capsys: pytest.CaptureFixt
     for chart in ("explorer/0/reward/mean", "explorer/0/steps", "trainer/loss"):
         assert chart in drawn
     assert any("⠀" < char <= "⣿" for char in drawn), "a line is drawn"
-    assert "table  trainer/samples  logged once, last at step 2: 1 row of 1 column" in drawn
+    assert "table     trainer/samples  logged once, last at step 2: 1 row of 1 column" in drawn
     assert "\x1b" not in drawn, "no colour where nobody sees it"
+
+
+def test_media_and_axes_are_listed(
+    make_config: Callable[..., MonitorConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    with launch(make_config(monitor_type="local", monitor_args={})) as job:
+        with open_monitor(job.config, "trainer") as trainer:
+            trainer.log({"spread": Histogram(counts=[1, 2], edges=[0.0, 0.5, 1.0])}, step=48)
+            samples = [{"maze": Image(pixels, caption="start"), "p": 0.5}, {"maze": Image(pixels), "p": 1.0}]
+            trainer.log({"samples": Table(samples)}, step=48)
+            trainer.log({"accuracy": 0.5}, step=1, axis="eval")
+        with open_monitor(job.config, "evaluator") as evaluator:
+            evaluator.log({"accuracy": 0.5}, step=3, axis="eval")
+    assert main(["show", str(job.config.monitor_dir)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    steps = {cells[0]: cells[2] for line in lines[3:5] if (cells := line.split())}
+    assert steps == {"evaluator": "3", "trainer": "48"}
+    spread = lines.index("histogram trainer/spread  logged once, last at step 48")
+    assert lines[spread + 1] == "          2 bins, 3 values from 0 to 1"
+    table = lines.index("table     trainer/samples  logged once, last at step 48: 2 rows of 2 columns")
+    names = {path.name for path in (job.config.monitor_dir / "journal" / "trainer" / "1.files").iterdir()}
+    heads, start, other = (line.split() for line in lines[table + 1 : table + 4])
+    assert (heads, start, other[1]) == (["maze", "p"], ["start", "0.5"], "1")
+    assert other[0] in names
 
 
 def test_a_pattern_chooses_the_charts(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,6 +142,7 @@ class WriterHistory:
         rows: how many rows are in its journal.
         cleaned: how many `rolecall clean` removed from it.
         tables: how many of its rows are tables.
+        last_step: that of its last row on its default axis; on any, if it uses no default axis.
         last_tables, last_media, last_text: the last one under each key.
         damages: the first places where its journal is damaged.
         damaged: how many there are.
@@ -162,12 +163,16 @@ class WriterHistory:
     last_text: dict[str, Held[str]] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
     damaged: int = 0
+    _has_default: bool = False
     _by_axis: ByAxis = field(default_factory=ByAxis)
 
     def add(self, row: Row) -> None:
         """One more row."""
         self.rows += 1
-        self.last_step = row.step
+        # Evaluations may count by themselves: a writer is as far as its default axis, if it has one.
+        self._has_default = self._has_default or row.axis is None
+        if row.axis is None or not self._has_default:
+            self.last_step = row.step
         self.first_time = row.time if self.first_time is None else self.first_time
         self.last_time = row.time
         for key, value in self._by_axis.metrics(row).items():

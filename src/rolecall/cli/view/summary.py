@@ -60,15 +60,13 @@ def describe_job(job: Job, look: Look) -> list[Line]:
         "table": sum(each.tables for each in writers),
         "media row": media,
     }
-    numbers = ", ".join(plural(count, word) for word, count in counts.items() if count or word in ("role", "row"))
+    numbers = [plural(count, word) for word, count in counts.items() if count or word in ("role", "row")]
     name = look.line(
-        *(
-            (f"{record.project} / {record.name}", "bold"),
-            "  ",
-            (f"{history.state}{took}", STYLES.get(history.state, "")),
-        ),
-        *("  ", numbers, (f"  run {record.run_id}", "dim")),
-    )
+        (f"{record.project} / {record.name}", "bold"),
+        (f"  {history.state}{took}", STYLES.get(history.state, "")),
+        *(f"{', ' if at else '  '}{number}" for at, number in enumerate(numbers)),
+        (f"  run {record.run_id}", "dim"),
+    ).fitting(look.width)
     return [name, look.line((str(job.root), "dim"), is_whole=True)]
 
 
