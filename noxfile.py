@@ -304,10 +304,12 @@ def web(session: nox.Session) -> None:
 
 @nox.session
 def pictures(session: nox.Session) -> None:
-    """Make docs/images anew, in Debian's Chromium: MLflow's and TensorBoard's web UI, and our page. By name only."""
+    """Make docs/images anew, in Debian's Chromium and tmux: `rolecall show` and three trackers' UIs. By name only.
+
+    `-- terminal` makes a part alone; the others are `demo` and `media`.
+    """
     install(session, "web", *ALL)
-    session.run("python", "tests/support/make_pictures.py")
-    session.run("python", "tests/support/make_media_pictures.py")
+    session.run("python", "tests/support/make_pictures.py", *session.posargs)
 
 
 @nox.session

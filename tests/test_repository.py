@@ -66,6 +66,12 @@ def test_every_cell_is_locked(path: Path) -> None:
     assert cell(path.stem).items() <= pins.items()
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "images").iterdir()), ids=lambda path: path.name)
+def test_picture_is_small_and_in_a_page(path: Path) -> None:
+    assert path.stat().st_size < 100_000
+    assert any(f"images/{path.name}" in page.read_text() for page in (ROOT / "docs").glob("*.md"))
+
+
 def test_locks_are_hashed_and_without_addresses() -> None:
     for path in LOCKS.glob("*.txt"):
         text = path.read_text()

@@ -161,6 +161,34 @@ def test_follow_draws_until_the_job_ends(job: Job, terminal: Callable[..., Tmux]
     assert "q: quit" not in last
 
 
+@pytest.mark.parametrize(
+    ("columns", "charts", "is_ascii"), [(80, 2, False), (80, 2, True), (160, 4, False), (160, 4, True)]
+)
+def test_follow_fills_the_screen(
+    job: Job, terminal: Callable[..., Tmux], columns: int, charts: int, is_ascii: bool
+) -> None:
+    """Charts beside each other as wide as the terminal, in colour, in Unicode or ASCII."""
+    follower = terminal(columns, 30)
+    with open_monitor(job.config, "explorer", 0) as first, open_monitor(job.config, "explorer", 1) as second:
+        for step in range(1, 31):
+            first.log({f"metric_{at}": at + step / 30 for at in range(4)})
+            second.log({f"metric_{at}": at - step / 30 for at in range(4)})
+        follower.type(f"rolecall show --follow live{' --ascii' if is_ascii else ''}")
+        follower.press("Enter")
+        follower.until(lambda: re.search(r"explorer/0-1 +running +30 +60 ", follower.text()) is not None)
+        lines = follower.text().splitlines()
+        assert len(lines) == 30
+        assert columns - charts < max(map(len, lines)) <= columns, "each chart is as wide"
+        heads = next(line for line in lines if "metric_0" in line)
+        assert heads.split()[::2] == [f"explorer/*/metric_{at}" for at in range(charts)]
+        assert follower.text().isascii() == is_ascii
+        assert any("⠀" < char <= "⣿" for char in follower.text()) != is_ascii
+        coloured = follower.text("-e")
+        assert "\x1b[36m" in coloured
+        assert "\x1b[33m" in coloured, "each rank has a colour"
+        follower.press("q")
+
+
 @pytest.mark.parametrize(("end", "status"), [("q", 0), ("C-c", 130), ("TERM", 143), ("HUP", 129)])
 def test_terminal_is_restored(job: Job, terminal: Callable[..., Tmux], end: str, status: int) -> None:
     follower = terminal()
