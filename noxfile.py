@@ -25,10 +25,11 @@ BESIDE = ("-n", "4", "--dist", "worksteal")
 WAITING = ("-n", "8", "--dist", "worksteal")
 """Many tests wait for processes, servers and SDKs: with two at a time, two cores are idle for half of the time."""
 MLFLOW = "plugins/rolecall-mlflow"
+SWANLAB = "plugins/rolecall-swanlab"
 TENSORBOARD = "plugins/rolecall-tensorboard"
 TRACKIO = "plugins/rolecall-trackio"
 WANDB = "plugins/rolecall-wandb"
-PLUGINS = (MLFLOW, TENSORBOARD, TRACKIO, WANDB)
+PLUGINS = (MLFLOW, SWANLAB, TENSORBOARD, TRACKIO, WANDB)
 ALL = (".", *PLUGINS)
 TORCH = ("torch==2.13.0",)
 """Not in a lock: its builds for CPU alone stand on an index of its own, and users have chosen one."""
@@ -146,6 +147,14 @@ def tensorboard(session: nox.Session, version: str) -> None:
 
 
 @nox.session
+@matrix("swanlab")
+def swanlab(session: nox.Session, version: str) -> None:
+    """rolecall-swanlab beside one version of swanlab, against an emulator of its server on this machine."""
+    install(session, f"swanlab-{version}", ".", SWANLAB)
+    session.run("pytest", *BESIDE, f"{SWANLAB}/tests", *session.posargs)
+
+
+@nox.session
 @matrix("trackio")
 def trackio(session: nox.Session, version: str) -> None:
     """rolecall-trackio beside one version of trackio."""
@@ -173,6 +182,14 @@ def mlflow_server(session: nox.Session, version: str) -> None:
     # a file of tests to a worker, as each file starts servers of its own
     beside = ("-n", "4", "--dist", "loadfile", "--timeout", "600")
     session.run("pytest", *beside, "-rs", "-m", "servers", f"{MLFLOW}/tests", *session.posargs)
+
+
+@nox.session
+@matrix("ray")
+def ray(session: nox.Session, version: str) -> None:
+    """Roles on two nodes of a Ray cluster on this machine, and everything that may die. By name only."""
+    install(session, f"ray-{version}", ".")
+    session.run("pytest", "-m", "ray", "tests/ray", *session.posargs)
 
 
 @nox.session
@@ -287,10 +304,12 @@ def web(session: nox.Session) -> None:
 
 @nox.session
 def pictures(session: nox.Session) -> None:
-    """Make docs/images anew, in Debian's Chromium: MLflow's and TensorBoard's web UI, and our page. By name only."""
+    """Make docs/images anew, in Debian's Chromium and tmux: `rolecall show` and three trackers' UIs. By name only.
+
+    `-- terminal` makes a part alone; the others are `demo` and `media`.
+    """
     install(session, "web", *ALL)
-    session.run("python", "tests/support/make_pictures.py")
-    session.run("python", "tests/support/make_media_pictures.py")
+    session.run("python", "tests/support/make_pictures.py", *session.posargs)
 
 
 @nox.session
@@ -359,7 +378,9 @@ def lock(session: nox.Session) -> None:
         # without pandas: MLflow imports it where it is, which takes each of the tests' processes 2 s
         "mlflow": ("pyproject.toml", "--extra", "cli", "--group", "pytest", *with_mlflow),
         "mlflow_server": (*core, *with_mlflow),
+        "swanlab": (*core, f"{SWANLAB}/pyproject.toml"),
         "trackio": (*core, f"{TRACKIO}/pyproject.toml"),
+        "ray": core,
         "wandb": (*core, f"{WANDB}/pyproject.toml"),
         "fuzz": core,
     }

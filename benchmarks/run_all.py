@@ -31,6 +31,7 @@ BENCHMARKS: Mapping[str, Sequence[str]] = {
     "scale": ("scale.py",),
     "weight": ("weight.py",),
     "start": ("start.py",),
+    "agent": ("node_agent.py",),
     "axes": ("wandb_axes.py",),
     "refused": ("wandb_refused.py",),
 }

@@ -83,12 +83,12 @@ def _worker(peer: str) -> Mapping[str, float]:
     with opened(peer) as log:
         for step in range(1, 1001):
             log(plain_row(10), step)
-        own, others = _memory(os.getpid()), sum(map(_memory, descendants(os.getpid())))
+        own, others = memory_of(os.getpid()), sum(map(memory_of, descendants(os.getpid())))
     return {"import, ms": imported * 1e3, "process, MB": own / 1e6, "its children, MB": others / 1e6}
 
 
-def _memory(pid: int) -> float:
-    """Bytes; a page that n processes share counts as its n-th part."""
+def memory_of(pid: int) -> float:
+    """Bytes of a process; a page that n processes share counts as its n-th part."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
     except OSError:

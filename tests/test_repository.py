@@ -40,7 +40,13 @@ def test_core_is_tested_beside_oldest_claimed() -> None:
 
 @pytest.mark.parametrize(
     ("plugin", "sdk"),
-    [("mlflow", "mlflow-skinny"), ("tensorboard", "tensorboardx"), ("trackio", "trackio"), ("wandb", "wandb")],
+    [
+        ("mlflow", "mlflow-skinny"),
+        ("swanlab", "swanlab"),
+        ("tensorboard", "tensorboardx"),
+        ("trackio", "trackio"),
+        ("wandb", "wandb"),
+    ],
 )
 def test_plugin_is_tested_beside_oldest_claimed(plugin: str, sdk: str) -> None:
     claimed = floors(*project(ROOT / "plugins" / f"rolecall-{plugin}")["dependencies"])[sdk]
@@ -58,6 +64,12 @@ def test_every_cell_is_locked(path: Path) -> None:
     locked = path.with_suffix(".txt").read_text()
     pins = {name: Version(version) for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", locked, re.MULTILINE)}
     assert cell(path.stem).items() <= pins.items()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "images").iterdir()), ids=lambda path: path.name)
+def test_picture_is_small_and_in_a_page(path: Path) -> None:
+    assert path.stat().st_size < 100_000
+    assert any(f"images/{path.name}" in page.read_text() for page in (ROOT / "docs").glob("*.md"))
 
 
 def test_locks_are_hashed_and_without_addresses() -> None:

@@ -38,6 +38,7 @@ from rolecall.protocol import (
     SupportsTableMedia,
     SupportsTables,
     SupportsTags,
+    SupportsText,
 )
 from rolecall.rows import Cell, Media, MediaKind, Metrics, Row, TableData
 from rolecall.states import Status
@@ -84,6 +85,7 @@ __all__ = [
     "SupportsTableMedia",
     "SupportsTables",
     "SupportsTags",
+    "SupportsText",
     "Table",
     "TableData",
     "Text",

@@ -2,7 +2,7 @@
 
 Exit status:
   0  done
-  1  deliver: some rows are left or lost; verify: something differs
+  1  deliver, relay: some rows are left or lost; verify: something differs
   2  the call, the config, the directory or a backend cannot be used
   3  verify: a backend could not be read
   130  interrupted
@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from importlib.metadata import requires
 
 from rolecall.backends.installed import version_of
-from rolecall.cli import backends, check, clean, completion, deliver, export, ls, show, verify
+from rolecall.cli import backends, check, clean, completion, export, ls, new_backend, show
+from rolecall.cli.ask import deliver, relay, verify
 from rolecall.cli.view.text import visible_lines
 from rolecall.config.commands import with_path
 from rolecall.config.environment import follow_log_level
@@ -85,9 +86,11 @@ def _parser() -> argparse.ArgumentParser:
         "ls": ls,
         "show": show,
         "deliver": deliver,
+        "relay": relay,
         "verify": verify,
         "export": export,
         "clean": clean,
+        "new-backend": new_backend,
         "completion": completion,
     }
     for name, module in modules.items():

@@ -1,9 +1,9 @@
 """The values and Protocols that hooks take and return.
 
 A backend's author needs this module, `rolecall.hookimpl` and the two errors `Unavailable` and `Rejected`.
-Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsTables`, `SupportsTableMedia`,
-`SupportsMedia`, `SupportsConfig`, `SupportsSummary`, `SupportsTags`, `SupportsEndTime`, `SupportsProgress`,
-`SupportsConfirmation`): the courier uses it if the run has its members.
+Only `Run` is required. What not every backend can do is a Protocol of its own (`SupportsText`, `SupportsTables`,
+`SupportsTableMedia`, `SupportsMedia`, `SupportsConfig`, `SupportsSummary`, `SupportsTags`, `SupportsEndTime`,
+`SupportsProgress`, `SupportsConfirmation`): the courier uses it if the run has its members.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -130,6 +130,15 @@ class Run(Protocol):
 
 
 @runtime_checkable
+class SupportsText(Protocol):
+    """A run that says whether it holds the strings of rows; one that says nothing does."""
+
+    @property
+    def holds_text(self) -> bool:
+        """If it does not, they stay in the job's directory, which is reported once."""
+
+
+@runtime_checkable
 class SupportsTables(Protocol):
     """A run that holds tables."""
 
@@ -143,7 +152,10 @@ class SupportsMedia(Protocol):
 
     @property
     def media_kinds(self) -> frozenset[MediaKind]:
-        """The kinds that it holds. What is of another one stays in the job's directory, which is reported once."""
+        """The kinds that it holds. What is of another one stays in the job's directory, which is reported once.
+
+        A run that holds `html` and no `markdown` gets Markdown as a page of `html`.
+        """
 
     def log_media(self, row: Row) -> None:
         """Hand over one row whose `media` are set, all of one kind that it holds; errors as in `Run.log`.

@@ -11,7 +11,7 @@ DETAILS: Final = ("config", "summary", "tags")
 """What a role says of its run beside its rows."""
 NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 """JSON has no such numbers, so they are strings in a journal."""
-MediaKind = Literal["image", "histogram", "html", "audio", "video", "file", "figure"]
+MediaKind = Literal["image", "histogram", "html", "audio", "video", "file", "figure", "markdown"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,12 @@ QUIET_TIMEOUT: Final = 10.0
 
 POLL_INTERVAL: Final = 0.1
 """Between looks at a journal that had nothing new."""
+RELAY_INTERVAL: Final = 0.5
+"""The same for a relay, which looks at the journals of all roles. A row is with its backend about that much later."""
+ROSTER_INTERVAL: Final = 1.0
+"""Between a relay's looks for roles that came or came back."""
+LIVENESS_INTERVAL: Final = 2.0
+"""Between a relay's looks whether a role is alive."""
 SCHEDULE_DELAY: Final = 1.0
 """Between two acknowledgements, at most."""
 EXPORT_TIMEOUT: Final = 60.0
@@ -75,6 +81,30 @@ STATUS_INTERVAL: Final = 0.3
 """Between a launcher's looks at what every role and its courier does."""
 SYNC_TIMEOUT: Final = 20.0
 """For the last `fsync`; a slower disk does not hold up the courier's end."""
+
+# ----------------------------------------------------------------- the node
+
+SAMPLE_INTERVAL: Final = 15.0
+"""Between two samples of a node, as in wandb's SDK (`x_stats_sampling_interval`, 0.31.0)."""
+FIRST_SAMPLE: Final = 1.0
+"""Until the first one, so that a short job has some: rates are over that time."""
+AGENT_INTERVAL: Final = 0.5
+"""Between an agent's looks at the roles of its node, and between two copies of what they spooled."""
+
+# ------------------------------------------------------- without a shared disk
+
+FORWARD_INTERVAL: Final = 0.2
+"""Between a forwarder's looks at the journals of its node, while they have nothing new."""
+FORWARDER_IDLE: Final = 10.0
+"""Without a session on its node, until a forwarder ends."""
+HUB_INTERVAL: Final = 1.0
+"""Between the hub's looks at what became of nodes and of the launcher."""
+HUB_TIMEOUT: Final = 60.0
+"""For `launch`, until the hub answers, which has a process of its own to start, unless `open_timeout` is longer."""
+HUB_ALONE: Final = 600.0
+"""After the death of a launcher, until hub and forwarders give up, if roles still run or rows still wait."""
+DYING: Final = 5.0
+"""For a process that is about to die, before another one that wants its name is refused."""
 
 # ----------------------------------------------------------------- the lease
 

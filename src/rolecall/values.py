@@ -62,9 +62,16 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text, as a plain `str` is one."""
+    """A text, as a plain `str` is one; also if it is `"NaN"` or another word for a number.
+
+    Args:
+        text: the text.
+        markdown: whether it is shown as Markdown, in trackers that show such or HTML.
+    """
 
     text: str
+    _: KW_ONLY
+    markdown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from rolecall import (
     SupportsTableMedia,
     SupportsTables,
     SupportsTags,
+    SupportsText,
     hookspecs,
 )
 from rolecall.__main__ import _parser
@@ -105,7 +106,7 @@ def test_every_choice_of_the_config() -> None:
 
 
 @pytest.mark.docs
-@pytest.mark.parametrize("name", ["local", "console", "tensorboard", "mlflow", "trackio", "wandb"])
+@pytest.mark.parametrize("name", ["local", "console", "tensorboard", "mlflow", "swanlab", "trackio", "wandb"])
 def test_every_argument_of_a_backend(name: str) -> None:
     model = Registry().load(name).args_model()
     said = {argument: cells[0] for argument, cells in rows(section(page("backends"), name)).items()}
@@ -138,6 +139,7 @@ def test_no_hook_that_is_none() -> None:
     "protocol",
     [
         Run,
+        SupportsText,
         SupportsTables,
         SupportsMedia,
         SupportsTableMedia,

@@ -9,7 +9,7 @@ import pytest
 from foreign import ALONE, SHARES, Environment, build_wheel, make_venv, pip_install, write_distribution
 
 REPOSITORY = Path(__file__).parents[2]
-PLUGINS = ("mlflow", "tensorboard", "trackio", "wandb")
+PLUGINS = ("mlflow", "swanlab", "tensorboard", "trackio", "wandb")
 OURS = (".", *(f"plugins/rolecall-{name}" for name in PLUGINS))
 
 

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.install, pytest.mark.timeout(600)]
 
 
 def test_every_wheel_is_for_any_platform(our_wheels: list[Path]) -> None:
-    assert len(our_wheels) == 5
+    assert len(our_wheels) == 6
     assert all(wheel.name.endswith("-py3-none-any.whl") for wheel in our_wheels)
 
 

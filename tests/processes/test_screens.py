@@ -8,7 +8,6 @@ import os
 import pty
 import re
 import select
-import shlex
 import shutil
 import signal
 import struct
@@ -16,13 +15,13 @@ import subprocess
 import sys
 import termios
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from inline_snapshot import snapshot
 from sample_job import plant_job
+from terminal import PATIENCE, Tmux
 
 from rolecall import Job, MonitorConfig, launch, open_monitor
 
@@ -30,66 +29,6 @@ pytestmark = [
     pytest.mark.processes,
     pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed; it is the terminal of these tests"),
 ]
-
-PATIENCE = 60.0
-
-
-class Tmux:
-    """A terminal with a shell in it.
-
-    Args:
-        directory: where the shell starts.
-        columns: how wide the terminal is.
-        rows: how high it is.
-        environment: variables of the shell.
-    """
-
-    def __init__(self, directory: Path, columns: int, rows: int, environment: dict[str, str]) -> None:
-        self._name = f"rolecall-{uuid.uuid4().hex}"
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        # Nothing of whoever runs the tests: COLUMNS would win over the size of the terminal.
-        env = {"PATH": path, "LC_ALL": "C.UTF-8", "TZ": "UTC", "PS1": "$ ", **environment}
-        if "PYTHONPATH" in os.environ:
-            env["PYTHONPATH"] = os.environ["PYTHONPATH"]
-        shell = ["env", "-i", "TERM=tmux-256color", *(f"{key}={value}" for key, value in env.items()), "sh"]
-        size = ["-x", str(columns), "-y", str(rows)]
-        self._run("-f", os.devnull, "new-session", "-d", *size, "-c", str(directory), shlex.join(shell))
-        self.until(lambda: "$" in self.text())
-
-    def close(self) -> None:
-        subprocess.run(["tmux", "-L", self._name, "kill-server"], capture_output=True, check=False)
-
-    def type(self, text: str) -> None:
-        self._run("send-keys", "-l", text)
-
-    def press(self, *keys: str) -> None:
-        self._run("send-keys", *keys)
-
-    def resize(self, columns: int, rows: int) -> None:
-        self._run("resize-window", "-x", str(columns), "-y", str(rows))
-
-    def text(self, *options: str) -> str:
-        """What is on the screen; `-e` keeps the colours."""
-        lines = self._run("capture-pane", "-p", *options).splitlines()
-        return "\n".join(line.rstrip() for line in lines).rstrip() + "\n"
-
-    def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until it holds."""
-        end = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < end, self.text()
-            time.sleep(0.05)
-
-    def run(self, command: str) -> str:
-        """Run a command to its end; what it left on the screen, without the command itself."""
-        self.type(f"clear; {command}; echo status $?")
-        self.press("Enter")
-        self.until(lambda: re.search(r"^status \d", self.text(), re.MULTILINE) is not None)
-        return self.text()
-
-    def _run(self, *arguments: str) -> str:
-        ran = subprocess.run(["tmux", "-L", self._name, *arguments], capture_output=True, text=True, check=True)
-        return ran.stdout
 
 
 @pytest.fixture
@@ -220,6 +159,34 @@ def test_follow_draws_until_the_job_ends(job: Job, terminal: Callable[..., Tmux]
     assert re.search(r"gsm8k / live  finished", last)
     assert re.search(r"trainer +finished +3 +3 ", last)
     assert "q: quit" not in last
+
+
+@pytest.mark.parametrize(
+    ("columns", "charts", "is_ascii"), [(80, 2, False), (80, 2, True), (160, 4, False), (160, 4, True)]
+)
+def test_follow_fills_the_screen(
+    job: Job, terminal: Callable[..., Tmux], columns: int, charts: int, is_ascii: bool
+) -> None:
+    """Charts beside each other as wide as the terminal, in colour, in Unicode or ASCII."""
+    follower = terminal(columns, 30)
+    with open_monitor(job.config, "explorer", 0) as first, open_monitor(job.config, "explorer", 1) as second:
+        for step in range(1, 31):
+            first.log({f"metric_{at}": at + step / 30 for at in range(4)})
+            second.log({f"metric_{at}": at - step / 30 for at in range(4)})
+        follower.type(f"rolecall show --follow live{' --ascii' if is_ascii else ''}")
+        follower.press("Enter")
+        follower.until(lambda: re.search(r"explorer/0-1 +running +30 +60 ", follower.text()) is not None)
+        lines = follower.text().splitlines()
+        assert len(lines) == 30
+        assert columns - charts < max(map(len, lines)) <= columns, "each chart is as wide"
+        heads = next(line for line in lines if "metric_0" in line)
+        assert heads.split()[::2] == [f"explorer/*/metric_{at}" for at in range(charts)]
+        assert follower.text().isascii() == is_ascii
+        assert any("⠀" < char <= "⣿" for char in follower.text()) != is_ascii
+        coloured = follower.text("-e")
+        assert "\x1b[36m" in coloured
+        assert "\x1b[33m" in coloured, "each rank has a colour"
+        follower.press("q")
 
 
 @pytest.mark.parametrize(("end", "status"), [("q", 0), ("C-c", 130), ("TERM", 143), ("HUP", 129)])

@@ -12,7 +12,7 @@ from pathlib import Path
 from rolecall.testing import BackendContract
 
 ROOT = Path(__file__).parents[2]
-BACKENDS = ("wandb", "mlflow", "tensorboard", "trackio")
+BACKENDS = ("wandb", "mlflow", "tensorboard", "trackio", "swanlab")
 SHOWN = {
     "shared": "several processes write one run",
     "progress": "knows which rows it holds",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from fault_gate import FAULTS, Gate
 from local_postgresql import DATABASE_FAULTS, serving_postgresql
@@ -42,7 +42,7 @@ class Place:
         exactly_once: whether the docs say that it holds each row once.
         faults: what can happen to it, by name: each lasts as long as its context.
         environment: what its clients need.
-        shared_run: whether it has one run for the job.
+        shared_run: whether it has one run for the job, and whether a relay writes it.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Place:
     exactly_once: bool
     faults: Mapping[str, Callable[[], AbstractContextManager[None]]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
-    shared_run: bool = True
+    shared_run: bool | Literal["relay"] = True
 
 
 @contextmanager

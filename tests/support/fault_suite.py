@@ -37,7 +37,7 @@ from fault_role import DEATHS, FORKED, SPOILED
 from local_postgresql import DATABASE_FAULTS, NotHere
 
 from rolecall import Job, MonitorConfig, launch
-from rolecall.store.layout import Layout
+from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import newest
 
 __all__ = ["SCENES", "Line", "Scene", "job_on", "main", "run", "table"]
@@ -254,6 +254,48 @@ def _descendants(pid: int) -> Iterator[int]:
                 yield from _descendants(child)
 
 
+# ----------------------------------------------------------------------- relay
+
+
+def relay_kills(place: Place, folder: Path, seed: int, times: int) -> Line | None:
+    """SIGKILL of the role, of the relay that delivers its rows, or of both; another relay is started at once."""
+    if place.monitor_type == "local":
+        return None
+    with job_on(replace(place, shared_run="relay"), folder, seed, courier="none") as scene:
+        relay = _start_relay(scene)
+        for _ in range(times):
+            role, victim = scene.start(), scene.rng.choice(("role", "relay", "both"))
+            _reach(scene, "append", role)
+            # As long as a relay takes for a look and an acknowledgement.
+            time.sleep(scene.rng.uniform(0.0, 1.5))
+            if victim != "relay":
+                role.kill()
+            if victim != "role":
+                _signal([relay.pid, *_descendants(relay.pid)], signal.SIGKILL)
+                relay.wait()
+                relay = _start_relay(scene)
+            role.wait(120)
+        scene.start().wait(120)
+        scene.job.close(timeout=120.0)  # waits for the relay
+        relay.wait(120)
+        return scene.line("SIGKILL, with a relay", times)
+
+
+def _start_relay(scene: Scene) -> subprocess.Popen[bytes]:
+    """A relay that has begun its work."""
+    command = [sys.executable, "-m", "rolecall", "relay", str(scene.config.monitor_dir)]
+    relay = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    lease = Layout(scene.config.monitor_dir).delivery(scene.place.monitor_type, LAUNCH)
+
+    def is_there() -> bool:
+        session = newest(lease)
+        owner = session.owner() if session is not None else None
+        return owner is not None and owner.pid == relay.pid
+
+    _wait(is_there, relay)
+    return relay
+
+
 # --------------------------------------------------------------------- outages
 
 
@@ -352,7 +394,7 @@ def _until_rows_are_lost(scene: Scene) -> None:
 
 def frozen_directory(place: Place, folder: Path, seed: int, times: int) -> Line | None:
     """`monitor_dir` is on sshfs, whose server is stopped for some seconds; rows are spooled on the node."""
-    with _sshfs(folder) as mounted:
+    with mounted_sshfs(folder) as mounted:
         if mounted is None:
             return None
         directory, server = mounted
@@ -374,7 +416,7 @@ def frozen_directory(place: Place, folder: Path, seed: int, times: int) -> Line 
 
 
 @contextmanager
-def _sshfs(folder: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]] | None]:
+def mounted_sshfs(folder: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]] | None]:
     """A directory on a network filesystem, and the process that serves it; `None` if sshfs is not there."""
     sftp = Path("/usr/lib/openssh/sftp-server")
     there, here = folder / "served", folder / "mounted"
@@ -408,6 +450,7 @@ def _mount(*options: str) -> bool:
 
 SCENES: Mapping[str, Callable[[Place, Path, int, int], Line | None]] = {
     "kills": kills,
+    "relay kills": relay_kills,
     "kills with images": partial(kills, media=True),
     "kills amid images": kills_amid_images,
     "spoiled images": spoiled_images,

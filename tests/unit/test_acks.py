@@ -24,6 +24,7 @@ from rolecall.store.acks import (
     acknowledged,
     is_carried,
     is_left,
+    logged,
     read_reference,
     rejections,
     undelivered,
@@ -295,6 +296,33 @@ def test_continued_rows_count_once(layout: Layout) -> None:
     assert left(layout) == 3
     plant_dead(layout, 2, ack(2, 0, 3, 3))
     assert left(layout) == 2
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_only_what_a_backend_gets_counts(layout: Layout, goes_on: bool) -> None:
+    """From each place of a journal on, with changes and rows for some backends alone among 2,500 rows."""
+    session = claim(layout.journal("trainer"), {"writer": "trainer", "config": {}}, "it")
+    journal = JournalWriter(session, succeed=lambda old, fill: succeed(old, {"writer": "trainer"}, fill))
+    for at in range(2500):
+        only = [["mlflow"], ["mlflow", "wandb"], []][at % 3] if at % 7 == 0 else None
+        if at % 400 == 0:
+            journal.change(lambda _: {"config": {"lr": 0.1}})
+        journal.append({"loss": 0.5}, more=None if only is None else {"backends": only})
+        if goes_on and at == 1500:
+            session.path.rename(session.path.with_suffix(".moved"))
+    journal.end("finished")
+    assert journal.session.number == 1 + goes_on
+    found = read_lines(journal.session.path, 0, 1 << 30, journal.session.seed)
+    lines = [each for each in found if isinstance(each, Line)]
+    rows = [(each.value["seq"], each.value.get("backends")) for each in lines if "data" in each.value]
+    assert len(rows) == logged(layout.journal("trainer")) == 2500
+    for line in lines[1::97]:
+        seq = line.value["seq"]
+        place = Position(journal.session.number, line.end, seq)
+        for backend in ("mlflow", "wandb"):
+            left = [at for at, only in rows if at > seq and (only is None or backend in only)]
+            assert logged(layout.journal("trainer"), place, backend) == len(left)
+        assert logged(layout.journal("trainer"), place) == len([at for at, _ in rows if at > seq])
 
 
 def test_end_line_is_no_row(layout: Layout) -> None:

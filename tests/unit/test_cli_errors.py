@@ -251,7 +251,7 @@ rolecall: config.yaml cannot be used:
   monitor.shared_runs: unknown setting; did you mean 'shared_run'? allowed:
 courier, group, monitor_args, monitor_dir, monitor_type, name, on_backend_error,
 open_timeout, project, resume, run_id, shared_run, spool_dir, spool_limit,
-sync_every\
+sync_every, system_metrics\
 """)
 
 
@@ -271,7 +271,7 @@ rolecall: config.yaml cannot be used:
   name: must be a string; given 2024-05-01; put it in quotes
   monitor_type: must be the name of a backend, or a list of names; given a
 mapping
-  shared_run: must be true or false; given 'perhaps'
+  shared_run: must be true, false or 'relay'; given 'perhaps'
   run_id: must be 1 to 128 letters, digits, '.', '_' and '-', and start with a
 letter or a digit; given 'a b'
   resume: must be 'auto', 'allow', 'must' or 'never'; given 'always'\
@@ -563,10 +563,11 @@ def test_keyword_arguments(script: Run) -> None:
     assert script('rolecall.MonitorConfig(project="p", nane="n", courier="pigeon")') == snapshot("""\
 config cannot be used:
   name: missing; every config needs it
-  courier: must be 'process' or 'thread'; given 'pigeon'
+  courier: must be 'process', 'thread' or 'none'; given 'pigeon'
   nane: unknown setting; did you mean 'name'? allowed: courier, group,
 monitor_args, monitor_dir, monitor_type, name, on_backend_error, open_timeout,
-project, resume, run_id, shared_run, spool_dir, spool_limit, sync_every\
+project, resume, run_id, shared_run, spool_dir, spool_limit, sync_every,
+system_metrics\
 """)
 
 

@@ -16,15 +16,17 @@ from lines_server import LinesServer
 
 import rolecall
 from rolecall import Job, Monitor, MonitorConfig, launch, open_monitor
+from rolecall.__main__ import main
 from rolecall.delivery.check.verify import verify
 from rolecall.delivery.clean import clean
 from rolecall.errors import ConfigError
 from rolecall.job.history import read_details, read_history, read_rows
+from rolecall.job.status import read_deliveries
 from rolecall.rows import Details
 from rolecall.store.acks import undelivered
 from rolecall.store.details import details_of
 from rolecall.store.journal import JournalWriter
-from rolecall.store.layout import Layout
+from rolecall.store.layout import Layout, read_record
 from rolecall.store.lease import Session, claim, is_held, newest
 
 MakeConfig = Callable[..., MonitorConfig]
@@ -73,7 +75,8 @@ def test_changes_are_lines(session: Session, journal: JournalWriter) -> None:
     journal.change(lambda _: {})
     journal.append({"loss": 2.0})
     *_, first, second, third, row = lines(session.path)
-    for line in (first, second, third):
+    for number, line in enumerate((first, second, third), start=1):
+        assert line.pop("only") == {"": number}
         del line["time"], line["sum"]
     assert first == {"seq": 2, "step": 7, "config": {"lr": 0.1}}
     assert second == {"seq": 3, "step": 7, "summary": {"best": "NaN"}}
@@ -373,6 +376,58 @@ def test_row_for_some_backends(two: Any, wait_until: Wait) -> None:
     layout = Layout(job.config.monitor_dir)
     assert [undelivered(layout, name, "trainer") for name in ("lines", "lines-again")] == [0, 0]
     assert [row.backends for row in read_rows(layout.root)] == [None, ("lines-again",), ("lines", "lines-again"), ()]
+
+
+def test_what_was_logged_counts_as_rows(
+    two: Any, wait_until: Wait, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each backend those that it was to get; no change of the config, the summary or the tags."""
+    make_config, (first, _) = two
+    monkeypatch.setattr("rolecall.timings.DRAIN_TIMEOUT", 1.0)
+    with launch(make_config(shared_run=False)) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 1.0}, 1)
+        monitor.summary["best"] = 1.0
+        monitor.log({"loss": 2.0}, 2, backends=["lines-again"])
+        wait_until(lambda: deliveries(job) == {"lines": (1, 0), "lines-again": (2, 0)})
+        first.fail("down")
+        monitor.update_config({"lr": 0.1})
+        monitor.tags.add("a")
+        monitor.log({"loss": 3.0}, 3, backends=["lines"])
+        monitor.log({"loss": 4.0}, 4, backends=["lines-again"])
+        monitor.log({"loss": 5.0}, 5, backends=[])
+        wait_until(lambda: deliveries(job) == {"lines": (1, 1), "lines-again": (3, 0)})
+    assert "rolecall: 5 rows: lines 1, lines-again 3 · to send the rest, run: " in capsys.readouterr().err
+    first.fix("down")
+    assert main(["deliver", str(job.config.monitor_dir)]) == 0
+    assert deliveries(job) == {"lines": (2, 0), "lines-again": (3, 0)}
+    capsys.readouterr()
+    assert main(["ls", str(job.config.monitor_dir), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["rows"] == 5
+
+
+def deliveries(job: Job) -> dict[str, tuple[int, int]]:
+    """How many rows each backend holds, and how many wait for it."""
+    layout = Layout(job.config.monitor_dir)
+    record = read_record(layout)
+    assert record is not None
+    return {each.backend: (each.delivered, each.waiting) for each in read_deliveries(layout, record.plan)}
+
+
+def test_change_that_waits_is_no_row(
+    make_config: MakeConfig, server: LinesServer, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with launch(make_config(shared_run=False)) as job:
+        monitor = open_monitor(job.config, "trainer")
+        server.fail("hang", "tell")
+        monitor.summary["best"] = 0.9
+        with caplog.at_level(logging.INFO, "rolecall"):
+            monitor.close(timeout=0.5)
+        assert "trainer: the last changes of the config, the summary or the tags are not yet in lines" in caplog.text
+        assert main(["deliver", str(job.config.monitor_dir), "--timeout", "0.5"]) == 1
+        found = capsys.readouterr()
+        assert "what it last changed of its config, summary or tags is not in lines yet" in found.err
+        assert "something is left" in found.out
+        server.fix("hang")
 
 
 def test_unknown_backend_is_reported_once(monitor: Monitor, caplog: pytest.LogCaptureFixture) -> None:

@@ -88,6 +88,7 @@ def test_checking_a_config(computer: Computer) -> None:
     ("plugin", "sdk"),
     [
         ("rolecall_mlflow", "mlflow"),
+        ("rolecall_swanlab", "swanlab"),
         ("rolecall_tensorboard", "tensorboardX"),
         ("rolecall_trackio", "trackio"),
         ("rolecall_wandb", "wandb"),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lines_server import LinesServer
@@ -291,3 +295,67 @@ def test_turned_off_by_the_environment(
         monitor.log({"loss": 0.5})
     rolecall.init().finish()
     assert (list(folder.iterdir()), capsys.readouterr().err) == ([], "")
+
+
+# ------------------------------------------------------------- system metrics
+
+
+def samples(root: Path) -> list[rolecall.Row]:
+    return [row for row in read_rows(root) if row.axis == "system"]
+
+
+def probes() -> set[int]:
+    """The processes that measure this one."""
+    children = Path("/proc/self/task").glob("*/children")
+    pids = {int(pid) for path in children for pid in path.read_text().split()}
+    return {pid for pid in pids if b"rolecall.delivery.node.probe" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+def test_system_is_measured_into_the_only_run(two: Any, wait_until: Callable[..., None], tmp_path: Path) -> None:
+    _, servers = two
+    args = {name: {"path": server.path} for name, server in zip(("lines", "lines-again"), servers, strict=True)}
+    root = tmp_path / "here"
+    run = rolecall.init(monitor_type=list(args), monitor_args=args, monitor_dir=root, system_metrics=True)
+    before = set(sys.modules)
+    run.log({"loss": 0.5})
+    wait_until(lambda: samples(root))
+    assert "psutil" not in set(sys.modules) - before
+    run.log({"loss": 0.25})
+    run.finish()
+    assert not probes()
+    sample = samples(root)[0]
+    assert sample.step == 1
+    assert {"system/cpu/percent", "system/memory/used_mb", "system/process/threads"} <= sample.metrics.keys()
+    assert [(row.step, dict(row.metrics)) for row in read_rows(root) if row.axis is None] == [
+        (1, {"loss": 0.5}),
+        (2, {"loss": 0.25}),
+    ]
+    (name,) = servers[0].runs()
+    assert servers[0].points(name, "main", "system/process/threads") != []
+    # Its SDK measures by itself. A second axis, of rows that it does not get, changes none of those that it gets.
+    (name,) = servers[1].runs()
+    assert [line["metrics"] for line in servers[1].lines(name) if "metrics" in line] == [{"loss": 0.5}, {"loss": 0.25}]
+    assert Layout(root).writers() == ["main"]
+
+
+def test_killed_probe_is_started_again(wait_until: Callable[..., None], tmp_path: Path) -> None:
+    root = tmp_path / "here"
+    with rolecall.init(monitor_dir=root, system_metrics=True):
+        wait_until(lambda: samples(root))
+        (first,) = probes()
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: len(samples(root)) > 1)
+        assert first not in probes()
+    assert [row.step for row in samples(root)][:2] == [1, 2]
+
+
+def test_probe_ends_with_its_process(wait_until: Callable[..., None], tmp_path: Path) -> None:
+    code = "import rolecall, sys\nrun = rolecall.init(monitor_dir=sys.argv[1], system_metrics=True)\ninput()"
+    role = subprocess.Popen([sys.executable, "-c", code, tmp_path / "here"], stdin=subprocess.PIPE)
+    wait_until(lambda: (tmp_path / "here" / "run.json").exists() and samples(tmp_path / "here"))
+    children = Path(f"/proc/{role.pid}/task").glob("*/children")
+    pids = [pid for path in children for pid in path.read_text().split()]
+    assert pids
+    role.kill()
+    role.communicate()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))

@@ -567,7 +567,12 @@ def test_downgrades_are_logged_once(
     assert caplog.text.count("leave it out to share a run") == 1
     record = json.loads((job.config.monitor_dir / "run.json").read_text())
     assert record["plan"]["downgrades"] == [
-        {"backend": "lines", "setting": "shared_run", "reason": "alone is set; leave it out to share a run"}
+        {
+            "backend": "lines",
+            "setting": "shared_run",
+            "reason": "alone is set; leave it out to share a run. With shared_run: relay, one process writes one run "
+            "of all roles",
+        }
     ]
     assert server.runs() == [f"{job.run_id}-explorer", f"{job.run_id}-trainer"]
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import os
 import sys
 import wave
@@ -37,6 +38,7 @@ from rolecall import (
     Video,
     open_monitor,
 )
+from rolecall.__main__ import main
 from rolecall.delivery.pictures import Pictures
 from rolecall.job.history import read_rows
 from rolecall.store.codec import Damage
@@ -86,6 +88,46 @@ def test_one_call_is_one_line(job: Job, monitor: Monitor) -> None:
     assert (table.table.name, table.table.rows) == ("b/c", ((1,),))
     assert not image.metrics
     assert not table.metrics
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_text_that_spells_a_number_is_text(job: Job, monitor: Monitor, word: str) -> None:
+    """Also in a nested mapping and beside the number itself; a plain string is the number."""
+    monitor.log(
+        {"note": Text(word), "deep": {"note": Text(word)}, "loss": float(word), "plain": word, "more": Text("a")}
+    )
+    monitor.log({"note": word, "deep": {"note": Text("a")}, "five": Text(5)})  # type: ignore[arg-type]
+    first, second = rows(job)
+    assert first.text == {"note": word, "deep/note": word, "more": "a"}
+    assert first.metrics == pytest.approx({"loss": float(word), "plain": float(word)}, nan_ok=True)
+    assert (second.text, [*second.metrics]) == ({"deep/note": "a", "five": "5"}, ["note"])
+
+
+def test_exported_text_can_be_told_from_numbers(
+    job: Job, monitor: Monitor, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monitor.log({"note": Text("NaN"), "loss": math.nan})
+    monitor.close()
+    assert main(["export", str(job.config.monitor_dir)]) == 0
+    line = json.loads(capfdbinary.readouterr().out)
+    assert (line["data"], line["text"]) == ({"note": "NaN", "loss": "NaN"}, ["note"])
+
+
+def test_markdown_is_a_file(job: Job, monitor: Monitor) -> None:
+    monitor.log({"loss": 0.5, "note": Text("# Half\udc80 *way*", markdown=True)}, 3)
+    numbers, note = rows(job)
+    assert (numbers.text, numbers.metrics) == ({}, {"loss": 0.5})
+    (media,) = note.media
+    assert (media.key, media.kind, media.mime) == ("note", "markdown", "text/markdown")
+    assert media.path is not None
+    assert media.path.read_text() == "# Half? *way*"
+    pictures = Pictures()
+    (page,) = pictures.page(note).media  # for a backend that shows HTML alone
+    assert (page.kind, page.mime, page.key) == ("html", "text/html", "note")
+    assert page.path is not None
+    assert "<h1>Half? <em>way</em></h1>" in page.path.read_text()
+    pictures.clear()
+    assert not page.path.exists()
 
 
 def test_values_alone_are_no_row_of_numbers(job: Job, monitor: Monitor) -> None:

@@ -27,14 +27,14 @@ from rolecall.values import Table
 
 def row_of(normalizer: Normalizer, data: object) -> Mapping[str, Any]:
     """What it records of numbers and strings alone."""
-    plain, values = normalizer.row(data)
+    plain, values, _ = normalizer.row(data)
     assert not values
     return plain
 
 
 def careful_of(normalizer: Normalizer, data: object) -> Mapping[str, Any]:
     """The same, with a look at each value."""
-    plain, values = normalizer.careful(data)
+    plain, values, _ = normalizer.careful(data)
     assert not values
     return plain
 

@@ -20,13 +20,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rolecall import Histogram, Html, Image, MonitorConfig, Table, launch, open_monitor
+from rolecall import Histogram, Html, Image, MonitorConfig, Table, Text, launch, open_monitor
 from rolecall.__main__ import main
 from rolecall.cli.page.build import LARGEST, make_page
 from rolecall.cli.page.contents import Contents, TableSample, order
 from rolecall.cli.page.embed import Room, embed, table_cards
 from rolecall.cli.page.sampled import Sampled, by_importance
 from rolecall.cli.page.series import MOST_POINTS, Line, Series, fair_limit
+from rolecall.cli.view.metrics import standing
 from rolecall.rows import Media
 from rolecall.store.layout import Layout, RunRecord
 
@@ -168,8 +169,11 @@ def test_order_of_importance_names_each_place(count: int) -> None:
 
 def test_reward_return_and_loss_come_first() -> None:
     keys = ["layer/10", "layer/9", "grad/norm", "loss", "return", "policy_loss", "Reward/mean", "lossless", "accuracy"]
-    first = ["Reward/mean", "return", "loss", "policy_loss"]
-    assert sorted(keys, key=order) == [*first, "accuracy", "grad/norm", "layer/9", "layer/10", "lossless"]
+    keys += ["perf/mfu", "rewards/format", "losses"]
+    first = ["Reward/mean", "rewards/format", "return", "loss", "losses", "policy_loss"]
+    last = ["accuracy", "grad/norm", "layer/9", "layer/10", "lossless", "perf/mfu"]
+    assert sorted(keys, key=order) == [*first, *last]
+    assert sorted(keys, key=standing) == sorted(keys, key=lambda key: order(key)[0])  # as on the screen
 
 
 # ------------------------------------------------------------------ the page
@@ -214,6 +218,17 @@ def test_page_of_two_jobs_overlays_them(make_config: Callable[..., MonitorConfig
         (1, "trainer", 1),
     ]
     assert [job["name"] for job in data["jobs"]] == ["first", "second"]
+
+
+def test_markdown_is_rendered_on_the_page(config: MonitorConfig) -> None:
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"note": Text("# Half *way*", markdown=True), "nan": Text("NaN")}, step=3)
+    data = page_of(config.monitor_dir).data
+    (card,) = data["media"]
+    (item,) = card["items"]
+    assert (card["kind"], card["key"], item["step"]) == ("markdown", "note", 3)
+    assert "<h1>Half <em>way</em></h1>" in item["media"][0]["html"]
+    assert [(each["key"], each["items"]) for each in data["texts"]] == [("nan", [{"step": 3, "text": "NaN"}])]
 
 
 def test_summary_tags_and_changed_config_are_on_the_page(config: MonitorConfig) -> None:

@@ -13,10 +13,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from rolecall import MonitorConfig, launch, open_monitor
+from rolecall import Histogram, Image, MonitorConfig, Table, launch, open_monitor
 from rolecall.__main__ import main
+from rolecall.cli.view.lines import Look
+from rolecall.cli.view.live import read_job
+from rolecall.cli.view.screen import compose
 from rolecall.config.commands import command
 from rolecall.store.codec import encode
 from rolecall.store.lease import Session
@@ -44,8 +48,33 @@ def test_show_draws_roles_and_charts(directory: Path, capsys: pytest.CaptureFixt
     for chart in ("explorer/0/reward/mean", "explorer/0/steps", "trainer/loss"):
         assert chart in drawn
     assert any("⠀" < char <= "⣿" for char in drawn), "a line is drawn"
-    assert "table  trainer/samples  logged once, last at step 2: 1 row of 1 column" in drawn
+    assert "table     trainer/samples  logged once, last at step 2: 1 row of 1 column" in drawn
     assert "\x1b" not in drawn, "no colour where nobody sees it"
+
+
+def test_media_and_axes_are_listed(
+    make_config: Callable[..., MonitorConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    with launch(make_config(monitor_type="local", monitor_args={})) as job:
+        with open_monitor(job.config, "trainer") as trainer:
+            trainer.log({"spread": Histogram(counts=[1, 2], edges=[0.0, 0.5, 1.0])}, step=48)
+            samples = [{"maze": Image(pixels, caption="start"), "p": 0.5}, {"maze": Image(pixels), "p": 1.0}]
+            trainer.log({"samples": Table(samples)}, step=48)
+            trainer.log({"accuracy": 0.5}, step=1, axis="eval")
+        with open_monitor(job.config, "evaluator") as evaluator:
+            evaluator.log({"accuracy": 0.5}, step=3, axis="eval")
+    assert main(["show", str(job.config.monitor_dir)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    steps = {cells[0]: cells[2] for line in lines[3:5] if (cells := line.split())}
+    assert steps == {"evaluator": "3", "trainer": "48"}
+    spread = lines.index("histogram trainer/spread  logged once, last at step 48")
+    assert lines[spread + 1] == "          2 bins, 3 values from 0 to 1"
+    table = lines.index("table     trainer/samples  logged once, last at step 48: 2 rows of 2 columns")
+    names = {path.name for path in (job.config.monitor_dir / "journal" / "trainer" / "1.files").iterdir()}
+    heads, start, other = (line.split() for line in lines[table + 1 : table + 4])
+    assert (heads, start, other[1]) == (["maze", "p"], ["start", "0.5"], "1")
+    assert other[0] in names
 
 
 def test_a_pattern_chooses_the_charts(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,6 +279,30 @@ def test_the_json_is_json(directory: Path, capfdbinary: pytest.CaptureFixture[by
         "min": 10,
         "max": 500,
     }
+
+
+def test_summary_and_tags_are_shown(
+    make_config: Callable[..., MonitorConfig], capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    with launch(make_config(monitor_type="local", monitor_args={})) as job:
+        for rank in range(5):
+            with open_monitor(job.config, "explorer", rank) as monitor:
+                monitor.tags = ["ablation", f"rank-{rank}"]
+                monitor.summary.update(best=0.9, worst=math.nan, note="[bold]two\nlines", draft=1)
+                del monitor.summary["draft"]
+    assert main(["show", str(job.config.monitor_dir)]) == 0
+    found = capfdbinary.readouterr().out.decode().splitlines()
+    assert "tags  ablation, rank-0, rank-1, rank-2, rank-3, rank-4" in found
+    assert [line for line in found if line.startswith("summary")] == [
+        f"summary  explorer/{rank}  best 0.9, worst nan, note [bold]two lines" for rank in range(5)
+    ]
+    lines = compose(read_job(job.config.monitor_dir), [], Look(80, 24)).lines
+    shown = ["".join(span.text for span in line.spans) for line in lines]
+    assert [line for line in shown if line.startswith("summary")][-1] == "summary  of 3 more roles"
+    assert main(["show", str(job.config.monitor_dir), "--json"]) == 0
+    writer = json.loads(capfdbinary.readouterr().out)["writers"][1]
+    assert writer["summary"] == {"best": 0.9, "worst": "NaN", "note": "[bold]two\nlines"}
+    assert writer["tags"] == ["ablation", "rank-1"]
 
 
 def test_the_export_has_every_row(directory: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -23,6 +23,7 @@ from rolecall.store.acks import Acknowledgements, Position
 from rolecall.store.layout import Layout, read_record
 
 MakeConfig = Callable[..., MonitorConfig]
+Wait = Callable[..., None]
 STEPS = range(1, 201)
 
 
@@ -224,6 +225,39 @@ def test_rows_that_wait_are_not_missing(
     assert f"deliver {root}" in said
 
 
+@pytest.mark.parametrize("is_opened", [False, True])
+def test_nothing_delivered_is_not_equal(
+    make_config: MakeConfig,
+    server: LinesServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_opened: bool,
+) -> None:
+    """Whether or not the run was opened before the backend went away."""
+    monkeypatch.setattr("rolecall.timings.DRAIN_TIMEOUT", 0.1)
+    if not is_opened:
+        server.fail("down")
+    with launch(make_config(open_timeout=0.1 if not is_opened else 30.0)) as job:
+        monitor = open_monitor(job.config, "trainer")
+        server.fail("down")
+        monitor.log({"loss": 1.0})
+        monitor.summary["best"] = 1.0
+        monitor.close(timeout=0)
+        job.close(timeout=10)
+    server.fix("down")
+    root = job.config.monitor_dir
+    capsys.readouterr()
+    assert main(["verify", str(root)]) == 1
+    said = capsys.readouterr().out
+    assert "lines: all roles: nothing is delivered yet, so there is nothing to compare\n" in said
+    assert "  1 rows are not delivered yet\n" in said
+    assert f" deliver {root}\n" in said
+    assert main(["verify", str(root), "--json"]) == 1
+    assert [each["state"] for each in json.loads(capsys.readouterr().out)] == ["undelivered"]
+    assert main(["deliver", str(root)]) == 0
+    assert main(["verify", str(root)]) == 0
+
+
 def test_held_rows_without_acknowledgement_are_not_extra(shared: Path) -> None:
     """They are on their way while a job runs, or their acknowledgement was lost."""
     shutil.rmtree(shared / "delivery" / "lines" / "trainer")
@@ -281,11 +315,13 @@ def test_nothing_was_delivered_yet(make_config: MakeConfig, capsys: pytest.Captu
 # ------------------------------------------------------------------ who may repair
 
 
-def test_running_job_is_verified_but_not_repaired(make_config: MakeConfig, capsys: pytest.CaptureFixture[str]) -> None:
+def test_running_job_is_verified_but_not_repaired(
+    make_config: MakeConfig, wait_until: Wait, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = make_config()
     with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
         monitor.log({"loss": 1.0})
-        assert main(["verify", str(config.monitor_dir)]) == 0
+        wait_until(lambda: main(["verify", str(config.monitor_dir)]) == 0)
         capsys.readouterr()
         assert main(["verify", str(config.monitor_dir), "--repair"]) == 2
         assert "a courier still sends rows of" in " ".join(capsys.readouterr().err.split())

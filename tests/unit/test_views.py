@@ -68,7 +68,7 @@ def test_screen_of_80_columns_in_ascii() -> None:
     lines = screen(PLAIN)
     assert len(lines) <= 23
     assert text(lines) == snapshot("""\
-gsm8k / grpo-1  finished after 12 min  8 roles, 717 rows, 12 tables, 12 media ro
+gsm8k / grpo-1  finished after 12 min  8 roles, 717 rows, 12 tables
 runs/grpo-1
 role          state     step  rows  last row
 buffer        finished     1     1  16:00:06
@@ -96,7 +96,7 @@ trainer/*/entropy                   1.8  trainer/*/lr                      1e-06
 @pytest.mark.usefixtures("runs")
 def test_screen_of_80_columns() -> None:
     assert text(screen(Look(80, 23))) == snapshot("""\
-gsm8k / grpo-1  finished after 12 min  8 roles, 717 rows, 12 tables, 12 media ro
+gsm8k / grpo-1  finished after 12 min  8 roles, 717 rows, 12 tables
 runs/grpo-1
 role          state     step  rows  last row
 buffer        finished     1     1  16:00:06
@@ -167,14 +167,14 @@ explorer/*/tokens               110000  explorer/*/perf/tokens_per_s     934.3  
       │   ⢀⣠⠴⠊⠁                             │⢢⣧⣧⡜⡜⠘⡄⣧⣧⢣⡇⡇⠈⡎⣾⣦⣧⠃⡇⢸⠈⣾⣾⣆⢇⠇ ⢸⢸⡸⣾⢸       │
   1000┤⣠⠴⠚⠉                              800┤⡸⡸⡸⣠⠃ ⢱⣽⣽⡸⡱⠁ ⢣⢯⢼⣼⡔⠁ ⣇⢯⢯⢯⡜   ⢇⢇⣯⡎       │
        1          50               120       1           50                120       1
-text   buffer/note  "filled up"
-image  evaluator/maze  logged 12 times, last at step 120
-       runs/grpo-1/journal/evaluator/1.files/maze.ppm
-table  evaluator/samples  logged 12 times, last at step 120: 4 rows of 3 columns
-       prompt            answer  score
-       What is 120 + 1?  121     0.25
-       What is 120 + 2?  122     0.5
-       What is 120 + 3?  123     0.75
+text      buffer/note  "filled up"
+image     evaluator/maze  logged 12 times, last at step 120
+          runs/grpo-1/journal/evaluator/1.files/maze.ppm
+table     evaluator/samples  logged 12 times, last at step 120: 4 rows of 3 columns
+          prompt            answer  score
+          What is 120 + 1?  121     0.25
+          What is 120 + 2?  122     0.5
+          What is 120 + 3?  123     0.75
 """)
 
 
@@ -196,9 +196,9 @@ def test_comparison_of_two_jobs() -> None:
     look = Look(100, has_unicode=False)
     lines = compare((job(), job("grpo-2")), ["*/reward/mean", "*/loss/*"], look)
     assert text([look.paint(line) for line in lines]) == snapshot("""\
-A  gsm8k / grpo-1  finished after 12 min  8 roles, 717 rows, 12 tables, 12 media rows  run 7ffb7bcd6
+A  gsm8k / grpo-1  finished after 12 min  8 roles, 717 rows, 12 tables, 12 media rows
 A  runs/grpo-1
-B  gsm8k / grpo-2  finished after 12 min  8 roles, 717 rows, 12 tables, 12 media rows  run 7ffb7bcd6
+B  gsm8k / grpo-2  finished after 12 min  8 roles, 717 rows, 12 tables, 12 media rows
 B  runs/grpo-2
 config  A      B
 lr      1e-06  3e-06
@@ -318,6 +318,7 @@ def test_cells_of_wide_and_combined_characters() -> None:
     line = Line((Span("数学", "bold"), Span("abc")))
     assert [line.cut(width).width for width in (7, 6, 4, 3, 0)] == [7, 6, 4, 2, 0]
     assert line.padded(9).width == 9
+    assert [line.fitting(width).width for width in (7, 6, 4, 3, 0)] == [7, 4, 4, 2, 0]
 
 
 def test_long_names_lose_their_middle() -> None:

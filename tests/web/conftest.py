@@ -91,14 +91,14 @@ def page(browser: Browser, screenshots: Path, request: pytest.FixtureRequest) ->
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Runs the demo in a directory of its own with one backend and its arguments; the `monitor_dir`."""
+    """Runs the demo in a directory of its own with one backend, its arguments and other options; the `monitor_dir`."""
 
-    def run(monitor_type: str, **args: str) -> Path:
+    def run(monitor_type: str, *options: str, **args: str) -> Path:
         needs(f"rolecall_{monitor_type}")
         directory = tmp_path_factory.mktemp(monitor_type)
         args = {name: value.format(monitor_dir=directory) for name, value in args.items()}
         rolecall = str(Path(sys.executable).with_name("rolecall"))
-        where = [f"--monitor-dir={directory}", f"--monitor-args={json.dumps(args)}", "--shared-run"]
+        where = [f"--monitor-dir={directory}", f"--monitor-args={json.dumps(args)}", *options]
         what = [f"--monitor-type={monitor_type}", f"--steps={STEPS}", "--seed=1"]
         subprocess.run([rolecall, "demo", *what, *where], check=True, cwd=directory, timeout=300)
         return directory

@@ -218,6 +218,18 @@ def test_legend_hides_and_filter_finds(look: Callable[..., Opened], made: Path) 
     expect(opened.page.locator("article:visible")).to_have_count(9)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_link_leads_to_visible_heading(look: Callable[..., Opened], made: Path, size: str) -> None:
+    page = look(made, size).page
+    page.get_by_role("link", name="trainer").click()
+    heading = page.get_by_role("heading", name="trainer")
+    is_on_top = """heading => {
+      const { left, top, height } = heading.getBoundingClientRect();
+      return heading.contains(document.elementFromPoint(left + 5, top + height / 2));
+    }"""
+    assert heading.evaluate(is_on_top), "nothing covers it"
+
+
 def test_slider_shows_the_images_of_a_step(look: Callable[..., Opened], made: Path) -> None:
     from playwright.sync_api import expect
 

@@ -25,6 +25,13 @@ WRITERS = ["explorer/0", "explorer/1", "trainer", "evaluator"]
 
 @pytest.fixture(scope="module")
 def url(demo: Callable[..., Path], serve: Callable[..., str]) -> str:
+    logdir = demo("tensorboard", "--shared-run") / "backends" / "tensorboard"
+    return serve("tensorboard.main", "--logdir", str(logdir), "--samples_per_plugin", "scalars=100000,text=100")
+
+
+@pytest.fixture(scope="module")
+def relayed_url(demo: Callable[..., Path], serve: Callable[..., str]) -> str:
+    """The address of what the demo logs by default."""
     logdir = demo("tensorboard") / "backends" / "tensorboard"
     return serve("tensorboard.main", "--logdir", str(logdir), "--samples_per_plugin", "scalars=100000,text=100")
 
@@ -74,6 +81,21 @@ def test_every_role_is_its_own_run(page: Page, url: str, steps: list[int]) -> No
         assert all(one == sorted(set(one)) for one in axes)
         assert sorted(set().union(*axes)) == steps, writer
     await_line(page.locator("line-chart").first)
+
+
+def test_default_is_one_run_of_all_roles(page: Page, relayed_url: str, steps: list[int]) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{relayed_url}/#timeseries")
+    await_line(page.locator("line-chart").first)
+    tags: Tags = ask(relayed_url, "plugin/scalars/tags")
+    (run,) = tags
+    assert run.startswith("cartpole-")
+    expect(page.locator("runs-data-table").get_by_text(run, exact=True)).to_have_count(1)
+    for writer in WRITERS:
+        axes = [axis(relayed_url, run, key) for key in tags[run] if key.startswith(f"{writer}/")]
+        assert all(one == sorted(set(one)) for one in axes)
+        assert sorted(set().union(*axes)) == steps, writer
 
 
 def axis(url: str, writer: str, key: str) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,10 +24,13 @@ from rolecall import (
     Row,
     SupportsMedia,
     TableData,
+    Text,
     Video,
     launch,
     open_monitor,
 )
+from rolecall.store.layout import Layout
+from rolecall.store.reader import read_rows
 
 if TYPE_CHECKING:
     from conftest import Job
@@ -110,7 +114,7 @@ def test_images_of_a_table(job: Job, row: MakeRow, media: Callable[..., Media]) 
 def test_run_holds_all_kinds(sqlite: Job) -> None:
     run = sqlite.open()
     assert isinstance(run, SupportsMedia)
-    assert run.media_kinds == {"image", "histogram", "html", "audio", "video", "file", "figure"}
+    assert run.media_kinds == {"image", "histogram", "html", "markdown", "audio", "video", "file", "figure"}
 
 
 def test_image_is_named_for_the_grid(job: Job, row: MakeRow, media: Callable[..., Media]) -> None:
@@ -149,6 +153,7 @@ def test_other_kinds_are_artifacts(job: Job, row: MakeRow, media: Callable[..., 
     run.log_media(row(4, media=(media("video", MP4, ".mp4"),)))
     run.log_media(row(5, media=(media("file", b"any", ".tar", caption="my model.tar"),)))
     run.log_media(row(6, media=(media("figure", PNG, ".png", mime="image/png"),)))
+    run.log_media(row(7, media=(media("markdown", b"# A", ".md", mime="text/markdown"),)))
     found = held(job)
     numbers = json.loads(found.pop("histograms/explorer/key/00000001-1-1.json"))
     assert numbers == {"counts": [1.0, 2.0], "edges": [0.0, 0.5, "inf"]}
@@ -159,6 +164,7 @@ def test_other_kinds_are_artifacts(job: Job, row: MakeRow, media: Callable[..., 
         "videos/explorer/key/00000004-1-4.mp4": MP4,
         "files/explorer/key/00000005-1-5/my model.tar": b"any",
         "figures/explorer/key/00000006-1-6.png": PNG,
+        "markdown/explorer/key/00000007-1-7.md": b"# A",
     }
 
 
@@ -230,3 +236,44 @@ def test_job_with_media_is_delivered_twice(sqlite: Job, tmp_path: Path, shared: 
     images = {shown(name)[0] for name in found[0] if name.startswith("images/")}
     assert images == {f"{prefix}{key}" for key in ("maze", "mazes/0", "mazes/1")}
     assert b"all is well" in found[0].values()
+
+
+def test_job_delivers_figures(sqlite: Job, tmp_path: Path) -> None:
+    """Of Matplotlib as pictures, of Plotly as pages that hold what was logged; once each, also after a restart."""
+    figures = pytest.importorskip("matplotlib.figure")
+    plotly = pytest.importorskip("plotly.graph_objects")
+    settings: dict[str, Any] = {"project": "p", "name": "n", "monitor_type": "mlflow", "resume": "allow"}
+    config = MonitorConfig(monitor_args={"uri": sqlite.uri}, monitor_dir=tmp_path / "job", **settings)
+    for step in (1, 2):
+        with launch(config) as launched, open_monitor(launched.config, "trainer") as monitor:
+            figure = figures.Figure(figsize=(step, 2), dpi=50)
+            figure.subplots().plot([1, 2, step])
+            monitor.log({"curve": figure, "plot": plotly.Figure(plotly.Scatter(y=[1, 2, step])), "loss": 0.5}, step)
+        assert monitor.dropped == 0
+    (run,) = sqlite.client.search_runs([sqlite.client.get_experiment_by_name("p").experiment_id])
+    curves = {name: data for name, data in held(sqlite, run.info.run_id).items() if "/curve/" in name}
+    pages = {name: data for name, data in held(sqlite, run.info.run_id).items() if "/plot/" in name}
+    assert [name.rpartition("/")[2][:8] for name in curves] == ["00000001", "00000002"]
+    # The width and the height of a PNG are behind its signature and the head of its first chunk.
+    sizes = [struct.unpack(">II", data[16:24]) for data in curves.values()]
+    assert sizes == [(50, 100), (100, 100)]
+    texts = [page.decode().partition('id="json">')[2].partition("</script>")[0] for page in pages.values()]
+    assert [json.loads(text)["data"][0]["y"] for text in texts] == [[1, 2, 1], [1, 2, 2]]
+
+
+def test_strings_are_reported_once(sqlite: Job, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """MLflow has no series of them: they stay in the job's directory, and Markdown is an artifact."""
+    settings: dict[str, Any] = {"project": "p", "name": "n", "monitor_type": "mlflow", "courier": "thread"}
+    config = MonitorConfig(monitor_args={"uri": sqlite.uri}, monitor_dir=tmp_path / "job", **settings)
+    with launch(config) as launched, open_monitor(launched.config, "trainer") as monitor:
+        for step in (1, 2, 3):
+            monitor.log({"loss": 0.5, "phase": "warm-up", "note": Text("NaN")}, step)
+        monitor.log({"verdict": Text("# Better", markdown=True)}, 4)
+    (run,) = sqlite.client.search_runs([sqlite.client.get_experiment_by_name("p").experiment_id])
+    assert {key for key in run.data.metrics if not key.startswith("system/")} == {"loss"}
+    assert len([text for text in caplog.messages if "it holds no strings" in text]) == 1
+    assert [row.text for row in read_rows(Layout(config.monitor_dir), "trainer") if isinstance(row, Row)][:1] == [
+        {"phase": "warm-up", "note": "NaN"}
+    ]
+    (data,) = (data for name, data in held(sqlite, run.info.run_id).items() if name.startswith("markdown/"))
+    assert data == b"# Better"

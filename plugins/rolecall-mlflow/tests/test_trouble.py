@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rolecall import BackendRefused, Media, Rejected, Row, RunTicket, Unavailable
+from rolecall import BackendRefused, Media, Rejected, Row, RunTicket, TableData, Unavailable
 from rolecall_mlflow.args import MlflowArgs
 from rolecall_mlflow.plugin import open_run, prepare
 
@@ -32,6 +32,8 @@ class Proxy(ThreadingHTTPServer):
 
     status, body = 200, b"{}"
     limit = 1_000_000
+    has_rival = False
+    """Whether another writer sets each tag at the same moment, and wins."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
@@ -43,6 +45,15 @@ class Proxy(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
 
+RIVAL = json.dumps(
+    {
+        "error_code": "BAD_REQUEST",
+        "message": "(sqlite3.IntegrityError) UNIQUE constraint failed: tags.key, tags.run_uuid",
+    }
+).encode()
+"""What MLflow 3.17.2 answers then."""
+
+
 class Answer(BaseHTTPRequestHandler):
     server: Proxy  # type: ignore[mutable-override]
 
@@ -52,8 +63,10 @@ class Answer(BaseHTTPRequestHandler):
         if request and not too_large and self.command != "PUT":  # that is an artifact
             self.server.taken.append(json.loads(request))
         self.server.authorizations.append(self.headers.get("Authorization"))
-        self.send_response(413 if too_large else self.server.status)
-        body = b"Request Entity Too Large" if too_large else self.server.body
+        status, body = (413, b"Request Entity Too Large") if too_large else (self.server.status, self.server.body)
+        if self.server.has_rival and self.path.endswith("/runs/set-tag"):
+            status, body = 400, RIVAL
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -178,6 +191,26 @@ def test_media_wait_or_are_refused(proxy: Proxy, ticket: MakeTicket, row: MakeRo
     with pytest.raises(Rejected, match=r"cannot store the video.*413") as caught:
         run.log_media(film)
     assert caught.value.rows == (film,)
+
+
+# ids of their own, as MLflow remembers for the whole process where the artifacts of a run are
+@pytest.mark.parametrize(("kind", "run_id"), [("image", "b" * 32), ("table", "c" * 32)])
+def test_tag_that_rival_sets_is_set_again(
+    proxy: Proxy, ticket: MakeTicket, row: MakeRow, tmp_path: Path, kind: str, run_id: str
+) -> None:
+    info = {**RUN["info"], "run_id": run_id, "artifact_uri": "mlflow-artifacts:/1/artifacts"}
+    proxy.body = json.dumps({"run": {"info": info}}).encode()
+    run = open_run(ticket(primary=False, writer="explorer", backend_run_id=run_id), MlflowArgs(uri=proxy.uri))
+    (tmp_path / "maze.png").write_bytes(b"png")
+    image = Media(key="maze", kind="image", path=tmp_path / "maze.png", mime="image/png")
+    table = TableData(name="moves", columns=("n",), rows=((1,),))
+    log = run.log_media if kind == "image" else run.log_table
+    logged = row(1, media=(image,)) if kind == "image" else row(1, table=table)
+    proxy.has_rival = True
+    with pytest.raises(Unavailable, match=f"does not accept a {kind} at the moment.*UNIQUE"):
+        log(logged)
+    proxy.has_rival = False
+    log(logged)
 
 
 def test_file_store_not_allowed_by_mlflow(ticket: MakeTicket, tmp_path: Path) -> None:

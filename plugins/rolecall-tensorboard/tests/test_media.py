@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
 import wave
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from tensorboardX.record_writer import masked_crc32c
@@ -103,7 +105,7 @@ def test_table_of_large_images_is_rejected(open_run: Open, row: MakeRow, media: 
 def test_run_supports_media(open_run: Open) -> None:
     run = open_run()
     assert isinstance(run, SupportsMedia)
-    assert run.media_kinds == {"image", "histogram", "html", "audio", "video", "figure"}
+    assert run.media_kinds == {"image", "histogram", "html", "markdown", "audio", "video", "figure"}
 
 
 @pytest.mark.parametrize(
@@ -364,6 +366,7 @@ def test_job_delivers_text_and_cells(tmp_path: Path, strings: Strings, read_text
         project="gsm8k", name="grpo-1", monitor_type="tensorboard", monitor_dir=tmp_path / "job", courier="thread"
     )
     with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"note": Text("NaN"), "essay": Text("# A\n*b*", markdown=True)}, 4)
         maze = Image(np.full((4, 6, 3), 9, np.uint8), caption="the end")
         monitor.log({"note": Text("halfway"), "phase": "warm-up", "samples": Table([{"n": 1, "maze": maze}])}, 5)
     directory = str(config.monitor_dir / "backends" / "tensorboard" / "trainer")
@@ -371,9 +374,85 @@ def test_job_delivers_text_and_cells(tmp_path: Path, strings: Strings, read_text
     assert plugin == "images"
     assert Pillow.open(io.BytesIO(cells[0][1][2])).getpixel((5, 3)) == (9, 9, 9)
     texts = read_text(directory)
-    assert texts["note/text_summary"] == [(5, "halfway")]
+    assert texts["note/text_summary"] == [(4, "NaN"), (5, "halfway")]
+    assert texts["essay/text_summary"] == [(4, "# A\n*b*")]
     assert texts["phase/text_summary"] == [(5, "warm-up")]
     assert "the end" in texts["samples/text_summary"][0][1]
+
+
+def test_job_delivers_figures(tmp_path: Path, strings: Strings, caplog: pytest.LogCaptureFixture) -> None:
+    """Of Matplotlib as images; of Plotly as it was logged, in the job's directory, which is reported once."""
+    from PIL import Image as Pillow
+
+    figures = pytest.importorskip("matplotlib.figure")
+    plotly = pytest.importorskip("plotly.graph_objects")
+    config = MonitorConfig(project="p", name="n", monitor_type="tensorboard", monitor_dir=tmp_path / "job")
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        for step in (1, 2):
+            figure = figures.Figure(figsize=(step, 2), dpi=50)
+            figure.subplots().plot([1, 2, step])
+            monitor.log({"curve": figure, "plot": plotly.Figure(plotly.Scatter(y=[1, 2, step])), "loss": 0.5}, step)
+        assert monitor.dropped == 0
+    directory = str(config.monitor_dir / "backends" / "tensorboard" / "trainer")
+    plugin, drawn = strings(directory, "curve")
+    assert plugin == "images"
+    assert [(step, Pillow.open(io.BytesIO(data[2])).size) for step, data in drawn] == [(1, (50, 100)), (2, (100, 100))]
+    kept = sorted((config.monitor_dir / "journal" / "trainer" / "1.files").glob("plot-*"))
+    assert sorted(json.loads(path.read_text())["data"][0]["y"] for path in kept) == [[1, 2, 1], [1, 2, 2]]
+    assert len([text for text in caplog.messages if "figures of Matplotlib alone" in text]) == 1
+
+
+class Refusals(NamedTuple):
+    """What a run refused, and the rows of the journal that hold it."""
+
+    reasons: Counter[str]
+    seqs: set[tuple[int, int]]
+
+
+def refusals(job: Path) -> Refusals:
+    """By the acknowledgements of all couriers."""
+    reasons: Counter[str] = Counter()
+    seqs: set[tuple[int, int]] = set()
+    for path in (job / "delivery" / "tensorboard" / "trainer").glob("*.jsonl"):
+        for line in map(json.loads, path.read_text().splitlines()):
+            if refused := line.get("rejected"):
+                reasons[refused["reason"].partition(";")[0]] += 1
+                seqs.add((refused["session"], refused["seq"]))
+    return Refusals(reasons, seqs)
+
+
+def test_refused_kinds_are_reported_once(
+    tmp_path: Path, accumulate: Callable[[str], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What TensorBoard cannot hold is in the job's directory, and is not sent again after a restart."""
+    directory = tmp_path / "job"
+    config = MonitorConfig(
+        project="p", name="n", monitor_type="tensorboard", monitor_dir=directory, resume="allow", courier="thread"
+    )
+    expected = {
+        "TensorBoard plays WAV files alone": b"ID3 sound",
+        "TensorBoard shows no videos but GIF files": b"\x1aE\xdf\xa3 film",
+        "it holds nothing of the kind 'file'": Path(__file__).read_bytes(),
+    }
+    for session in (1, 2):
+        with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+            for step in (2 * session - 1, 2 * session):
+                values = {"tone": Audio(b"ID3 sound"), "film": Video(b"\x1aE\xdf\xa3 film"), "file": File(__file__)}
+                monitor.log({"loss": step / 2, **values}, step)
+        assert refusals(directory).reasons == dict.fromkeys(expected, 2 * session), "each row once"
+        assert refusals(directory).seqs == {(at, seq) for at in range(1, session + 1) for seq in (2, 3, 4, 6, 7, 8)}
+        for reason in expected:
+            assert len([text for text in caplog.messages if reason in text]) == 1, reason
+        caplog.clear()
+    run = accumulate(str(directory / "backends" / "tensorboard" / "trainer"))
+    assert [(event.step, event.value) for event in run.Scalars("loss")] == [(1, 0.5), (2, 1.0), (3, 1.5), (4, 2.0)]
+    assert not {"tone", "film", "file"} & set(run.Tags()["tensors"])
+    kept = [path.read_bytes() for path in (directory / "journal" / "trainer").glob("*.files/*")]
+    assert Counter(kept) == dict.fromkeys(expected.values(), 4)
+    deliver = ["deliver", str(directory)]
+    before = refusals(directory)
+    assert main(deliver) == 0
+    assert refusals(directory) == before
 
 
 def test_repair_keeps_media(tmp_path: Path, strings: Strings, read: Read) -> None:

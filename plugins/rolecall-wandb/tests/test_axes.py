@@ -79,6 +79,7 @@ def test_each_axis_of_a_shared_run(scene: Scene, server: WandbServer) -> None:
     require_equal(scene.config.monitor_dir, 22)
 
 
+@pytest.mark.servers
 def test_two_roles_with_one_key_space(scene: Scene) -> None:
     """As slime's actor, and its second process that adds `perf/*` at the steps of its rollouts."""
     with (
@@ -103,6 +104,7 @@ def test_two_roles_with_one_key_space(scene: Scene) -> None:
     require_equal(scene.config.monitor_dir, 15)
 
 
+@pytest.mark.servers
 def test_run_of_its_own_from_its_second_axis_on(
     server: WandbServer, make_config: Callable[..., MonitorConfig], wait_until: Callable[..., None]
 ) -> None:

@@ -44,7 +44,7 @@ CASES = [
     ("page", "upsert"),
     ("null", "upsert"),
 ]
-DEFAULT = {("drops", "stream"), ("page", "any"), ("list of projects", "query")}
+DEFAULT = {("drops", "stream"), ("page", "any")}
 
 
 def cases() -> list[Any]:
@@ -88,6 +88,7 @@ def test_nothing_is_lost_and_nothing_claimed(scene: Scene, kind: str, operation:
     assert scene.deliver().startswith("all rows are delivered")
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 def test_dropped_rows_are_sent_again_while_the_job_goes_on(scene: Scene) -> None:
     with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:
@@ -117,6 +118,7 @@ def test_lines_shown_late_are_not_doubled_by_a_new_courier(scene: Scene) -> None
     scene.check(in_order=False)
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 @pytest.mark.timeout(300)
 def test_lines_shown_late_are_not_doubled_after_a_drop(scene: Scene) -> None:

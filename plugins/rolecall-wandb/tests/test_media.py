@@ -38,6 +38,7 @@ from rolecall import (
     Row,
     RunTicket,
     Table,
+    Text,
     Unavailable,
     Video,
     launch,
@@ -54,6 +55,7 @@ from rolecall_wandb.server import NotStored, RunPath, server_of
 
 Make = Callable[..., MonitorConfig]
 
+SHARED = pytest.mark.parametrize("shared", [True, pytest.param(False, marks=pytest.mark.servers)])
 WEBM = b"\x1aE\xdf\xa3 a video"
 OGG = b"OggS a video"
 MP3 = b"ID3 a sound"
@@ -305,6 +307,9 @@ def everything(folder: Path) -> Mapping[str, Any]:
         "films": [Video(OGG), Video(WEBM)],
         "notes": File(folder / "notes.txt"),
         "samples": Table([{"prompt": "1+1"}]),
+        "phase": "warm-up",
+        "note": Text("NaN"),
+        "essay": Text("# Half *way*", markdown=True),
     }
 
 
@@ -319,6 +324,7 @@ TYPES = {
     "films": "videos",
     "notes": "file",
     "samples": "table-file",
+    "essay": "html-file",
 }
 
 
@@ -351,6 +357,12 @@ def check_everything(run: StoredRun, prefix: str, steps: Sequence[int]) -> None:
     assert run.files[lines_with(run, prefix + "film")[0][prefix + "film"]["path"]] == WEBM
     assert run.files[lines_with(run, prefix + "report")[0][prefix + "report"]["path"]] == b"<b>well</b>"
     assert run.files[lines_with(run, prefix + "notes")[0][prefix + "notes"]["path"]] == b"notes"
+    essay = run.files[lines_with(run, prefix + "essay")[0][prefix + "essay"]["path"]]
+    assert b"<h1>Half <em>way</em></h1>" in essay
+    for key, text in (("phase", "warm-up"), ("note", "NaN")):
+        assert [(line[axis], line[prefix + key]) for line in lines_with(run, prefix + key)] == [
+            (step, text) for step in steps
+        ]
 
 
 def run_job(config: MonitorConfig, folder: Path, steps: Sequence[int]) -> None:
@@ -363,7 +375,7 @@ def run_job(config: MonitorConfig, folder: Path, steps: Sequence[int]) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("shared", [True, False])
+@SHARED
 def test_each_kind_arrives(server: WandbServer, make_config: Make, tmp_path: Path, shared: bool) -> None:
     config = make_config(shared_run=shared)
     run_job(config, tmp_path, [1, 2])
@@ -377,7 +389,7 @@ def test_each_kind_arrives(server: WandbServer, make_config: Make, tmp_path: Pat
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("shared", [True, False])
+@SHARED
 def test_images_of_a_table(server: WandbServer, make_config: Make, shared: bool) -> None:
     """They are `wandb.Image`, for which the SDK needs Pillow; else the cells are the paths of the files."""
     config = make_config(shared_run=shared)
@@ -466,7 +478,7 @@ def test_figures_arrive(server: WandbServer, tmp_path: Path, mode: str, shared: 
 
 @pytest.mark.processes
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("shared", [True, False])
+@SHARED
 def test_killed_courier_loses_and_doubles_no_media(scene: Scene, shared: bool) -> None:
     config = scene.config.model_copy(update={"shared_run": shared})
     prefix, axis = ("trainer/", "trainer/step") if shared else ("", "_step")
@@ -512,4 +524,4 @@ def test_media_logged_while_server_is_away(scene: Scene, caplog: pytest.LogCaptu
 
 
 def test_every_kind_is_held() -> None:
-    assert set(MediaKind.__args__) == KINDS  # type: ignore[attr-defined]
+    assert set(MediaKind.__args__) == {*KINDS, "markdown"}, "which is HTML there"  # type: ignore[attr-defined]

@@ -70,6 +70,7 @@ def test_courier_killed_between_two_calls(scene: Scene) -> None:
     check_lines(scene, 40)
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 @pytest.mark.timeout(300)
 def test_couriers_killed_five_times(scene: Scene) -> None:

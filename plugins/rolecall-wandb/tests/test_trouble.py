@@ -196,6 +196,7 @@ def test_table_is_file_and_its_line(scene: Scene) -> None:
     check_table(scene.run, 1000)
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 def test_refused_table_costs_its_row_alone(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

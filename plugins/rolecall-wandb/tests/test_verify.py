@@ -85,6 +85,7 @@ def test_deleted_shared_run_is_sent_to_a_new_one(delivered: Scene, server: Wandb
     assert found(verify(directory, status=0)) == [("equal", 0, 0, 0)]
 
 
+@pytest.mark.servers
 def test_changes_of_separate_runs_are_found(
     server: WandbServer, make_config: Callable[..., MonitorConfig], wait_until: Callable[..., None]
 ) -> None:

@@ -67,8 +67,9 @@ class ConsoleRun:
 
     def log(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            metrics = " ".join(f"{key}={value:.6g}" for key, value in row.metrics.items())
-            self.logger.log(self.level, "%s step %d: %s", row.writer, row.step, metrics)
+            values = [f"{key}={value:.6g}" for key, value in row.metrics.items()]
+            values += [f"{key}={value!r}" for key, value in row.text.items()]
+            self.logger.log(self.level, "%s step %d: %s", row.writer, row.step, " ".join(values))
 
     def log_table(self, row: Row) -> None:
         if row.table is not None:

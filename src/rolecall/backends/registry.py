@@ -73,6 +73,16 @@ class Backend:
             raise BackendError(f'{where}: COURIERS is {named!r}; it must be ("process",), ("thread",) or both')
         return frozenset(named)
 
+    @property
+    def needs_growing_steps(self) -> bool:
+        """Whether its SDK takes no step below the last one: what its `GROWING_STEPS` says."""
+        return self._flag("GROWING_STEPS")
+
+    @property
+    def measures(self) -> bool:
+        """Whether its SDK logs system metrics of the role by itself: what its `SYSTEM_METRICS` says."""
+        return self._flag("SYSTEM_METRICS")
+
     def args_model(self) -> type[BaseModel]:
         """The model of its arguments."""
         model = self._ask("backend_args")
@@ -117,6 +127,13 @@ class Backend:
                 raise
             # This is a bug, and trying again would not help. Any other error may be an outage.
             raise self._failed("declare_axes", error) from error
+
+    def _flag(self, name: str) -> bool:
+        said = getattr(self.manager.get_plugin(self.name), name, False)
+        if not isinstance(said, bool):
+            where = describe(self.name, self.manager.get_plugin(self.name))
+            raise BackendError(f"{where}: {name} is {said!r}; it must be True or False")
+        return said
 
     def _ask(self, hook: str, **arguments: Any) -> Any:
         """Call a hook that must not raise, because it opens no connection and no file."""

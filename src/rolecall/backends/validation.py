@@ -13,6 +13,7 @@ from rolecall import hookspecs, protocol
 from rolecall.errors import BackendError
 
 OPTIONAL: Final = (
+    protocol.SupportsText,
     protocol.SupportsTables,
     protocol.SupportsMedia,
     protocol.SupportsTableMedia,

@@ -9,14 +9,18 @@ import argparse
 import json
 from dataclasses import asdict
 
+from rolecall import timings
+from rolecall.backends.builtin import LOCAL
 from rolecall.config.model import MonitorConfig
+from rolecall.config.plan import Plan
 from rolecall.config.resolve import resolve
 
 _COURIERS = {
     "process": "delivered by a process beside each role",
     "thread": "delivered by a thread of each role",
-    "none": "nothing to deliver: the journal is the run",
+    "none": "delivered by `rolecall relay` or `rolecall deliver`",
 }
+_RELAYED = {"process": "relayed by a process beside the launcher", "thread": "relayed by a thread of the launcher"}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +39,22 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print(f"{config.project} / {config.name} in {config.monitor_dir}")
     for chosen in plan.backends:
-        runs = "one run, shared by all roles" if chosen.shared else "a run for each role"
-        print(f"  {chosen.backend}: {runs}, {_COURIERS[chosen.courier]}")
+        runs = "one run, shared by all roles" if chosen.has_one_run else "a run for each role"
+        courier = {**_COURIERS, **(_RELAYED if chosen.relayed else {})}[chosen.courier]
+        if chosen.backend == LOCAL:
+            courier = "nothing to deliver: the journal is the run"
+        print(f"  {chosen.backend}: {runs}, {courier}")
+    if plan.system_metrics:
+        print(f"  system metrics: {_measured(plan)}")
     if plan.disabled:
         print("  monitoring is off")
     for downgrade in plan.downgrades:
         print(f"  downgraded: {downgrade}")
     return 0
+
+
+def _measured(plan: Plan) -> str:
+    """Where system metrics come from."""
+    own = ", ".join(each.backend for each in plan.backends if each.measures)
+    how = f"a process on each node logs them every {timings.SAMPLE_INTERVAL:.0f} s"
+    return f"{how} ({own}: its SDK does)" if own else how

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 SHELLS: Final = ("bash", "zsh")
-_DIRECTORIES: Final = ("directory", "other", "monitor_dir")
+_DIRECTORIES: Final = ("directory", "other", "monitor_dir", "into")
 _FILES: Final = ("config", "html")
 """By the name of the argument: `argparse` knows that something is a path, but not which kind."""
 

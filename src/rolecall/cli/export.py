@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic_core import to_json
 
 from rolecall.job.history import read_rows
+from rolecall.rows import NOT_FINITE
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +32,7 @@ def run(options: argparse.Namespace) -> int:
         found = {
             **always,
             "data": {**row.metrics, **row.text},
+            **({"text": spelled} if (spelled := [key for key, text in row.text.items() if text in NOT_FINITE]) else {}),
             **{name: value for name, value in rare.items() if value},
         }
         # Bytes: JSON is UTF-8 whatever the terminal's encoding is.

@@ -23,7 +23,7 @@ from rolecall.cli.view.text import visible
 from rolecall.errors import DirectoryError, describe_os_error
 from rolecall.job.history import job_state
 from rolecall.states import State
-from rolecall.store.acks import START, rows_behind
+from rolecall.store.acks import logged
 from rolecall.store.layout import Layout, job_record
 
 DEEPEST: Final = 8
@@ -117,7 +117,7 @@ class _Search:
         layout = Layout(root)
         try:
             record, _ = job_record(layout)
-            writers = layout.writers()
+            writers = layout.roles()
             return Found(
                 directory=str(root),
                 project=record.project,
@@ -125,7 +125,7 @@ class _Search:
                 state=job_state(layout),
                 started=record.created,
                 roles=writers,
-                rows=sum(rows_behind(layout.journal(writer), START)[0] for writer in writers),
+                rows=sum(logged(layout.journal(writer)) for writer in writers),
                 backends=[each.backend for each in record.plan.backends],
             )
         except (DirectoryError, OSError) as error:

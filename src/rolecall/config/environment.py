@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from rolecall.errors import ConfigError
 
@@ -29,6 +29,15 @@ def is_switched_off() -> bool:
     if mode not in {"", "disabled"}:
         raise ConfigError(f"{_MODE}: must be 'disabled', or not be set")
     return mode == "disabled" or os.environ.get(_DISABLED, "0") not in {"", "0"}
+
+
+def uses_ray(transport: str) -> bool:
+    """Whether rows of a job that is launched in this process go over Ray: `auto` is where Ray is initialised.
+
+    Ray is imported by nobody who has not done that already.
+    """
+    ray: Any = sys.modules.get("ray")
+    return transport == "ray" or (transport == "auto" and ray is not None and bool(ray.is_initialized()))
 
 
 def log_level() -> int:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, SerializeAsAny, TypeAdapter, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from rolecall import timings
-from rolecall.backends.builtin import LOCAL, NONE
+from rolecall.backends.builtin import BUILTIN, LOCAL, NONE
 from rolecall.backends.registry import Registry
 from rolecall.config.arguments import explain, plain_args, typed_args
 from rolecall.config.environment import is_switched_off
@@ -60,7 +60,12 @@ class MonitorConfig(BaseModel):
         monitor_type: the backend, or several: `local` (the default), `console`, `none`, or the name of a plugin.
         monitor_args: the arguments of the backend, checked by its own model; with several backends a mapping
             from each backend to its arguments. The attribute is always such a mapping, with typed arguments.
-        shared_run: whether all roles report into one run. Where a backend cannot, each role gets its own.
+        shared_run: `true` if all roles report into one run; where a backend cannot, each role gets its own. `relay` for
+            one run on every backend, which one process writes: the launcher's courier, or `rolecall relay`.
+        transport: how rows get from the roles to `monitor_dir`. With `files` it is on a disk that all of them share.
+            With `ray` roles are Ray's tasks and actors, on nodes that share nothing: each node keeps its roles' rows
+            and sends them to the launcher's. `auto` is `ray` for those roles that do not see the launcher's directory,
+            if Ray is initialised where the job is launched.
         run_id: rolecall's name of the run; the launcher makes one if you give none.
         resume: `auto` continues an unfinished job in the same `monitor_dir` and starts a new one after a finished
             one; `allow` continues a finished one, too; `must` refuses to start a new one; `never` always starts one.
@@ -71,7 +76,11 @@ class MonitorConfig(BaseModel):
             counted. By default as much as the disk has.
         sync_every: seconds within which a row is on the disk too (`fsync`), which a power cut then spares; 0.1 or more.
             By default the kernel decides when.
-        courier: what delivers the rows: a `process` beside each role, or a `thread` of it.
+        courier: what delivers the rows: a `process` beside each role, or a `thread` of it; with `shared_run: relay`
+            those of the launcher alone. `none` leaves them in the job's directory, for `rolecall relay` or `rolecall
+            deliver`.
+        system_metrics: whether CPU, memory, disk, network and GPUs of each node are logged, and what each role's
+            process takes of them. Needs psutil.
         open_timeout: seconds that `launch` and `open_monitor` wait for the answer of each backend. They go on without
             one that takes longer.
         on_backend_error: `ignore` keeps every error of a backend away from training; `raise` raises it in the
@@ -92,14 +101,16 @@ class MonitorConfig(BaseModel):
     group: Name | None = None
     monitor_type: tuple[str, ...] = (LOCAL,)
     monitor_args: dict[str, SerializeAsAny[BaseModel]] = Field(default_factory=dict)
-    shared_run: bool = False
+    shared_run: bool | Literal["relay"] = False
+    transport: Literal["files", "ray", "auto"] = "files"
     run_id: Slug | None = None
     resume: Literal["auto", "allow", "must", "never"] = "auto"
     monitor_dir: Path = None  # type: ignore[assignment]  # its validator makes one of project and name
     spool_dir: Path | None = None
     spool_limit: Annotated[int, Field(ge=1 << 20, le=1 << 60)] | None = None
     sync_every: Annotated[float, Field(ge=0.1, le=_DAY)] | None = None
-    courier: Literal["process", "thread"] = "process"
+    courier: Literal["process", "thread", "none"] = "process"
+    system_metrics: bool = False
     open_timeout: Annotated[float, Field(ge=0.0, le=_DAY)] = timings.OPEN_TIMEOUT
     on_backend_error: Literal["ignore", "raise"] = "ignore"
 
@@ -131,14 +142,16 @@ class MonitorConfig(BaseModel):
         group: str | None = None,
         monitor_type: str | Sequence[str] = LOCAL,
         monitor_args: Mapping[str, Any] | None = None,
-        shared_run: bool = False,
+        shared_run: bool | Literal["relay"] = False,
+        transport: Literal["files", "ray", "auto"] = "files",
         run_id: str | None = None,
         resume: Literal["auto", "allow", "must", "never"] = "auto",
         monitor_dir: str | os.PathLike[str] | None = None,
         spool_dir: str | os.PathLike[str] | None = None,
         spool_limit: int | None = None,
         sync_every: float | None = None,
-        courier: Literal["process", "thread"] = "process",
+        courier: Literal["process", "thread", "none"] = "process",
+        system_metrics: bool = False,
         open_timeout: float = timings.OPEN_TIMEOUT,
         on_backend_error: Literal["ignore", "raise"] = "ignore",
     ) -> None:
@@ -181,6 +194,16 @@ class MonitorConfig(BaseModel):
         if "monitor_type" not in info.data:
             return {}  # monitor_type failed, which is reported already: there is no model to check these with
         return typed_args(value, _models(info.data["monitor_type"], info))
+
+    @field_validator("shared_run", mode="plain")
+    @classmethod
+    def _shared(cls, value: object) -> bool | Literal["relay"]:
+        if value == "relay":
+            return "relay"
+        try:
+            return TypeAdapter(bool).validate_python(value)
+        except ValidationError:
+            raise PydanticCustomError("shared_run", "must be true, false or 'relay'") from None
 
     @field_validator("monitor_dir", "spool_dir", mode="before")
     @classmethod
@@ -231,6 +254,18 @@ class MonitorConfig(BaseModel):
         if not isinstance(seconds, (int, float)) or not 0.0 <= seconds <= _DAY:
             raise ConfigError(f"open_timeout: must be a number of seconds from 0 to {_DAY:.0f}")
         return self.model_copy(update={"open_timeout": float(seconds)})
+
+    def portable(self) -> Self:
+        """This config without the backends that no other process can find: those that were registered in code."""
+        names = [name for name in self.monitor_type if name in BUILTIN or self._registry.load(name).portable]
+        if len(names) == len(self.monitor_type):
+            return self
+        args = {name: args for name, args in self.monitor_args.items() if name in names}
+        config = self.model_copy(update={"monitor_type": tuple(names) or (LOCAL,), "monitor_args": args})
+        if (handed := self._hand_over) is None:
+            return config
+        plans = tuple(plan for plan in handed.plan.backends if plan.backend in names)
+        return config.handed(replace(handed, plan=replace(handed.plan, backends=plans)))
 
     def handed(self, hand_over: HandOver) -> Self:
         """This config with what its launcher settled, for the roles."""

@@ -14,14 +14,14 @@ CourierPlace = Literal["process", "thread", "none"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downgrade:
-    """A setting that one backend cannot fulfil, and why."""
+    """A setting that cannot be fulfilled, and why. `backend` is empty if that is the fault of none."""
 
     backend: str
     setting: str
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.backend}: {self.setting}: {self.reason}"
+        return ": ".join(filter(None, (self.backend, self.setting, self.reason)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,20 +33,36 @@ class BackendPlan:
         shared: whether all roles write one run.
         courier: where its courier runs.
         attaches: whether its run is one that exists already, whose id is the argument `run_id`.
+        measures: whether system metrics are its SDK's own, so that it gets none of rolecall's.
+        relayed: whether one process, the relay, reads the journals of all roles and writes one run.
     """
 
     backend: Slug
     shared: bool
     courier: CourierPlace
     attaches: bool = False
+    measures: bool = False
+    relayed: bool = False
+
+    @property
+    def has_one_run(self) -> bool:
+        """Whether the rows of all roles are in one run, whoever writes it."""
+        return self.shared or self.relayed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How rows reach every backend, and what differs from the config."""
+    """How rows reach every backend, and what differs from the config.
+
+    Attributes:
+        backends: those that there are.
+        downgrades: what differs.
+        system_metrics: whether nodes and the processes of roles are measured.
+    """
 
     backends: tuple[BackendPlan, ...] = ()
     downgrades: tuple[Downgrade, ...] = ()
+    system_metrics: bool = False
 
     @property
     def disabled(self) -> bool:
@@ -57,6 +73,18 @@ class Plan:
         """Whether all roles write one run of this backend."""
         return any(plan.shared for plan in self.backends if plan.backend == backend)
 
+    def has_one_run(self, backend: str) -> bool:
+        """Whether the rows of all roles are in one run of this backend, whoever writes it."""
+        return any(plan.has_one_run for plan in self.backends if plan.backend == backend)
+
     def with_courier(self, place: CourierPlace) -> tuple[BackendPlan, ...]:
         """The backends whose rows are delivered in this way."""
         return tuple(plan for plan in self.backends if plan.courier == place)
+
+    def of(self, *, launcher: bool) -> tuple[BackendPlan, ...]:
+        """The backends that a writer has couriers for.
+
+        Args:
+            launcher: whether the writer is the launcher, which is the only one with a courier for a relayed backend.
+        """
+        return tuple(plan for plan in self.backends if plan.courier != "none" and (launcher or not plan.relayed))

@@ -19,11 +19,13 @@ class HandOver:
         run_id: rolecall's name of the run.
         nonce: the mark that the launcher left in `monitor_dir`. A role that finds another one is in another directory.
         plan: how rows reach each backend.
+        hub: over Ray, its id of the launcher's node, where the job's hub is; `None` if all roles share a disk.
     """
 
     run_id: str
     nonce: str
     plan: Plan
+    hub: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +41,11 @@ class JobSpec(HandOver):
     project: str
     name: str
     group: str | None
+    transport: Literal["files", "ray", "auto"]
     monitor_dir: Path
     spool_dir: Path | None
     sync_every: float | None
-    courier: Literal["process", "thread"]
+    courier: Literal["process", "thread", "none"]
     open_timeout: float
     on_backend_error: Literal["ignore", "raise"]
     monitor_args: Mapping[str, BaseModel]

@@ -17,7 +17,7 @@ from pathlib import Path
 from rolecall.backends.builtin import LOCAL
 from rolecall.errors import DirectoryError, WriterConflict
 from rolecall.states import State
-from rolecall.store.acks import acknowledged, leases, rejections
+from rolecall.store.acks import acknowledged, is_meant_for, leases, only_of, rejections
 from rolecall.store.codec import encode, folder_below, last_line, last_seq, put_whole, refuse_link
 from rolecall.store.details import details_of
 from rolecall.store.journal import last_steps
@@ -76,16 +76,17 @@ def _sizes(folder: Path) -> Iterator[int]:
 
 def _removable(layout: Layout, writer: str, backends: list[str]) -> Iterator[tuple[str, Session, int]]:
     """The sessions of a writer that all backends are done with, and how many rows each has of its own."""
+    backends = [backend for backend in backends if is_meant_for(layout, backend, writer)]
     positions = [acknowledged(layout, backend, writer).position for backend in backends]
     rejected = {number for backend in backends for number, _ in rejections(layout, backend, writer)}
-    seq = 0
+    seq = changes = 0
     for session in sessions(layout.journal(writer)):
         last = last_line(session.path, session.seed) or {}
-        before = seq if "continues" in session.header() else 0
-        seq = max(before, last_seq(last))
+        before, changed = (seq, changes) if "continues" in session.header() else (0, 0)
+        seq, changes = max(before, last_seq(last)), only_of(session).get("", 0)
         is_held_by_all = all((each.session, each.seq) >= (session.number, seq) for each in positions)
         if is_held_by_all and session.number not in rejected and seq > 0 and "cleaned" not in last:
-            yield writer, session, seq - before
+            yield writer, session, max(0, seq - before - max(0, changes - changed))
 
 
 def _remove(layout: Layout, writer: str, session: Session, rows: int, *, dry_run: bool) -> Cleaned:
@@ -95,6 +96,8 @@ def _remove(layout: Layout, writer: str, session: Session, rows: int, *, dry_run
     final = {"end": status, "seq": last_seq(last), "steps": last_steps(session), "time": ended, "cleaned": rows}
     if details := details_of(session).line():
         final["details"] = details
+    if only := only_of(session):
+        final["only"] = only
     stub = encode(session.header(), session.seed) + encode(final, session.seed)
     files = [path for path in refuse_link(session.attachments).glob("*") if path.is_file()]
     size = session.path.lstat().st_size - len(stub) + sum(path.lstat().st_size for path in files)

@@ -21,11 +21,13 @@ from pydantic import BaseModel
 from rolecall import timings
 from rolecall.backends.registry import Backend
 from rolecall.config.redact import scrub_text, scrub_trace, secrets_of
-from rolecall.delivery.cursor import Cursor
+from rolecall.delivery.cursor import NOTHING, Batch, Cursor
 from rolecall.delivery.details import Told
 from rolecall.delivery.events import CourierEvent, Kind
 from rolecall.delivery.keys import Keys
 from rolecall.delivery.pictures import Pictures
+from rolecall.delivery.relay.roster import Roster
+from rolecall.delivery.relay.steps import GrowingSteps
 from rolecall.errors import BackendError, BackendRefused, Rejected, Unavailable
 from rolecall.protocol import (
     Run,
@@ -36,15 +38,17 @@ from rolecall.protocol import (
     SupportsProgress,
     SupportsTableMedia,
     SupportsTables,
+    SupportsText,
 )
 from rolecall.rows import Change, Details, MediaKind, Row
 from rolecall.states import Status
 from rolecall.store.acks import Acknowledged, RunReference
 from rolecall.store.axes import AxisBook
-from rolecall.store.layout import LAUNCH
+from rolecall.store.layout import LAUNCH, is_node
 
 logger = logging.getLogger("rolecall.courier")
 T = TypeVar("T")
+_NO_TEXT: Final = "it holds no strings; they stay in the job's directory"
 _MOST_REPORTS: Final = 100
 """Of one run: a wrecked journal may be damaged in millions of places."""
 
@@ -64,11 +68,13 @@ class Courier:
     Attributes:
         backend: where rows go.
         args: the backend's arguments.
-        shared: whether others write the run, too.
+        shared: whether rows of other writers are in the run, too.
         ticket: makes the ticket anew for each try: the primary may have opened meanwhile.
-        cursors: the journals.
+        cursors: the journals; the launcher's first in a relay.
         book: the axes and configs of all writers.
         report: gets every event.
+        roster: in a relay, the writers of the job, who come and go.
+        interval: seconds between looks at journals that had nothing new.
         last_sign: when it last showed that it does not hang, by the monotonic clock.
     """
 
@@ -76,34 +82,40 @@ class Courier:
     args: BaseModel
     shared: bool
     ticket: Callable[[], RunTicket]
-    cursors: Sequence[Cursor]
+    cursors: list[Cursor]
     book: AxisBook
     report: Callable[[CourierEvent], None]
+    roster: Roster | None = None
+    interval: float = timings.POLL_INTERVAL
     last_sign: float = field(default_factory=time.monotonic, init=False)
     # When to give up: set for good by `hurry`, and while the backend is away by the time to drain.
     _limit: float = field(default=float("inf"), init=False)
     _until: float = field(default=float("inf"), init=False)
-    _keys: Keys = field(init=False)
+    _keys: dict[str, Keys] = field(default_factory=dict, init=False)
     _declared: int = field(default=0, init=False)
-    # Whether writers said more of their run than was told: at first that is not known.
-    _is_news: bool = field(default=True, init=False)
-    _details: Details = field(default_factory=Details, init=False)
+    # Writers that said more of their run than was told: at first that is not known of any.
+    _news: set[str] = field(default_factory=set, init=False)
+    _details: dict[str, Details] = field(default_factory=dict, init=False)
+    _reference: RunReference | None = field(default=None, init=False)
+    _referred: set[str] = field(default_factory=set, init=False)
+    # The cursor to begin the next look with: the one at which the last look had no room for more rows.
+    _turn: int = field(default=0, init=False)
     _told: Told = field(default_factory=Told, init=False)
     _flushed: float = field(default_factory=time.monotonic, init=False)
     # What was acknowledged when the backend went away; `None` while it is there.
     _away: list[Acknowledged] | None = field(default=None, init=False)
     _backoff: float = field(default=timings.RETRY.initial, init=False)
     _reported: set[tuple[str, str]] = field(default_factory=set, init=False)
-    _held: dict[str, int] = field(default_factory=dict, init=False)
+    _steps: GrowingSteps | None = field(default=None, init=False)
+    # Sessions of which nobody has sent the rows that come next.
+    _new: set[tuple[str, int]] = field(default_factory=set, init=False)
+    _held: dict[str, tuple[Acknowledged, int]] = field(default_factory=dict, init=False)
     _pictures: Pictures = field(default_factory=Pictures, init=False)
 
     def __post_init__(self) -> None:
-        self._keys = Keys(
-            self.book,
-            shared=self.shared,
-            declares_axes=self.backend.declares_axes,
-            report=lambda text: self._report_once("warning", text, text),
-        )
+        self._news = {cursor.writer for cursor in self.cursors}
+        if self.roster is not None and self.backend.needs_growing_steps:
+            self._steps = self.roster.steps
 
     def run(
         self,
@@ -128,11 +140,12 @@ class Courier:
             for _ in roles:
                 self._stand_by(run)
             # One writer that did not finish makes it the status of the run.
-            statuses: list[Status] = [cursor.status or "finished" for cursor in self.cursors]
+            found = (cursor for cursor in self.cursors if not is_node(cursor.writer))
+            statuses: list[Status] = [cursor.status or "finished" for cursor in found]
             status: Status = next((each for each in (*statuses, *others()) if each != "finished"), "finished")
             if is_own():
                 self._attempt(lambda: self._exchange(run))
-                self._require_lease()
+                self._require_lease(*self.cursors)
                 self._attempt(partial(self._end, run, status))
                 closed = status
         except _TakenOver:
@@ -143,6 +156,8 @@ class Courier:
             self._explain("refused", str(error))
         finally:
             self._pictures.clear()
+            if self.roster is not None:
+                self.roster.close()
             for cursor in self.cursors:
                 cursor.acks.release(closed)
             self._report_progress()
@@ -152,18 +167,50 @@ class Courier:
         """Leave at most this much time from now on."""
         self._limit = self._until = min(self._until, time.monotonic() + seconds)
 
+    def touch(self) -> bool:
+        """Show other hosts that the courier is alive, and in a relay the roles, too. From any thread.
+
+        Returns:
+            Whether it is a relay that a role needs.
+        """
+        for cursor in tuple(self.cursors):
+            cursor.acks.touch()
+        return self.roster is not None and self.roster.touch()
+
     # ------------------------------------------------------------ one round
 
     def _open(self) -> Run:
         run, run_id = self._attempt(self._open_once)
-        for cursor in self.cursors:
-            self._attempt(partial(cursor.acks.refer, RunReference(run.id, run.url, run_id)))
+        self._reference = RunReference(run.id, run.url, run_id)
+        self._attempt(self._refer)
         self._event("opened", url=run.url)
         return run
 
     def _open_once(self) -> tuple[Run, str]:
         ticket = self.ticket()
+        if self.roster is not None:
+            # The run is the relay's own, and nobody has done that before.
+            self.backend.prepare(ticket, self.args)
         return self.backend.open_run(ticket, self.args), ticket.run_id
+
+    def _refer(self) -> None:
+        """Write down for each writer what the backend calls the run."""
+        for cursor in self.cursors:
+            if self._reference is not None and cursor.writer not in self._referred:
+                cursor.acks.refer(self._reference)
+                self._referred.add(cursor.writer)
+
+    def _admit(self, *, now: bool = False) -> bool:
+        """Take in the writers that came or came back since the last look of a relay; whether there are any."""
+        if self.roster is None:
+            return False
+        found = self.roster.arrivals(now=now)
+        for cursor in found:
+            if cursor not in self.cursors:
+                self.cursors.append(cursor)
+            self._keys.pop(cursor.writer, None)  # a restarted role may have another prefix
+            self._news.add(cursor.writer)
+        return bool(found)
 
     def _end(self, run: Run, status: Status) -> None:
         # It may be minutes since the writers ended: a ticket of now says when.
@@ -174,71 +221,118 @@ class Courier:
     def _deliver_some(self, run: Run) -> bool:
         """One look at each journal; whether all writers have ended and all is acknowledged."""
         self.last_sign = time.monotonic()
-        read = [self._deliver_batch(run, cursor) for cursor in self.cursors]
-        is_idle = not any(read)
-        has_ended = all(cursor.status is not None for cursor in self.cursors)
+        self._admit()
+        self._refer()
+        is_relieved = self.roster is not None and self.roster.is_relieved
+        batches = [] if is_relieved else self._deliver_batches(run)
+        is_idle = not any(batch.rows or batch.damages for batch in batches)
+        has_ended = is_relieved or all(cursor.status is not None for cursor in self.cursors)
+        is_behind = any(cursor.is_behind for cursor in self.cursors)
+        self._acknowledge(run, is_idle=is_idle, has_ended=has_ended)
+        if not any(cursor.is_behind for cursor in self.cursors):
+            self._pictures.clear()
+        if not has_ended and all(batch.is_last for batch in batches):
+            self._wait(self.interval)
+        is_done = is_idle and not is_behind and has_ended
+        # A role may have come while the last rows were sent.
+        return is_done and not self._admit(now=True)
+
+    def _acknowledge(self, run: Run, *, is_idle: bool, has_ended: bool) -> None:
+        """Have the backend confirm what it holds, and write that down, if it is time to."""
         pending = sum(cursor.pending for cursor in self.cursors)
         is_behind = any(cursor.is_behind for cursor in self.cursors)
         # Where rows are confirmed later, go on meanwhile, as long as more may come.
         confirming = run if isinstance(run, SupportsConfirmation) and not has_ended else None
         is_due = confirming is None and ((is_idle and is_behind) or pending >= timings.MAX_QUEUE_SIZE)
-        if is_due or time.monotonic() - self._flushed >= timings.SCHEDULE_DELAY:
-            # First, so that the flush covers it: a change is acknowledged as a row is.
-            self._tell(run)
-            if confirming is not None:
-                confirming.tend()
-            elif pending:
-                run.flush(timings.EXPORT_TIMEOUT)
-            for cursor in self.cursors:
-                cursor.acknowledge(confirming)
-            self._report_progress()
-            self._exchange(run)
-            self._flushed = time.monotonic()
-        if not any(cursor.is_behind for cursor in self.cursors):
-            self._pictures.clear()
-        if is_idle and not has_ended:
-            self._wait(timings.POLL_INTERVAL)
-        return is_idle and not is_behind and has_ended
+        if not is_due and time.monotonic() - self._flushed < timings.SCHEDULE_DELAY:
+            return
+        # First, so that the flush covers it: a change is acknowledged as a row is.
+        self._tell(run)
+        if confirming is not None:
+            confirming.tend()
+        elif pending:
+            run.flush(timings.EXPORT_TIMEOUT)
+        for cursor in self.cursors:
+            cursor.acknowledge(confirming)
+        self._report_progress()
+        self._exchange(run)
+        self._flushed = time.monotonic()
 
-    def _deliver_batch(self, run: Run, cursor: Cursor) -> bool:
-        """Hand over what is next in a journal; whether there was anything."""
-        queued, most = cursor.pending, timings.MAX_QUEUE_SIZE
-        if isinstance(run, SupportsConfirmation):
-            queued, most = cursor.size, timings.MAX_QUEUE_BYTES
-        if queued >= most:
-            return False
+    def _deliver_batches(self, run: Run) -> list[Batch]:
+        """Hand over what is next in each journal, as long as there is room for it."""
+        is_confirming = isinstance(run, SupportsConfirmation)
+        most = timings.MAX_QUEUE_BYTES if is_confirming else timings.MAX_QUEUE_SIZE
+
+        def weigh(cursor: Cursor) -> int:
+            return cursor.size if is_confirming else cursor.pending
+
+        queued = sum(map(weigh, self.cursors))
+        # By turns: what one writer has in store must not keep back the rows of others.
+        turn, self._turn = self._turn % len(self.cursors), 0
+        batches: list[Batch] = []
+        for index in [*range(turn, len(self.cursors)), *range(turn)]:
+            if queued >= most:
+                self._turn = index
+                break
+            cursor = self.cursors[index]
+            before = weigh(cursor)
+            batches.append(self._deliver_batch(run, cursor))
+            queued += weigh(cursor) - before
+        return batches
+
+    def _deliver_batch(self, run: Run, cursor: Cursor) -> Batch:
+        """Hand over what is next in a journal."""
         batch = cursor.read()
+        if batch is NOTHING:
+            return batch
         for damage in batch.damages:
             self._report_once("damaged", damage, damage)
         if batch.rows:
-            self._require_lease()
+            self._require_lease(cursor)
             self._begin_axes(run, cursor, batch.rows)
         taken: list[Row] = []
-        self._is_news = self._is_news or any(isinstance(row, Change) for row in batch.rows)
-        for is_rich, group in groupby(filter(self._is_for, batch.rows), key=_is_rich):
-            rows = [self._keys.shown(row) for row in group]
+        if any(isinstance(row, Change) for row in batch.rows):
+            self._news.add(cursor.writer)
+        keys = self._keys_of(cursor.writer)
+        own = list(filter(self._is_for, batch.rows))
+        for is_rich, group in groupby(own, key=_is_rich):
+            rows = [keys.shown(row) for row in group]
             # Tables and media one by one: what is refused is set aside before the backend may not be available.
             for some in [[row] for row in rows] if is_rich else [rows]:
                 taken += self._hand_over(run, cursor, some)
-        cursor.mark(batch, taken[-1] if taken else None)
-        return bool(batch.rows or batch.damages)
+        cursor.mark(batch, taken[-1] if taken else None, len(own))
+        return batch
+
+    def _keys_of(self, writer: str) -> Keys:
+        """How the rows of a writer are written into the run."""
+        if (found := self._keys.get(writer)) is None:
+            found = self._keys[writer] = Keys(
+                self.book if writer == self.book.writer else self.book.of(writer),
+                shared=self.shared,
+                declares_axes=self.backend.declares_axes or self._steps is not None,
+                report=lambda text: self._report_once("warning", text, text),
+            )
+        return found
 
     def _begin_axes(self, run: Run, cursor: Cursor, rows: Sequence[Row]) -> None:
         """From the first row on that is on an axis with a name, the rows of a run carry their steps as metrics."""
-        if not self._keys.carries_axes and self.backend.declares_axes and any(row.axis is not None for row in rows):
+        keys = self._keys_of(cursor.writer)
+        if keys.carries_axes or not self.backend.declares_axes:
+            return
+        if any(row.axis is not None and self._is_for(row) for row in rows):
             # The backend may write rows in another way from here on, and not recognise those before if they came again.
             if cursor.is_behind:
                 run.flush(timings.EXPORT_TIMEOUT)
                 cursor.acknowledge(run if isinstance(run, SupportsConfirmation) else None)
-            self._keys.carry_axes()
+            keys.carry_axes()
 
     def _is_for(self, row: Row) -> bool:
         """Whether the backend gets the row; what it does not get is acknowledged with what it does."""
         return not isinstance(row, Change) and (row.backends is None or self.backend.name in row.backends)
 
-    def _require_lease(self) -> None:
-        # What was sent from here on would be there twice.
-        if any(cursor.acks.is_taken_over() for cursor in self.cursors):
+    def _require_lease(self, *cursors: Cursor) -> None:
+        # What was sent from here on would be there twice. The first one's is that of the relay.
+        if any(cursor.acks.is_taken_over() for cursor in dict.fromkeys([self.cursors[0], *cursors])):
             raise _TakenOver
 
     def _hand_over(self, run: Run, cursor: Cursor, rows: list[Row]) -> list[Row]:
@@ -248,15 +342,19 @@ class Courier:
         """
         fresh = rows
         if isinstance(run, SupportsProgress):
-            fresh = _lacking(rows, run.held(rows[0].writer, rows[0].session))
+            fresh = self._not_held(run, rows)
         if not fresh:
             return rows
         self._declare(run)
+        if self._steps is not None:
+            fresh = [replace(row, step=self._steps.take()) for row in fresh]
         try:
             if _is_rich(fresh[0]):
-                _log_rich(run, self._pictures.drawn(fresh[0], _in_cells(run)))
+                _log_rich(run, self._pictures.drawn(fresh[0], _in_cells(run)), self._pictures)
             else:
                 run.log(fresh)
+                if _leaves_text_out(run, fresh):
+                    self._report_once("warning", _NO_TEXT, _NO_TEXT)
         except Rejected as rejected:
             cursor.acks.set_aside(rejected.rows, scrub_text(rejected.reason, secrets_of(self.args)))
             first = rejected.rows[0] if rejected.rows else None
@@ -266,42 +364,60 @@ class Courier:
             return [row for row in rows if (row.session, row.seq) not in refused]
         return rows
 
+    def _not_held(self, run: SupportsProgress, rows: list[Row]) -> list[Row]:
+        """Those rows that the backend lacks. It is only asked about rows that may have been sent before."""
+        place = rows[0].writer, rows[0].session
+        if place in self._new:
+            return rows
+        held = run.held(*place)
+        ranges = [(1, held)] if isinstance(held, int) else held  # hooks, version 1
+        if all(last <= rows[-1].seq for _, last in ranges):
+            self._new.add(place)
+        for first, last in ranges:
+            rows = [row for row in rows if not first <= row.seq <= last]
+        return rows
+
     def _exchange(self, run: Run) -> None:
         """Declare and merge what is not yet, of other writers too where they write the same run."""
-        if self.shared:
+        if self.shared and self.roster is None:  # nobody writes a relay's book beside it
             self.book.refresh()
         self._declare(run)
         self._tell(run)
 
     def _tell(self, run: Run) -> None:
         """Pass on the config, summary and tags as they are by now, if they changed."""
-        if self._is_news:
-            self._details = self._read_details()
-            self._is_news = False
-        now = self._details
+        now = self._details_now()
         if self.shared:
             is_primary = self.cursors[0].writer == LAUNCH
             now = replace(now, config=self.book.configs, tags=self.book.tags if is_primary else ())
         for text in self._told.tell(run, now):
             self._report_once("warning", text, scrub_text(text, secrets_of(self.args)))
 
-    def _read_details(self) -> Details:
+    def _details_now(self) -> Details:
         """What the writers said of their run; in a shared one, config and tags go to all of its writers."""
-        found = Details()
         for cursor in self.cursors:
-            own = cursor.details()
-            # As keys of strings are shown, which no step is among.
-            row = Row(writer=cursor.writer, session=0, seq=0, step=0, time=0.0, text=dict.fromkeys(own.summary, ""))
-            keys = self._keys.shown(row).text
-            found = found.plus({**own.line(), "summary": dict(zip(keys, own.summary.values(), strict=True))})
-            if self.shared and cursor.writer != LAUNCH:
-                self.book.publish_config(cursor.config())
-                self.book.publish_tags(own.tags)
-        return found
+            if cursor.writer in self._news:
+                self._details[cursor.writer] = self._read_details(cursor)
+        self._news.clear()
+        if len(self._details) == 1:
+            return next(iter(self._details.values()))
+        return Details(summary={key: value for each in self._details.values() for key, value in each.summary.items()})
+
+    def _read_details(self, cursor: Cursor) -> Details:
+        """What a writer said of its run, under the keys of the run."""
+        own = cursor.details()
+        # As keys of strings are shown, which no step is among.
+        row = Row(writer=cursor.writer, session=0, seq=0, step=0, time=0.0, text=dict.fromkeys(own.summary, ""))
+        keys = self._keys_of(cursor.writer).shown(row).text
+        if self.shared and cursor.writer != LAUNCH:
+            book = self.book if cursor.writer == self.book.writer else self.book.of(cursor.writer)
+            book.publish_config(cursor.config())
+            book.publish_tags(own.tags)
+        return replace(own, summary=dict(zip(keys, own.summary.values(), strict=True)))
 
     def _declare(self, run: Run) -> None:
-        bindings, known = self._keys.bindings(self._declared)
-        if bindings:
+        bindings, known = self._keys_of(self.cursors[0].writer).bindings(self._declared)
+        if bindings and self.backend.declares_axes:
             self.backend.declare_axes(run, bindings)
         self._declared = known
 
@@ -347,7 +463,9 @@ class Courier:
         logger.log(logging.INFO if self._away is None else logging.DEBUG, "%s: %s", self.backend.name, text)
         for cursor in self.cursors:
             cursor.rewind()
-        self._told, self._is_news = Told(), True  # what was told and not flushed may be lost as well
+        self._new.clear()
+        self._told = Told()  # what was told and not flushed may be lost as well
+        self._news = {cursor.writer for cursor in self.cursors}
         if self._away is None:
             self._explain("unavailable", str(error) if is_expected else f"{type(error).__name__}: {error}")
             self._away = self._acknowledged()
@@ -372,6 +490,7 @@ class Courier:
         is_over = False
         while (left := end - time.monotonic()) > 0:
             with suppress(OSError):  # a directory that does not answer says nothing about the writers
+                self._admit()
                 is_over = all(cursor.is_over() for cursor in self.cursors)
                 if all(cursor.is_gone() for cursor in self.cursors):
                     raise _GivenUp
@@ -404,11 +523,15 @@ class Courier:
             self._event(kind, f"{message}; from now on, nothing like this is reported" if is_last else message)
 
     def _report_progress(self) -> None:
-        for cursor in self.cursors:
+        # Nobody listens to a relay for the sake of one role.
+        for cursor in self.cursors if self.roster is None else ():
             with suppress(OSError):  # a directory that does not answer: what was said before still holds
-                held, writer = cursor.acknowledged(), cursor.writer
-                if self._held.get(writer) != held:
-                    self._held[writer] = held
+                done, writer = cursor.acks.done, cursor.writer
+                if (before := self._held.get(writer)) is not None and before[0] == done:
+                    continue
+                held = cursor.acknowledged()
+                self._held[writer] = done, held
+                if before is None or before[1] != held:
                     self.report(CourierEvent(self.backend.name, "progress", writer=writer, acknowledged=held))
 
     def _explain(self, kind: Kind, why: str = "") -> None:
@@ -418,32 +541,30 @@ class Courier:
         self._event(kind, why)
 
 
-def _lacking(rows: list[Row], held: Sequence[tuple[int, int]] | int) -> list[Row]:
-    """Those rows whose `seq` is in none of the ranges."""
-    if isinstance(held, int):  # hooks, version 1
-        held = [(1, held)]
-    for first, last in held:
-        rows = [row for row in rows if not first <= row.seq <= last]
-    return rows
-
-
 def _in_cells(run: Run) -> frozenset[MediaKind]:
     """The media that cells of the run's tables may be."""
     return run.table_media_kinds if isinstance(run, SupportsTableMedia) else frozenset()
+
+
+def _leaves_text_out(run: Run, rows: Iterable[Row]) -> bool:
+    return isinstance(run, SupportsText) and not run.holds_text and any(row.text for row in rows)
 
 
 def _is_rich(row: Row) -> bool:
     return row.table is not None or bool(row.media)
 
 
-def _log_rich(run: Run, row: Row) -> None:
+def _log_rich(run: Run, row: Row, pictures: Pictures) -> None:
     """Hand over a table or media, if the backend holds such."""
     if row.table is not None:
         if not isinstance(run, SupportsTables):
             raise Rejected([row], "it holds no tables; they stay in the journal")
         run.log_table(row)
         return
+    kinds = run.media_kinds if isinstance(run, SupportsMedia) else frozenset()
+    if row.media[0].kind == "markdown" and "markdown" not in kinds and "html" in kinds:
+        row = pictures.page(row)
     kind = row.media[0].kind
-    if not isinstance(run, SupportsMedia) or kind not in run.media_kinds:
+    if not isinstance(run, SupportsMedia) or kind not in kinds:
         raise Rejected([row], f"it holds nothing of the kind {kind!r}; that stays in the job's directory")
     run.log_media(row)

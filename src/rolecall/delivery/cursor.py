@@ -1,9 +1,12 @@
 """Where a courier is in one writer's journal: reads on from there, and acknowledges what the backend holds."""
 
+import os
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from rolecall import timings
 from rolecall.protocol import SupportsConfirmation
@@ -19,19 +22,31 @@ from rolecall.store.reader import End, Entry, JournalReader
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What was read at once: the rows that the backend is to take, and what is damaged or missing between them."""
+    """What was read at once.
+
+    Attributes:
+        rows: those that the backend is to take.
+        damages: what is damaged or missing between them.
+        is_last: whether there was no more, as far as one can tell without looking again.
+    """
 
     rows: Sequence[Row]
     damages: Sequence[str]
+    is_last: bool = field(default=True, compare=False)
+
+
+NOTHING: Final = Batch((), ())
+"""Of a look that found the journal as it was."""
 
 
 @dataclass(frozen=True, slots=True)
 class _UnderWay:
-    """Rows that were handed over: the backend holds them once it holds `last`."""
+    """Rows that were handed over: the backend holds them once it holds `last`. `own` are those that it was to get."""
 
     position: Position
     size: int
     rows: int
+    own: int
     missing: int
     last: Row | None
 
@@ -41,13 +56,15 @@ class Cursor:
 
     A session is over when its owner ended it, died, or was followed by another. The cursor reads the sessions that
     there are when it is made, and those that continue one of them because its file was changed from outside. A session
-    that a restarted role opens later has couriers, and so cursors, of its own.
+    that a restarted role opens later has couriers, and so cursors, of its own; in a relay, the same cursor goes on with
+    it (`goes_on`).
 
     Args:
         layout: where the journal is.
         writer: whose it is.
         acks: what the backend acknowledged so far.
         refresh: called before each look, to copy what is spooled on the node.
+        patience: seconds without a look whether the writer lives, while its journal does not grow. A relay has many.
 
     Attributes:
         writer: as given.
@@ -56,7 +73,12 @@ class Cursor:
     """
 
     def __init__(
-        self, layout: Layout, writer: str, acks: Acknowledgements, refresh: Callable[[], None] = lambda: None
+        self,
+        layout: Layout,
+        writer: str,
+        acks: Acknowledgements,
+        refresh: Callable[[], None] = lambda: None,
+        patience: float = 0.0,
     ) -> None:
         self.writer = writer
         self.acks = acks
@@ -65,6 +87,9 @@ class Cursor:
         self._journal = layout.journal(writer)
         self._record = layout.record
         self._refresh = refresh
+        self._patience = patience
+        # When it last looked whether the writer lives; and how long the file was when all of it was read.
+        self._looked, self._size = float("-inf"), -1
         self._under_way: deque[_UnderWay] = deque()
         self._position = acks.done.position
         self._reader: JournalReader | None = None
@@ -72,7 +97,9 @@ class Cursor:
         self._missing = 0
         # Damage is reported once it is clear that it cost a row: a line that was torn and written again did not.
         self._suspects: list[str] = []
-        self._owners: dict[int, Owner | None] = {}
+        # The session that was asked for last, as it is almost always the same.
+        self._here: Session | None = None
+        self._owners: dict[int, tuple[Owner | None, bool]] = {}
         found = newest(self._journal)
         self._last = found.number if found is not None else self._position.session
 
@@ -94,27 +121,56 @@ class Cursor:
     def read(self) -> Batch:
         """The next rows; none if there are no more for now, or (with `status` set) no more at all."""
         session = self._session(self._position.session)
-        is_over = self._is_over(session)  # before reading: rows that come later than this look are not missed
+        if self._patience and self.status is not None:
+            return NOTHING  # see `goes_on`
+        is_due, has_grown = self._look(session)
+        if not (is_due or has_grown):
+            return NOTHING
+        # Before reading: rows that come later than this look are not missed.
+        is_over = is_due and self._is_over(session)
         self._refresh()
-        entries = self._entries(session)
+        entries = self._entries(session) if has_grown or is_over else []
         if not entries:
             return Batch((), self._leave(session) if is_over else ())
         return self._take(session, entries)
 
-    def mark(self, batch: Batch, last: Row | None) -> None:
-        """What was read last was handed over; `last` is the last row that the backend took of it."""
+    def goes_on(self) -> bool:
+        """Go on where there is more after the end of the last session. Asked once `status` is set.
+
+        Returns:
+            Whether there is: a session that was opened since, or rows of one whose owner was taken for dead.
+        """
+        found = newest(self._journal)
+        if found is None or (found.number <= self._last and _size_of(found) == self._size):
+            return False
+        self._last = max(self._last, found.number)
+        self.status, self._looked, self._size = None, float("-inf"), -1
+        self._owners.clear()
+        return True
+
+    def mark(self, batch: Batch, last: Row | None, own: int | None = None) -> None:
+        """What was read last was handed over.
+
+        Args:
+            batch: what was read.
+            last: the last row that the backend took of it.
+            own: how many of its rows the backend was to get; by default all.
+        """
         before = self._under_way[-1].position if self._under_way else self.acks.done.position
         here = self._position
         if here == before and not self._missing:
             return
         size = here.offset - (before.offset if before.session == here.session else 0)
-        self._under_way.append(_UnderWay(here, max(0, size), len(batch.rows), self._missing, last))
+        rows = len(batch.rows)
+        own = rows if own is None else own
+        self._under_way.append(_UnderWay(here, max(0, size), rows, own, self._missing, last))
         self._missing = 0
 
     def rewind(self) -> None:
         """Read again what is not acknowledged."""
         self._position = self.acks.done.position
         self.status, self._reader = None, None
+        self._looked, self._size = float("-inf"), -1
         self._rescanned, self._missing = -1, 0
         self._suspects.clear()
         self._owners.clear()
@@ -128,7 +184,7 @@ class Cursor:
             if run is not None and last is not None and run.confirmed(self.writer, last.session) < last.seq:
                 return
             self._under_way.popleft()
-            self.acks.acknowledge(batch.position, batch.rows, batch.missing)
+            self.acks.acknowledge(batch.position, batch.own, batch.missing)
 
     def acknowledged(self) -> int:
         """The number of the last row, less the rows that wait: below zero if many of earlier sessions do."""
@@ -143,6 +199,14 @@ class Cursor:
         """The writer's config as it is by now."""
         return config_now(self._layout, self.writer)
 
+    def touch(self) -> None:
+        """Show other hosts that the writer is alive, if it is and runs on this one."""
+        session = self._session(self._position.session)
+        owner, is_here = self._owners.get(session.number, (None, False))
+        with suppress(OSError):
+            if self.status is None and owner is not None and is_here and owner.is_running():
+                os.utime(session.path, follow_symlinks=False)
+
     def is_over(self) -> bool:
         """Whether the writer's last session has ended or its owner is gone, read or not."""
         last = self._session(self._last)
@@ -154,6 +218,17 @@ class Cursor:
         # A launcher that ends brings its journal back, but not the job.
         path = self._record if self.writer == LAUNCH else last.path
         return not path.exists() and not self._is_live(last)
+
+    def _look(self, session: Session) -> tuple[bool, bool]:
+        """Whether it is time to look at the writer again, and whether its journal has changed since the last look."""
+        if not self._patience:
+            return True, True
+        self._refresh()
+        now, size, before = time.monotonic(), _size_of(session), self._size
+        self._size = size
+        if is_due := now - self._looked >= self._patience:
+            self._looked = now
+        return is_due, size != before
 
     def _entries(self, session: Session) -> list[Entry]:
         reader = self._reader
@@ -209,7 +284,9 @@ class Cursor:
                     if session.number >= self._last:
                         self.status = ended_as(value.status)
         self._position = Position(session.number, entries[-1].offset, seq)
-        return Batch(rows, damages)
+        if not (is_last := entries[-1].offset >= self._size >= 0):
+            self._size = -1
+        return Batch(rows, damages, is_last)
 
     def _note_missing(self, rows: int) -> list[str]:
         """Count rows that should have come before this one, and return the damage that cost them."""
@@ -228,7 +305,7 @@ class Cursor:
         if later is not None and (goes_on or later.number <= self._last):
             self._last = max(self._last, later.number)
             self._position = Position(later.number, 0, self._position.seq if goes_on else 0)
-            self._rescanned = -1
+            self._rescanned, self._looked, self._size = -1, float("-inf"), -1
             if goes_on:
                 self._suspects.clear()  # the writer reported what the changed file lost
             return ()
@@ -241,7 +318,10 @@ class Cursor:
         return suspects
 
     def _session(self, number: int) -> Session:
-        return Session(self._journal / f"{number}.jsonl", number)
+        here = self._here  # once: another thread may ask for another one
+        if here is None or here.number != number:
+            here = self._here = Session(self._journal / f"{number}.jsonl", number)
+        return here
 
     def _is_over(self, session: Session) -> bool:
         """Cheap enough for every look: it reads one `/proc` file where the owner is on this host."""
@@ -253,12 +333,26 @@ class Cursor:
 
     def _is_live(self, session: Session) -> bool:
         if session.number not in self._owners:
-            self._owners[session.number] = session.owner() if session.is_live() else None
-        owner = self._owners[session.number]
+            owner = session.owner() if session.is_live() else None
+            self._owners[session.number] = owner, owner is not None and owner.is_here()
+        owner, is_here = self._owners[session.number]
         if owner is None:
             return False
         # The end of a session is read with its rows, so a running owner is enough here.
-        return owner.is_running() if owner.is_here() else session.is_live()
+        return owner.is_running() if is_here else session.is_live()
+
+
+def _size_of(session: Session) -> int:
+    """The bytes of its file; -1 if there is none."""
+    try:
+        # Opened, and not by its name: what a network filesystem says of a name may be seconds old (nfs(5)).
+        file = os.open(session.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    try:
+        return os.fstat(file).st_size
+    finally:
+        os.close(file)
 
 
 def ended_as(state: State) -> Status:

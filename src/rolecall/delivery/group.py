@@ -1,7 +1,7 @@
 """The couriers that one process runs: one thread for each run, so that a slow or dead backend delays no other.
 
 The launcher's couriers open the primary runs of shared backends and end them after the roles; for the other backends
-they prepare what the roles' own runs need.
+they prepare what the roles' own runs need. With `shared_run: relay` they deliver the rows of all roles.
 """
 
 import logging
@@ -23,12 +23,21 @@ from rolecall.config.spec import JobSpec
 from rolecall.delivery.courier import Courier
 from rolecall.delivery.cursor import Cursor, ended_as
 from rolecall.delivery.events import CourierEvent
+from rolecall.delivery.relay.roster import Roster
 from rolecall.errors import BackendError, BackendRefused, Unavailable, WriterConflict, describe_os_error
 from rolecall.protocol import RunTicket
 from rolecall.rows import Details
 from rolecall.source import source_in
 from rolecall.states import Status
-from rolecall.store.acks import Acknowledgements, acknowledged, is_carried, is_left, is_opening, read_reference
+from rolecall.store.acks import (
+    Acknowledgements,
+    Position,
+    acknowledged,
+    is_carried,
+    is_left,
+    is_opening,
+    read_reference,
+)
 from rolecall.store.axes import AxisBook
 from rolecall.store.codec import end_of_lines, make_folder
 from rolecall.store.details import config_now, config_of, details_of
@@ -57,16 +66,26 @@ class CourierGroup:
         writers: whose rows; `LAUNCH` for the launcher.
         assignments: what to deliver.
         report: gets every event, from any thread.
+        interval: seconds between looks at journals that had nothing new.
     """
 
     def __init__(
-        self, spec: JobSpec, writers: Iterable[str], assignments: Iterable[Assignment], report: Report
+        self,
+        spec: JobSpec,
+        writers: Iterable[str],
+        assignments: Iterable[Assignment],
+        report: Report,
+        interval: float = timings.POLL_INTERVAL,
     ) -> None:
         self._spec = spec
         self._layout = Layout(spec.monitor_dir)
         self._listener = report
         self._names = writers
-        self._writers: dict[str, _Writer] = {}
+        self._interval = interval
+        self._writers: dict[str, TendedWriter] = {}
+        # Of other nodes, over Ray: their forwarder is what shows that they are alive.
+        self._away: dict[str, TendedWriter] = {}
+        self._meeting = threading.Lock()
         self._couriers: list[Courier] = []
         self._threads = {
             assignment: threading.Thread(target=self._serve, args=(assignment,), daemon=True)
@@ -83,7 +102,7 @@ class CourierGroup:
         """Deliver until all is done; `False` if a backend hung and was left behind."""
         # Here and not when it is made: a directory may not answer, and the role must not wait for it.
         try:
-            self._writers = {name: _Writer(self._spec, name, self._report) for name in self._names}
+            self._writers = {name: TendedWriter(self._spec, name, self._report) for name in self._names}
         except OSError as error:
             for each in self._threads:
                 self._report(CourierEvent(each.plan.backend, "refused", describe_os_error(error), each.writer))
@@ -102,15 +121,13 @@ class CourierGroup:
                 writer.mirror()
             if (now := time.monotonic()) - beat >= timings.HEARTBEAT:
                 beat = now
-                if sum(writer.touch() for writer in writers):  # `any` would stop at the first
+                # Lists, as `any` would stop at the first.
+                if any([writer.touch() for writer in writers] + [courier.touch() for courier in self._couriers]):
                     alive = now
-                for courier in self._couriers:
-                    for cursor in courier.cursors:
-                        cursor.acks.touch()
                 # The writers have ended, and no courier gave a sign of life for as long as it may drain.
                 if now - max([alive, *(courier.last_sign for courier in self._couriers)]) > timings.DRAIN_TIMEOUT:
                     return False
-            time.sleep(timings.POLL_INTERVAL)
+            time.sleep(self._interval)
         for writer in writers:
             writer.stop()
         return True
@@ -128,10 +145,12 @@ class CourierGroup:
         event = partial(CourierEvent, plan.backend, writer=writer)
         try:
             backend = self._spec.registry.load(plan.backend)
-            if writer == LAUNCH and not plan.shared:
+            if writer == LAUNCH and not plan.has_one_run:
                 ticket = make_ticket(self._spec, LAUNCH, plan.backend, shared=False)
                 backend.prepare(ticket, self._spec.monitor_args[plan.backend])
                 self._report(event("prepared"))
+                if self._spec.hub is not None and plan.courier != "none":
+                    self._carry_all(plan)
             else:
                 if writer != LAUNCH and plan.shared:
                     self._await_primary(plan.backend)
@@ -147,6 +166,32 @@ class CourierGroup:
             logger.error("%s: %s", plan.backend, scrub_trace(error, self._spec.secrets))  # noqa: TRY400
             self._report(event("refused", f"{type(error).__name__}: {error}"))
 
+    def _carry_all(self, plan: BackendPlan) -> None:
+        """Over Ray, deliver also the rows of each role on another node, to a run of its own, until the job is over."""
+        launcher = self._writers[LAUNCH]
+        begun: dict[Session, threading.Thread] = {}
+
+        def look() -> None:
+            for writer in self._layout.writers():
+                session = newest(self._layout.journal(writer))
+                if session is not None and session not in begun and "node" in session.header():
+                    # A restarted role has a thread of its own, which waits for that of its predecessor.
+                    with self._meeting:  # the couriers of several backends share what they know of a writer
+                        if writer not in self._away or self._away[writer].is_followed():
+                            self._away[writer] = TendedWriter(self._spec, writer, self._report)
+                    begun[session] = threading.Thread(target=self._serve, args=(Assignment(writer, plan),), daemon=True)
+                    begun[session].start()
+
+        at_work = self._roles_at_work(launcher, plan.backend)
+        while launcher.live() or next(at_work, self) is not self:
+            with suppress(OSError):  # a directory that does not answer is asked again
+                look()
+            time.sleep(timings.RELAY_INTERVAL)
+        with suppress(OSError):
+            look()
+        for thread in begun.values():
+            thread.join()
+
     def _await_primary(self, backend: str) -> None:
         """Let the launcher's courier open the run first: a role that came earlier would report it as not available."""
         # It may take as long as `launch` waits for it, or longer where that waits for less than is usual.
@@ -159,29 +204,36 @@ class CourierGroup:
             time.sleep(timings.POLL_INTERVAL)
 
     def _deliver(self, assignment: Assignment, backend: Backend) -> None:
-        name, writer, shared = backend.name, assignment.writer, assignment.plan.shared
-        place = self._writers[writer]
+        name, writer, plan = backend.name, assignment.writer, assignment.plan
+        place = self._writers.get(writer) or self._away[writer]
         acks = self._claim(name, place)
         if acks is None:
             return
+        patience = timings.LIVENESS_INTERVAL if plan.relayed else 0.0
+        cursor = Cursor(self._layout, writer, acks, place.mirror, patience)
         courier = Courier(
             backend=backend,
             args=self._spec.monitor_args[name],
-            shared=shared,
-            ticket=lambda: make_ticket(self._spec, writer, name, shared=shared),
-            cursors=[Cursor(self._layout, writer, acks, place.mirror)],
+            shared=plan.has_one_run,
+            ticket=lambda: make_ticket(self._spec, writer, name, shared=plan.shared),
+            cursors=[cursor],
             book=place.book,
             report=self._report,
+            roster=Roster(self._spec, name, cursor, place.is_followed) if plan.relayed else None,
+            interval=timings.RELAY_INTERVAL if plan.relayed else self._interval,
         )
         self._couriers.append(courier)
-        if writer == LAUNCH:
+        if courier.roster is not None:
+            roster = courier.roster
+            courier.run(is_own=lambda: not roster.is_relieved)
+        elif writer == LAUNCH:
             ends_with_last = "ends" in place.header()
             others = self._ends if ends_with_last else tuple
             courier.run(self._roles_at_work(place, name), lambda: not place.is_followed(), others)
         else:
             courier.run()
 
-    def _claim(self, backend: str, writer: "_Writer") -> Acknowledgements | None:
+    def _claim(self, backend: str, writer: "TendedWriter") -> Acknowledgements | None:
         """The lease of the delivery; `None` if a predecessor's courier left nothing to do."""
         while True:
             try:
@@ -194,28 +246,28 @@ class CourierGroup:
                 if not writer.live() and not is_left(self._layout, backend, writer.name):
                     return None
 
-    def _roles_at_work(self, launcher: "_Writer", backend: str) -> Iterator[None]:
+    def _roles_at_work(self, launcher: "TendedWriter", backend: str) -> Iterator[None]:
         """An item for each look that finds a role, or the courier of one, at work, unless it gets nowhere.
 
         A launcher that came after this one has the run from then on, so this one waits no longer.
         """
-        moved, rows = time.monotonic(), -1
+        moved = time.monotonic()
+        held: list[Position] = []
         while time.monotonic() - moved < timings.DRAIN_TIMEOUT:
             with suppress(OSError):  # a directory that does not answer says nothing about the roles
                 writers = self._layout.writers()
                 are_live = any(is_held(self._layout.journal(writer)) for writer in writers)
                 if launcher.is_followed() or not (are_live or self._is_carried(backend, writers)):
                     return
-                # The rows of all roles that the backend holds: they grow as long as any courier gets anywhere.
-                held = sum(acknowledged(self._layout, backend, writer).rows for writer in writers)
-                before, rows = rows, -1 if are_live else held
-                if rows != before or are_live:
+                # Up to where the backend holds the rows of each role: that grows as long as any courier gets anywhere.
+                before, held = held, [acknowledged(self._layout, backend, writer).position for writer in writers]
+                if held != before or are_live:
                     moved = time.monotonic()
             yield
 
     def _ends(self) -> Iterable[Status]:
         """How each role ended."""
-        found = (newest(self._layout.journal(writer)) for writer in self._layout.writers())
+        found = (newest(self._layout.journal(writer)) for writer in self._layout.roles())
         return [ended_as(session.state()) for session in found if session is not None]
 
     def _is_carried(self, backend: str, writers: Sequence[str]) -> bool:
@@ -256,8 +308,8 @@ class CourierGroup:
         return True
 
 
-class _Writer:
-    """One writer of a group: its session, and what is done for it beside the couriers.
+class TendedWriter:
+    """One writer: its session, and what is done for it beside delivering.
 
     Attributes:
         must_stay: whether there is a journal to mirror or sync as long as the writer lives, even without a backend.
@@ -303,6 +355,12 @@ class _Writer:
         if self._is_spooled:
             with suppress(OSError):  # as above
                 self._mirror.copy(newest_only=True)
+
+    def is_mirrored(self) -> bool:
+        """Whether nothing that is spooled here waits to be copied."""
+        with suppress(OSError):  # as above
+            return self._mirror.is_whole()
+        return False
 
     def touch(self) -> bool:
         """Show other hosts that the writer is alive, if it is."""
@@ -374,6 +432,9 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         shared: whether all roles write one run.
     """
     layout = Layout(spec.monitor_dir)
+    is_relayed = any(plan.relayed for plan in spec.plan.backends if plan.backend == backend)
+    if is_relayed:  # whoever's rows they are, the run is one and nobody else writes it
+        writer = LAUNCH
     is_launcher = writer == LAUNCH
     is_own = not shared and not is_launcher
     reference = read_reference(layout, backend, LAUNCH if shared else writer)
@@ -390,7 +451,7 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         project=spec.project,
         # The only role of `rolecall.init` needs no name beside the job's.
         name=f"{spec.name}_{writer.replace('/', '_')}" if is_own and writer != SINGLE else spec.name,
-        group=spec.group if shared else spec.group or spec.name,
+        group=spec.group if shared or is_relayed else spec.group or spec.name,
         run_id=run_id,
         backend_run_id=reference.id if reference else None,
         shared=shared,
@@ -406,8 +467,9 @@ def make_ticket(spec: JobSpec, writer: str, backend: str, *, shared: bool) -> Ru
         attached=run_id == attached,
         job=spec.name,
         source=source_in(own if is_own else job),
-        ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.writers()]),
-        has_axes=is_own and AxisBook(layout, writer, writes=False).has_axes,
+        ended=_ended(layout, [writer] if is_own else [LAUNCH, *layout.roles()]),
+        writers="many" if is_relayed else "one",
+        has_axes=is_relayed or (is_own and AxisBook(layout, writer, writes=False).has_axes),
     )
 
 

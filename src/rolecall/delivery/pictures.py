@@ -1,9 +1,10 @@
-"""The PNG and GIF files that backends get instead of bare pixels."""
+"""The PNG and GIF files that backends get instead of bare pixels, and the pages that some get instead of Markdown."""
 
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from rolecall.backends.markup import html_of
 from rolecall.errors import Rejected
 from rolecall.rows import Cell, Media, MediaKind, Row
 from rolecall.store.pictures import FRAMES, NETPBM, gif_of, png_of
@@ -35,6 +36,18 @@ class Pictures:
             raise Rejected([row], str(error)) from error
         return row
 
+    def page(self, row: Row) -> Row:
+        """A row of Markdown as one of HTML."""
+        return replace(row, media=tuple(map(self._page, row.media)))
+
+    def _page(self, media: Media) -> Media:
+        if media.path is None:
+            return media
+        path = self._made() / f"{media.path.stem}.html"
+        if not path.exists():
+            path.write_text(html_of(media.path.read_text("utf-8", "replace")), "utf-8")
+        return replace(media, kind="html", path=path, mime="text/html")
+
     def _cell(self, cell: Cell, kinds: frozenset[MediaKind]) -> Cell:
         if not isinstance(cell, Media):
             return cell
@@ -43,14 +56,18 @@ class Pictures:
     def _drawn(self, media: Media) -> Media:
         if not media.mime.startswith(NETPBM) or media.path is None:
             return media
-        if self._folder is None:
-            self._folder = TemporaryDirectory(prefix="rolecall-", ignore_cleanup_errors=True)
         is_video = media.mime.startswith(FRAMES)
-        path = Path(self._folder.name) / f"{media.path.stem}{'.gif' if is_video else '.png'}"
+        path = self._made() / f"{media.path.stem}{'.gif' if is_video else '.png'}"
         if not path.exists():
             fps = float(media.mime.removeprefix(FRAMES)) if is_video else 0.0
             path.write_bytes(gif_of(media.path, fps) if is_video else png_of(media.path))
         return replace(media, path=path, mime="image/gif" if is_video else "image/png")
+
+    def _made(self) -> Path:
+        """Where the files are."""
+        if self._folder is None:
+            self._folder = TemporaryDirectory(prefix="rolecall-", ignore_cleanup_errors=True)
+        return Path(self._folder.name)
 
     def clear(self) -> None:
         """Remove the files: nobody needs them any more."""

@@ -21,7 +21,7 @@ from rolecall.config.spec import HandOver, JobSpec
 from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.errors import DirectoryError
-from rolecall.store.acks import acknowledged, is_left, leases, undelivered
+from rolecall.store.acks import acknowledged, is_left, leases, undelivered, waiting
 from rolecall.store.layout import LAUNCH, Layout, RunRecord, job_record
 from rolecall.store.lease import held_now
 from rolecall.store.spool import Mirror
@@ -34,12 +34,14 @@ class Left:
     Attributes:
         rows: how many rows it does not hold yet.
         missing: how many rows it cannot get, because the journal could not be written or was damaged.
+        lacks_changes: whether it lacks no row, but the last changes of the config, the summary or the tags.
     """
 
     backend: str
     writer: str
     rows: int
     missing: int = 0
+    lacks_changes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +93,25 @@ def deliver(  # noqa: PLR0913 - the last three by name
     def held(backend: str) -> int:
         return sum(acknowledged(layout, backend, writer).rows for writer in layout.writers())
 
-    totals = {name: held(name) + sum(undelivered(layout, name, writer) for writer in writers) for name in backends}
+    totals = {name: held(name) + sum(waiting(layout, name, writer) for writer in writers) for name in backends}
     _run(
         CourierGroup(spec, names, assignments, on_event),
         timeout,
         lambda: on_progress([Held(name, held(name), total) for name, total in totals.items()]),
     )
-    found = [
-        Left(name, writer, undelivered(layout, name, writer), acknowledged(layout, name, writer).missing)
-        for name in backends
-        for writer in layout.writers()
-    ]
-    return [each for each in found if each.rows or each.missing]
+    return left_of(spec)
+
+
+def left_of(spec: JobSpec) -> list[Left]:
+    """What the backends of a job do not hold of each writer; those left out of which they hold all."""
+    layout = Layout(spec.monitor_dir)
+    found = [_left(layout, plan.backend, writer) for plan in spec.plan.backends for writer in layout.writers()]
+    return [each for each in found if each.rows or each.missing or each.lacks_changes]
+
+
+def _left(layout: Layout, backend: str, writer: str) -> Left:
+    rows, missing = waiting(layout, backend, writer), acknowledged(layout, backend, writer).missing
+    return Left(backend, writer, rows, missing, not rows and undelivered(layout, backend, writer) > 0)
 
 
 def open_job(  # noqa: PLR0913 - the last four by name
@@ -181,23 +190,26 @@ def _trusted_part(
 def _spec(
     layout: Layout, record: RunRecord, names: Sequence[str], args: Mapping[str, Any], registry: Registry | None
 ) -> JobSpec:
-    planned = {plan.backend: plan.shared for plan in record.plan.backends}
+    planned = {plan.backend: (plan.shared, plan.relayed) for plan in record.plan.backends}
+    is_relayed = any(plan.relayed for plan in record.plan.backends)
     attached = {plan.backend for plan in record.plan.backends if plan.attaches}
     data = {
         **{setting: getattr(record, setting) for setting in ("project", "name", "group", "spool_dir")},
         "monitor_dir": layout.root,
         "monitor_type": names,
         "monitor_args": {name: {**record.args.get(name, {}), **args.get(name, {})} for name in names},
-        "shared_run": any(planned.values()),
+        "shared_run": "relay" if is_relayed else any(shared for shared, _ in planned.values()),
         "courier": "thread",
     }
     config = MonitorConfig.load(data, registry=registry)
     for name in names:
         if name not in planned:  # as it would have been planned
             backend, backend_args = config.registry.load(name), config.monitor_args[name]
-            planned[name] = config.shared_run and backend.supports_shared_run(backend_args).supported
+            shares = config.shared_run is True and backend.supports_shared_run(backend_args).supported
+            planned[name] = shares, is_relayed
     backends = tuple(
-        BackendPlan(backend=name, shared=planned[name], courier="thread", attaches=name in attached) for name in names
+        BackendPlan(backend=name, shared=shared, courier="thread", attaches=name in attached, relayed=relayed)
+        for name, (shared, relayed) in ((name, planned[name]) for name in names)
     )
     return config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=Plan(backends=backends))).spec()
 
@@ -214,6 +226,11 @@ def _assignments(layout: Layout, plans: Sequence[BackendPlan], writers: Sequence
     for plan in plans:
         lacking = [writer for writer in writers if is_lacking(writer, plan.backend)]
         is_wanted = bool(lacking) or is_lacking(LAUNCH, plan.backend)
+        if plan.relayed:
+            # One courier for all. A live one is enough, whatever it has not delivered yet.
+            if is_wanted and layout.delivery(plan.backend, LAUNCH) not in held:
+                yield Assignment(LAUNCH, plan)
+            continue
         # A live launcher has couriers of its own.
         if plan.shared and is_wanted and layout.journal(LAUNCH) not in held:
             yield Assignment(LAUNCH, plan)

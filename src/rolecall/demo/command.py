@@ -24,7 +24,8 @@ from rolecall.demo.processes import RoleFailed
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     backends = "the backends, separated by commas (default: local, and tensorboard if its plugin is installed)"
-    shared = "one run for all roles (default: if all of the backends can share one)"
+    shared = "all roles write one run, where the backend can share one (default: one run, which a relay writes for "
+    shared += "TensorBoard)"
     directory = "where the journals are written (default: a new one in ./rolecall-demo)"
     parser.add_argument("--monitor-type", help=backends)
     parser.add_argument("--monitor-args", default="{}", help="arguments of the backends, as YAML or JSON")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rolecall import ConfigError, Registry
 
@@ -24,7 +24,7 @@ class DemoOptions:
     Attributes:
         monitor_type: the backends.
         monitor_args: their arguments, as in `MonitorConfig`.
-        shared_run: whether all roles report into one run, where the backend can share one.
+        shared_run: whether all roles report into one run, as in `MonitorConfig`.
         steps: rounds of training; each role's step axis is 1..steps.
         seed: of the training. The same seed gives the same returns on the same machine, whatever the timing of the
             processes.
@@ -35,7 +35,7 @@ class DemoOptions:
 
     monitor_type: tuple[str, ...]
     monitor_args: Mapping[str, Any]
-    shared_run: bool
+    shared_run: bool | Literal["relay"]
     steps: int
     seed: int
     monitor_dir: Path
@@ -91,7 +91,7 @@ def options_of(
 ) -> DemoOptions:
     """Fill in defaults for `None`: `local`, and TensorBoard if its plugin is installed; a new directory.
 
-    The run is shared, unless TensorBoard is among the backends: it shows each role beside the others.
+    All roles are one run. Where TensorBoard is among the backends, one process writes it.
 
     Raises:
         ConfigError: a number is out of range.
@@ -101,7 +101,7 @@ def options_of(
     return DemoOptions(
         monitor_type=backends,
         monitor_args=monitor_args or _default_args(backends),
-        shared_run="tensorboard" not in backends if shared_run is None else shared_run,
+        shared_run=_default_sharing(backends) if shared_run is None else shared_run,
         steps=STEPS if steps is None else steps,
         seed=seed,
         monitor_dir=monitor_dir or _fresh(Path(PROJECT, name)),
@@ -125,6 +125,11 @@ def run_demo(options: DemoOptions) -> DemoResult:
 
 def _default_backends() -> tuple[str, ...]:
     return ("local", "tensorboard") if "tensorboard" in Registry().names() else ("local",)
+
+
+def _default_sharing(backends: Sequence[str]) -> bool | Literal["relay"]:
+    # TensorBoard cannot read a run that several processes write.
+    return "relay" if "tensorboard" in backends else True
 
 
 def _default_args(backends: Sequence[str]) -> Mapping[str, Any]:

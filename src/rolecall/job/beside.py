@@ -1,6 +1,7 @@
-"""The courier's process beside a role: started with it, and started again if it dies before its work is done."""
+"""The processes beside a role: its courier, and its node's agent. One that dies before its time is started again."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -12,9 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from rolecall import timings
+from rolecall.config.model import MonitorConfig
+from rolecall.config.spec import JobSpec
 from rolecall.delivery.events import CourierEvent
+from rolecall.delivery.node.local import agent_names, find_agent, is_first
 from rolecall.errors import BackendError
 from rolecall.store.codec import make_folder, open_own, read_end
+from rolecall.store.layout import Layout
+from rolecall.store.spool import Mirror
+
+logger = logging.getLogger("rolecall")
 
 
 class CourierProcess:
@@ -66,20 +74,7 @@ class CourierProcess:
         self._thread.join(timeout)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        with os.fdopen(open_own(self._log, create=True), "ab") as errors:
-            # Without `preexec_fn` this is a vfork and an exec: no Python code runs in a copy of the role.
-            process = subprocess.Popen(
-                # -P: the working directory is not where the role imports from, so it must not be for its courier.
-                [sys.executable, "-P", "-m", "rolecall.delivery.process"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                start_new_session=True,
-            )
-        assert process.stdin is not None  # noqa: S101 - Popen was given pipes, which mypy cannot know
-        with suppress(BrokenPipeError), process.stdin as pipe:  # it died: that is noticed below
-            pipe.write(self._task)
-        return process
+        return _spawn("rolecall.delivery.process", self._task, self._log, listens=True)
 
     def _watch(self) -> None:
         """Pass on what it says, and start it again as long as its work is not done."""
@@ -146,3 +141,120 @@ class CourierProcess:
                     event = CourierEvent(**json.loads(line))
                     self._has_spoken = True
                     self._report(event)
+
+
+class NodeAgent:
+    """Sees to it, on a thread of a role, that its node has an agent: see `rolecall.delivery.node.agent`.
+
+    The first role of the node starts it. Every role looks for it each `HEARTBEAT` seconds, as the one that started it
+    may have died with it.
+
+    Args:
+        config: as the launcher handed it on, with a plan for this node.
+        spec: the same.
+        writer: the role.
+    """
+
+    def __init__(self, config: MonitorConfig, spec: JobSpec, writer: str) -> None:
+        self._spec = spec
+        self._writer = writer
+        known, plans = config.portable(), spec.plan.backends
+        # A relay delivers what is measured to those, too.
+        without = [each.backend for each in plans if each.backend not in known.monitor_type and not each.relayed]
+        self._task = json.dumps({"env": known.to_env(), "without": without}).encode() + b"\n"
+        self._layout = Layout(spec.monitor_dir)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._wait = timings.RESTART.initial
+        self._began = self._due = float("-inf")
+        self._has_failed = False
+        self._is_needed = True
+        self._ending, self._done = threading.Event(), threading.Event()
+        threading.Thread(target=self._keep, name="rolecall-agent", daemon=True).start()
+
+    def end(self, timeout: float, *, is_needed: bool) -> None:
+        """The role has ended.
+
+        Args:
+            timeout: seconds to wait, if it is needed.
+            is_needed: whether to wait until the agent has copied what the role spooled.
+        """
+        self._is_needed = is_needed
+        self._ending.set()
+        if is_needed:
+            self._done.wait(timeout)
+
+    def _keep(self) -> None:
+        while not self._is_over():
+            with suppress(OSError):  # the directory does not answer: it is tried again
+                self._look()
+            if self._ending.wait(timings.HEARTBEAT) and self._is_needed:
+                time.sleep(timings.POLL_INTERVAL)
+        self._done.set()
+        if self._process is not None:
+            self._process.wait()  # as long as other roles need it; nobody else would take its status
+
+    def _is_over(self) -> bool:
+        with suppress(OSError):
+            return self._ending.is_set() and (not self._is_needed or Mirror(self._spec, self._writer).is_whole())
+        return False
+
+    def _look(self) -> None:
+        """Start the agent if there is none and it is this role's turn."""
+        self._notice_end()
+        if self._process is not None or time.monotonic() < self._due or find_agent(self._layout) is not None:
+            return
+        # A role that has ended is not among those of which one is the first, and needs the agent all the same.
+        if not self._ending.is_set() and not is_first(self._layout, self._writer):
+            return
+        self._began = time.monotonic()
+        self._due = self._began + self._wait
+        self._wait = min(2 * self._wait, timings.RESTART.maximum)
+        try:
+            make_folder(self._log.parent)
+            self._process = _spawn("rolecall.delivery.node.agent", self._task, self._log, listens=False)
+        except (OSError, TypeError, ValueError) as error:  # as above
+            self._warn(f"the agent of this node cannot be started with {sys.executable!r}: {error}")
+
+    def _notice_end(self) -> None:
+        if self._process is None or (status := self._process.poll()) is None:
+            return
+        self._process = None
+        if time.monotonic() - self._began >= timings.RESTART_RESET:
+            self._wait = timings.RESTART.initial
+        if status:
+            self._warn(f"the agent of this node ended with status {status} and is started again")
+
+    @property
+    def _log(self) -> Path:
+        return self._layout.courier_log(agent_names()[0])
+
+    def _warn(self, what: str) -> None:
+        """Say so once."""
+        if not self._has_failed:
+            logger.warning("%s: %s; see %s", self._writer, what, self._log)
+        self._has_failed = True
+
+
+def _spawn(module: str, task: bytes, log: Path, *, listens: bool) -> subprocess.Popen[bytes]:
+    """Start a module of rolecall in a session of its own.
+
+    Args:
+        module: the module.
+        task: a line for its standard input, with secrets, which so are in no argument list and no environment.
+        log: where it prints.
+        listens: whether its standard output is a pipe to this process.
+    """
+    with os.fdopen(open_own(log, create=True), "ab") as file:
+        # Without `preexec_fn` this is a vfork and an exec: no Python code runs in a copy of the role.
+        process = subprocess.Popen(
+            # -P: the working directory is not where the role imports from, so it must not be for what it starts.
+            [sys.executable, "-P", "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE if listens else file,
+            stderr=file,
+            start_new_session=True,
+        )
+    assert process.stdin is not None  # noqa: S101 - Popen was given pipes, which mypy cannot know
+    with suppress(BrokenPipeError), process.stdin as pipe:  # it died: whoever waits for it will see
+        pipe.write(task)
+    return process

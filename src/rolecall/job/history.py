@@ -11,8 +11,8 @@ from rolecall.rows import Change, Details, Media, Metrics, Row, TableData
 from rolecall.states import State
 from rolecall.store import reader as journals
 from rolecall.store.codec import Damage, last_line
-from rolecall.store.details import config_now, details_now
-from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, job_record
+from rolecall.store.details import config_now, details_now, details_of
+from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, is_node, job_record
 from rolecall.store.lease import newest
 from rolecall.store.reader import End, WriterReader
 
@@ -142,9 +142,11 @@ class WriterHistory:
         rows: how many rows are in its journal.
         cleaned: how many `rolecall clean` removed from it.
         tables: how many of its rows are tables.
+        last_step: that of its last row on its default axis; on any, if it uses no default axis.
         last_tables, last_media, last_text: the last one under each key.
         damages: the first places where its journal is damaged.
         damaged: how many there are.
+        details: what it said of its run beside its rows, as it holds now; the config in it is what it changed.
     """
 
     writer: str
@@ -162,12 +164,17 @@ class WriterHistory:
     last_text: dict[str, Held[str]] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
     damaged: int = 0
+    details: Details = field(default_factory=Details)
+    _has_default: bool = False
     _by_axis: ByAxis = field(default_factory=ByAxis)
 
     def add(self, row: Row) -> None:
         """One more row."""
         self.rows += 1
-        self.last_step = row.step
+        # Evaluations may count by themselves: a writer is as far as its default axis, if it has one.
+        self._has_default = self._has_default or row.axis is None
+        if row.axis is None or not self._has_default:
+            self.last_step = row.step
         self.first_time = row.time if self.first_time is None else self.first_time
         self.last_time = row.time
         for key, value in self._by_axis.metrics(row).items():
@@ -187,8 +194,9 @@ class WriterHistory:
         """Ready for JSON."""
         plain = ("writer", "state", "sessions", "rows", "cleaned", "tables", "first_time", "last_time")
         metrics = {key: metric.summary() for key, metric in sorted(self.metrics.items())}
+        said = {"summary": self.details.summary, "tags": self.details.tags}
         damaged = list(self.describe_damages())
-        return {**{name: getattr(self, name) for name in plain}, "damaged": damaged, "metrics": metrics}
+        return {**{name: getattr(self, name) for name in plain}, **said, "damaged": damaged, "metrics": metrics}
 
     def describe_damages(self) -> Iterator[str]:
         """The first places, and how many more there are."""
@@ -205,8 +213,18 @@ class JobHistory:
     state: State
     writers: list[WriterHistory]
 
+    @property
+    def roles(self) -> list[WriterHistory]:
+        """Those that are roles."""
+        return [each for each in self.writers if not is_node(each.writer)]
+
+    @property
+    def nodes(self) -> list[WriterHistory]:
+        """Those that are agents of nodes, whose rows are system metrics."""
+        return [each for each in self.writers if is_node(each.writer)]
+
     def summary(self) -> dict[str, Any]:
-        """Ready for JSON: the job, its writers, and of each metric the count, range and last value."""
+        """Ready for JSON: the job, its writers with what they said of it, and of each metric what it came to."""
         job = {name: getattr(self.record, name) for name in ("run_id", "project", "name")}
         return {**job, "state": self.state, "writers": [writer.summary() for writer in self.writers]}
 
@@ -264,12 +282,13 @@ class JobReader:
             history.state = journal.found[-1].state() if journal.found else State.NONE
             ends = (last_line(session.path, session.seed) or {} for session in journal.found)
             history.cleaned = sum(rows for each in ends if isinstance(rows := each.get("cleaned"), int))
-        self._state = _job_state(self._layout, [each.state for _, each in self._readers.values()])
+            history.details = details_of(journal.found[-1]) if journal.found else Details()
+        self._state = _job_state(self._layout, [each.state for each in self.history.roles])
         self._due = time.monotonic() + max(_LOOK_INTERVAL, (time.process_time() - begin) / _LOOK_SHARE)
         return before != self._states()
 
     def _states(self) -> object:
-        writers = [(each.writer, each.state, each.sessions) for _, each in self._readers.values()]
+        writers = [(each.writer, each.state, each.sessions, each.details) for _, each in self._readers.values()]
         return self._record, self._state, writers
 
 
@@ -320,7 +339,7 @@ def read_details(root: Path) -> dict[str, Details]:
 
 def job_state(layout: Layout) -> State:
     """How the job in a directory is doing, or ended."""
-    found = (newest(layout.journal(writer)) for writer in layout.writers())
+    found = (newest(layout.journal(writer)) for writer in layout.roles())
     return _job_state(layout, [session.state() for session in found if session is not None])
 
 

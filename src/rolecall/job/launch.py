@@ -15,6 +15,7 @@ from rolecall.config.model import MonitorConfig
 from rolecall.config.plan import Plan
 from rolecall.config.resolve import resolve
 from rolecall.config.spec import HandOver
+from rolecall.delivery.relay import transport
 from rolecall.errors import ConfigError, DirectoryError, RolecallError, WriterConflict
 from rolecall.job.monitor import Close, Monitor, close_forgotten
 from rolecall.job.normalize import LONGEST_KEY
@@ -22,9 +23,10 @@ from rolecall.job.output.bar import bar
 from rolecall.job.output.lines import JobPrinter
 from rolecall.job.place import launchers_place
 from rolecall.job.session import WriterSession
+from rolecall.job.single.probe import SystemProbe
 from rolecall.job.status import WriterState, read_writers, wait_for_writers
 from rolecall.states import Status, status_of
-from rolecall.store.acks import is_carried, is_left
+from rolecall.store.acks import is_carried, is_left, read_reference
 from rolecall.store.layout import LAUNCH, SINGLE, Layout, RunRecord, read_record, usable, writer_name
 from rolecall.store.lease import is_held, is_shown_held
 
@@ -91,6 +93,8 @@ class Job:
         """
         if self._session is not None and self._forgotten.alive:
             with bar(self._printer.roles):
+                # What roles logged may still be on their nodes, with how they ended.
+                transport.settle(self.config, timeout)
                 states = wait_for_writers(Layout(self.config.monitor_dir), wait)
             if open_roles := [str(each) for each in states if not each.closed]:
                 logger.warning("closing the job with roles that did not close: %s", "; ".join(open_roles))
@@ -168,8 +172,14 @@ def _begin(config: MonitorConfig, plan: Plan, run_config: object = None, *, by_a
         by_any: whether any role may have launched, and the last one to leave ends the runs.
     """
     header = {"ends": "with the last role"} if by_any else {}
-    with launchers_place(config, plan) as own:
+    hub = transport.hub_of(config)
+    with launchers_place(config, plan, hub) as own:
         session = WriterSession(own, LAUNCH, run_config, header)
+    try:
+        transport.start(own)
+    except BaseException:
+        session.close("failed", 0.0, quiet=True)
+        raise
     session.wait_opened(draws=True)
     return Job(own, plan, session)
 
@@ -214,6 +224,9 @@ def open_monitor(  # noqa: PLR0913 - the last two by name
     else:
         patience, config = open_timeout, config.with_open_timeout(open_timeout)
     asked = _Role(writer_name(role, rank), run_config, _header(prefix), patience=patience)
+    if primary == "auto" and config.transport == "ray":
+        what = 'roles with primary: "auto" find one another in monitor_dir, which they would not share'
+        raise ConfigError(f"transport: ray: {what}; use rolecall.launch, and pass on job.config")
     if primary == "auto" and not config.disabled:
         return _open_any(config, asked)
     return _open(config, asked, primary=bool(primary))
@@ -228,6 +241,7 @@ class _Role:
         run_config: its own config.
         header: what the first line of its session says of it.
         tags: labels of the run.
+        is_single: whether it is the only role of its job.
         patience: seconds to wait for a launcher.
     """
 
@@ -235,25 +249,30 @@ class _Role:
     run_config: object
     header: Mapping[str, Any]
     tags: Sequence[str] = ()
+    is_single: bool = False
     patience: float = timings.JOIN_TIMEOUT
 
 
 def open_single(config: MonitorConfig, run_config: object, tags: Sequence[str]) -> Monitor:
     """Launch a job and join it as its only role, whose keys are bare."""
-    return _open(config, _Role(SINGLE, run_config, {"prefix": ""}, tags), primary=True, is_single=True)
+    return _open(config, _Role(SINGLE, run_config, {"prefix": ""}, tags, is_single=True), primary=True)
 
 
-def _open(config: MonitorConfig, role: _Role, *, primary: bool, is_single: bool = False) -> Monitor:
+def _open(config: MonitorConfig, role: _Role, *, primary: bool) -> Monitor:
     """Join a job, which is launched first for a primary."""
     if config.disabled:
         monitor = Monitor(role.writer)
         monitor.tags |= set(role.tags)
         return monitor
     follow_log_level()
-    job = _launch(config, is_single=is_single) if primary else None
+    job = _launch(config, is_single=role.is_single) if primary else None
     try:
         own = job.config if job else config
-        monitor = _join(own, _meet(own, role.writer, role.patience), role, [job.close] if job else [])
+        closing = [job.close] if job else []
+        if transport.is_away(own):
+            monitor = _join_over_ray(own, role, closing)
+        else:
+            monitor = _join(own, _meet(own, role.writer, role.patience), role, closing)
     except BaseException:
         if job is not None:
             job.leave("failed", timings.CLOSE_TIMEOUT, reports=False)
@@ -404,7 +423,7 @@ def _leave_launched(job: Job, status: Status, timeout: float) -> None:
 def _leave(config: MonitorConfig, plan: Plan, status: Status, timeout: float) -> None:
     """A process that joined leaves. As the last one it ends the runs that nobody else will end."""
     layout = Layout(config.monitor_dir)
-    shared = [each.backend for each in plan.backends if each.shared]
+    shared = [each.backend for each in plan.backends if each.has_one_run and each.courier != "none"]
     uncarried = [backend for backend in shared if not is_carried(layout, backend, LAUNCH)]
     # After that look: a courier that ended in between has ended its run.
     is_open = any(is_left(layout, backend, LAUNCH) for backend in uncarried)
@@ -418,26 +437,61 @@ def _leave(config: MonitorConfig, plan: Plan, status: Status, timeout: float) ->
 
 
 def _roles_at_work(layout: Layout) -> bool:
-    return any(is_held(layout.journal(writer)) for writer in layout.writers())
+    return any(is_held(layout.journal(writer)) for writer in layout.roles())
 
 
 def _join(config: MonitorConfig, record: RunRecord, role: _Role, closing: Sequence[Close]) -> Monitor:
     plan = _plan_here(config, record.plan)
-    config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=plan))
+    # What the only process of a job measures are rows of its own, so that they are in its run: it needs no agent.
+    measures = role.is_single and plan.system_metrics
+    handed = replace(plan, system_metrics=plan.system_metrics and not measures)
+    config = config.handed(HandOver(run_id=record.run_id, nonce=record.nonce, plan=handed))
     session = WriterSession(config, role.writer, role.run_config, role.header, role.tags)
     # Several roles on one terminal would draw over each other: those do not draw that have a launcher.
     session.wait_opened(draws=bool(closing))
+    for each in plan.backends:
+        # A role hears nothing from its relay.
+        if each.relayed and (reference := read_reference(Layout(config.monitor_dir), each.backend, LAUNCH)):
+            session.events.urls.setdefault(each.backend, reference.url)
     printer = JobPrinter(config.name, config.monitor_dir, plan)
+    if measures:
+        closing = [_start_probe(config, session, role.writer).close, partial(_close_drawn, session, printer), *closing]
+    elif closing:
+        closing = [partial(_close_drawn, session, printer), *closing]
     return Monitor(
         role.writer,
         session.journal,
         session.events,
         run_id=record.run_id,
         raises=config.on_backend_error == "raise",
-        closing=[partial(_close_drawn, session, printer), *closing] if closing else [session.close],
+        closing=closing or [session.close],
         backends=[each.backend for each in plan.backends],
         secrets=config.secrets,
         printer=printer,
+    )
+
+
+def _start_probe(config: MonitorConfig, session: WriterSession, writer: str) -> SystemProbe:
+    plans = config.spec().plan.backends
+    others = [each.backend for each in plans if not each.measures]
+    log = Layout(config.monitor_dir).courier_log(f"{writer}@system")
+    return SystemProbe(session.journal, log, None if len(others) == len(plans) else others)
+
+
+def _join_over_ray(config: MonitorConfig, role: _Role, closing: Sequence[Close]) -> Monitor:
+    """Join a job whose directory is on another node; nothing is asked of that but a name."""
+    session = WriterSession(config, role.writer, role.run_config, role.header, role.tags, over_ray=True)
+    spec = config.spec()
+    return Monitor(
+        role.writer,
+        session.journal,
+        session.events,
+        run_id=spec.run_id,
+        raises=config.on_backend_error == "raise",
+        closing=[session.close, *closing],
+        backends=[each.backend for each in spec.plan.backends],
+        secrets=config.secrets,
+        printer=JobPrinter(config.name, config.monitor_dir, spec.plan),
     )
 
 
@@ -471,6 +525,10 @@ def _find_record(layout: Layout, config: MonitorConfig, writer: str, patience: f
 
 def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
     """The launcher's plan, less what the node of this role lacks."""
+    if config.shared_run == "relay":
+        return plan  # nothing of a backend runs here
+    if config.hand_over is not None and config.hand_over.hub is None:
+        config = config.model_copy(update={"transport": "files"})  # Ray may be initialised here, but was not there
     here = resolve(config, is_single=True)  # whether its run exists already was settled by the launcher
     for downgrade in here.downgrades:
         if downgrade not in plan.downgrades:
@@ -481,4 +539,5 @@ def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
         for each in plan.backends
         if each.backend in couriers
     )
-    return Plan(backends=backends, downgrades=here.downgrades)
+    measured = plan.system_metrics and here.system_metrics
+    return Plan(backends=backends, downgrades=here.downgrades, system_metrics=measured)

@@ -26,7 +26,7 @@ from rolecall.rows import MediaKind
 from rolecall.store.codec import LARGEST_ATTACHMENT
 from rolecall.store.journal import Content, Draft
 from rolecall.store.pictures import FRAMES, NETPBM, netpbm
-from rolecall.values import Audio, File, Histogram, Html, Image, Video
+from rolecall.values import Audio, File, Histogram, Html, Image, Text, Video
 
 _MOST_ITEMS: Final = 1000
 _NOTHING: Final = "a histogram needs a value that is finite"
@@ -82,6 +82,11 @@ def drafts_of(value: Any) -> Sequence[Draft] | None:
         return [each for each in found if each is not None]
     draft = _draft(value)
     return None if draft is None else [draft]
+
+
+def markdown_draft(value: Text) -> Draft:
+    """A text that is shown as Markdown."""
+    return Draft(kind="markdown", data=str(value.text).encode("utf-8", "replace"), suffix=".md", mime="text/markdown")
 
 
 def image_in(value: Any) -> Draft | None:

@@ -166,13 +166,15 @@ class Monitor:
                 step = self._normalizer.step(step)
             is_plain = axis is None and commit is not True and backends is None
             more = None if is_plain else self._more(commit, axis, backends)
-            row, values = self._normalizer.row(data)
+            row, values, texts = self._normalizer.row(data)
+            if texts is not None:
+                more = {**(more or {}), **texts}
             if row or values:
                 try:
                     journal.append(row, step, values, more)
                 except ValueError:
                     # Something that JSON cannot hold: keep the rest of the row.
-                    row, _ = self._normalizer.careful(row)
+                    row, _, _ = self._normalizer.careful(row)
                     journal.append(row, step, values, more)
         except OSError as error:
             self._lose(error)

@@ -8,14 +8,14 @@ hold, or what no backend could take, is left out, counted, and reported once for
 import logging
 import operator
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Final
 
-from rolecall.job.media import drafts_of
+from rolecall.job.media import drafts_of, markdown_draft
 from rolecall.job.tables import BYTES, INT64, table_data, table_in, utf8, words
-from rolecall.rows import TableData
+from rolecall.rows import NOT_FINITE, TableData
 from rolecall.store.codec import ensure_memory
-from rolecall.store.journal import DEFAULT_AXIS, Drafts, TableDraft, Values
+from rolecall.store.journal import DEFAULT_AXIS, Drafts, More, TableDraft, Values
 from rolecall.values import BOXES, Table, Text
 
 logger = logging.getLogger("rolecall")
@@ -41,6 +41,14 @@ _Value = TableData | TableDraft | Drafts
 
 class _Unfit(Exception):
     """A value that cannot be recorded, and why."""
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a mapping held beside numbers and strings: tables and media, and the keys of texts that spell a number."""
+
+    values: list[_Value] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
 
 
 class Normalizer:
@@ -84,35 +92,38 @@ class Normalizer:
         self._axes.add(name)
         return name
 
-    def row(self, data: object) -> tuple[Mapping[str, Any], Values]:
-        """What of a mapping can be recorded, and its tables and media: almost always the mapping itself, and none."""
+    def row(self, data: object) -> tuple[Mapping[str, Any], Values, More]:
+        """What of a mapping can be recorded, its tables and media, and what the line says of the texts among the rest.
+
+        Almost always it is the mapping itself, and nothing else.
+        """
         try:
             if type(data) is dict and self._known.get(_joined([*data])) == len(data):
                 if _are_fixed(map(type, data.values())):
-                    return data, ()  # `append` knows how much memory that takes
+                    return data, (), None  # `append` knows how much memory that takes
                 if _has_small_ints(data.values()):
                     ensure_memory(data)
-                    return data, ()
+                    return data, (), None
         except Exception:  # noqa: BLE001, S110 - a class without a hash, for one, costs its own value alone
             pass
         return self.careful(data)
 
-    def careful(self, data: object) -> tuple[dict[str, Any], Values]:
+    def careful(self, data: object) -> tuple[dict[str, Any], Values, More]:
         """The same, with a look at each value."""
         if not isinstance(data, Mapping):
             self.drop("data", f"log takes a mapping of metrics, not {type(data).__name__}; the row is left out")
-            return {}, ()
+            return {}, (), None
         dropped = self.dropped
-        values: list[_Value] = []
-        plain = self._mapping(data, "", _DEEPEST, values)
-        if self.dropped == dropped and type(data) is dict and not values:
+        found = _Found()
+        plain = self._mapping(data, "", _DEEPEST, found)
+        if self.dropped == dropped and type(data) is dict and not found.values:
             if self._known_size + len(data) > _MOST_KEYS:
                 self._known.clear()
                 self._known_size = 0
             self._known[_joined(data)] = len(data)
             self._known_size += len(data)
         ensure_memory(plain)
-        return plain, values
+        return plain, found.values, {"text": found.text} if found.text else None
 
     def drop_row(self, error: Exception) -> None:
         """A row could not be recorded, for a reason that no look at its values shows. Raises nothing."""
@@ -122,7 +133,7 @@ class Normalizer:
             reason = "the row cannot be recorded and is left out"
         self.drop("data", reason)
 
-    def _mapping(self, data: Mapping[Any, Any], prefix: str, depth: int, values: list[_Value]) -> dict[str, Any]:
+    def _mapping(self, data: Mapping[Any, Any], prefix: str, depth: int, found: _Found) -> dict[str, Any]:
         plain: dict[str, Any] = {}
         try:
             for key, value in data.items():
@@ -131,7 +142,7 @@ class Normalizer:
                     continue
                 path = f"{prefix}{name}"
                 try:
-                    content = self._content(value, path, depth, values)
+                    content = self._content(value, path, depth, found)
                 except MemoryError:
                     self.drop(path, "there is no memory to read it")
                 except _Unfit as error:
@@ -146,21 +157,24 @@ class Normalizer:
             self.drop(prefix or "data", f"the mapping could not be read to its end ({words(error)})")
         return plain
 
-    def _content(self, value: Any, path: str, depth: int, values: list[_Value]) -> Any:
-        """A plain number, string or mapping; `None` for tables and media, which go to `values`."""
+    def _content(self, value: Any, path: str, depth: int, found: _Found) -> Any:
+        """A plain number, string or mapping; `None` for tables and media, which are among what was `found`."""
         is_boxed = isinstance(value, BOXES)
         if not is_boxed and is_dataclass(value) and not isinstance(value, type):
             value = {each.name: getattr(value, each.name) for each in fields(value)}
         if not is_boxed and isinstance(value, Mapping):
             if not depth:
                 raise _Unfit(f"mappings are nested deeper than {_DEEPEST}")
-            before = len(values)
-            found = self._mapping(value, f"{path}/", depth - 1, values)
-            return found if found or len(values) == before else None
-        if isinstance(value, Text):
-            value = value.text
-        elif (rich := _rich(value, path)) is not None:
-            values.append(rich)
+            before = len(found.values)
+            inner = self._mapping(value, f"{path}/", depth - 1, found)
+            return inner if inner or len(found.values) == before else None
+        if isinstance(value, Text) and not value.markdown:
+            text = str(_scalar(value.text))
+            if text in NOT_FINITE:
+                found.text.append(path)
+            return text
+        if (rich := _rich(value, path)) is not None:
+            found.values.append(rich)
             for draft in rich.drafts if isinstance(rich, Drafts) else ():
                 if draft.note:
                     self.drop(path, draft.note)
@@ -242,7 +256,7 @@ def _rich(value: Any, key: str) -> _Value | None:
     try:
         if (table := table_in(value)) is not None:
             return table_data(key, table)
-        drafts = drafts_of(value)
+        drafts = [markdown_draft(value)] if isinstance(value, Text) else drafts_of(value)
     except MemoryError:
         raise
     except Exception as error:

@@ -21,12 +21,17 @@ from rolecall.store.lease import Session, claim, end, held_now, newest, proves_a
 
 # What backends wrote goes with the job, or a new one's curves would run on from the old one's. The record goes last:
 # while it is there, a launcher that dies half-way is followed by one that goes on with this.
-_OURS: Final = ("journal", "axes", "delivery", "courier", "backends", "run.json")
+_OURS: Final = ("journal", "axes", "delivery", "courier", "backends", "hub", "run.json")
 
 
 @contextmanager
-def launchers_place(config: MonitorConfig, plan: Plan) -> Iterator[MonitorConfig]:
+def launchers_place(config: MonitorConfig, plan: Plan, hub: str | None = None) -> Iterator[MonitorConfig]:
     """Keep other launchers out until it is clear which job goes on, and the block holds the launcher's session.
+
+    Args:
+        config: checked.
+        plan: what will happen.
+        hub: over Ray, where the job's hub will be.
 
     Yields:
         The config with the run's id and the plan, as it is in the record.
@@ -45,7 +50,7 @@ def launchers_place(config: MonitorConfig, plan: Plan) -> Iterator[MonitorConfig
         if before is not None and not goes_on:
             _set_aside(layout, before)
         run_id = before.run_id if before is not None and goes_on else config.run_id or uuid.uuid4().hex[:12]
-        hand_over = HandOver(run_id=run_id, nonce=uuid.uuid4().hex, plan=plan)
+        hand_over = HandOver(run_id=run_id, nonce=uuid.uuid4().hex, plan=plan, hub=hub)
         write_record(layout, _record(config, hand_over))
         yield config.handed(hand_over)
 
@@ -108,6 +113,7 @@ def _set_aside(layout: Layout, before: RunRecord) -> None:
     # A courier that still drains would go on below the new job: give it a moment to end.
     deadline = time.monotonic() + timings.QUIET_TIMEOUT
     at_work = leases(layout, [plan.backend for plan in before.plan.backends])
+    at_work[layout.hub] = "the hub"
     while busy := held_now(at_work):
         if time.monotonic() >= deadline:
             who = f"{next(iter(busy.values()))} of the earlier job {before.run_id}"

@@ -2,15 +2,16 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 from rolecall import timings
+from rolecall.backends.builtin import LOCAL
 from rolecall.config.plan import Plan
 from rolecall.states import State
-from rolecall.store.acks import START, RunReference, acknowledged, read_reference, rejections, rows_behind, undelivered
+from rolecall.store.acks import RunReference, acknowledged, is_meant_for, logged, read_reference, rejections, waiting
 from rolecall.store.codec import last_line
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import Session, is_held, newest, this_process
@@ -29,6 +30,8 @@ class WriterState:
         silence: seconds since it, or its courier, last gave a sign of life; the courier does that every 5 s.
         place: its process and host, for people.
         closed: whether it ended its session itself.
+        unseen: over Ray, for how many seconds nothing had been heard of its node when that was found to be lost. What
+            it logged in that time may be lost too.
     """
 
     writer: str
@@ -36,20 +39,31 @@ class WriterState:
     silence: float
     place: str
     closed: bool = False
+    unseen: float | None = None
 
     def __str__(self) -> str:
         silent = f", silent for {self.silence:.0f} s" if self.state is State.RUNNING else ""
+        if self.unseen is not None:
+            silent = f"; its node was lost, and with it rows of up to {self.unseen:.0f} s"
         return f"{self.writer} {self.state} ({self.place}{silent})"
 
 
 def read_writers(layout: Layout) -> list[WriterState]:
-    """The state of every writer that has opened in the job's directory."""
+    """The state of every role that has opened in the job's directory."""
+    return read_states(layout, layout.roles())
+
+
+def read_states(layout: Layout, writers: Iterable[str]) -> list[WriterState]:
+    """The state of each of these writers that has opened."""
     found = []
-    for writer in layout.writers():
+    for writer in writers:
         if session := newest(layout.journal(writer)):
             place = str(session.owner() or "its process is not known")
-            state, is_closed = session.state(), session.status() is not None
-            found.append(WriterState(writer, state, session.silence(), place, is_closed))
+            last = last_line(session.path, session.seed) or {}
+            # Over Ray, a session whose process or node is gone is ended by the hub.
+            is_closed = "end" in last and last.get("by") != "hub"
+            unseen = float(seconds) if isinstance(seconds := last.get("unseen"), int | float) else None
+            found.append(WriterState(writer, session.state(), session.silence(), place, is_closed, unseen))
     return found
 
 
@@ -64,7 +78,7 @@ def wait_for_writers(layout: Layout, timeout: float) -> list[WriterState]:
         while True:
             with suppress(OSError):  # a directory that does not answer is asked again
                 # Not by their state, which compares the clocks of two machines. Each is looked at, so each is watched.
-                live = [writer for writer in layout.writers() if is_held(layout.journal(writer))]
+                live = [writer for writer in layout.roles() if is_held(layout.journal(writer))]
                 is_running, states = bool(live), read_writers(layout)
             if not is_running or time.monotonic() >= deadline:
                 return
@@ -103,7 +117,7 @@ def _leave_after(seconds: float, look: Callable[[], None]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryStatus:
-    """One writer's rows in one backend.
+    """One writer's rows in one backend, those that were logged for others alone not counted.
 
     Attributes:
         backend: the backend.
@@ -130,12 +144,13 @@ class DeliveryStatus:
 
 def read_deliveries(layout: Layout, plan: Plan) -> list[DeliveryStatus]:
     """Of every writer in each backend of the job's plan, and in those that it was delivered to later."""
-    return [_delivery(layout, backend, writer) for backend in _backends(layout, plan) for writer in layout.writers()]
+    found = ((backend, writer) for backend in _backends(layout, plan) for writer in layout.writers())
+    return [_delivery(layout, *each) for each in found if is_meant_for(layout, *each)]
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryTotal:
-    """The rows of all writers in one backend; the numbers are those of `DeliveryStatus`.
+    """The rows of all roles in one backend; the numbers are those of `DeliveryStatus`.
 
     Attributes:
         is_carried: whether a courier that outlives this process is at work for each writer whose rows wait.
@@ -151,16 +166,17 @@ class DeliveryTotal:
 
 def read_totals(layout: Layout, plan: Plan) -> tuple[int, list[DeliveryTotal]]:
     """How many rows there are in the job's journals, and what each backend of its plan holds of them."""
-    rows = sum(rows_behind(layout.journal(writer), START)[0] for writer in layout.writers())
+    # Without what nodes measured: nobody logged that.
+    rows = sum(logged(layout.journal(writer)) for writer in layout.roles())
     return rows, [
         # The journals are all that `local` is.
-        _total(each.backend, layout) if each.courier != "none" else DeliveryTotal(each.backend, rows)
+        _total(each.backend, layout) if each.backend != LOCAL else DeliveryTotal(each.backend, rows)
         for each in plan.backends
     ]
 
 
 def _total(backend: str, layout: Layout) -> DeliveryTotal:
-    found = [_delivery(layout, backend, writer) for writer in layout.writers()]
+    found = [_delivery(layout, backend, writer) for writer in layout.roles()]
     return DeliveryTotal(
         backend=backend,
         delivered=sum(each.delivered for each in found),
@@ -191,7 +207,7 @@ def unended(layout: Layout, plan: Plan) -> list[str]:
 
 
 def _backends(layout: Layout, plan: Plan) -> list[str]:
-    planned = [each.backend for each in plan.backends if each.courier != "none"]
+    planned = [each.backend for each in plan.backends if each.backend != LOCAL]
     return list(dict.fromkeys([*planned, *layout.backends()]))
 
 
@@ -207,14 +223,14 @@ def _courier(session: Session | None) -> State:
 def _delivery(layout: Layout, backend: str, writer: str) -> DeliveryStatus:
     session = newest(layout.delivery(backend, writer))
     rejected = len(rejections(layout, backend, writer))
-    waiting = undelivered(layout, backend, writer)
+    left = waiting(layout, backend, writer)
     done = acknowledged(layout, backend, writer)
-    last = last_line(session.path, session.seed) if session and waiting else None
+    last = last_line(session.path, session.seed) if session and left else None
     return DeliveryStatus(
         backend=backend,
         writer=writer,
         delivered=max(0, done.rows - rejected),
-        waiting=waiting,
+        waiting=left,
         rejected=rejected,
         missing=done.missing,
         courier=_courier(session),

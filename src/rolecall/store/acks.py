@@ -10,10 +10,11 @@ is a file of lines, each of which says how far the backend holds the rows::
     {"ack":[1,5320,42],"rows":42,"end":"finished","sum":"..."}                  or "unfinished"
     {"ack":[1,0,0],"rows":0,"again":true,"sum":"..."}                           all goes to a new run
 
-`ack` is the writer's session, the offset in its file and the number of the last row before that. `rows` counts the rows
-that are done with, and `missing`, if it is there, those that should be in the journal before that place and are not.
-Rows that the backend will never take are listed under `rejected`; they stay in the journal. `why` says why rows wait.
-What comes after `ack` is undelivered, so an acknowledgement that is lost costs a repetition and no row.
+`ack` is the writer's session, the offset in its file and the number of the last row before that. `rows` counts those
+that this backend was to get and that are done with, and `missing`, if it is there, those that should be in the journal
+before that place and are not. Rows that the backend will never take are listed under `rejected`; they stay in the
+journal. `why` says why rows wait. What comes after `ack` is undelivered, so an acknowledgement that is lost costs a
+repetition and no row.
 """
 
 import json
@@ -21,7 +22,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -41,8 +42,8 @@ from rolecall.store.codec import (
     put_whole,
     read_small,
 )
-from rolecall.store.layout import LAUNCH, Layout
-from rolecall.store.lease import claim, is_held, newest, sessions
+from rolecall.store.layout import LAUNCH, Layout, is_node
+from rolecall.store.lease import Session, claim, is_held, newest, sessions
 
 logger = logging.getLogger("rolecall.courier")
 
@@ -74,7 +75,7 @@ class Acknowledged:
 
     Attributes:
         position: behind the last row that is done with.
-        rows: how many are done with: held, or rejected for good.
+        rows: how many that the backend was to get are done with: held, or rejected for good.
         missing: how many should be before that place and are not, as the journal is damaged.
     """
 
@@ -116,7 +117,7 @@ class Acknowledgements:
         self.done = acknowledged(layout, backend, writer, before=self._session.number)
 
     def acknowledge(self, position: Position, rows: int, missing: int = 0) -> None:
-        """The backend holds `rows` more, up to `position`; `missing` more should be before that and are not."""
+        """The backend holds `rows` more of its own, up to `position`; `missing` more should be before that."""
         if missing or position != self.done.position:
             # First in memory: the backend holds them, whether or not the disk takes the line.
             self.done = Acknowledged(position, self.done.rows + rows, self.done.missing + missing)
@@ -180,27 +181,96 @@ def acknowledged(layout: Layout, backend: str, writer: str, before: int | None =
 
 
 def undelivered(layout: Layout, backend: str, writer: str) -> int:
-    """How many rows of a writer's journal are behind what the backend acknowledged.
+    """How many numbers of a writer's journal are behind what the backend acknowledged, those of changes too.
 
     By the numbers of the last rows, so 1,000,000 rows take no longer than one. Rows that are damaged count too, until
-    the courier has passed them.
+    the courier has passed them. A backend that does not get the writer's rows lacks none.
     """
+    if not is_meant_for(layout, backend, writer):
+        return 0
     return rows_behind(layout.journal(writer), acknowledged(layout, backend, writer).position)[0]
 
 
+def waiting(layout: Layout, backend: str, writer: str) -> int:
+    """How many rows of a writer's journal a backend is to get, and does not hold yet."""
+    if not is_meant_for(layout, backend, writer):
+        return 0
+    return logged(layout.journal(writer), acknowledged(layout, backend, writer).position, backend)
+
+
 def rows_behind(journal: Path, position: Position, last: int = _INT64) -> tuple[int, int]:
-    """How many rows of a journal are behind a position, up to the `last` session, and the number of the last one."""
-    total, seq = 0, position.seq
+    """How many numbers of a journal are behind a position, up to the `last` session, and the number of the last row."""
+    spans = list(_spans(journal, position, last))
+    return sum(span.rows for span in spans), spans[-1].seq if spans else position.seq
+
+
+def logged(journal: Path, position: Position = START, backend: str | None = None) -> int:
+    """How many rows are behind a position, which changes of the details are not; of a backend, those that it gets.
+
+    It reads at most 1,000 lines at either end of each session.
+    """
+    rows, apart = 0, 0
+    for span in _spans(journal, position):
+        # A session that continues an earlier one counts on from there, here too.
+        before = _apart(span.session, backend, position.offset) if span.is_first else apart if span.continues else 0
+        apart = _apart(span.session, backend) if span.rows else before
+        rows += max(0, span.rows - max(0, apart - before))
+    return rows
+
+
+class _Span(NamedTuple):
+    """What of a session is behind a position.
+
+    Attributes:
+        session: the session.
+        rows: how many numbers of rows are there.
+        seq: the last of them.
+        is_first: whether the position is in this session.
+        continues: whether it goes on with an earlier one.
+    """
+
+    session: Session
+    rows: int
+    seq: int
+    is_first: bool
+    continues: bool
+
+
+def _spans(journal: Path, position: Position, last: int = _INT64) -> Iterator[_Span]:
+    seq = position.seq
     for session in sessions(journal):
         if position.session <= session.number <= last:
-            is_here = session.number == position.session
-            # A session that continues an earlier one counts on from there.
-            before = seq if is_here or "continues" in session.header() else 0
+            is_here, continues = session.number == position.session, "continues" in session.header()
+            before = seq if is_here or continues else 0
             seq = max(before, last_seq(last_line(session.path, session.seed)))
             # An offset behind the end means that the file was cut short; what came after the cut still counts.
-            if not is_here or position.offset != end_of_lines(session.path):
-                total += seq - before
-    return total, seq
+            has_more = not is_here or position.offset != end_of_lines(session.path)
+            yield _Span(session, seq - before if has_more else 0, seq, is_here, continues)
+
+
+def only_of(session: Session, stop: int | None = None) -> dict[str, int]:
+    """What `only` is at the end of a session, or before an offset; see `rolecall.store.journal`."""
+    for line in lines_from_end(session.path, session.seed, (b'"only"', b'"steps"'), stop):
+        if isinstance(only := line.get("only"), dict):
+            return {name: count for name, count in only.items() if isinstance(count, int) and count > 0}
+        if "steps" in line:  # it would be here if there were any
+            break
+    return {}
+
+
+def _apart(session: Session, backend: str | None, stop: int | None = None) -> int:
+    """How many numbers of a session are no rows that a backend gets; without a backend, how many are changes."""
+    return sum(
+        count
+        for names, count in only_of(session, stop).items()
+        if not names or (backend is not None and backend not in names.split(","))
+    )
+
+
+def is_meant_for(layout: Layout, backend: str, writer: str) -> bool:
+    """Whether a backend gets the rows of a writer at all: its SDK may measure nodes by itself."""
+    session = newest(layout.journal(writer)) if is_node(writer) else None
+    return session is None or backend not in session.header().get("without", ())
 
 
 def read_reference(layout: Layout, backend: str, writer: str) -> RunReference | None:
@@ -233,6 +303,8 @@ def rejections(layout: Layout, backend: str, writer: str) -> set[tuple[int, int]
 
 def is_left(layout: Layout, backend: str, writer: str) -> bool:
     """Whether rows are undelivered, or a run is not closed, or was closed for an earlier session of the writer."""
+    if not is_meant_for(layout, backend, writer):
+        return False
     session, last = newest(layout.delivery(backend, writer)), newest(layout.journal(writer))
     is_unclosed = session is not None and session.status() in {None, State.UNFINISHED}
     # A launcher has no rows: its place is all that tells which of its sessions the run was closed for.
@@ -267,7 +339,7 @@ def leases(layout: Layout, backends: Iterable[str]) -> dict[Path, str]:
     }
     return {
         layout.journal(LAUNCH): "the launcher",
-        **{layout.journal(writer): f"role {writer}" for writer in writers},
+        **{layout.journal(each): f"the agent of {each}" if is_node(each) else f"role {each}" for each in writers},
         **couriers,
     }
 

@@ -16,6 +16,7 @@ A reader remembers how far it read each file: looking again costs one `stat` a w
 were read before.
 """
 
+import copy
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -57,6 +58,12 @@ class AxisBook:
         self._configs: dict[str, Mapping[str, Any]] = {}
         self._tags: dict[str, Sequence[str]] = {}
         self.refresh()
+
+    def of(self, writer: str) -> "AxisBook":
+        """The same book in the hands of another writer: a relay reads each file once, and publishes for all writers."""
+        found = copy.copy(self)  # what is known is in containers, which both have
+        found.writer = writer
+        return found
 
     @property
     def configs(self) -> Mapping[str, Mapping[str, Any]]:

@@ -373,15 +373,18 @@ def rows_of(value: Mapping[str, Any]) -> int:
     return rows if type(rows) is int and 0 < rows <= last_seq(value) else 1
 
 
-def lines_from_end(path: Path, seed: int = 0, words: Sequence[bytes] = (b"",)) -> Iterator[dict[str, Any]]:
+def lines_from_end(
+    path: Path, seed: int = 0, words: Sequence[bytes] = (b"",), stop: int | None = None
+) -> Iterator[dict[str, Any]]:
     """What the sound lines hold, the last one first; what is not asked for is not read.
 
     Args:
         path: the file.
         seed: of its checksums.
         words: only of the lines with one of these: what is not decoded is passed 100 times as fast.
+        stop: where to begin, instead of at the end.
     """
-    for _, data in _blocks_from_end(path):
+    for _, data in _blocks_from_end(path, stop):
         if not any(word in data for word in words):
             continue
         for raw in reversed(data.split(b"\n")[:-1]):
@@ -389,13 +392,14 @@ def lines_from_end(path: Path, seed: int = 0, words: Sequence[bytes] = (b"",)) -
                 yield value
 
 
-def _blocks_from_end(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Where some complete lines begin, and their bytes: the last of the file first."""
+def _blocks_from_end(path: Path, until: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """Where some complete lines begin, and their bytes: the last of the file, or before `until`, first."""
     file = open_regular(path)
     if file is None:
         return
     with file:
-        stop, reach = os.fstat(file.fileno()).st_size, _NEAR_END
+        size, reach = os.fstat(file.fileno()).st_size, _NEAR_END
+        stop = size if until is None else min(size, until)
         while stop > 0:
             start = max(0, stop - reach)
             data = _read_data(file.fileno(), start, stop)
@@ -476,3 +480,12 @@ def _find_line(raw: bytes, seed: int) -> tuple[int, dict[str, Any] | None, str]:
 def is_change(line: Mapping[str, Any]) -> bool:
     """Whether a line of a journal changes the details, and holds no row."""
     return "seq" in line and "end" not in line and any(kind in line for kind in DETAILS)
+
+
+def only_for(line: Mapping[str, Any]) -> str | None:
+    """The names of the only backends that get what a line of a journal holds; `""` for none, `None` for all."""
+    if is_change(line):
+        return ""
+    backends = line.get("backends")
+    # A row for no backend is a row all the same, which no change is; `none` is the name of no backend.
+    return None if backends is None else ",".join(map(str, backends)) or "none"

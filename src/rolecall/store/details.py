@@ -13,14 +13,16 @@ follows another one. So what holds now is found from the end of a file, within 1
 change hands over all of it: an old change that comes again undoes no new one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Final
 
 from rolecall.rows import DETAILS, Details
 from rolecall.store.codec import is_change, lines_from_end
+from rolecall.store.journal import last_steps
 from rolecall.store.layout import Layout
-from rolecall.store.lease import Session, newest
+from rolecall.store.lease import Session, newest, sessions
 
 _WORDS: Final = tuple(f'"{word}"'.encode() for word in (*DETAILS, "steps", "rolecall"))
 """In each line that says something of the details. A wrecked file may have millions of others."""
@@ -57,6 +59,41 @@ def config_of(header: Mapping[str, Any], details: Details) -> dict[str, Any]:
     """The same, of a session that was read already."""
     given = header.get("config")
     return {**(given if isinstance(given, dict) else {}), **details.config}
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a writer's new session begins with.
+
+    Attributes:
+        header: what its first line says.
+        steps: the last step on each axis of earlier sessions.
+        details: what holds of their config, summary and tags, with what the new one was opened with.
+    """
+
+    header: Mapping[str, Any]
+    steps: Mapping[str, int]
+    details: Details
+
+
+def begin(layout: Layout, writer: str, header: Mapping[str, Any], tags: Sequence[str]) -> Beginning:
+    """What a writer's next session begins with, whoever will write it.
+
+    Args:
+        layout: where the earlier sessions are.
+        writer: whose they are.
+        header: what the first line says beside what is known here; `config` is the config that was given.
+        tags: the tags that were given.
+    """
+    # The last step on each axis of an earlier session, by the newest that has rows.
+    earlier = map(last_steps, reversed(sessions(layout.journal(writer))))
+    steps = next(filter(None, earlier), {})
+    before = details_now(layout, writer)
+    # What is given now is later than what was changed then.
+    config = {key: value for key, value in before.config.items() if key not in header["config"]}
+    details = replace(before, config=config, tags=tuple(dict.fromkeys([*before.tags, *tags])))
+    known = {**({"steps": steps} if steps else {}), **({"details": found} if (found := details.line()) else {})}
+    return Beginning({"writer": writer, **known, **header}, steps, details)
 
 
 def _plus(details: Details, change: object) -> Details:

@@ -44,7 +44,11 @@ A cell of a table is a number, a string, a boolean or `null`, or an image: an ob
 The files of media are in a directory beside the journal, as *attachments*; each is there before its line. So is the
 content of a line of over 4 MiB: `"attached": {"name": "3.json", "size": 5000000, "sum": "..."}`. The first line after
 some that could not be written says how many rows these were in `lost`. `backends` names the only backends that get a
-row, if it is not for all.
+row, if it is not for all. `text` names the keys of strings that spell a number, such as `"NaN"`, and are none.
+
+Rows with `backends` and changes of the details have numbers, and are no rows that every backend is to get. How many of
+a session's there are so far is in `only`, in their lines and wherever `steps` are: `{"": 2, "console": 40}` are two
+changes, and 40 rows for `console` alone.
 
 A line with `config`, `summary` or `tags` changes the run's details: it is numbered as a row, and has the last step (see
 `rolecall.store.details`). What all of these lines come to is in `details`, wherever `steps` are. Lines may also hold
@@ -84,6 +88,7 @@ from rolecall.store.codec import (
     ensure_memory,
     lines_from_end,
     make_folder,
+    only_for,
     open_own,
     put_copy,
     put_whole,
@@ -195,6 +200,7 @@ class JournalWriter:
         seq: the number of the last row.
         lost: how many rows are not in the journal: they could not be written, or their file was cut short.
         details: what holds now.
+        only: how many of the numbers so far are of no rows that every backend gets, by the backends that do.
     """
 
     def __init__(
@@ -210,6 +216,7 @@ class JournalWriter:
         self.seq = 0
         self.lost = 0
         self._steps = dict(steps or {})
+        self.only: Mapping[str, int] = {}
         self._succeed = succeed
         self._recorded = 0
         self._torn = b""
@@ -248,11 +255,11 @@ class JournalWriter:
             axis = more.get("axis", DEFAULT_AXIS) if more else DEFAULT_AXIS
             try:
                 while True:
-                    seq = self.seq + rows
+                    seq, only = self.seq + rows, self.only
                     at = self._steps.get(axis, 0) + 1 if step is None else step
                     line = {"seq": seq, "step": at, "time": now, "data": data}
                     if values or more or self._failed or seq % _STEPS_EVERY < rows:
-                        self._complete(line, rows, values, more)
+                        only = self._complete(line, rows, values, more)
                     # As `ensure_memory`, and cheap: what holds more than numbers was measured before.
                     bytes(PER_NUMBER * len(data) + _OTHERS)
                     text = to_json(line, inf_nan_mode="strings")
@@ -268,6 +275,7 @@ class JournalWriter:
                     if self.seq == seq - rows:
                         self.seq = seq
                         self._steps[axis] = at
+                        self.only = only
                         written = os.write(self._descriptor, whole)
                         self._end += written
                         self._torn = b""
@@ -310,7 +318,7 @@ class JournalWriter:
             try:
                 self._look(time.time())
                 lost = {"lost": self._failed} if self._failed else {}
-                state = {"steps": self._steps, **self._details()}
+                state = {"steps": self._steps, **self._details(), **_unless_empty("only", self.only)}
                 end = {"end": status, "seq": self.seq, **state, "time": time.time(), **lost}
                 write_whole(self._descriptor, self._torn + encode(end, self._seed))
             finally:
@@ -334,8 +342,8 @@ class JournalWriter:
             beside = sum(path.lstat().st_size for path in session.path.parent.rglob("*") if path != session.path)
             self._most = self._limit - beside
 
-    def _complete(self, line: dict[str, Any], rows: int, values: Values, more: More) -> None:
-        """Add what only some lines say."""
+    def _complete(self, line: dict[str, Any], rows: int, values: Values, more: More) -> Mapping[str, int]:
+        """Add what only some lines say; returns what `only` is with this line."""
         if rows > 1:
             line["rows"] = rows
         if values:
@@ -346,12 +354,19 @@ class JournalWriter:
             del line["data"]
         if self._failed:
             line["lost"] = self._failed
-        if line["seq"] % _STEPS_EVERY < rows:
+        only, name = self.only, only_for(line)
+        if name is not None:
+            only = {**only, name: only.get(name, 0) + rows}
+        is_regular = line["seq"] % _STEPS_EVERY < rows
+        if is_regular:
             axis = line.get("axis", DEFAULT_AXIS)
             line |= {"steps": {**self._steps, axis: line["step"]}, **self._details()}
+        if is_regular or name is not None:
+            line |= _unless_empty("only", only)
+        return only
 
     def _details(self) -> dict[str, Any]:
-        return {"details": found} if (found := self.details.line()) else {}
+        return _unless_empty("details", self.details.line())
 
     def _store(self, value: TableData | TableDraft | Drafts) -> dict[str, Any]:
         """What a line says of a table or of media, whose files are stored first."""
@@ -499,6 +514,10 @@ def put_attachment(folder: Path, name: str, data: Content) -> dict[str, Any]:
         put_whole(os.path.join(folder, name), data)  # no Path, which takes 5 µs to make and to read
         size, checksum = len(data), crc32(data)
     return {"name": name, "size": size, "sum": f"{checksum:08x}"}
+
+
+def _unless_empty(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value} if value else {}
 
 
 def _sound_lines(descriptor: int, seed: int) -> Iterator[dict[str, Any]]:

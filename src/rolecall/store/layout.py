@@ -7,10 +7,13 @@
     journal/explorer@0/1.header.json     the first line once more, in case it gets damaged
     journal/explorer@0/1.files/7.json    the content of the row with seq 7, if it is over 4 MiB
     journal/@launch/1.jsonl              the launcher's place: opened and ended, without rows
+    journal/node@gpu17/1.jsonl           what the agent of a node measured
     axes/explorer@0.jsonl                bindings of keys to axes, and the config, by this writer
     delivery/mlflow/explorer@0/1.jsonl   what the backend acknowledged, by this writer's courier
     delivery/mlflow/explorer@0/run.json  what the backend calls the run that these rows went to
+    delivery/acme/@launch/steps.json     the highest step that a relay may have given out, for backends that need it
     launching/1.jsonl                    held by a launcher while it decides what to go on with
+    hub/1.jsonl                          held by the hub of a job over Ray
     courier/explorer@0.log               what the courier's process and its SDKs printed
     courier/mlflow.NONCE.away            empty: somebody has warned that this backend is away
     backends/tensorboard/                what a backend itself writes, each in a folder of its own
@@ -21,6 +24,7 @@ import json
 import operator
 import os
 import re
+import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,8 +48,11 @@ LAUNCH = "@launch"
 SINGLE = "main"
 """The role of a job of one process, as `rolecall.init` makes it."""
 
+NODE: Final = "node/"
+"""What the name of a node's agent among writers begins with; a role `node` has ranks, and a host is no number."""
+
 _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SLUG = re.compile(rf"{_ROLE.pattern}(@[0-9]+)?")
+_SLUG = re.compile(rf"{_ROLE.pattern}(@[0-9]+)?|node@(?![0-9]+$){_ROLE.pattern}")
 
 
 def writer_name(role: object, rank: Any) -> str:
@@ -69,6 +76,21 @@ def writer_name(role: object, rank: Any) -> str:
         hint = f"; pass int({shown(rank)})" if isinstance(rank, str) and rank.isdecimal() else ""
         raise ConfigError(f"rank {shown(rank)} of role {role!r}: must be None or a whole number from 0{hint}")
     return f"{role}/{number}"
+
+
+def node_name(host: str | None = None) -> str:
+    """The agent of a node among writers: `node/gpu17`.
+
+    Args:
+        host: its name; that of this machine by default.
+    """
+    slug = re.sub(r"[^A-Za-z0-9._-]", "-", host or socket.gethostname()).lstrip("._-")[:64] or "unnamed"
+    return f"{NODE}host-{slug[:59]}" if slug.isdecimal() else f"{NODE}{slug}"
+
+
+def is_node(writer: str) -> bool:
+    """Whether a writer is the agent of a node, and no role."""
+    return writer.startswith(NODE) and not writer[len(NODE) :].isdecimal()
 
 
 def slug_of(writer: str) -> str:
@@ -100,6 +122,11 @@ class Layout:
     def launching(self) -> Path:
         """The claim of a launcher that is deciding what to go on with."""
         return self._folder("launching")
+
+    @property
+    def hub(self) -> Path:
+        """The claim of the process that writes the journals of other nodes here."""
+        return self._folder("hub")
 
     @property
     def axes(self) -> Path:
@@ -144,8 +171,12 @@ class Layout:
         return [folder / name for name in _folders_in(folder) if not (folder / name).is_symlink()]
 
     def writers(self) -> list[str]:
-        """Every writer with a journal, the launcher left out; and whatever else lies there that no role can be."""
+        """Every role and node with a journal; the launcher is left out, and what lies there and can be neither."""
         return [writer_of(slug) for slug in _folders_in(self._folder("journal")) if _SLUG.fullmatch(slug)]
+
+    def roles(self) -> list[str]:
+        """Every role with a journal."""
+        return [writer for writer in self.writers() if not is_node(writer)]
 
     def backends(self) -> list[str]:
         """Every backend that rows were delivered to."""

@@ -251,13 +251,14 @@ def held_now(leases: Mapping[Path, str]) -> dict[Path, str]:
     return {lease: leases[lease] for lease, session in suspects.items() if proves_alive(session, leases[lease])}
 
 
-def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
+def claim(directory: Path, header: Mapping[str, Any], holder: str, owner: Owner | None = None) -> Session:
     """Become the owner, with the next session.
 
     Args:
         directory: the lease.
         header: what the first line says beside the owner, ready for JSON: see `rolecall.config.redact.scrub`.
         holder: what is held, in words, for the error.
+        owner: who becomes the owner; this process by default.
 
     Raises:
         WriterConflict: a live process holds it. About one on another machine that takes up to `STALE` seconds to tell.
@@ -270,23 +271,26 @@ def claim(directory: Path, header: Mapping[str, Any], holder: str) -> Session:
                 f"{holder} is held by {last.owner() or 'another process'} ({last.path}). Stop that process, or use "
                 "another monitor_dir (or another role or rank) for this one."
             )
-        if session := _create(directory, (last.number if last else 0) + 1, header):
+        if session := _create(directory, (last.number if last else 0) + 1, header, owner=owner):
             return session
 
 
-def succeed(session: Session, header: Mapping[str, Any], fill: Fill | None = None) -> Session:
+def succeed(
+    session: Session, header: Mapping[str, Any], fill: Fill | None = None, owner: Owner | None = None
+) -> Session:
     """Go on in a new session of this process's own, behind one whose file is not what it wrote any more.
 
     Args:
         session: the one to go on from.
         header: what the first line says beside the owner.
         fill: appends to the file of the new session before anyone can see it.
+        owner: who goes on; this process by default.
     """
     directory = session.path.parent
     make_folder(directory)
     while True:
         number = max(each.number for each in (session, *sessions(directory))) + 1
-        if successor := _create(directory, number, {**header, "continues": session.number}, fill):
+        if successor := _create(directory, number, {**header, "continues": session.number}, fill, owner):
             return successor
 
 
@@ -296,10 +300,12 @@ def end(session: Session, status: str) -> None:
         append_line(file.fileno(), {"end": status}, session.seed)
 
 
-def _create(directory: Path, number: int, header: Mapping[str, Any], fill: Fill | None = None) -> Session | None:
+def _create(
+    directory: Path, number: int, header: Mapping[str, Any], fill: Fill | None = None, owner: Owner | None = None
+) -> Session | None:
     """The new session; `None` if another process took the number first."""
     session = Session(directory / f"{number}.jsonl", number)
-    whole = {"rolecall": FORMAT, "owner": asdict(this_process()), "session": number, **header}
+    whole = {"rolecall": FORMAT, "owner": asdict(owner or this_process()), "session": number, **header}
     # A session has its name once it is whole, so nobody reads half of a header.
     with draft_of(session.path) as draft:
         draft.write_bytes(encode(whole, session.seed))

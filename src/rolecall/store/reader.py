@@ -34,6 +34,7 @@ from rolecall.store.lease import Session, sessions
 _INT64: Final = 1 << 63
 _FLOAT: Final = frozenset([float])
 _DEEPEST: Final = 50
+_SPELLED: Final = {math.inf: "Infinity", -math.inf: "-Infinity"}
 _KINDS: Final = frozenset(get_args(MediaKind))
 _NO_ROW: Final = (KeyError, TypeError, AttributeError, ValueError, RecursionError, OSError)
 """What reading a line raises that is sound and still no row: a stranger may have written it."""
@@ -188,6 +189,10 @@ class JournalReader:
         if not _FLOAT.issuperset(map(type, data.values())):
             metrics = {}
             _flatten(data, "", metrics, text, _DEEPEST)
+            # The other way round, `_flatten` would look each string up.
+            for key in value.get("text", ()):
+                if (number := metrics.pop(key, None)) is not None:
+                    text[key] = _SPELLED.get(number, "NaN")
         return Row(
             writer=self._writer,
             session=self.session.number,

@@ -10,13 +10,14 @@ import shutil
 import stat
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from rolecall.errors import DirectoryError
 from rolecall.store.codec import draft_of, end_of_lines, last_line, make_folder, put_whole, whole_lines
 from rolecall.store.layout import Layout, slug_of
-from rolecall.store.lease import Fill, Session, sessions
+from rolecall.store.lease import Fill, Session, newest, sessions, succeed
 
 # fmt: off
 NETWORK_FILESYSTEMS = frozenset([
@@ -71,6 +72,36 @@ def open_spool(spec: Spooled, writer: str, session: Session, fill: Fill | None =
     return spool
 
 
+def succeed_in(spec: Spooled, writer: str, header: Mapping[str, Any], session: Session, fill: Fill) -> Session:
+    """The session to go on in when a writer's file was changed from outside, on the node or in `monitor_dir`."""
+    if not is_spooled(spec):
+        return succeed(session, header, fill)
+    before = Session(Layout(spec.monitor_dir).journal(writer) / session.path.name, session.number)
+    return open_spool(spec, writer, succeed(before, header), fill)
+
+
+def node_folder(spool_dir: Path | None, run_id: str, node: str) -> Path:
+    """The directory of a job's roles on one node, where no disk is shared. It is laid out like a `monitor_dir`."""
+    return (spool_dir or _default_root()) / run_id / node
+
+
+def make_node_folder(spool_dir: Path | None, run_id: str, node: str) -> Path:
+    """Make that directory.
+
+    Raises:
+        DirectoryError: it cannot be used.
+    """
+    folder = node_folder(spool_dir, run_id, node)
+    try:
+        if spool_dir is None:
+            _make_private(_default_root())
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        where = spool_dir or _default_root()
+        raise DirectoryError(f"spool_dir {where}: cannot be written: {error.strerror}") from error
+    return folder
+
+
 class Mirror:
     """Copies what one writer spooled on this node to `monitor_dir`, session by session.
 
@@ -94,6 +125,16 @@ class Mirror:
             self._spools[session.number] = _spool_file(self._spec, self._writer, known, session) if known else None
         path = self._spools[session.number]
         return path if path is not None and path.is_file() and not path.is_symlink() else None
+
+    def is_whole(self) -> bool:
+        """Whether all that the newest session spooled on this node is in `monitor_dir`.
+
+        Raises:
+            OSError: a directory does not answer.
+        """
+        session = newest(self._journal)
+        spool = self.spool_of(session) if session is not None else None
+        return session is None or spool is None or session.path.stat().st_size >= end_of_lines(spool)
 
     def copy(self, *, newest_only: bool = False) -> None:
         """Append the lines that are not there yet; attachments first, because rows refer to them.
@@ -141,7 +182,11 @@ def _copy(spool: Session, target: Session) -> None:
 
 
 def _root(spec: Spooled) -> Path:
-    return spec.spool_dir or Path(tempfile.gettempdir(), f"rolecall-{os.getuid()}")
+    return spec.spool_dir or _default_root()
+
+
+def _default_root() -> Path:
+    return Path(tempfile.gettempdir(), f"rolecall-{os.getuid()}")
 
 
 def _spool_file(spec: Spooled, writer: str, nonce: str, session: Session) -> Path:

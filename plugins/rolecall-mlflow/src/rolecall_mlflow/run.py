@@ -108,6 +108,11 @@ class MlflowRun:
         if refusals:
             raise Rejected(_distinct(refusals), refusals[0].reason)
 
+    @property
+    def holds_text(self) -> bool:
+        """See `rolecall.SupportsText`."""
+        return False
+
     def log_table(self, row: Row) -> None:
         """Store a row's table as an artifact; one that grows is kept for its chunk."""
         self._take([row])
@@ -344,7 +349,9 @@ def _storing(row: Row, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if fault_of(error) in {Fault.LATER, Fault.DENIED, Fault.ABSENT}:
+        # What the store already holds is the tag that goes with it: two writers set it for the first time at once
+        # (seen with 3.17.2). The next try finds it there.
+        if fault_of(error) in {Fault.LATER, Fault.DENIED, Fault.ABSENT, Fault.HELD}:
             raise Unavailable(f"MLflow does not accept a {what} at the moment: {describe(error)}") from error
         raise Rejected([row], f"MLflow cannot store the {what}: {describe(error)}") from error
 

@@ -19,7 +19,8 @@ class TensorBoardArgs(BaseModel):
             absolute path is used as it is; `~` is the home directory.
         layout: the directory of each writer below `log_dir`. `{role}` is the writer, `explorer/0`, and has to be in it;
             `{name}` and `{project}` are the job's. Without it: `{name}/{role}` below an absolute `log_dir`, where other
-            jobs may write, too, and `{role}` below the job's own folder.
+            jobs may write, too, and `{role}` below the job's own folder. With `shared_run: relay` there is one
+            directory for all: `{name}`, or what `layout` makes of `all` as the role.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -72,13 +73,13 @@ class TensorBoardArgs(BaseModel):
         """The absolute directory to pass to `tensorboard --logdir`, given the backend's own folder."""
         return directory / self.log_dir.expanduser()
 
-    def place(self, *, project: str, name: str, role: str) -> str:
-        """The directory of a writer, relative to `base`."""
+    def place(self, *, project: str, name: str, role: str | None) -> str:
+        """The directory of a writer, or of all of them without a `role`, relative to `base`."""
         is_own = not self.log_dir.expanduser().is_absolute()
-        layout = self.layout or ("{role}" if is_own else "{name}/{role}")
+        default = "{name}" if role is None else "{role}" if is_own else "{name}/{role}"
         # A name may hold anything; a `/` in it, or a lone `..`, would lead elsewhere.
         parts = {"project": _folder(project), "name": _folder(name)}
-        return layout.format(**parts, role=role)
+        return (self.layout or default).format(**parts, role=role or "all")
 
 
 def _folder(name: str) -> str:

@@ -24,8 +24,12 @@ ROLECALL_HOOKS = 2
 
 NOT_SHARED = (
     "TensorBoard shows each directory as one run, and it cannot read a directory that several processes write to. "
-    "So each writer gets a sub-directory and is a run of its own; `tensorboard --logdir` on the parent directory "
-    "shows them together. Set shared_run: false, or add a backend that can share runs"
+    "So each writer gets a sub-directory and is a run of its own; `tensorboard --logdir` on the parent directory shows "
+    "them together. Set shared_run: relay for one run, which one process writes"
+)
+NO_REPAIR = (
+    "event files that hold the rows of several roles take none between those that they hold; all rows can go to new "
+    "files"
 )
 
 # What a file system reports when it is full or unreachable for a while: worth another try. Anything else is an error
@@ -66,14 +70,17 @@ def prepare(ticket: RunTicket, args: TensorBoardArgs) -> None:
 
 @hookimpl
 def open_run(ticket: RunTicket, args: TensorBoardArgs) -> TensorBoardRun | TensorBoardRepair:
-    """Open or resume the run of one writer.
+    """Open or resume the run of one writer, or that of all writers whose rows come through this process.
 
     Raises:
         Unavailable: the file system is full or unreachable at the moment.
         BackendRefused: tensorboardX is missing, too old or broken, or the directory is not writable.
     """
     parts = sdk.load()
-    writer = ticket.writer or "launcher"
+    is_one = ticket.writers == "one"
+    if ticket.repair and not is_one:
+        raise BackendRefused(NO_REPAIR)
+    writer = ticket.writer or ("launcher" if is_one else "relay")
     try:
         directory = _directory(ticket, args, parts)
         place = RunPlace(
@@ -84,7 +91,7 @@ def open_run(ticket: RunTicket, args: TensorBoardArgs) -> TensorBoardRun | Tenso
             config=ticket.config,
             tags=ticket.tags,
             many=ticket.writers == "many",
-            labels={"job": _job(ticket), "role": writer},
+            labels={"job": _job(ticket), **({"role": writer} if is_one else {})},
         )
         ledger = read_ledger(directory, ticket.run_id, parts)
         if ticket.repair:
@@ -116,7 +123,8 @@ def open_readback(ticket: RunTicket, args: TensorBoardArgs) -> TensorBoardReadba
 def _directory(ticket: RunTicket, args: TensorBoardArgs, parts: sdk.Sdk) -> Path:
     """The writer's directory, or `run_id` in it if another rolecall run has written to it."""
     base, writer = args.base(ticket.directory), ticket.writer or "launcher"
-    place = args.place(project=ticket.project, name=_job(ticket), role=writer)
+    role = writer if ticket.writers == "one" else None
+    place = args.place(project=ticket.project, name=_job(ticket), role=role)
     directory = _below(base, place, writer)
     owners = {owner(path, parts) for path in event_files(directory)}
     # TensorBoard joins all files of a directory: two runs there would be drawn as one line that jumps back and forth.

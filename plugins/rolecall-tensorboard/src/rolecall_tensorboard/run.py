@@ -1,4 +1,4 @@
-"""A run of one writer: a directory of event files."""
+"""A run of one writer, or of all that one process writes for: a directory of event files."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def file_suffix(writer: str, pid: int) -> str:
 
 
 class TensorBoardRun:
-    """The run of one writer; a `rolecall.Run` that supports tables, media, details and progress.
+    """A run; a `rolecall.Run` that supports tables, media, details and progress.
 
     A row that comes again, in the same process or after a crash, is written once: the event files record which
     rows they hold.

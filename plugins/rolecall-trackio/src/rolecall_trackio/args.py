@@ -1,7 +1,5 @@
 """The arguments of the backend `trackio`."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,19 +29,13 @@ class TrackioArgs(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dir: Path | None = Field(
-        default=None,
-        description="Directory of trackio's databases, on a local disk. Default: TRACKIO_DIR, or trackio's own in the "
-        "cache of Hugging Face. A relative path is below monitor_dir/backends/trackio.",
-    )
+    dir: Path | None = Field(None, description="Directory of trackio's files. Default: TRACKIO_DIR, or trackio's own.")
 
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, given: Any) -> Any:
         # The launcher's environment decides for all roles, as what was given explicitly is handed to them.
-        if not isinstance(given, Mapping) or given.get("dir") is not None:
-            return given
-        return {**given, "dir": _trackio_dir()}
+        return {**given, "dir": _trackio_dir()} if isinstance(given, Mapping) and given.get("dir") is None else given
 
     @field_validator("dir")
     @classmethod

@@ -1,12 +1,10 @@
 """The hooks of the backend `trackio`."""
 
-from __future__ import annotations
-
 from pydantic import BaseModel
 
 from rolecall import BackendRefused, RunGone, RunTicket, SharedRunSupport, hookimpl
 from rolecall_trackio.args import TrackioArgs
-from rolecall_trackio.readback import TrackioReadback
+from rolecall_trackio.rows import TrackioReadback
 from rolecall_trackio.run import TrackioRun
 from rolecall_trackio.store import Store
 
@@ -33,7 +31,7 @@ def supports_shared_run(args: TrackioArgs) -> SharedRunSupport:
 @hookimpl
 def prepare(ticket: RunTicket, args: TrackioArgs) -> None:
     """Check that trackio can be imported, and that it writes a database here."""
-    _store(ticket, args)
+    _writable(ticket, args)
 
 
 @hookimpl
@@ -45,9 +43,7 @@ def open_run(ticket: RunTicket, args: TrackioArgs) -> TrackioRun:
         RunGone: the run was deleted.
         BackendRefused: trackio cannot be imported, or cannot write here.
     """
-    store = _store(ticket, args)
-    _require(store, ticket.backend_run_id)
-    return TrackioRun(store, ticket)
+    return TrackioRun(_with_run(_writable(ticket, args), ticket), ticket)
 
 
 @hookimpl
@@ -58,22 +54,20 @@ def open_readback(ticket: RunTicket, args: TrackioArgs) -> TrackioReadback:
         RunGone: it was deleted.
         BackendRefused: trackio cannot be imported.
     """
-    store = Store(args.base(ticket.directory), ticket.project)
-    _require(store, ticket.backend_run_id)
-    return TrackioReadback(store.path, ticket.backend_run_id or ticket.run_id)
+    return TrackioReadback(_with_run(Store(args.base(ticket.directory), ticket.project), ticket), ticket)
 
 
-def _store(ticket: RunTicket, args: TrackioArgs) -> Store:
+def _writable(ticket: RunTicket, args: TrackioArgs) -> Store:
     base = args.base(ticket.directory)
     try:
         base.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"cannot write {error.filename or base}: {error.strerror}; set monitor_args.dir to another directory"
-        raise BackendRefused(message) from error
+    except OSError as why:
+        raise BackendRefused(f"cannot write {base}: {why.strerror}; set monitor_args.dir to another directory") from why
     return Store(base, ticket.project)
 
 
-def _require(store: Store, run_id: str | None) -> None:
-    # The first row of a primary is written when it opens the run.
-    if run_id is not None and not store.has_run(run_id):
+def _with_run(store: Store, ticket: RunTicket) -> Store:
+    # The first row of a primary is written when it opens the run; trackio deletes a run by deleting its rows.
+    if (run_id := ticket.backend_run_id) and not any(store.select("SELECT 1 FROM metrics WHERE run_id = ?", run_id)):
         raise RunGone(f"{store.path} has no run {run_id}")
+    return store

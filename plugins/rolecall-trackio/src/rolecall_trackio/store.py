@@ -5,8 +5,6 @@ others (read in 0.38 and 0.43). The public `Run.log` takes no time and no id of 
 database is locked, and is written half a second later by a thread; `trackio.init` prints, and ends another run.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -16,8 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from rolecall import BackendRefused, Unavailable
 
@@ -27,15 +24,12 @@ __all__ = ["Entry", "Store"]
 # except in tests; there, each call sets them.
 _MODULES: Final = ("trackio.utils", "trackio.sqlite_storage", "trackio.media.utils")
 _LOCK: Final = threading.Lock()
+_NETWORK: Final = (
+    "a network file system; set monitor_args.dir, or TRACKIO_STORAGE_MODE=sqlite if only one node writes it"
+)
 
-
-class Entry(NamedTuple):
-    """One row of trackio's table `metrics`."""
-
-    log_id: str
-    step: int
-    timestamp: str
-    metrics: Mapping[str, Any]
+Entry = Mapping[str, Any]
+"""An argument of `bulk_log` for each row: its `log_ids`, `steps`, `timestamps` and `metrics_list`."""
 
 
 class Store:
@@ -49,101 +43,65 @@ class Store:
                 not write a database in this directory.
         """
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        self.directory = directory
-        self._project = project
+        self.directory, self._project = directory, project
         try:
             self._modules = [import_module(name) for name in _MODULES]
         except Exception as error:  # an import can raise anything, and another try does not help
-            detail = str(error).partition("\n")[0]
-            raise BackendRefused(f"trackio cannot be imported ({detail}); run: pip install -U trackio") from error
-        with self._here() as (utils, storage):
+            raise BackendRefused(f"trackio cannot be imported ({error}); run: pip install -U trackio") from error
+        with self._here() as (utils, storage, _):
             self._storage = storage.SQLiteStorage
-            self._check(utils)
-            self.path = Path(self._storage.get_project_db_path(project))
+            try:
+                self._storage.validate_project_name(project)
+            except ValueError as error:
+                raise BackendRefused(str(error)) from error
+            if utils.get_storage_mode() != "sqlite":
+                raise BackendRefused(f"{directory} is on {_NETWORK}")
+            self.path = Path(self._storage.get_project_db_path(project)).absolute()
 
-    def append(self, run_id: str, name: str, entries: Sequence[Entry], config: Mapping[str, Any] | None = None) -> None:
-        """Write rows, and a run's config, in one transaction. A row whose `log_id` is there already is left out.
+    def append(self, run_id: str, name: str, entries: Sequence[Entry], config: Entry | None = None) -> None:
+        """Write rows, and add to a run's config, in one transaction. A row whose `log_id` is there is left out.
 
         Raises:
             Unavailable: the database is locked, or the disk is full; none was written.
         """
-        with self._here(), unavailable(self.path):
-            self._storage.bulk_log(
-                project=self._project,
-                run=name,
-                run_id=run_id,
-                metrics_list=[dict(entry.metrics) for entry in entries],
-                steps=[entry.step for entry in entries],
-                timestamps=[entry.timestamp for entry in entries],
-                log_ids=[entry.log_id for entry in entries],
-                config=None if config is None else dict(config),
-            )
+        lists = {key: [each[key] for each in entries] for key in entries[0]}
+        with self._here(), self._unavailable():
+            if config is not None:
+                config = {**(self._storage.get_run_config(self._project, None, run_id) or {}), **config}
+            self._storage.bulk_log(project=self._project, run=name, run_id=run_id, config=config, **lists)
+            # trackio's `synchronous = NORMAL` survives a process, and this the node, too
+            with closing(sqlite3.connect(self.path, 30.0)) as db:
+                db.execute("PRAGMA wal_checkpoint(FULL)")
 
-    def config(self, run_id: str) -> Mapping[str, Any]:
-        """What the run's config is now."""
-        with self._here(), unavailable(self.path):
-            return self._storage.get_run_config(self._project, None, run_id) or {}
-
-    def has_run(self, run_id: str) -> bool:
-        """Whether the database has a row of the run. It is deleted by deleting its rows."""
-        return bool(self._select("SELECT 1 FROM metrics WHERE run_id = ? LIMIT 1", run_id))
-
-    def log_ids(self, prefix: str) -> list[str]:
-        """All that begin with `prefix`."""
-        # up to the prefix with a higher last character, so that the index on `log_id` finds them
-        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        found = self._select("SELECT log_id FROM metrics WHERE log_id >= ? AND log_id < ?", prefix, end)
-        return [log_id for (log_id,) in found]
-
-    def sync(self) -> None:
-        """Make what was written survive the node, too: trackio's `synchronous = NORMAL` does not."""
-        with unavailable(self.path), closing(sqlite3.connect(self.path, timeout=30.0)) as db:
-            db.execute("PRAGMA wal_checkpoint(FULL)")
+    def select(self, query: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
+        """Read without writing; nothing if there is no database."""
+        if self.path.exists():
+            with self._unavailable(), closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", 30.0, uri=True)) as db:
+                yield from db.execute(query, parameters)
 
     def keep(self, file: Path, run: str, step: int, name: str) -> str:
         """Copy a file to where trackio keeps a run's media of a step; returns its path as a row names it."""
         # trackio takes the run's name as it is: `..` would lead out of its folder
         folder = re.sub(r"[^\w.-]", "_", run).strip(".") or "run"
-        with self._here() as (utils, _), unavailable(self.directory):
-            media = import_module("trackio.media.utils").get_project_media_path(self._project, folder, step)
-            temporary = media / f".{name}"
-            shutil.copyfile(file, temporary)
-            temporary.replace(media / name)
-            return str((media / name).relative_to(utils.MEDIA_DIR))
-
-    def _select(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-        if not self.path.exists():
-            return []
-        uri = f"{self.path.absolute().as_uri()}?mode=ro"
-        with unavailable(self.path), closing(sqlite3.connect(uri, uri=True, timeout=30.0)) as db:
-            return db.execute(query, parameters).fetchall()
-
-    def _check(self, utils: ModuleType) -> None:
-        try:
-            self._storage.validate_project_name(self._project)
-        except ValueError as error:
-            raise BackendRefused(str(error)) from error
-        if utils.get_storage_mode() != "sqlite":
-            raise BackendRefused(
-                f"{self.directory} is on a network file system, where trackio itself writes no database; set "
-                "monitor_args.dir to a local disk, or TRACKIO_STORAGE_MODE=sqlite if only one node writes it"
-            )
+        with self._here() as (utils, _, media), self._unavailable():
+            path: Path = media.get_project_media_path(self._project, folder, step) / name
+            Path(shutil.copyfile(file, path.with_name(f".{name}"))).replace(path)
+            return str(path.relative_to(utils.MEDIA_DIR))
 
     @contextmanager
-    def _here(self) -> Iterator[tuple[ModuleType, ModuleType]]:
+    def _here(self) -> Iterator[Sequence[Any]]:
         """Point trackio to this directory."""
         with _LOCK:
             for module in self._modules:
                 for name, path in (("TRACKIO_DIR", self.directory), ("MEDIA_DIR", self.directory / "media")):
                     if hasattr(module, name):
                         setattr(module, name, path)
-            yield self._modules[0], self._modules[1]
+            yield self._modules
 
-
-@contextmanager
-def unavailable(path: Path) -> Iterator[None]:
-    """A locked database or a full disk: rolecall sends the rows again."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise Unavailable(f"trackio: {path}: {error}") from error
+    @contextmanager
+    def _unavailable(self) -> Iterator[None]:
+        """A locked database or a full disk: rolecall sends the rows again."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise Unavailable(f"trackio: {self.path}: {error}") from error

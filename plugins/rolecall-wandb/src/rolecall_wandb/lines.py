@@ -51,7 +51,9 @@ class Line:
     def takes(self, row: Row, axes: Container[str], more: Iterable[str] = ()) -> bool:
         """Whether a row belongs to this line too, with `more` keys. A key of an axis is in every row, with its step."""
         last = self.last
-        if (row.seq, row.axis, row.step) != (last.seq + 1, last.axis, last.step):
+        if (row.writer, row.session, row.seq) != (last.writer, last.session, last.seq + 1):
+            return False
+        if (row.axis, row.step) != (last.axis, last.step):
             return False
         if any(key in self.values for key in more):
             return False

@@ -47,7 +47,8 @@ class OfflineRun:
         self._sdk = init(ticket, args)
         self._run = self._sdk.run
         self._history = History(self._run)
-        self._definitions: Definitions | None = None
+        # Of several writers, steps repeat and decrease; so do those of several axes.
+        self._definitions = Definitions(self._run) if ticket.has_axes else None
         self._line: Line | None = None
         self._axes: set[str] = set()
         self._tries = Tries()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ROLECALL_HOOKS",
+    "SYSTEM_METRICS",
     "backend_args",
     "declare_axes",
     "open_readback",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 ROLECALL_HOOKS = 2
+# The SDK (0.31.0) samples the role's process and its node in every mode: in separate runs, in a shared one, where each
+# role's are labelled (`system.cpu/l:explorer/0`), and offline.
+SYSTEM_METRICS = True
 NO_REPAIR: Final = "wandb accepts no step below the last one in a run that is not shared"
 OFFLINE: Final = "wandb is {}, so there is no server whose runs could be read back"
 

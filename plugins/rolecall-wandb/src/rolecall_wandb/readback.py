@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from rolecall import Point, Row, RunGone, RunTicket
@@ -52,8 +53,9 @@ class WandbReadback:
                     yield key, Point(step, number, time)
 
     def expected(self, row: Row) -> Row:
-        """The row as it is: wandb keeps keys and values."""
-        return row
+        """The row with its keys and values; a string that spells a number is one in wandb, which has no other form."""
+        spelled = {key: _SPECIAL[text] for key, text in row.text.items() if text in _SPECIAL}
+        return replace(row, metrics={**row.metrics, **spelled}) if spelled else row
 
     def close(self) -> None:
         """Nothing is open."""

@@ -9,7 +9,7 @@ from rolecall.cli.page.embed import Room, as_json
 from rolecall.cli.view.text import visible
 from rolecall.config.commands import command, with_path
 from rolecall.job.history import job_state
-from rolecall.job.status import DeliveryStatus, read_deliveries, read_writers, unended
+from rolecall.job.status import DeliveryStatus, read_deliveries, read_states, unended
 from rolecall.rows import Details
 from rolecall.states import State
 from rolecall.store.details import config_now, details_now
@@ -60,7 +60,7 @@ def _summary(details: Mapping[str, Details]) -> list[tuple[str, str, float | str
 
 
 def _writers(contents: Contents) -> list[dict[str, Any]]:
-    states = {each.writer: each.state for each in read_writers(contents.layout)}
+    states = {each.writer: each.state for each in read_states(contents.layout, contents.totals)}
     return [
         {
             "writer": writer,

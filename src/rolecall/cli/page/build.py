@@ -26,7 +26,7 @@ _TEXT_BYTES: Final = 300_000
 _ABOUT_BYTES: Final = 400_000
 _MARGIN: Final = 10_000
 """For the commas between what is counted by itself."""
-_KINDS: Final = ("image", "figure", "video", "histogram", "audio", "html", "file")
+_KINDS: Final = ("image", "figure", "video", "histogram", "audio", "html", "markdown", "file")
 """Of media, in the order of the page."""
 
 

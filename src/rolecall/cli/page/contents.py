@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from rolecall.cli.page.sampled import Sampled
 from rolecall.cli.page.series import Series
+from rolecall.cli.view.metrics import standing
 from rolecall.cli.view.text import visible
 from rolecall.job.history import ByAxis
 from rolecall.rows import Change, Media, Row, TableData
@@ -24,8 +25,6 @@ _MOST_TABLES: Final = 12
 _MOST_TEXTS: Final = 100
 _MOST_DAMAGES: Final = 20
 _LONGEST_TEXT: Final = 4000
-_FIRST: Final = ("reward", "return", "loss")
-_WORDS: Final = re.compile(r"[^a-zA-Z]+")
 _DIGITS: Final = re.compile(r"([0-9]+)")
 
 T = TypeVar("T")
@@ -103,9 +102,8 @@ def read_contents(root: Path, patterns: Sequence[str]) -> Contents:
 
 
 def order(key: str) -> tuple[int, list[str | int]]:
-    """What people look for first comes first: reward, return and loss."""
-    words = _WORDS.split(key.lower())
-    return next((at for at, word in enumerate(_FIRST) if word in words), len(_FIRST)), natural(key)
+    """What people look for first comes first."""
+    return standing(key), natural(key)
 
 
 def natural(name: str) -> list[str | int]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydantic_core import to_json
 
+from rolecall.backends.markup import html_of
 from rolecall.cli.page.contents import Contents, TableSample
 from rolecall.cli.page.sampled import by_importance
 from rolecall.cli.view.text import visible
@@ -182,8 +183,9 @@ def _medium(media: Media, room: Room) -> Item:
 
 def _content(media: Media, path: Path, size: int, room: Room) -> Item:
     """What the page holds of a file: nothing if it has no room, or if a browser cannot show it."""
-    if media.kind == "html":
+    if media.kind in ("html", "markdown"):
         html = path.read_text("utf-8", "replace") if size <= min(room.left, _LONGEST_HTML) else None
+        html = html_of(html) if html is not None and media.kind == "markdown" else html
         return {"html": html} if html is not None and room.take(len(as_json(html))) else {"left_out": True}
     mime = media.mime
     if mime == NETPBM:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from rolecall.cli.view.chart import number
@@ -53,8 +54,9 @@ def _pairs(jobs: tuple[Job, Job], patterns: Sequence[str]) -> list[Pair]:
 
 def _describe(jobs: tuple[Job, Job], look: Look) -> Iterator[Line]:
     for job, label, style in zip(jobs, _LABELS, SERIES, strict=False):
-        for line in describe_job(job, look):
-            yield look.line((f"{label}  ", f"bold {style}")) + line
+        mark = look.line((f"{label}  ", f"bold {style}"))
+        for line in describe_job(job, replace(look, width=look.width - mark.width)):
+            yield mark + line
 
 
 def _differences(jobs: tuple[Job, Job], look: Look) -> Iterator[Line]:

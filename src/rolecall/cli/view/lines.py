@@ -64,6 +64,11 @@ class Line:
             width -= cells(text)
         return Line(tuple(kept))
 
+    def fitting(self, width: int) -> "Line":
+        """The same without the spans at its end for which there is no room; if there is none for the first, cut."""
+        room = [sum(cells(span.text) for span in self.spans[: at + 1]) <= width for at in range(len(self.spans))]
+        return Line(self.spans[: room.index(False)] or self.cut(width).spans) if False in room else self
+
     def padded(self, width: int) -> "Line":
         """The same, in exactly this many cells."""
         fitted = self.cut(width)

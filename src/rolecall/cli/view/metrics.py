@@ -11,9 +11,12 @@ from typing import Final
 from rolecall.cli.view.chart import Curve
 from rolecall.errors import ConfigError
 from rolecall.job.history import JobHistory, MetricHistory, Statistics, WriterHistory
+from rolecall.store.layout import is_node
 
 _FIRST: Final = ("reward", "return", "loss")
-"""What people look at first, in this order; one of each, and then the others."""
+"""What people look at first, in this order, on the screen and on the page."""
+_WORD: Final = re.compile(rf"(?<![a-z])({'|'.join(_FIRST)})(?:e?s)?(?![a-z])")
+"""One of them as a whole word: `rewards/format` is a reward, and `lossless` is no loss."""
 _MEANS: Final = 256
 """Points of the mean of several ranks."""
 _LAST: Final = re.compile(r"(^|[/_.])(time|timing|perf|system|gpu|cpu|memory)", re.IGNORECASE)
@@ -75,13 +78,22 @@ def role_of(writer: str) -> str:
 
 
 def by_rank(writers: Iterable[WriterHistory]) -> list[WriterHistory]:
-    """Writers by role and rank: `explorer/10` comes behind `explorer/9`."""
+    """Writers by role and rank: `explorer/10` comes behind `explorer/9`. Nodes come last, by name."""
 
-    def order(each: WriterHistory) -> tuple[str, int]:
+    def order(each: WriterHistory) -> tuple[bool, str, int]:
+        if is_node(each.writer):
+            return True, each.writer, 0
         role, _, rank = each.writer.partition("/")
-        return role, int(rank or -1)
+        return False, role, int(rank or -1)
 
     return sorted(writers, key=order)
+
+
+def standing(key: str) -> int:
+    """A metric's place by the words of its key: rewards, returns and losses, then others, and timings last."""
+    lowered = key.lower()
+    late = len(_FIRST) + (_LAST.search(lowered) is not None)
+    return min(map(_FIRST.index, _WORD.findall(lowered)), default=late)
 
 
 def metrics_of(jobs: Sequence[JobHistory], patterns: Sequence[str] = ()) -> list[list[Metric]]:
@@ -121,17 +133,12 @@ def _in_order(metrics: list[Metric]) -> list[Metric]:
     counts: dict[tuple[str, int], int] = defaultdict(int)
     ranked = []
     for at, each in enumerate(plain):
-        word = _word(each.key)
+        word = standing(each.key)
         is_first = word < len(_FIRST)
         # The first reward of each role, the first return, the first loss, and only then the second ones.
         nth = counts[each.role, word] if is_first else 0
         counts[each.role, word] += 1
         is_point = all(len(rank.steps) == 1 for rank in each.ranks.values())  # is no curve
-        ranked.append(((is_point, not is_first, nth, word, at), each))
+        is_of_nodes = all(map(is_node, each.ranks))  # nobody looks at those first
+        ranked.append(((is_of_nodes, is_point, not is_first, nth, word, at), each))
     return [each for _, each in sorted(ranked, key=lambda pair: pair[0])]
-
-
-def _word(key: str) -> int:
-    lowered = key.lower()
-    late = len(_FIRST) + (_LAST.search(lowered) is not None)
-    return next((at for at, word in enumerate(_FIRST) if word in lowered), late)

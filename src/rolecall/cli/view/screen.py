@@ -9,7 +9,15 @@ from rolecall.cli.view.chart import Curve, draw, number
 from rolecall.cli.view.holdings import describe_holdings
 from rolecall.cli.view.lines import Line, Look, cells, grid
 from rolecall.cli.view.metrics import Metric
-from rolecall.cli.view.summary import Job, describe_backends, describe_job, describe_roles, plural
+from rolecall.cli.view.summary import (
+    Job,
+    describe_backends,
+    describe_details,
+    describe_job,
+    describe_nodes,
+    describe_roles,
+    plural,
+)
 from rolecall.config.commands import command
 
 LEAST_WIDTH: Final = 38
@@ -23,6 +31,7 @@ MOST_CHARTS: Final = 6
 """Where nothing has to fit, unless the user names the metrics."""
 _GAP: Final = 2
 _FEW_RUNS: Final = 2
+_FEW_SUMMARIES: Final = 3
 _LARGE: Final = 4 * LEAST_HEIGHT
 """Rows below the roles with which a screen has room for tables beside many charts."""
 _BARS: Final = "▁▂▃▄▅▆▇█"
@@ -98,7 +107,9 @@ def _above(job: Job, look: Look) -> list[Line]:
     has_to_fit = look.height is not None
     lines = describe_job(job, look)
     lines += describe_roles(job, look, max(3, look.height // 3) if look.height is not None else None)
+    lines += describe_nodes(job, look)
     lines += describe_backends(job, look, _FEW_RUNS if has_to_fit else None)
+    lines += describe_details(job, look, _FEW_SUMMARIES if has_to_fit else None)
     for writer in job.history.writers:
         lines += [look.line((f"damaged: {each}", "yellow"), is_whole=True) for each in writer.describe_damages()]
     return [line.cut(look.width) for line in lines]

@@ -8,12 +8,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
+from rolecall.cli.view.chart import number
 from rolecall.cli.view.lines import Line, Look
 from rolecall.cli.view.metrics import by_rank, role_of
 from rolecall.config.commands import command, with_path
 from rolecall.job.history import JobHistory, WriterHistory
 from rolecall.job.status import DeliveryStatus
 from rolecall.states import State
+from rolecall.store.layout import NODE
 
 STYLES: Final = {State.RUNNING: "green", State.FAILED: "bold red", State.KILLED: "bold red", State.UNFINISHED: "yellow"}
 _WORST: Final = (State.KILLED, State.FAILED, State.UNFINISHED, State.RUNNING, State.CONTINUED, State.NONE)
@@ -43,39 +45,54 @@ class Job:
     @property
     def is_running(self) -> bool:
         """Whether the launcher or a role runs."""
-        return State.RUNNING in {self.history.state, *(writer.state for writer in self.history.writers)}
+        return State.RUNNING in {self.history.state, *(role.state for role in self.history.roles)}
 
 
 def describe_job(job: Job, look: Look) -> list[Line]:
     """The job's name, state and size, and where it is."""
-    history, writers = job.history, job.history.writers
+    history, roles = job.history, job.history.roles
     record = history.record
-    end = job.now if job.is_running else max((each.last_time or 0.0 for each in writers), default=0.0)
+    end = job.now if job.is_running else max((each.last_time or 0.0 for each in roles), default=0.0)
     lasted = duration(end - record.created)
     took = {True: f" for {lasted}", False: f" after {lasted}"}[job.is_running] if end > record.created else ""
-    media = sum(held.count for each in writers for held in each.last_media.values())
+    media = sum(held.count for each in roles for held in each.last_media.values())
     counts = {
-        "role": len(writers),
-        "row": sum(each.rows for each in writers),
-        "table": sum(each.tables for each in writers),
+        "role": len(roles),
+        "row": sum(each.rows for each in roles),
+        "table": sum(each.tables for each in roles),
         "media row": media,
     }
-    numbers = ", ".join(plural(count, word) for word, count in counts.items() if count or word in ("role", "row"))
+    numbers = [plural(count, word) for word, count in counts.items() if count or word in ("role", "row")]
     name = look.line(
-        *(
-            (f"{record.project} / {record.name}", "bold"),
-            "  ",
-            (f"{history.state}{took}", STYLES.get(history.state, "")),
-        ),
-        *("  ", numbers, (f"  run {record.run_id}", "dim")),
-    )
-    return [name, look.line((str(job.root), "dim"), is_whole=True)]
+        (f"{record.project} / {record.name}", "bold"),
+        (f"  {history.state}{took}", STYLES.get(history.state, "")),
+        *(f"{', ' if at else '  '}{each}" for at, each in enumerate(numbers)),
+        (f"  run {record.run_id}", "dim"),
+    ).fitting(look.width)
+    tags = dict.fromkeys(tag for each in history.writers for tag in each.details.tags)
+    lines = [name, look.line((str(job.root), "dim"), is_whole=True)]
+    return [*lines, look.line(("tags  ", "dim"), ", ".join(tags))] if tags else lines
+
+
+def describe_details(job: Job, look: Look, most: int | None = None) -> Iterator[Line]:
+    """A line for each writer that has a summary, with its values; in at most so many lines."""
+    found = [each for each in by_rank(job.history.writers) if each.details.summary]
+    shown = found if most is None or len(found) <= most else found[: most - 1]
+    for each in shown:
+        values = (
+            f"{key} {number(value) if isinstance(value, int | float) else ' '.join(value.split())}"
+            for key, value in each.details.summary.items()
+        )
+        parts = ("summary  ", "dim"), (f"{each.writer}  ", "bold"), ", ".join(values)
+        yield look.line(*parts, is_whole=look.height is None)
+    if left := len(found) - len(shown):
+        yield look.line((f"summary  of {plural(left, 'more role')}", "dim"))
 
 
 def describe_roles(job: Job, look: Look, most: int | None = None) -> list[Line]:
     """A line for the ranks of a role that are alike; those that failed come first if there is no room for all."""
     alike: dict[tuple[str, bool, State], list[WriterHistory]] = defaultdict(list)
-    for each in by_rank(job.history.writers):
+    for each in by_rank(job.history.roles):
         alike[role_of(each.writer), "/" in each.writer, each.state].append(each)
     groups = list(alike.values())
     if not groups:
@@ -95,6 +112,13 @@ def describe_roles(job: Job, look: Look, most: int | None = None) -> list[Line]:
         words = ", ".join(f"{count} {state}" for state, count in states.items())
         lines.append(look.line((f"more roles: {words}", "dim")))
     return lines
+
+
+def describe_nodes(job: Job, look: Look) -> list[Line]:
+    """A line that names the nodes that are measured, if any are."""
+    hosts = [each.writer.removeprefix(NODE) for each in by_rank(job.history.nodes)]
+    where = hosts[0] if len(hosts) == 1 else f"{len(hosts)} nodes: {', '.join(hosts)}"
+    return [look.line((f"system metrics of {where}", "dim"))] if hosts else []
 
 
 _HEADS: Final = ("role", "state", "step", "rows", "last row", "")

@@ -16,7 +16,7 @@ from rolecall.store.acks import START, Position
 
 logger = logging.getLogger("rolecall.verify")
 
-RunState = Literal["equal", "different", "gone", "unreadable"]
+RunState = Literal["equal", "different", "undelivered", "gone", "unreadable"]
 _EXAMPLES: Final = 4
 
 
@@ -39,7 +39,7 @@ class RunReport:
         shared: whether it is the run of all writers.
         id: what the backend calls it; `None` if it was never opened.
         url: where you look at it.
-        state: `equal`, `different`, `gone`, or `unreadable`.
+        state: `equal`, `different`, `undelivered` if rows were logged and it holds none, `gone`, or `unreadable`.
         problem: why it is gone or unreadable, or why it could not be repaired.
         points: how many points it should hold.
         held: how many it holds.
@@ -111,11 +111,15 @@ def compare(target: Target, table: PointTable) -> RunReport:
         table: takes the points; afterwards it knows what is missing.
     """
     until = target.positions()
-    if target.reference() is None and all(position == START for position in until.values()):
-        return report_on(target, "equal")  # nothing was delivered yet, so nothing can be missing
+    is_begun = any(position != START for position in until.values())
+    if target.reference() is None and not is_begun:
+        return report_on(target, "undelivered" if target.waiting() else "equal")  # there is no run to look at
     try:
         with closing(target.open_readback()) as readback:
-            return _compare(target, table, readback, until)
+            report = _compare(target, table, readback, until)
+            # Nothing that it must hold is missing, and that is no comparison.
+            is_empty = report.state == "equal" and not report.held and report.waiting and not is_begun
+            return replace(report, state="undelivered") if is_empty else report
     except RunGone as error:
         return report_on(target, "gone", scrub_text(str(error), target.secrets))
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and other runs can still be read

@@ -11,7 +11,7 @@ from rolecall.delivery.keys import Keys
 from rolecall.errors import RunGone
 from rolecall.protocol import Point, RunTicket, SupportsReadback, SupportsScan
 from rolecall.rows import Row
-from rolecall.store.acks import Position, RunReference, acknowledged, read_reference, rejections, undelivered
+from rolecall.store.acks import Position, RunReference, acknowledged, read_reference, rejections, waiting
 from rolecall.store.axes import AxisBook
 from rolecall.store.codec import Damage, last_line
 from rolecall.store.layout import LAUNCH, Layout
@@ -61,7 +61,7 @@ class Target:
 
     def waiting(self) -> int:
         """How many rows were not delivered yet."""
-        return sum(undelivered(self.layout, self.backend.name, writer) for writer in self.writers)
+        return sum(waiting(self.layout, self.backend.name, writer) for writer in self.writers)
 
     def cleaned(self) -> int:
         """How many rows `rolecall clean` removed from the journals."""
@@ -121,7 +121,8 @@ class Target:
         row = self.keys(row.writer).shown(row)
         if self._axes:
             row = replace(row, metrics={key: value for key, value in row.metrics.items() if key not in self._axes})
-        if row.metrics:
+        # Some trackers have no other form for NaN than the string, and so a text that spells it is a point there.
+        if row.metrics or row.text:
             row = readback.expected(row)
             yield from ((key, Point(row.step, float(value), row.time)) for key, value in row.metrics.items())
 

@@ -75,14 +75,14 @@ def verify(
 
 def targets(spec: JobSpec) -> Iterator[Target]:
     """Every run of the backends that can be read back."""
-    backends = [(spec.registry.load(plan.backend), plan.shared) for plan in spec.plan.backends]
+    backends = [(spec.registry.load(plan.backend), plan) for plan in spec.plan.backends]
     if not any(backend.reads_back for backend, _ in backends):
         names = ", ".join(backend.name for backend, _ in backends)
         raise BackendError(f"{names}: what it holds cannot be read back, as it has no hook open_readback")
     layout = Layout(spec.monitor_dir)
     writers = tuple(layout.writers())
-    for backend, shared in backends:
-        is_one = shared and bool(writers)
+    for backend, plan in backends:
+        is_one = plan.has_one_run and bool(writers)
         for group in ([writers] if is_one else [(writer,) for writer in writers]) if backend.reads_back else ():
             yield Target(
                 layout=layout,
@@ -91,7 +91,7 @@ def targets(spec: JobSpec) -> Iterator[Target]:
                 secrets=spec.secrets,
                 shared=is_one,
                 writers=group,
-                ticket_of=partial(_ticket, spec, backend.name, is_one),
+                ticket_of=partial(_ticket, spec, backend.name, plan.shared and is_one),
             )
 
 

@@ -47,11 +47,12 @@ class JobPrinter:
 
     def delivery(self) -> Progress:
         """How far the slowest backend is."""
-        rows, totals = read_totals(Layout(self.root), self.plan)
+        _, totals = read_totals(Layout(self.root), self.plan)
         slowest = min(totals, key=lambda total: total.delivered + total.rejected)
         if not slowest.waiting:
             return Progress("ending the run")
-        return Progress(f"sending rows to {slowest.backend}", rows - slowest.waiting, rows)
+        done = slowest.delivered + slowest.rejected
+        return Progress(f"sending rows to {slowest.backend}", done, done + slowest.waiting)
 
     def roles(self) -> Progress:
         """How many roles have ended."""

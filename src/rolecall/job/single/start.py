@@ -71,6 +71,7 @@ def init(  # noqa: PLR0913 - all but the first three by name
     monitor_dir: str | os.PathLike[str] | None = None,
     tags: Sequence[str] = (),
     resume: Literal["auto", "allow", "must", "never"] = "never",
+    system_metrics: bool = False,
 ) -> Monitor:
     """Launch a job of one process, and open its only role, `main`. Close it with `finish`, or by a `with` block.
 
@@ -87,6 +88,8 @@ def init(  # noqa: PLR0913 - all but the first three by name
             `rolecall` in the working directory.
         tags: labels of the run; `Monitor.tags` changes them.
         resume: as in `MonitorConfig`, for a run whose `name` or `monitor_dir` you give again.
+        system_metrics: whether CPU, memory, disk, network and GPUs are logged, under `system/`, and what this process
+            takes of them. Needs psutil.
 
     Raises:
         ConfigError, BackendError, DirectoryError, WriterConflict, BackendRefused: as `launch` does.
@@ -103,6 +106,7 @@ def init(  # noqa: PLR0913 - all but the first three by name
         monitor_args=monitor_args,
         monitor_dir=monitor_dir,
         resume=resume,
+        system_metrics=system_metrics,
     )
     labels = _checked_tags(tags)
     # Not before the settings were found to be right: a typo must not end the run that goes on.

@@ -24,7 +24,14 @@ __all__ = ["MEDIA_KINDS", "store_media"]
 MEDIA_KINDS: Final[frozenset[MediaKind]] = frozenset(get_args(MediaKind))
 """The kinds that a run holds: all of them."""
 
-_FOLDERS: Final = {"histogram": "histograms", "html": "html", "audio": "audio", "video": "videos", "figure": "figures"}
+_FOLDERS: Final = {
+    "histogram": "histograms",
+    "html": "html",
+    "markdown": "markdown",
+    "audio": "audio",
+    "video": "videos",
+    "figure": "figures",
+}
 _HAS_IMAGES: Final = "mlflow.loggedImages"
 
 # How `MlflowClient.log_image` separates the parts of a file's name: `%` in 2.16, `+` in 3.10 and newer, whose UI reads

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from rolecall import Media, Row, TableData
 from rolecall_tensorboard.records.hparams import hyperparameters
-from rolecall_tensorboard.records.markdown import config_text, source_text, table_text
+from rolecall_tensorboard.records.markdown import config_text, shortened, source_text, table_text
 from rolecall_tensorboard.records.media import add_media, table_images, tagged
 from rolecall_tensorboard.sdk import Sdk
 
@@ -119,12 +119,13 @@ class Encoder:
 
     def _media(self, row: Row) -> bytes:
         event = self._sdk.Event(wall_time=row.time, step=row.step)
-        if row.media[0].kind != "html":
+        if row.media[0].kind not in ("html", "markdown"):
             add_media(event.summary, row.media)
             return self._record(event)
         for tag, each in tagged(row.media):
-            html = each.path.read_text("utf-8", "replace") if each.path is not None else ""
-            event.summary.MergeFrom(self._summary(tag, source_text(html)))
+            text = each.path.read_text("utf-8", "replace") if each.path is not None else ""
+            shown = shortened(text) if each.kind == "markdown" else source_text(text)
+            event.summary.MergeFrom(self._summary(tag, shown))
         return self._record(event)
 
     def _text(self, tag: str, text: str, step: int, time: float) -> bytes:

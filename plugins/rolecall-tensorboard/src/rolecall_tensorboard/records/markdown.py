@@ -10,7 +10,7 @@ from typing import Any
 
 from rolecall import Cell, Media, TableData
 
-__all__ = ["MOST_CHARACTERS", "MOST_ROWS", "config_text", "source_text", "table_text"]
+__all__ = ["MOST_CHARACTERS", "MOST_ROWS", "config_text", "shortened", "source_text", "table_text"]
 
 _MARKUP = re.compile(r"[\\`*_{}\[\]()<>#+\-.!|&~:$]")
 
@@ -18,7 +18,7 @@ MOST_ROWS = 1000
 """How many rows of a table are shown. TensorBoard 2.21 renders 1,000 rows in 1 s and 10,000 in 17 s (measured)."""
 
 MOST_CHARACTERS = 20_000
-"""How much of a piece of HTML is shown. TensorBoard 2.21 renders 100,000 characters in 2 s and a million in 38 s."""
+"""How much of HTML and Markdown is shown. TensorBoard 2.21 renders 100,000 characters in 2 s and a million in 38 s."""
 
 
 def table_text(table: TableData) -> str:
@@ -41,8 +41,13 @@ def source_text(html: str) -> str:
 
     TensorBoard allows no styles and few tags, and shows all others as text (2.21). So it is shown as it was logged.
     """
-    shown = indent(html[:MOST_CHARACTERS], "    ")
-    if (hidden := len(html) - MOST_CHARACTERS) > 0:
+    return shortened(html, "    ")
+
+
+def shortened(text: str, edge: str = "") -> str:
+    """As much of a text as is shown, each line behind `edge`."""
+    shown = indent(text[:MOST_CHARACTERS], edge)
+    if (hidden := len(text) - MOST_CHARACTERS) > 0:
         return f"{shown}\n\n{hidden} more characters are in the job's directory."
     return shown
 

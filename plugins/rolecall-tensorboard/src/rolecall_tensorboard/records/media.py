@@ -15,7 +15,7 @@ from rolecall import Media, MediaKind, TableData
 
 __all__ = ["KINDS", "MOST_BYTES", "add_media", "table_images", "tagged", "why_not"]
 
-KINDS: Final[frozenset[MediaKind]] = frozenset({"image", "histogram", "html", "audio", "video", "figure"})
+KINDS: Final[frozenset[MediaKind]] = frozenset({"image", "histogram", "html", "markdown", "audio", "video", "figure"})
 """What a run holds."""
 
 MOST_BYTES: Final = 64 << 20

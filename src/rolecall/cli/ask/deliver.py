@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from rolecall.cli.arguments import add_job_options, check_backend, collect_args, print_event
+from rolecall.cli.ask.arguments import add_job_options, check_backend, collect_args, print_event, print_left
 from rolecall.config.commands import command
 from rolecall.delivery.redeliver import Held, deliver
 
@@ -40,16 +40,12 @@ def run(options: argparse.Namespace) -> int:
             on_event=print_event,
             on_progress=draw,
         )
-    for each in left:
-        if each.rows:
-            print(f"{each.writer}: {each.rows} rows are not in {each.backend} yet", file=sys.stderr)
-        if each.missing:
-            lost = f"{each.writer}: {each.missing} rows are not in its journal and may not be in {each.backend}"
-            print(lost, file=sys.stderr)
-    if any(each.rows for each in left):
+    print_left(left)
+    if any(each.rows or each.lacks_changes for each in left):
         # Without `--args`, which may hold a secret.
         again = command("deliver", options.directory, *(("--to", options.to) if options.to else ()))
-        print(f"some rows are left; try again later: {again}")
+        what = "some rows are" if any(each.rows for each in left) else "something is"
+        print(f"{what} left; try again later: {again}")
     else:
         print("what the journal still has is delivered" if left else "all rows are delivered")
     return 1 if left else 0

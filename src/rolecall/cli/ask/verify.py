@@ -1,8 +1,8 @@
 """Compare what a job's backends hold with its journals, point by point.
 
 It reads back every run, and lists the points that are missing, extra or different. With --repair it
-sends what is missing, and compares again. The exit status is 0 if all is equal, 1 if anything differs
-or a run is gone, 2 if it cannot start, and 3 if a backend could not be read.
+sends what is missing, and compares again. The exit status is 0 if all is equal, 1 if anything differs,
+nothing was delivered or a run is gone, 2 if it cannot start, and 3 if a backend could not be read.
 
 Examples:
   rolecall verify runs/grpo-1
@@ -19,7 +19,7 @@ from typing import Final
 
 from pydantic_core import to_json
 
-from rolecall.cli.arguments import add_job_options, check_backend, collect_args, print_event
+from rolecall.cli.ask.arguments import add_job_options, check_backend, collect_args, print_event
 from rolecall.cli.view.text import visible
 from rolecall.config.commands import command, with_path
 from rolecall.config.spec import JobSpec
@@ -106,18 +106,16 @@ def _describe_run(report: RunReport) -> Iterator[str]:
     name = f"{report.backend}: " + ("all roles" if report.shared else report.writers[0])
     done = f", {report.sent} rows were sent again" if report.sent else ""
     done += ", after everything was sent to a new run" if report.new_run else ""
-    match report.state:
-        case "equal" if report.id is None:
-            yield f"{name}: nothing is delivered yet"
-        case "equal":
-            yield f"{name}: equal, {report.points} points{done}"
-        case "different":
-            yield f"{name}: {report.points} points in the journal, {report.held} in the run{done}"
-            yield from _table(report)
-        case "gone":
-            yield f"{name}: the run is gone: {report.problem}{done}"
-        case "unreadable":
-            yield f"{name}: could not be read: {report.problem}"
+    verdict = {
+        "equal": f"equal, {report.points} points" if report.id is not None else "nothing was logged for it",
+        "different": f"{report.points} points in the journal, {report.held} in the run",
+        "undelivered": "nothing is delivered yet, so there is nothing to compare",
+        "gone": f"the run is gone: {report.problem}",
+        "unreadable": f"could not be read: {report.problem}",
+    }[report.state]
+    yield f"{name}: {verdict}{done}"
+    if report.state == "different":
+        yield from _table(report)
     if report.state == "different" and report.problem:
         yield f"  not repaired: {report.problem}"
     if report.state == "different" and report.url:

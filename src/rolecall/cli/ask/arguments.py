@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,28 @@ from rolecall.backends.registry import Registry
 from rolecall.cli.view.text import visible_lines
 from rolecall.config.loading import parse_mapping
 from rolecall.delivery.events import CourierEvent
+from rolecall.delivery.redeliver import Left
 from rolecall.errors import BackendError, ConfigError
 
 ARGS = "ROLECALL_ARGS"
 """The environment's `--args`, for secrets: every user of a machine can list the arguments of its processes."""
 
 
-def add_job_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every command that asks the backends of a job."""
+def add_job_options(parser: argparse.ArgumentParser, timeout: float = 600, until: str = "") -> None:
+    """Add the options of every command that asks the backends of a job.
+
+    Args:
+        parser: of the command.
+        timeout: seconds until it gives up by default.
+        until: when it ends by default, in words, if that is no number of seconds.
+    """
     parser.add_argument("directory", type=Path, help="the monitor_dir of a job")
     args = f"arguments of the backend that are not stored with the job, as YAML or JSON; put secrets into {ARGS}"
     parser.add_argument("--args", default="{}", help=args)
     trust = "use the servers that the directory names, even if somebody else may have written it"
     parser.add_argument("--trust", action="store_true", help=trust)
-    parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="when to give up (default: 600)")
+    when = f"when to give up (default: {until or timeout})"
+    parser.add_argument("--timeout", type=float, default=timeout, metavar="SECONDS", help=when)
 
 
 def collect_args(options: argparse.Namespace, backend: str | None) -> dict[str, dict[str, Any]]:
@@ -56,6 +65,19 @@ def check_backend(option: str, name: str) -> None:
         Registry().load(name)
     except BackendError as error:
         raise type(error)(f"{option}: {error}") from error.__cause__
+
+
+def print_left(left: Iterable[Left]) -> None:
+    """Say what backends lack, on standard error."""
+    for each in left:
+        if each.rows:
+            print(f"{each.writer}: {each.rows} rows are not in {each.backend} yet", file=sys.stderr)
+        if each.lacks_changes:
+            what = f"{each.writer}: what it last changed of its config, summary or tags is not in {each.backend} yet"
+            print(what, file=sys.stderr)
+        if each.missing:
+            lost = f"{each.writer}: {each.missing} rows are not in its journal and may not be in {each.backend}"
+            print(lost, file=sys.stderr)
 
 
 def print_event(event: CourierEvent) -> None:

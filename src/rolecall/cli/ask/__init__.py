@@ -1,0 +1,1 @@
+"""Commands that ask the backends of a job."""

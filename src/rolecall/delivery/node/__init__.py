@@ -1,0 +1,1 @@
+"""What runs once on each node of a job: the agent, and what it measures."""

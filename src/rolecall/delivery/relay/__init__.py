@@ -1,0 +1,1 @@
+"""One process that delivers the rows of all roles: see `shared_run: relay`."""
