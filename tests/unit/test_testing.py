@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -100,6 +101,17 @@ def read(child: Child, reader: str) -> Any:
 
 
 @pytest.mark.processes
+def test_names_of_other_processes_do_not_matter() -> None:
+    """Anybody on the machine may give a process a name that is no text."""
+    rename = "import ctypes; ctypes.CDLL(None).prctl(15, bytes([40, 255, 41]), 0, 0, 0); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", rename], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as odd:
+        assert odd.stdout is not None
+        odd.stdout.readline()
+        end_all("no such mark", set())
+        assert odd.poll() is None
+        odd.kill()
+
+
 def test_hang_is_told_with_its_place(child: Callable[[float], Child]) -> None:
     before = time.monotonic()
     with pytest.raises(BackendHung, match=r"(?s)read did not return within 10 s.*test_testing\.py.* in hang"):

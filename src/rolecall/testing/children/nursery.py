@@ -171,6 +171,6 @@ def _left(mark: str, sessions: Collection[int]) -> Iterator[int]:
         # One that has ended meanwhile, or is somebody else's.
         with suppress(OSError):
             # After the name, which may hold anything: state, parent, group, session (proc(5)).
-            session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
+            session = int((folder / "stat").read_bytes().rpartition(b")")[2].split()[3])
             if session in sessions or wanted in (folder / "environ").read_bytes().split(b"\0"):
                 yield int(folder.name)
