@@ -17,6 +17,7 @@ from lines_server import LinesServer
 from pydantic import BaseModel
 
 from rolecall import (
+    BackendRefused,
     DirectoryError,
     Image,
     Monitor,
@@ -217,6 +218,13 @@ def test_outage_costs_no_row(make: MakeConfig, server: LinesServer, wait_until: 
         server.fix("down")
     for writer in ("explorer/0", "explorer/1", "late"):
         assert sorted(set(server.seqs(writer))) == [(1, seq) for seq in range(1, STEPS + 1)], writer
+
+
+def test_refused_credentials_stop_the_launch(make: MakeConfig, server: LinesServer) -> None:
+    server.fail("forbidden")
+    with pytest.raises(BackendRefused, match="the server refuses the api_key"):
+        launch(make())
+    assert server.runs() == []
 
 
 def test_launch_goes_on_while_backend_is_away(make: MakeConfig, server: LinesServer) -> None:
