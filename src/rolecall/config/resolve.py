@@ -12,7 +12,7 @@ _ONE_PLACE = {
 }
 _MANY_RUNS = (
     "an existing run can only be the one run of a job, and here each role has its own, so new ones are made; set "
-    "shared_run: true, or use rolecall.init"
+    "shared_run: true or relay, or use rolecall.init"
 )
 _OVER_RAY = "over Ray one process on the launcher's node writes the run of all roles, as with shared_run: relay"
 _RELAY = "With shared_run: relay, one process writes one run of all roles"

@@ -162,12 +162,15 @@ class Courier:
         """Leave at most this much time from now on."""
         self._limit = self._until = min(self._until, time.monotonic() + seconds)
 
-    def touch(self) -> None:
-        """Show other hosts that the courier is alive, and in a relay the roles, too. From any thread."""
+    def touch(self) -> bool:
+        """Show other hosts that the courier is alive, and in a relay the roles, too. From any thread.
+
+        Returns:
+            Whether it is a relay that a role needs.
+        """
         for cursor in tuple(self.cursors):
             cursor.acks.touch()
-        if self.roster is not None:
-            self.roster.touch()
+        return self.roster is not None and self.roster.touch()
 
     # ------------------------------------------------------------ one round
 
@@ -180,8 +183,9 @@ class Courier:
 
     def _open_once(self) -> tuple[Run, str]:
         ticket = self.ticket()
-        if self.roster is not None:
-            # The run is the relay's own, and nobody has done that before.
+        if self.roster is not None and ticket.backend_run_id is None:
+            # The run is the relay's own, and nobody has done that before. Not again later: what a server denies then
+            # may be an outage, and would end the relay for good.
             self.backend.prepare(ticket, self.args)
         return self.backend.open_run(ticket, self.args), ticket.run_id
 

@@ -309,9 +309,10 @@ class Cursor:
         return suspects
 
     def _session(self, number: int) -> Session:
-        if self._here is None or self._here.number != number:
-            self._here = Session(self._journal / f"{number}.jsonl", number)
-        return self._here
+        here = self._here  # once: another thread may ask for another one
+        if here is None or here.number != number:
+            here = self._here = Session(self._journal / f"{number}.jsonl", number)
+        return here
 
     def _is_over(self, session: Session) -> bool:
         """Cheap enough for every look: it reads one `/proc` file where the owner is on this host."""

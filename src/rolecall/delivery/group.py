@@ -106,10 +106,9 @@ class CourierGroup:
                 writer.mirror()
             if (now := time.monotonic()) - beat >= timings.HEARTBEAT:
                 beat = now
-                if sum(writer.touch() for writer in writers):  # `any` would stop at the first
+                # Lists, as `any` would stop at the first.
+                if any([writer.touch() for writer in writers] + [courier.touch() for courier in self._couriers]):
                     alive = now
-                for courier in self._couriers:
-                    courier.touch()
                 # The writers have ended, and no courier gave a sign of life for as long as it may drain.
                 if now - max([alive, *(courier.last_sign for courier in self._couriers)]) > timings.DRAIN_TIMEOUT:
                     return False
@@ -297,7 +296,8 @@ class _Writer:
     """One writer of a group: its session, and what is done for it beside the couriers.
 
     Attributes:
-        must_stay: whether there is a journal to mirror or sync as long as the writer lives, even without a backend.
+        must_stay: whether there is a journal to mirror, to sync or to touch as long as the writer lives, even without a
+            backend.
     """
 
     def __init__(self, spec: JobSpec, name: str, report: Report) -> None:
@@ -320,7 +320,9 @@ class _Writer:
             # On a thread: a busy disk may take seconds. Also for a role that has ended by now: its last rows count too.
             self._syncing = threading.Thread(target=self._keep_synced, args=(spec.sync_every,), daemon=True)
             self._syncing.start()
-        self.must_stay = self._is_spooled or self._syncing is not None
+        # With a relay elsewhere, the process beside a role is all that shows that the role lives.
+        is_relayed = name != LAUNCH and any(plan.relayed for plan in spec.plan.backends)
+        self.must_stay = self._is_spooled or self._syncing is not None or is_relayed
 
     def header(self) -> Mapping[str, Any]:
         """What the first line of its session says."""

@@ -231,7 +231,7 @@ class WriterSession:
         return owner is None or not owner.is_here()
 
     def _left(self) -> list[str]:
-        """What backends lack, by what their couriers said last. It looks at no file: that could block."""
+        """What backends lack, by what their couriers said last: a look at files could block."""
         goes_on = self._process is not None and self._process.is_running
         later = f". The courier's process goes on trying for up to {timings.DRAIN_TIMEOUT:.0f} s" if goes_on else ""
         advice = f"They are in the journal. To send them, run: {command('deliver', self._layout.root)}{later}"

@@ -70,11 +70,18 @@ class Roster:
         self._cursors += new
         return [*back, *new]
 
-    def touch(self) -> None:
-        """Show other hosts that the roles of this one are alive, as they have no process beside them that does it."""
-        for cursor in tuple(self._cursors):
-            if cursor.writer != LAUNCH:
-                cursor.touch()
+    def touch(self) -> bool:
+        """Show other hosts that the roles of this one are alive, as they have no process beside them that does it.
+
+        Returns:
+            Whether any role is alive, on any host.
+        """
+        roles = [cursor for cursor in tuple(self._cursors) if cursor.writer != LAUNCH]
+        for cursor in roles:
+            cursor.touch()
+        with suppress(OSError):  # a directory that does not answer says nothing about the roles
+            return any(not cursor.is_over() for cursor in roles)
+        return True
 
     def close(self) -> None:
         """Remove from the node what was spooled there and is in `monitor_dir` now."""
