@@ -158,13 +158,12 @@ job.close(timeout=120.0)
 def test_a_killed_driver_is_followed(config: Config, cluster: Cluster, other: str) -> None:
     """A driver that is started again in the same directory goes on with the job, and has the rows of the first."""
     settings = config()
-    first = drive(settings, cluster, other, "waits")
-    assert first.stdout is not None
-    run_id = first.stdout.readline().split()[1]
-    first.kill()
-    first.wait()
-    again = drive(settings, cluster, other, "ends")
-    assert again.communicate(timeout=300)[0].split()[1] == run_id
+    with drive(settings, cluster, other, "waits") as first:
+        assert first.stdout is not None
+        run_id = first.stdout.readline().split()[1]
+        first.kill()
+    with drive(settings, cluster, other, "ends") as again:
+        assert again.communicate(timeout=900)[0].split()[1] == run_id
     assert again.returncode == 0
     for rank in range(8):
         assert [row.step for row in rows_of(settings, f"explorer/{rank}")] == list(range(1, ROWS + 1))

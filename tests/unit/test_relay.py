@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from lines_server import LinesServer
 from pydantic import BaseModel
 
 from rolecall import (
+    BackendRefused,
     DirectoryError,
     Image,
     Monitor,
@@ -33,7 +35,7 @@ from rolecall import (
 )
 from rolecall.__main__ import main
 from rolecall.delivery.cursor import Cursor
-from rolecall.delivery.group import make_ticket
+from rolecall.delivery.group import CourierGroup, make_ticket
 from rolecall.delivery.redeliver import deliver
 from rolecall.delivery.relay.roster import Roster
 from rolecall.delivery.relay.serve import Relay
@@ -218,6 +220,13 @@ def test_outage_costs_no_row(make: MakeConfig, server: LinesServer, wait_until: 
         assert sorted(set(server.seqs(writer))) == [(1, seq) for seq in range(1, STEPS + 1)], writer
 
 
+def test_refused_credentials_stop_the_launch(make: MakeConfig, server: LinesServer) -> None:
+    server.fail("forbidden")
+    with pytest.raises(BackendRefused, match="the server refuses the api_key"):
+        launch(make())
+    assert server.runs() == []
+
+
 def test_launch_goes_on_while_backend_is_away(make: MakeConfig, server: LinesServer) -> None:
     server.fail("down")
     with launch(make(open_timeout=5.0)) as job:
@@ -266,6 +275,19 @@ def test_relay_elsewhere_outlives_launchers(make: MakeConfig, server: LinesServe
             monitor.close()
     assert server.seqs("trainer") == [(1, 1), (1, 2)]
     assert end_of(server) == ["finished"]
+
+
+def test_role_elsewhere_shows_that_it_lives(make: MakeConfig, wait_until: Wait) -> None:
+    """Where the relay cannot see its process, one beside the role touches its journal."""
+    with launch(make(courier="none")) as job, open_monitor(job.config, "trainer"):
+        journal = job.config.monitor_dir / "journal/trainer/1.jsonl"
+        os.utime(journal, (0, 0))
+        beside = threading.Thread(target=CourierGroup(job.config.spec(), ["trainer"], [], lambda _: None).run)
+        beside.start()
+        wait_until(lambda: journal.stat().st_mtime > 0)
+        assert beside.is_alive()
+    beside.join(30.0)
+    assert not beside.is_alive()
 
 
 def test_relay_is_needed_while_a_role_lives(make: MakeConfig) -> None:

@@ -188,8 +188,9 @@ class Courier:
 
     def _open_once(self) -> tuple[Run, str]:
         ticket = self.ticket()
-        if self.roster is not None:
-            # The run is the relay's own, and nobody has done that before.
+        if self.roster is not None and ticket.backend_run_id is None:
+            # The run is the relay's own, and nobody has done that before. Not again later: what a server denies then
+            # may be an outage, and would end the relay for good.
             self.backend.prepare(ticket, self.args)
         return self.backend.open_run(ticket, self.args), ticket.run_id
 

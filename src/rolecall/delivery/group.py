@@ -312,7 +312,8 @@ class TendedWriter:
     """One writer: its session, and what is done for it beside delivering.
 
     Attributes:
-        must_stay: whether there is a journal to mirror or sync as long as the writer lives, even without a backend.
+        must_stay: whether there is a journal to mirror, to sync or to touch as long as the writer lives, even without a
+            backend.
     """
 
     def __init__(self, spec: JobSpec, name: str, report: Report) -> None:
@@ -335,7 +336,9 @@ class TendedWriter:
             # On a thread: a busy disk may take seconds. Also for a role that has ended by now: its last rows count too.
             self._syncing = threading.Thread(target=self._keep_synced, args=(spec.sync_every,), daemon=True)
             self._syncing.start()
-        self.must_stay = self._is_spooled or self._syncing is not None
+        # With a relay elsewhere, the process beside a role is all that shows that the role lives.
+        is_relayed = name != LAUNCH and any(plan.relayed for plan in spec.plan.backends)
+        self.must_stay = self._is_spooled or self._syncing is not None or is_relayed
 
     def header(self) -> Mapping[str, Any]:
         """What the first line of its session says."""
