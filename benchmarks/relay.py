@@ -32,6 +32,7 @@ from usage import descendants
 from rolecall import Monitor, MonitorConfig, launch, open_monitor
 
 HERE = Path(__file__).resolve().parent
+PIPE = subprocess.PIPE
 TICKS = os.sysconf("SC_CLK_TCK")
 MANY = 64
 RATE = 10
@@ -82,10 +83,13 @@ def _native(backend: str, how: bool | str, roles: int, seconds: float) -> Mappin
             environ = {**os.environ, **job.config.to_env()}
             command = [sys.executable, __file__, "--seconds", str(seconds), "--role"]
             children = [
-                subprocess.Popen([*command, str(rank)], env=environ, stdout=subprocess.PIPE, text=True)
+                subprocess.Popen([*command, str(rank)], env=environ, stdin=PIPE, stdout=PIPE, text=True)
                 for rank in range(roles)
             ]
-            opened = sorted(float(child.stdout.readline()) for child in children if child.stdout is not None)
+            opened = [float(child.stdout.readline()) for child in children if child.stdout is not None]
+            for child in children:  # all at once: none has ended when the others are measured
+                if child.stdin is not None:
+                    child.stdin.close()
             ours = {child.pid for child in children}
             time.sleep(seconds / 2)
             used = _Used.by(pid for pid in descendants(os.getpid()) if pid not in ours)
@@ -113,6 +117,7 @@ def _role(rank: int, seconds: float) -> None:
     began = time.perf_counter()
     with open_monitor(config, "explorer", rank) as monitor:
         print(time.perf_counter() - began, flush=True)
+        sys.stdin.read()
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             monitor.log(plain_row(10))
