@@ -46,7 +46,7 @@ def kill_relay(scene: Scene, killed: int | None = None) -> int:
 
     def is_there() -> bool:
         pid = courier_of(scene.config.monitor_dir, LAUNCHER)
-        found[:] = [pid] if pid not in {None, killed} else []  # type: ignore[list-item]
+        found[:] = [pid] if pid not in {None, killed} else []
         return bool(found)
 
     scene.wait(is_there)
