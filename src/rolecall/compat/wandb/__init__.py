@@ -11,12 +11,12 @@ from typing import Any
 from rolecall.compat.wandb import util
 from rolecall.compat.wandb.absent import Error, UnsupportedError, UsageError, explain_absent
 from rolecall.compat.wandb.artifact import Artifact
-from rolecall.compat.wandb.config import Config
+from rolecall.compat.wandb.configs import Config
 from rolecall.compat.wandb.media import Audio, Histogram, Html, Image, Table, Video
 from rolecall.compat.wandb.metrics import Metric
-from rolecall.compat.wandb.run import Run
+from rolecall.compat.wandb.runs import Run
 from rolecall.compat.wandb.start import Settings, current, finish, init, need
-from rolecall.compat.wandb.summary import Summary
+from rolecall.compat.wandb.summaries import Summary
 
 __all__ = [
     "Artifact",
@@ -57,6 +57,7 @@ summary: Summary
 
 
 def __getattr__(name: str) -> Any:
+    # No module of this package has one of these names: importing it would make it an attribute, and hide what is here.
     if name == "run":
         return current()
     if name in {"config", "summary"}:

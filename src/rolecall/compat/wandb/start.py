@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 import rolecall
 from rolecall import Monitor, MonitorConfig
 from rolecall.compat.wandb.absent import Error, UnsupportedError, refuse
-from rolecall.compat.wandb.config import mapping_of
-from rolecall.compat.wandb.run import About, Run
+from rolecall.compat.wandb.configs import mapping_of
+from rolecall.compat.wandb.runs import About, Run
 from rolecall.compat.wandb.util import generate_id
 from rolecall.config.model import directory_name
 from rolecall.job.history import read_rows

@@ -11,10 +11,10 @@ from typing import Any, NoReturn, Self
 from rolecall import File, Monitor, Status
 from rolecall.compat.wandb.absent import UnsupportedError, explain_absent
 from rolecall.compat.wandb.artifact import Artifact, artifact_of
-from rolecall.compat.wandb.config import Config
+from rolecall.compat.wandb.configs import Config
 from rolecall.compat.wandb.media import flat
 from rolecall.compat.wandb.metrics import Metric, Metrics
-from rolecall.compat.wandb.summary import Scalar, Summary
+from rolecall.compat.wandb.summaries import Scalar, Summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
