@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rolecall.job.history import read_rows
-from rolecall.rows import Media, Row, TableData
+from rolecall.rows import Media, TableData
 from rolecall.store.details import config_now, details_now
 from rolecall.store.layout import Layout
 
@@ -149,7 +149,7 @@ def _x(key: str, line: Mapping[str, Any], scalars: Mapping[str, Any], steps: Map
         return float(scalars[key])
     globs = (step for name, step in steps.items() if name.endswith("*") and key.startswith(name[:-1]))
     step = steps.get(key) or (None if key in steps.values() else next(globs, None))
-    return float(scalars[step] if step in scalars else line["_step"])
+    return float(line["_step"] if step is None or step not in scalars else scalars[step])
 
 
 def _scalars(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -158,13 +158,8 @@ def _scalars(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             found |= {} if "_type" in value else _scalars(value, f"{prefix}{key}.")
         elif value is not None and not key.startswith("_"):
-            found[f"{prefix}{key}"] = _number(value)
+            found[f"{prefix}{key}"] = _spelled(value)
     return {key: value for key, value in found.items() if not key.startswith("_wandb.")}
-
-
-def _number(value: Any) -> Any:
-    """JSON has no such numbers: wandb writes their names, and a test compares the names, as NaN is equal to nothing."""
-    return str(value) if value in {"NaN", "Infinity", "-Infinity"} else value
 
 
 # ------------------------------------------------------------------------- ours
@@ -186,13 +181,12 @@ def directories(folder: Path) -> list[Path]:
 
 
 def _began(path: Path) -> float:
-    return min(row.time for row in read_rows(path.parent) if isinstance(row, Row))
+    return min(row.time for row in read_rows(path.parent))
 
 
 def _read_ours(directory: Path) -> Recorded:
     found = Recorded(about={key: json.loads((directory / "run.json").read_text())[key] for key in ("project", "name")})
     for row in read_rows(directory):
-        assert isinstance(row, Row), row
         x = float(row.step)
         for key, value in {**row.metrics, **row.text}.items():
             found.points.setdefault(key, []).append((x, _spelled(value)))
@@ -222,5 +216,8 @@ def _cells(table: TableData) -> list[list[Any]]:
 
 
 def _spelled(value: Any) -> Any:
+    """A value to compare: a flag as 0 or 1, and a number by its name if it is not finite, as NaN is equal to nothing."""
     names = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+    if isinstance(value, bool):
+        return int(value)
     return names.get(str(value), value) if isinstance(value, float) else value

@@ -44,7 +44,8 @@ class Config:
         except KeyError:
             raise AttributeError(f"the config has no {name!r}; it has {', '.join(self._values)}", name=name) from None
 
-    __setattr__ = __setitem__
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
 
     def __contains__(self, key: object) -> bool:
         return key in self._values

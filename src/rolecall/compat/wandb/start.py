@@ -50,7 +50,7 @@ class Settings:
 
     Attributes:
         mode: `online`, `offline`, `disabled`, or `shared`, for several processes that log to one run.
-        x_primary: in a shared run, whether this process launches the job.
+        x_primary: in a shared run, what this process is called if it has no label. The first one launches the job.
         x_label: in a shared run, what this process is called.
     """
 
@@ -286,7 +286,7 @@ def _args(about: About) -> dict[str, Any] | None:
 
 
 def _open_shared(asked: Settings, about: About, config: Mapping[str, Any]) -> Monitor:
-    """Join the job of all processes that have this id; the primary launches it."""
+    """Join the job of all processes that have this id; the first one to come launches it."""
     if asked.run_id is None:
         raise UnsupportedError("Settings(mode='shared'): all processes give the same id: init(id=...)")
     label = asked.x_label or ("primary" if asked.x_primary else f"{socket.gethostname()}-{os.getpid()}")
@@ -301,5 +301,5 @@ def _open_shared(asked: Settings, about: About, config: Mapping[str, Any]) -> Mo
         resume="allow",
     )
     role = re.sub(r"[^\w.-]", "-", label, flags=re.ASCII)
-    # In wandb, all of them write the same keys.
-    return rolecall.open_monitor(job, role, primary=asked.x_primary, run_config=config, prefix="")
+    # In wandb, all of them write the same keys, and any of them may start first and end last.
+    return rolecall.open_monitor(job, role, primary="auto", run_config=config, prefix="")

@@ -55,8 +55,11 @@ class Summary(MutableMapping[str, Any]):
         except KeyError:
             raise AttributeError(f"the summary has no {name!r}", name=name) from None
 
-    __setattr__ = __setitem__
-    __delattr__ = __delitem__
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        del self[name]
 
     def take(self, key: str, value: Scalar, kinds: frozenset[str]) -> None:
         """A value was logged.
