@@ -216,7 +216,7 @@ def _cells(table: TableData) -> list[list[Any]]:
 
 
 def _spelled(value: Any) -> Any:
-    """A value to compare: a flag as 0 or 1, and a number by its name if it is not finite, as NaN is equal to nothing."""
+    """A value to compare: a flag as 0 or 1, and what is not finite by its name, as NaN is equal to nothing."""
     names = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
     if isinstance(value, bool):
         return int(value)

@@ -147,6 +147,39 @@ def test_growing_table_logs_new_rows() -> None:
     assert [(each.rows, each.append) for each in found] == [(((0,),), True), (((1,),), True)]
 
 
+def test_artifact_is_copied(folder: Path) -> None:
+    (folder / "model.bin").write_bytes(b"old")
+    artifact = wandb.Artifact("model", type="model", metadata={"steps": 2})
+    artifact.add_file("model.bin", name="weights/last.bin")
+    with wandb.init() as run:
+        run.log({"loss": 1})
+        run.log_artifact(artifact).wait()
+        (folder / "model.bin").write_bytes(b"new")
+    ((media,),) = (row.media for row in read_rows(job_of(run)) if row.media)
+    assert media.path is not None
+    assert (media.key, media.path.read_bytes()) == ("model/weights/last.bin", b"old")
+    about = {"type": "model", "description": None, "steps": 2}
+    assert config_now(Layout(job_of(run)), "main") == {"artifact/model": about}
+
+
+def test_log_raises_nothing() -> None:
+    data: Any = {1: 2, "x": object(), "loss": 1}
+    with wandb.init() as run:
+        run.define_metric("train/*", step_metric="train/step")
+        run.log(data)
+        run.log(data, step=data)
+        run.log(data["x"])
+    assert [data for _, _, data in rows(run)] == [{"loss": 1}, {"loss": 1}]
+    assert run.monitor.dropped > 0
+
+
+def test_id_without_resume_begins_anew() -> None:
+    for value in (1, 2):
+        with wandb.init(project="p", id="abc") as run:
+            run.log({"loss": value})
+    assert rows(run) == [(None, 0, {"loss": 2})]
+
+
 def test_array_is_copied_at_once() -> None:
     np = pytest.importorskip("numpy")
     pixels = np.zeros((2, 2), dtype="uint8")

@@ -24,7 +24,9 @@ class Metric:
 
     def matches(self, key: str) -> bool:
         """Whether it is said of this key."""
-        return key.startswith(self.name[:-1]) if self.name.endswith("*") else key == self.name
+        # `log` leaves out what is no string, and says so.
+        is_glob = self.name.endswith("*")
+        return str(key).startswith(self.name[:-1]) if is_glob else key == self.name
 
 
 class Part(NamedTuple):
