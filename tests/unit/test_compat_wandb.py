@@ -174,9 +174,10 @@ def test_log_raises_nothing() -> None:
 
 
 def test_id_without_resume_begins_anew() -> None:
-    for value in (1, 2):
-        with wandb.init(project="p", id="abc") as run:
-            run.log({"loss": value})
+    with wandb.init(project="p", id="abc") as first:
+        first.log({"loss": 1})
+    with wandb.init(project="p", id="abc") as run:
+        run.log({"loss": 2})
     assert rows(run) == [(None, 0, {"loss": 2})]
 
 
