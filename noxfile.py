@@ -242,6 +242,13 @@ def faults_smoke(session: nox.Session) -> None:
 
 
 @nox.session
+def compat(session: nox.Session) -> None:
+    """Scripts that were written for wandb, with wandb itself and with `rolecall.compat.wandb`. By name only."""
+    install(session, "dev", *ALL)
+    session.run("pytest", "-n", "2", "-m", "compat", "tests/compat", *session.posargs)
+
+
+@nox.session
 def frameworks(session: nox.Session) -> None:
     """Jobs of other frameworks' shape, beside their own code and Trinity-RFT's own classes. By name only."""
     install(session, "web", *ALL)
