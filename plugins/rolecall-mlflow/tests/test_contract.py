@@ -15,7 +15,14 @@ import pytest
 from rolecall import MediaKind
 from rolecall.testing import BackendContract, HeldRun, HeldTable, Points
 
-FOLDERS = {"histograms": "histogram", "html": "html", "audio": "audio", "videos": "video", "figures": "figure"}
+FOLDERS = {
+    "histograms": "histogram",
+    "html": "html",
+    "markdown": "markdown",
+    "audio": "audio",
+    "videos": "video",
+    "figures": "figure",
+}
 
 
 @pytest.mark.processes

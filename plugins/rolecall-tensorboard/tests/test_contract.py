@@ -14,7 +14,7 @@ import pytest
 
 from rolecall.testing import BackendContract, HeldRun, HeldTable, Points
 
-KINDS = ("image", "histogram", "html", "audio", "video", "figure")
+KINDS = ("image", "histogram", "html", "markdown", "audio", "video", "figure")
 
 
 @pytest.mark.processes

@@ -406,6 +406,7 @@ def _media(kind: MediaKind, key: str, path: Path, number: int) -> Media:
     make: dict[str, tuple[str, str, Callable[[int], bytes]]] = {
         "image": ("png", "image/png", _png),
         "figure": ("png", "image/png", _png),
+        "markdown": ("md", "text/markdown", lambda at: f"# number {at}\n\nand *more*".encode()),
         "html": ("html", "text/html", lambda at: f"<p>number {at}</p>".encode()),
         "audio": ("wav", "audio/wav", _wav),
         "video": ("gif", "image/gif", _gif),

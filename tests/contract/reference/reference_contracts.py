@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 from urllib.request import Request, urlopen
 
 import pytest
 from service_server import API_KEY, Server
 
+from rolecall import MediaKind
 from rolecall.testing import BackendContract, HeldRun, HeldTable, Points
 
-MEDIA = frozenset(f"media:{kind}" for kind in ("image", "histogram", "html", "audio", "video", "file", "figure"))
+MEDIA = frozenset(f"media:{kind}" for kind in get_args(MediaKind))
 NO_AXES = "each row has its own step"
 NO_MEMORY = "it does not know which rows it holds"
 
