@@ -251,7 +251,7 @@ rolecall: config.yaml cannot be used:
   monitor.shared_runs: unknown setting; did you mean 'shared_run'? allowed:
 courier, group, monitor_args, monitor_dir, monitor_type, name, on_backend_error,
 open_timeout, project, resume, run_id, shared_run, spool_dir, spool_limit,
-sync_every, system_metrics\
+sync_every, system_metrics, transport\
 """)
 
 
@@ -567,7 +567,7 @@ config cannot be used:
   nane: unknown setting; did you mean 'name'? allowed: courier, group,
 monitor_args, monitor_dir, monitor_type, name, on_backend_error, open_timeout,
 project, resume, run_id, shared_run, spool_dir, spool_limit, sync_every,
-system_metrics\
+system_metrics, transport\
 """)
 
 
