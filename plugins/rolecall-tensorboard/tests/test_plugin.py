@@ -52,7 +52,7 @@ def test_registry_accepts_the_hooks() -> None:
 def test_reason_names_the_alternative() -> None:
     reason = plugin.supports_shared_run(ARGS).reason
     assert "several processes" in reason
-    assert "shared_run: false" in reason
+    assert "shared_run: relay" in reason
     assert "sub-directory" in reason
     assert "tensorboard --logdir" in reason
     assert "add a backend" not in reason  # the job may have another one, which shares its run
