@@ -15,14 +15,7 @@ import pytest
 from rolecall import MediaKind
 from rolecall.testing import BackendContract, HeldRun, HeldTable, Points
 
-FOLDERS = {
-    "histograms": "histogram",
-    "html": "html",
-    "markdown": "markdown",
-    "audio": "audio",
-    "videos": "video",
-    "figures": "figure",
-}
+FOLDERS = ("histograms", "html", "markdown", "audio", "videos", "figures")
 
 
 @pytest.mark.processes
