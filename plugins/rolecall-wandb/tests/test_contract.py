@@ -66,7 +66,9 @@ class TestContract(BackendContract):
 
     def tables(self, run: HeldRun) -> Mapping[str, list[HeldTable]]:
         found: dict[str, list[HeldTable]] = {}
-        for key, entries in series(run, lambda value, _: entry(value, "table-file")).items():
+        # A growing table has a file for each increment.
+        kinds = ("table-file", "incremental-table-file")
+        for key, entries in series(run, lambda value, _: entry(value, *kinds)).items():
             for step, held in entries:
                 table = json.loads(file(run, held["path"]))
                 found.setdefault(key, []).append(HeldTable(step, table["columns"], table["data"]))
@@ -128,8 +130,8 @@ def number(value: Any) -> float | None:
     return float(value) if value in ("NaN", "Infinity", "-Infinity") else None
 
 
-def entry(value: Any, kind: str) -> Any:
-    return value if isinstance(value, dict) and value.get("_type") == kind else None
+def entry(value: Any, *kinds: str) -> Any:
+    return value if isinstance(value, dict) and value.get("_type") in kinds else None
 
 
 def media_of(run: HeldRun, held: Mapping[str, Any]) -> Iterator[Any]:
