@@ -112,10 +112,13 @@ def wrong_readback(readback: object) -> str | None:
 
 
 def _uncallable(given: object, known: Mapping[str, list[str] | None]) -> str | None:
-    """Which of these methods cannot be called as it will be; a property has no parameters."""
+    """Which of these members is not as it will be used; a property has no parameters."""
     for name, parameters in known.items():
-        method = getattr(given, name, None)
-        if parameters is not None and method is not None and not _takes(method, len(parameters)):
+        member = getattr(given, name, None)
+        if parameters is None:
+            if inspect.ismethod(member):  # it would count as true
+                return f"{_a(given)}, whose {name} is a method; make it an attribute or a property"
+        elif member is not None and not _takes(member, len(parameters)):
             return f"{_a(given)}, whose {name} cannot be called as {name}({', '.join(parameters)})"
     return None
 

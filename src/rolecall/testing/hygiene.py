@@ -64,6 +64,8 @@ class Hygiene(Contract):
         # A config that does not change comes with the ticket.
         missing = sorted((self.can & optional) - there - {"config", "tags", "end_time"})
         assert missing == [], f"`can` names what the backend does not have: {', '.join(missing)}"
+        claims = "text" in self.cannot and run.holds_text
+        assert not claims, "`cannot` names text, but the run claims to hold it: give it `holds_text = False`"
         silent = sorted(there - self.can - self.cannot.keys())
         assert silent == [], f"the backend has what `can` does not name: {', '.join(silent)}; {_HINT}"
 

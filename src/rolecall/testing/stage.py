@@ -32,6 +32,7 @@ class Opened:
     declares_axes: bool
     reads_back: bool
     protocols: Sequence[str]
+    holds_text: bool
     media_kinds: Sequence[str]
 
 

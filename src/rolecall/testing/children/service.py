@@ -150,6 +150,7 @@ class Service:
             "declares_axes": backend.declares_axes,
             "reads_back": backend.reads_back,
             "protocols": _protocols(run),
+            "holds_text": getattr(run, "holds_text", True),
             "media_kinds": sorted(run.media_kinds) if isinstance(run, protocol.SupportsMedia) else [],
         }
 
