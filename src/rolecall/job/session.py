@@ -94,9 +94,11 @@ class WriterSession:
         """Claim the writer's name, and begin its journal."""
         writer = self._writer
         self._is_remote = self._has_remote_relay()
-        # The node's agent does it for all that have no courier. Not `sync_every`: that is a promise of each role's own.
+        # The node's agent does it for all roles of a relay. Not `sync_every`: that is a promise of each role's own.
         has_courier = self.backends or self._spec.courier == "thread" or self._spec.sync_every is not None
-        self._is_left_to_agent = writer != LAUNCH and not has_courier and (self._is_spooled or self._is_remote)
+        is_relayed = any(plan.relayed for plan in self._spec.plan.backends)
+        is_left = writer != LAUNCH and is_relayed and not has_courier and (self._is_spooled or self._is_remote)
+        self._is_left_to_agent = is_left
         spool = {"spool": self._spec.nonce} if self._is_spooled else {}
         left = {LEFT_TO_AGENT: True} if self._is_left_to_agent else {}
         beginning = begin(self._layout, writer, {**spool, **left, **header}, tags)
