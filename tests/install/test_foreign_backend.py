@@ -14,6 +14,7 @@ from foreign import Environment, pip_install
 pytestmark = [pytest.mark.install, pytest.mark.timeout(600)]
 
 ROLES = ("explorer", "trainer")
+PLAIN = {"attaches": False, "measures": False, "relayed": False}
 STEPS = 200
 LAUNCHER = f"""
 import os, subprocess, sys
@@ -145,10 +146,10 @@ def test_our_plugins_list_what_they_lack(environment: Environment) -> None:
 @pytest.mark.parametrize(
     ("backend", "plan", "downgrades"),
     [
-        ("together", {"backend": "together", "shared": True, "courier": "process", "attaches": False}, []),
+        ("together", {"backend": "together", "shared": True, "courier": "process", **PLAIN}, []),
         (
             "alone",
-            {"backend": "alone", "shared": False, "courier": "process", "attaches": False},
+            {"backend": "alone", "shared": False, "courier": "process", **PLAIN},
             [
                 {
                     "backend": "alone",
@@ -164,7 +165,7 @@ def test_hook_decides_between_sharing_and_downgrade(
 ) -> None:
     job(backend)
     said = json.loads(environment.run("rolecall", "check", "config.yaml", "--json"))
-    assert said == {"backends": [plan], "downgrades": downgrades}
+    assert said == {"backends": [plan], "downgrades": downgrades, "system_metrics": False}
     words = environment.run("rolecall", "check", "config.yaml")
     assert ("one run, shared by all roles" in words) is plan["shared"]
     assert all(one["reason"] in words for one in downgrades)
@@ -232,6 +233,7 @@ def test_both_pass_the_contract(environment: Environment) -> None:
     """With the wheel alone, as their authors run it; of the one that is alone, only what differs."""
     pip_install(environment.prefix, "pytest")
     (environment.home / "test_theirs.py").write_text(CONTRACT)
+    (environment.home / "pytest.ini").write_text("[pytest]\n")  # or pytest looks above, where it may find ours
     chosen = "TestTogether or (TestAlone and (declared or shares or every_row or apart))"
     printed = environment.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, "test_theirs.py")
     assert " passed" in printed

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ASSETS = "rolecall/cli/page/assets"
+TEMPLATE = "rolecall/cli/template/"  # what `rolecall new-backend` writes
 
 pytestmark = [pytest.mark.install, pytest.mark.timeout(600)]
 
@@ -19,7 +20,9 @@ def test_every_wheel_is_for_any_platform(our_wheels: list[Path]) -> None:
 
 def test_wheel_holds_python_marker_and_metadata(our_wheels: list[Path]) -> None:
     for wheel in our_wheels:
-        names = [name for name in names_in(wheel) if ".dist-info/" not in name and not name.startswith(ASSETS)]
+        names = [
+            name for name in names_in(wheel) if ".dist-info/" not in name and not name.startswith((ASSETS, TEMPLATE))
+        ]
         assert names
         assert [name for name in names if not name.endswith((".py", "/py.typed"))] == []
 

@@ -122,9 +122,9 @@ def await_end(job: Job, wait_until: Wait) -> None:
 
 
 def local(make_config: MakeConfig, tmp_path: Path, **settings: Any) -> MonitorConfig:
-    """A job whose roles have no courier, and spool their journals."""
+    """A job of a relay, whose roles have no courier, and spool their journals."""
     given: dict[str, Any] = {"monitor_type": "local", "monitor_args": {}, "courier": "process"}
-    return make_config(**given, shared_run=False, **{"spool_dir": tmp_path / "spool", **settings})
+    return make_config(**given, shared_run="relay", **{"spool_dir": tmp_path / "spool", **settings})
 
 
 # ------------------------------------------------------------- system metrics
