@@ -154,7 +154,8 @@ def test_our_plugins_list_what_they_lack(environment: Environment) -> None:
                 {
                     "backend": "alone",
                     "setting": "shared_run",
-                    "reason": "one process owns a file; give each role a file of its own",
+                    "reason": "one process owns a file; give each role a file of its own. With shared_run: relay, one "
+                    "process writes one run of all roles",
                 }
             ],
         ),
