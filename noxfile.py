@@ -222,6 +222,7 @@ def faults(session: nox.Session) -> None:
     """Kills, outages, full disks and more in every backend, in full; prints what became of the rows. By name only."""
     install(session, "web", *ALL)
     session.run("pytest", "-n", "4", "-m", "processes", "tests/processes/test_changed_files.py")
+    session.run("pytest", "-n", "2", "-m", "servers", "tests/unit", "tests/processes")  # minutes each
     session.run("python", "tests/support/fault_suite.py", *session.posargs)
 
 

@@ -58,6 +58,7 @@ def peak_of(root: Path, server: Path) -> float:
     return float(peak)
 
 
+@pytest.mark.servers
 def test_long_job_needs_no_more_memory(tmp_path: Path) -> None:
     short, long = (peak_of(*finished_job(tmp_path / str(rows), rows)) for rows in (20_000, 200_000))
     assert long - short < GROWTH

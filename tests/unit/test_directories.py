@@ -242,7 +242,7 @@ def test_crafted_reference_to_a_sparse_file(config: MonitorConfig, capsys: Outpu
     assert "its attachment 3.json is damaged" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("length", [1, 100])
+@pytest.mark.parametrize("length", [1, pytest.param(100, marks=pytest.mark.servers)])
 def test_millions_of_damaged_lines(config: MonitorConfig, server: LinesServer, capsys: Output, length: int) -> None:
     """One place of damage, whose rows are counted by the row that comes after it."""
     session = newest(Layout(config.monitor_dir).journal(WRITER))
