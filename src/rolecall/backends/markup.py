@@ -53,7 +53,8 @@ def _blocks(lines: Sequence[str], depth: int) -> Iterator[str]:
         if not line.strip():
             at += 1
             continue
-        taken, html = next(filter(None, (make(lines[at:], depth) for make in _MAKERS)))
+        rest = lines[at:]
+        taken, html = next(filter(None, (make(rest, depth) for make in _MAKERS)))
         at += taken
         yield html
 
