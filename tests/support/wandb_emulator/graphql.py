@@ -131,7 +131,7 @@ def _server_info(state: State, query: str, variables: Variables, url: str) -> An
     info: Answer = {
         "features": [],
         "cliVersionInfo": {"max_cli_version": "99.0.0", "min_cli_version": "0.0.1"},
-        "latestLocalVersionInfo": state.version and {"versionOnThisInstanceString": state.version},
+        "latestLocalVersionInfo": None,
         "exposesExplicitApiKeyFormat": False,
     }
     return {"serverInfo": info}

@@ -181,8 +181,6 @@ class State:
     entity: str = "team"
     late: float = 0.0
     """Seconds after which a query shows a line of history."""
-    version: str | None = None
-    """Of a server of one's own; wandb's has none."""
 
     def run(self, name: str, project: str = "", entity: str = "") -> StoredRun:
         """The run, made if it is not there."""

@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple
 
 from rolecall import Rejected, Row, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
-from rolecall_wandb.growing import GrowingTables
 from rolecall_wandb.history import TOO_LATE, History
 from rolecall_wandb.media import KINDS
 from rolecall_wandb.pieces import PIECE, size_of
@@ -88,7 +87,6 @@ class SeparateRun:
             lines = watch.look().lines if sdk.run.resumed else 0
         self._sdk, self._run, self._watch = sdk, sdk.run, watch
         self._history = History(sdk.run, lines)
-        self._growing = GrowingTables(lambda: self._server.history(path))
         self._stored = StoredLines(self._server, path, sdk.run.starting_step)
         self._told.tell(sdk.run)
         self._is_open = True
@@ -142,8 +140,7 @@ class SeparateRun:
         # late to be sent again.
         self._hand_over_all(BEFORE_TABLE)
         if self._history.accepts(row):
-            table = table_of(row, self.id, self._server.shows_increments)
-            self._growing.recall(table)
+            table = table_of(row, self.id)
             with self._tries.counted(row, self._watch.look, self._lost), self._sdk.at_hand():
                 self._log(row, table)
         elif not self._stored.has(row):
@@ -242,9 +239,7 @@ class SeparateRun:
             size += size_of(row)
 
     def _log(self, row: Row, more: Mapping[str, Any]) -> None:
-        self._growing.link(more)
         number = self._history.log(row, more)
-        self._growing.add(more, self._run)
         # One entry for each line: hundreds of thousands of rows may be under way.
         last = self._under_way[-1] if self._under_way else None
         if last is None or (last.number, last.session) != (number, row.session):

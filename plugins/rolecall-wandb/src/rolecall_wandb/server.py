@@ -8,7 +8,6 @@ rows of its file stream (0.31.0, measured). The requested fields are those of th
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -42,10 +41,6 @@ _PAGE: Final = """query HistoryPage($entity: String, $project: String!, $run: St
     run(name: $run) { history(minStep: $minStep, maxStep: $maxStep, samples: $pageSize) }
   }
 }"""  # noqa: E501
-# As in the SDK's own `server_info` (0.19.10). wandb's own server has no such version.
-_VERSION: Final = "query { serverInfo { latestLocalVersionInfo { versionOnThisInstanceString } } }"
-_INCREMENTS_SINCE: Final = (0, 70)
-"""The first version of a server of one's own that shows incremental tables (wandb's guide to tables)."""
 _FILES: Final = """mutation CreateRunFiles($entity: String!, $project: String!, $run: String!, $files: [String!]!) {
   createRunFiles(input: {entityName: $entity, projectName: $project, runName: $run, files: $files}) {
     runID uploadHeaders files { name uploadUrl }
@@ -112,7 +107,6 @@ class Server:
     def __init__(self, url: str, key: str | None) -> None:
         self.url = url
         self._auth = requests.auth.HTTPBasicAuth("api", key) if key else None
-        self._shows_increments: bool | None = None
 
     def require_key(self) -> None:
         """Check that the server knows the key.
@@ -161,24 +155,6 @@ class Server:
             str(run.get("id") or ""),
             tuple(map(str, run.get("tags") or ())),
         )
-
-    def shows_increments(self) -> bool:
-        """Whether it shows incremental tables; asked once.
-
-        Raises:
-            Unavailable: the server does not answer.
-        """
-        if self._shows_increments is None:
-            try:
-                info = self._ask(_VERSION, {}).get("serverInfo")
-            except _Unreadable:  # one that does not say so is not a new one
-                self._shows_increments = False
-            else:
-                local = info.get("latestLocalVersionInfo") if isinstance(info, dict) else None
-                version = local.get("versionOnThisInstanceString") if isinstance(local, dict) else None
-                found = tuple(map(int, re.findall(r"\d+", str(version or ""))[:2])) or _INCREMENTS_SINCE
-                self._shows_increments = found >= _INCREMENTS_SINCE
-        return self._shows_increments
 
     def set_summary(self, run: RunState, summary: Mapping[str, Any]) -> None:
         """Replace the summary of a run.

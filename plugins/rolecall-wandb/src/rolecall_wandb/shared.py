@@ -10,7 +10,6 @@ from typing import Any, Final
 from rolecall import Row, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.definitions import Definitions
-from rolecall_wandb.growing import GrowingTables
 from rolecall_wandb.lines import Line, Session
 from rolecall_wandb.media import KINDS
 from rolecall_wandb.pieces import PIECE, UnderWay, pieces
@@ -70,7 +69,6 @@ class SharedRun:
         with self._sdk.given_up_on_error():
             self._run = self._sdk.run
             self.path = RunPath(self._run.entity, self._run.project, self._run.id)
-            self._server = server
             self._watch = Watch(server, self.path)
             self._progress = Progress(ticket, self._watch)
             self._watch.look()
@@ -120,9 +118,7 @@ class SharedRun:
         """See `rolecall.SupportsTables`. The SDK uploads the table with its line, which more rows may belong to."""
         self._rejoin_if_ended()
         self._expect()
-        table = table_of(row, self.id, self._server.shows_increments)
-        self._growing.recall(table)
-        line = self._line_with(row, table)
+        line = self._line_with(row, table_of(row, self.id))
         if self._in_pieces:
             # The reason may have been this table: at once, so that a failure is that of its row.
             with self._tries.counted(row, self._watch.look, self._lost):
@@ -151,9 +147,7 @@ class SharedRun:
         session = line.last.writer, line.last.session
         handed = self._progress.of(session)
         with self._sdk.at_hand() if line.has_table else nullcontext():
-            self._growing.link(line.values)
             self._run.log({**line.values, "_timestamp": line.last.time, **handed.marks(line)})
-            self._growing.add(line.values, self._run)
         handed.add(line)
         self._lines.pop(session, None)
 
@@ -271,7 +265,6 @@ class SharedRun:
     def _begin(self) -> None:
         """Pass the bindings and configs to an SDK that has just joined."""
         self._run = self._sdk.run
-        self._growing = GrowingTables(lambda: self._server.history(self.path))
         self.definitions = Definitions(self._run)
         self.definitions.define(self._known)
         self._told.tell(self._run)

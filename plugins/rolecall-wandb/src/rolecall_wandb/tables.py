@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from rolecall import Cell, Media, MediaKind, Rejected, Row
-from rolecall_wandb.growing import INCREMENTAL, has_increments
 
 if TYPE_CHECKING:
     import wandb
@@ -23,11 +22,10 @@ LONGEST_ARTIFACT: Final = 128
 MARGIN: Final = 16
 
 
-def table_of(row: Row, run_id: str, shows_increments: Callable[[], bool] = lambda: False) -> Mapping[str, wandb.Table]:
+def table_of(row: Row, run_id: str) -> Mapping[str, wandb.Table]:
     """The row's table by its name, or nothing; a column may have values of several types.
 
-    A name that is too long for wandb is cut, and tells by its end which one it was. The rows of a table that was logged
-    with `append` are an increment (see `rolecall_wandb.growing`), if the SDK has such and the server shows them.
+    A name that is too long for wandb is cut, and tells by its end which one it was.
 
     Raises:
         Rejected: the SDK cannot make a table of it.
@@ -36,11 +34,9 @@ def table_of(row: Row, run_id: str, shows_increments: Callable[[], bool] = lambd
 
     if row.table is None:
         return {}
-    grows = row.table.append and has_increments() and shows_increments()
     try:
         data: list[Any] = [[_cell(cell) for cell in line] for line in row.table.rows]
-        mode: dict[str, Any] = {"log_mode": INCREMENTAL} if grows else {}
-        table = wandb.Table(columns=list(row.table.columns), data=data, allow_mixed_types=True, **mode)
+        table = wandb.Table(columns=list(row.table.columns), data=data, allow_mixed_types=True)
     except Exception as error:
         raise Rejected([row], f"wandb cannot make a table of {row.table.name!r}: {error}") from error
     return {short_name(row.table.name, run_id): table}
