@@ -235,11 +235,17 @@ def long_outage(session: nox.Session) -> None:
 
 @nox.session
 def faults_smoke(session: nox.Session) -> None:
-    """A little of each fault, beside an MLflow server and wandb's emulator too, and a little of each benchmark."""
+    """A little of each fault, beside an MLflow server and wandb's emulator too."""
     install(session, "web", *ALL)
-    # together, as the faults wait and the benchmarks compute; a worker for each backend, and one for all benchmarks
-    marked = ("-m", "faults or benchmarks", "tests/faults", "tests/benchmarks")
-    session.run("pytest", "-n", "5", "--dist", "loadgroup", *marked, *session.posargs)
+    # a worker for each backend
+    session.run("pytest", "-n", "4", "--dist", "loadgroup", "-m", "faults", "tests/faults", *session.posargs)
+
+
+@nox.session
+def benchmarks_smoke(session: nox.Session) -> None:
+    """A little of each benchmark. By name only."""
+    install(session, "web", *ALL)
+    session.run("pytest", "-m", "benchmarks", "tests/benchmarks", *session.posargs)
 
 
 @nox.session

@@ -32,7 +32,7 @@ from rolecall.store.layout import Layout
 AGENTS: Mapping[str, Mapping[str, Any]] = {
     "measures": {"monitor_type": "local", "system_metrics": True},
     "measures, delivers to TensorBoard": {"monitor_type": "tensorboard", "system_metrics": True},
-    "copies spools": {"monitor_type": "local", "spool_dir": "spool"},
+    "copies spools": {"monitor_type": "local", "shared_run": "relay", "spool_dir": "spool"},
 }
 ROLE = """
 import os, sys, time
