@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rolecall import Row, RunTicket, Unavailable
+from rolecall import Row, RunTicket, Unavailable, testing
 from rolecall_swanlab import plugin
 from rolecall_swanlab.args import SwanlabArgs
 
@@ -38,32 +39,15 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ticket(folder: Path) -> Callable[..., RunTicket]:
-    def make(**changes: Any) -> RunTicket:
-        fields: dict[str, Any] = {
-            "project": "gsm8k",
-            "name": "grpo-1",
-            "group": "grpo",
-            "run_id": "k3x9",
-            "backend_run_id": None,
-            "shared": False,
-            "primary": True,
-            "writer": "explorer/0",
-            "role": "explorer",
-            "config": {"lr": 0.1},
-            "directory": folder,
-            "pid": 4711,
-            "created": 1.7e9,
-        }
-        return RunTicket(**{**fields, **changes})
-
-    return make
+    run = {"project": "gsm8k", "name": "grpo-1", "group": "grpo", "job": "", "run_id": "k3x9"}
+    return partial(testing.ticket, **run, writer="explorer/0", config={"lr": 0.1}, directory=folder)
 
 
 @pytest.fixture
 def row() -> Callable[..., Row]:
     def make(seq: int, metrics: Mapping[str, float] | None = None, **fields: Any) -> Row:
-        defaults = {"writer": "explorer/0", "session": 1, "step": seq, "time": 1.7e9 + seq}
-        return Row(seq=seq, metrics={"reward": seq / 2} if metrics is None else metrics, **{**defaults, **fields})
+        values = {"reward": seq / 2} if metrics is None else metrics
+        return testing.row(**{"seq": seq, "writer": "explorer/0", "metrics": values, **fields})
 
     return make
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rolecall import Row, RunTicket
+from rolecall import Row, RunTicket, testing
 from rolecall_tensorboard import plugin
 from rolecall_tensorboard.args import TensorBoardArgs
 from rolecall_tensorboard.run import TensorBoardRun
@@ -67,8 +67,8 @@ def open_run(ticket: Callable[..., RunTicket]) -> Iterator[Callable[..., TensorB
 @pytest.fixture
 def row() -> Callable[..., Row]:
     def make(seq: int, metrics: Mapping[str, float] | None = None, **fields: Any) -> Row:
-        defaults = {"writer": "explorer/0", "session": 1, "step": seq, "time": 1.7e9 + seq}
-        return Row(seq=seq, metrics={"reward": seq / 2} if metrics is None else metrics, **{**defaults, **fields})
+        values = {"reward": seq / 2} if metrics is None else metrics
+        return testing.row(**{"seq": seq, "writer": "explorer/0", "metrics": values, **fields})
 
     return make
 

@@ -69,6 +69,11 @@ class Plan:
         """Whether nothing is recorded at all."""
         return not self.backends
 
+    @property
+    def is_relayed(self) -> bool:
+        """Whether any backend has a relay."""
+        return any(plan.relayed for plan in self.backends)
+
     def shared(self, backend: str) -> bool:
         """Whether all roles write one run of this backend."""
         return any(plan.shared for plan in self.backends if plan.backend == backend)

@@ -458,17 +458,7 @@ def _join(config: MonitorConfig, record: RunRecord, role: _Role, closing: Sequen
         closing = [_start_probe(config, session, role.writer).close, partial(_close_drawn, session, printer), *closing]
     elif closing:
         closing = [partial(_close_drawn, session, printer), *closing]
-    return Monitor(
-        role.writer,
-        session.journal,
-        session.events,
-        run_id=record.run_id,
-        raises=config.on_backend_error == "raise",
-        closing=closing or [session.close],
-        backends=[each.backend for each in plan.backends],
-        secrets=config.secrets,
-        printer=printer,
-    )
+    return _monitor(config, session, role.writer, closing or [session.close], printer)
 
 
 def _start_probe(config: MonitorConfig, session: WriterSession, writer: str) -> SystemProbe:
@@ -481,17 +471,24 @@ def _start_probe(config: MonitorConfig, session: WriterSession, writer: str) -> 
 def _join_over_ray(config: MonitorConfig, role: _Role, closing: Sequence[Close]) -> Monitor:
     """Join a job whose directory is on another node; nothing is asked of that but a name."""
     session = WriterSession(config, role.writer, role.run_config, role.header, role.tags, over_ray=True)
+    printer = JobPrinter(config.name, config.monitor_dir, config.spec().plan)
+    return _monitor(config, session, role.writer, [session.close, *closing], printer)
+
+
+def _monitor(
+    config: MonitorConfig, session: WriterSession, writer: str, closing: Sequence[Close], printer: JobPrinter
+) -> Monitor:
     spec = config.spec()
     return Monitor(
-        role.writer,
+        writer,
         session.journal,
         session.events,
         run_id=spec.run_id,
         raises=config.on_backend_error == "raise",
-        closing=[session.close, *closing],
+        closing=closing,
         backends=[each.backend for each in spec.plan.backends],
         secrets=config.secrets,
-        printer=JobPrinter(config.name, config.monitor_dir, spec.plan),
+        printer=printer,
     )
 
 

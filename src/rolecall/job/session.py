@@ -96,9 +96,8 @@ class WriterSession:
         self._is_remote = self._has_remote_relay()
         # The node's agent does it for all roles of a relay. Not `sync_every`: that is a promise of each role's own.
         has_courier = self.backends or self._spec.courier == "thread" or self._spec.sync_every is not None
-        is_relayed = any(plan.relayed for plan in self._spec.plan.backends)
-        is_left = writer != LAUNCH and is_relayed and not has_courier and (self._is_spooled or self._is_remote)
-        self._is_left_to_agent = is_left
+        is_away = self._is_spooled or self._is_remote
+        self._is_left_to_agent = writer != LAUNCH and self._spec.plan.is_relayed and not has_courier and is_away
         spool = {"spool": self._spec.nonce} if self._is_spooled else {}
         left = {LEFT_TO_AGENT: True} if self._is_left_to_agent else {}
         beginning = begin(self._layout, writer, {**spool, **left, **header}, tags)
@@ -244,7 +243,7 @@ class WriterSession:
 
     def _has_remote_relay(self) -> bool:
         """Whether the rows of this role are relayed by a process that cannot see whether it lives."""
-        if self._writer == LAUNCH or not any(plan.relayed for plan in self._spec.plan.backends):
+        if self._writer == LAUNCH or not self._spec.plan.is_relayed:
             return False
         launcher = newest(self._layout.journal(LAUNCH))
         owner = launcher.owner() if launcher is not None else None
@@ -268,9 +267,11 @@ class WriterSession:
             return "some rows"
         if not self.journal.only:
             return f"{count} rows"
-        # Changes and rows for other backends are among them. The directory may not answer, or not have the rows yet.
+        # Changes and rows for other backends are among them. The directory may not have the rows yet, or not answer.
+        if self._is_spooled:
+            return "some rows"
         rows = look_within(timings.DIRECTORY_TIMEOUT, lambda: waiting(self._layout, backend, self._writer))
-        if rows is None or self._is_spooled:
+        if rows is None:
             return "some rows"
         return f"{rows} rows" if rows else "the last changes of the config, the summary or the tags are"
 

@@ -10,22 +10,10 @@ class ConfigError(Error):
     """As wandb's: a value was to be changed without `allow_val_change=True`."""
 
 
-class Config:
-    """The run's config, as `wandb.config`.
-
-    A key that has a value cannot be given another one, unless by `update(..., allow_val_change=True)`.
-
-    Args:
-        values: what it holds from the start.
-        record: what is told each change.
-    """
+class Items:
+    """Items that can be read as attributes, too."""
 
     _values: dict[str, Any]
-    _record: Callable[[Mapping[str, Any]], None]
-
-    def __init__(self, values: Mapping[str, Any], record: Callable[[Mapping[str, Any]], None]) -> None:
-        # `__setattr__` sets items.
-        self.__dict__.update(_values=dict(values), _record=record)
 
     def __repr__(self) -> str:
         return repr(self._values)
@@ -33,16 +21,43 @@ class Config:
     def __getitem__(self, key: str) -> Any:
         return self._values[key]
 
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.update({key: value})
-
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # a copy that is being made has nothing yet
             raise AttributeError(name)
         try:
             return self._values[name]
         except KeyError:
-            raise AttributeError(f"the config has no {name!r}; it has {', '.join(self._values)}", name=name) from None
+            raise AttributeError(self._without(name), name=name) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def _without(self, name: str) -> str:
+        """What to say of an item that is not there."""
+        raise NotImplementedError
+
+
+class Config(Items):
+    """The run's config, as `wandb.config`.
+
+    A key that has a value cannot be given another one, unless by `update(..., allow_val_change=True)`.
+
+    Args:
+        values: what it holds from the start.
+        record: called with each change.
+    """
+
+    _record: Callable[[Mapping[str, Any]], None]
+
+    def __init__(self, values: Mapping[str, Any], record: Callable[[Mapping[str, Any]], None]) -> None:
+        # `__setattr__` sets items.
+        self.__dict__.update(_values=dict(values), _record=record)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.update({key: value})
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value
@@ -50,11 +65,8 @@ class Config:
     def __contains__(self, key: object) -> bool:
         return key in self._values
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
+    def _without(self, name: str) -> str:
+        return f"the config has no {name!r}; it has {', '.join(self._values)}"
 
     def keys(self) -> list[str]:
         """The keys."""

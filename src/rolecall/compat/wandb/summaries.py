@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
 from rolecall import Monitor
+from rolecall.compat.wandb.configs import Items
 
 Scalar = bool | float | int | str
 
 
-class Summary(MutableMapping[str, Any]):
+class Summary(Items, MutableMapping[str, Any]):
     """What stands for the whole run, as `wandb.summary`.
 
     The last value of a key is what every tracker shows by itself, so it is read here and written nowhere. What the
@@ -19,18 +20,11 @@ class Summary(MutableMapping[str, Any]):
     """
 
     _monitor: Monitor
-    _values: dict[str, Any]
     _counts: dict[str, int]
 
     def __init__(self, monitor: Monitor) -> None:
         # `__setattr__` sets items. What a run had before it was resumed is still there.
         self.__dict__.update(_monitor=monitor, _values=dict(monitor.summary), _counts={})
-
-    def __repr__(self) -> str:
-        return repr(self._values)
-
-    def __getitem__(self, key: str) -> Any:
-        return self._values[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._values[key] = value
@@ -41,19 +35,8 @@ class Summary(MutableMapping[str, Any]):
         for name, _ in _flat(key, value):
             self._monitor.summary.pop(name, None)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # a copy that is being made has nothing yet
-            raise AttributeError(name)
-        try:
-            return self._values[name]
-        except KeyError:
-            raise AttributeError(f"the summary has no {name!r}", name=name) from None
+    def _without(self, name: str) -> str:
+        return f"the summary has no {name!r}"
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value

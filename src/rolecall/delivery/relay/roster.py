@@ -5,7 +5,7 @@ writers are found by one look at the directory of journals, and not by a thread 
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -118,12 +118,8 @@ class Roster:
             record = read_record(self._layout)
         except DirectoryError:
             return True
-        plans: Iterable[bool] = (
-            ()
-            if record is None
-            else (plan.courier != "none" for plan in record.plan.backends if plan.backend == self._backend)
-        )
-        return any(plans)
+        plans = record.plan.backends if record is not None else ()
+        return any(plan.backend == self._backend and plan.courier != "none" for plan in plans)
 
 
 def _copy(mirror: Mirror) -> None:

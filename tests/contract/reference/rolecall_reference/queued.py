@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
-from rolecall import Row, Run, RunTicket, SharedRunSupport, Status, SupportsReadback, Unavailable, hookimpl
-from rolecall_reference.files import FilesArgs, FilesReadback
+from rolecall import Row, RunTicket, SharedRunSupport, Status, Unavailable, hookimpl
+from rolecall_reference.files import FilesArgs, FilesBackend
 
 if TYPE_CHECKING:
     from queue_sdk import Client
@@ -81,27 +79,14 @@ class QueueRun:
         self._sent += 1
 
 
-class QueueBackend:
-    """The hooks."""
+class QueueBackend(FilesBackend):
+    """The hooks of `files`, as the SDK writes such files, but that runs are shared."""
 
-    ROLECALL_HOOKS = 2
-    run: type[QueueRun] = QueueRun
-
-    @hookimpl
-    def backend_args(self) -> type[BaseModel]:
-        return FilesArgs
+    run: type[Any] = QueueRun
 
     @hookimpl
     def supports_shared_run(self, args: FilesArgs) -> SharedRunSupport:
         return SharedRunSupport(supported=True)
-
-    @hookimpl
-    def open_run(self, ticket: RunTicket, args: FilesArgs) -> Run:
-        return self.run(ticket, ticket.directory / args.path)
-
-    @hookimpl
-    def open_readback(self, ticket: RunTicket, args: FilesArgs) -> SupportsReadback:
-        return FilesReadback(ticket.directory / args.path / f"{ticket.backend_run_id}.jsonl")
 
 
 backend = QueueBackend()
