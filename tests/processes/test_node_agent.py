@@ -58,7 +58,7 @@ main()
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a role that does what it is told on its standard input; none outlives the test."""
+    """Start a role that reads commands from its standard input; none outlives the test."""
     started: list[Role] = []
 
     def run(job: Job, writer: str, close_timeout: float = 30.0) -> Role:

@@ -205,7 +205,7 @@ def _announce(node: str, ports: Mapping[str, int], is_up: threading.Event) -> No
     """Say where the agents of a node will listen.
 
     A node gives up if its agents have not said so within 15 s (Ray 2.60), which is how long they take to start on a
-    busy machine. They are told the ports, so what they will say is known.
+    busy machine. They get their ports from here, so what they will say is known.
     """
     while not is_up.wait(0.1):
         for session in Path("/tmp/ray").glob(f"session_*_{os.getpid()}"):

@@ -1,4 +1,4 @@
-"""Which process is the agent of a node, which role starts it, and what it is told."""
+"""Which process is the agent of a node, which role starts it, and which task it gets."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def test_a_lost_node_ends_its_sessions(tmp_path: Path, inbox: Inbox, node: Node,
     assert list(inbox.lose("n1")) == ["explorer/0"]
     assert here(tmp_path).status() == "killed"
     assert inbox.is_done()
-    # It was not lost after all: nothing is written behind the end, and its forwarder is told so.
+    # It was not lost after all: nothing is written behind the end, and its forwarder learns that.
     assert inbox.take("n1", batch).is_refused
     node.settle(inbox)
     assert len(rows(read(tmp_path))) == 1

@@ -277,7 +277,7 @@ def _backends() -> list[str]:
 
 
 def _args(about: About) -> dict[str, Any] | None:
-    """What wandb itself is told, if that is the tracker."""
+    """The arguments of rolecall's backend for wandb, if that is the tracker."""
     if "wandb" not in (backends := _backends()):
         return None
     own = _given({"entity": about.entity, "notes": about.notes, "job_type": about.job_type})

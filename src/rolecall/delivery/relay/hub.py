@@ -287,7 +287,7 @@ class Inbox:
         )
 
     def _end_over(self, file: str, size: int) -> bool:
-        """Whether a session is over here too, now that its node says so; it is told apart how that came."""
+        """Whether a session is over here too, now that its node says so; one without an end gets it here."""
         path = self._path(file)
         session = Session(path, int(path.stem))
         if not path.exists() or path.stat().st_size < size:
