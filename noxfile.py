@@ -265,6 +265,13 @@ def frameworks(session: nox.Session) -> None:
     session.run("pytest", "-n", "2", "-rs", "-m", "processes", *found, *session.posargs)
 
 
+def integration(session: nox.Session, name: str, version: str) -> None:
+    """Run a framework's own training with `rolecall.integrations`, and read three trackers back."""
+    install(session, f"{name}-{version}", ".", MLFLOW, TENSORBOARD, WANDB)
+    session.install(*TORCH)
+    session.run("pytest", "-m", "integrations", f"tests/integrations/test_{name}.py", *session.posargs)
+
+
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """All fuzzers side by side, for 30 s each; `nox -s fuzz -- 600` for longer."""
@@ -386,6 +393,16 @@ def lock(session: nox.Session) -> None:
     core = ("pyproject.toml", "--extra", "cli", "--group", "test")
     with_mlflow = (f"{MLFLOW}/pyproject.toml", "--extra", "local", "--extra", "system")
     everything = ("pyproject.toml", "--extra", "all", *with_mlflow)
+    trackers = (
+        f"{MLFLOW}/pyproject.toml",
+        "--extra",
+        "local",
+        f"{TENSORBOARD}/pyproject.toml",
+        f"{WANDB}/pyproject.toml",
+    )
+    # torch comes from `TORCH`, as its builds for CPU alone do
+    without_torch = ("--override", f"{LOCKS}/overrides/without-torch.txt")
+    beside_framework = (*core, *trackers, "--group", "read-tensorboard", *without_torch)
     groups = {
         "core": (*core, "--group", "notebook"),
         "tensorboard": (*core, f"{TENSORBOARD}/pyproject.toml", "--group", "read-tensorboard"),
@@ -399,7 +416,8 @@ def lock(session: nox.Session) -> None:
         "fuzz": core,
     }
     for cell in sorted(LOCKS.glob("*.in")):
-        resolve(session, cell.stem, str(cell), *groups[cell.stem.partition("-")[0]])
+        kind = cell.stem.partition("-")[0]
+        resolve(session, cell.stem, str(cell), *groups.get(kind, beside_framework))
     for name in ("nox", "build", "lint"):
         resolve(session, name, "--group", name)
     resolve(session, "dev", *everything, "--group", "dev")
