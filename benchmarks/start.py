@@ -4,12 +4,14 @@
 
 Each program is a process of its own in an empty directory, and all take turns, so that a busy machine is busy for all
 of them. Milliseconds differ between machines; how many times the bare interpreter a program takes does so less.
-`python -X importtime` says where the time of an import goes.
+`50 backends` is `rolecall backends` where so many are installed: it imports each and asks whether it shares runs. What
+that takes is the difference to `import rolecall`. `python -X importtime` says where the time of an import goes.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -23,11 +25,32 @@ from report import show_and_keep
 
 # To the end of `log` alone: `os._exit` leaves out what a program does at its end.
 LOGS = "import os, rolecall; run = rolecall.init(); run.log({'loss': 0.5}); os._exit(0)"
+BACKEND = """
+from pydantic import BaseModel, Field
+from rolecall import SharedRunSupport, hookimpl
+
+class Args(BaseModel):
+    url: str = "http://localhost"
+    retries: int = Field(default=3, ge=0)
+
+@hookimpl
+def backend_args():
+    return Args
+
+@hookimpl
+def supports_shared_run():
+    return SharedRunSupport(supported=True)
+
+@hookimpl
+def open_run(ticket):
+    raise NotImplementedError
+"""
 PROGRAMS: Mapping[str, str] = {
     "nothing": "pass",
     "import pydantic": "from pydantic import BaseModel",
     "import rolecall": "import rolecall",
     "first log": LOGS,
+    "50 backends": "import sys; from rolecall.__main__ import main; sys.exit(main(['backends', '--json']))",
     "whole program": "import rolecall; run = rolecall.init(); run.log({'loss': 0.5}); run.finish()",
 }
 
@@ -37,11 +60,16 @@ def main() -> None:
     args = _options()
     programs = {name: PROGRAMS[name] for name in ("nothing", *args.program)}
     seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for turn in range(args.runs + 1):
-        for name, code in programs.items():
-            taken = _time(code)
-            if turn:  # the first one compiles what it imports
-                seconds[name].append(taken)
+    with tempfile.TemporaryDirectory() as site:
+        _install_backends(Path(site), 50)
+        # its compiled code is kept, as that of installed packages is
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        with_backends = env | {"PYTHONPATH": os.pathsep.join([env.get("PYTHONPATH", ""), site])}
+        for turn in range(args.runs + 1):
+            for name, code in programs.items():
+                taken = _time(code, with_backends if name == "50 backends" else env)
+                if turn:  # the first one compiles what it imports
+                    seconds[name].append(taken)
     bare = statistics.median(seconds["nothing"])
     show_and_keep([_row(name, taken, bare) for name, taken in seconds.items()], args.json)
 
@@ -54,10 +82,22 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _time(code: str) -> float:
+def _install_backends(site: Path, count: int) -> None:
+    """Lay out distributions as pip leaves them, each with a backend."""
+    for number in range(count):
+        name = f"backend{number}"
+        (site / f"{name}.py").write_text(BACKEND)
+        info = site / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: pydantic\n")
+        (info / "entry_points.txt").write_text(f"[rolecall.backends]\n{name} = {name}\n")
+
+
+def _time(code: str, env: Mapping[str, str]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], cwd=folder, stderr=subprocess.DEVNULL, check=True)
+        out = subprocess.DEVNULL
+        subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, check=True, stdout=out, stderr=out)
         return time.perf_counter() - began
 
 

@@ -1,7 +1,8 @@
 """Backends among the installed distributions: found in their metadata, imported only when one is selected."""
 
 from contextlib import suppress
-from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, version
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 
 from rolecall.errors import BackendError
 
@@ -11,23 +12,34 @@ IN_CHECKOUT = ("mlflow", "tensorboard", "wandb")
 """Backends whose plugins are developed with rolecall, in `plugins/` of its checkout."""
 
 
-def find_installed() -> dict[str, list[EntryPoint]]:
-    """The entry points of every installed backend by name: one for each distribution that provides it.
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A distribution that provides a backend, and what its metadata says, which importlib parses at each question."""
+
+    point: EntryPoint
+    name: str
+    version: str
+    requires: tuple[str, ...]
+
+
+def find_installed() -> dict[str, list[Provider]]:
+    """Who provides each installed backend, by the backend's name.
 
     Scans the metadata of all installed distributions, so call it once.
     """
-    found: dict[str, dict[str, EntryPoint]] = {}
+    found: dict[str, dict[str, Provider]] = {}
     for point in entry_points(group=GROUP):
+        provider = _provider(point)
         # A directory that is twice on sys.path shows a distribution twice.
-        found.setdefault(point.name, {}).setdefault(provider(point).name, point)
-    return {name: list(points.values()) for name, points in found.items()}
+        found.setdefault(point.name, {}).setdefault(provider.name, provider)
+    return {name: list(providers.values()) for name, providers in found.items()}
 
 
-def provider(point: EntryPoint) -> Distribution:
-    """The distribution that an entry point belongs to."""
+def _provider(point: EntryPoint) -> Provider:
     if point.dist is None:
         raise BackendError(f"backend {point.name!r}: its entry point {point.value!r} belongs to no distribution")
-    return point.dist
+    metadata = point.dist.metadata
+    return Provider(point, metadata["Name"], metadata["Version"], tuple(point.dist.requires or ()))
 
 
 def version_of(distribution: str) -> str | None:
@@ -44,15 +56,18 @@ def install_hint(name: str) -> str:
     return f"install it from a checkout of rolecall: pip install ./plugins/rolecall-{name}"
 
 
-def import_backend(point: EntryPoint) -> object:
+def import_backend(provider: Provider, versions: dict[str, str | None]) -> object:
     """Import the plugin's module or object, after checking that what its distribution requires is installed.
+
+    `versions` keeps what is known of the distributions that backends require: most require the same few.
 
     Raises:
         BackendError: its SDK is missing or too old, or it cannot be imported, whatever it raises.
     """
-    dist = provider(point)
-    who = f"backend {point.name!r}: {dist.name} {dist.version}"
-    if unmet := _unmet_requirements(dist):
+    point = provider.point
+    who = f"backend {point.name!r}: {provider.name} {provider.version}"
+    if unmet := _unmet_requirements(provider, versions):
+        versions.clear()  # whoever installs what is missing may try again in this process
         # rolecall itself is not published either
         is_ours = any(requirement.startswith("rolecall") for requirement in unmet)
         wanted = " ".join(f"'{requirement}'" for requirement in unmet)
@@ -62,39 +77,42 @@ def import_backend(point: EntryPoint) -> object:
         return point.load()
     except (Exception, SystemExit) as error:  # a plugin may do anything when it is imported, `sys.exit` included
         what = f"cannot be imported ({point.value}): {type(error).__name__}: {error}"
-        fix = _remedy(point, dist, error)
+        fix = _remedy(provider, error)
         raise BackendError(f"{who} {what}. {fix}; or choose another monitor_type") from error
 
 
-def _remedy(point: EntryPoint, dist: Distribution, error: BaseException) -> str:
+def _remedy(provider: Provider, error: BaseException) -> str:
     """What to do about a plugin that cannot be imported."""
+    point, name = provider.point, provider.name
     missing = (error.name or "") if isinstance(error, ImportError) else ""
     if missing.partition(".")[0] == "rolecall":
         return f"It was written for another version of rolecall than {version_of('rolecall')}: install one that fits it"
     if point.name in IN_CHECKOUT:
         return f"To fix it, {install_hint(point.name)}"
     if missing and f"{point.module}.".startswith(f"{missing}."):
-        return f"Its files are incomplete: reinstall {dist.name}"
+        return f"Its files are incomplete: reinstall {name}"
     if missing and isinstance(error, ModuleNotFoundError):
         return f"It needs the module {missing}, and does not say so in its requirements: install what provides it"
-    return f"This is a bug in {dist.name}, or it was installed in part: reinstall it, and report it to its authors"
+    return f"This is a bug in {name}, or it was installed in part: reinstall it, and report it to its authors"
 
 
-def _unmet_requirements(dist: Distribution) -> dict[str, str]:
+def _unmet_requirements(provider: Provider, versions: dict[str, str | None]) -> dict[str, str]:
     """What the distribution requires and this environment lacks, its SDK included, and why. Imports none of it."""
     # packaging takes a tenth of the time of `import rolecall`; a role without plugins never needs it
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.version import InvalidVersion, Version
 
     unmet = {}
-    for text in dist.requires or ():
+    for text in provider.requires:
         # The benefit of the doubt: what was written for an older pip, and a version that somebody made up.
         with suppress(InvalidRequirement, InvalidVersion):
             requirement = Requirement(text)
             if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
                 continue
             requirement.marker = None  # it holds, and is not part of what pip is to install
-            found = version_of(requirement.name)
+            if requirement.name not in versions:
+                versions[requirement.name] = version_of(requirement.name)
+            found = versions[requirement.name]
             if found is None or not requirement.specifier.contains(Version(found), prereleases=True):
                 reason = "which is not installed" if found is None else f"but {found} is installed"
                 unmet[str(requirement)] = f"{requirement.name}{requirement.specifier}, {reason}"

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from importlib.metadata import EntryPoint
 from typing import Any, Self
 
 import pluggy
@@ -18,7 +17,7 @@ from pydantic import BaseModel
 
 from rolecall.backends import installed
 from rolecall.backends.builtin import BUILTIN, NONE
-from rolecall.backends.installed import IN_CHECKOUT, provider
+from rolecall.backends.installed import IN_CHECKOUT, Provider
 from rolecall.backends.validation import REPORT, check_hooks, describe, wrong_readback, wrong_run
 from rolecall.errors import BackendError, RolecallError, UnknownBackend
 from rolecall.protocol import Run, RunTicket, SharedRunSupport, SupportsReadback
@@ -165,6 +164,7 @@ class Registry:
     def __init__(self) -> None:
         self._in_code: dict[str, object] = {}
         self._loaded: dict[str, Backend] = {}
+        self._versions: dict[str, str | None] = {}
 
     # A config holds a registry and is compared by value, also after a pickle or an environment variable.
     def __eq__(self, other: object) -> bool:
@@ -179,7 +179,7 @@ class Registry:
         return f"<Registry: {', '.join(self.names())}>"
 
     @cached_property
-    def _installed(self) -> dict[str, list[EntryPoint]]:
+    def _installed(self) -> dict[str, list[Provider]]:
         return installed.find_installed()
 
     def register(self, name: str, backend: object) -> Self:
@@ -204,8 +204,7 @@ class Registry:
 
     def misnamed(self) -> Iterator[Listing]:
         """Installed backends that nobody can choose, as their name is `none`, which means that monitoring is off."""
-        for dist in map(provider, self._installed.get(NONE, ())):
-            yield Listing(NONE, dist.name, dist.version)
+        yield from (Listing(NONE, each.name, each.version) for each in self._installed.get(NONE, ()))
 
     def listings(self) -> Iterator[Listing]:
         """Every backend with the distribution that provides it; imports none of them."""
@@ -215,8 +214,7 @@ class Registry:
                 yield Listing(name, "registered in code", "")
             elif name in BUILTIN:
                 yield Listing(name, "rolecall", own_version)
-            dists = map(provider, self._installed.get(name, ()))
-            yield from (Listing(name, dist.name, dist.version) for dist in dists)
+            yield from (Listing(name, each.name, each.version) for each in self._installed.get(name, ()))
 
     def load(self, name: str) -> Backend:
         """Import the backend of that name and check its hooks, once.
@@ -235,16 +233,16 @@ class Registry:
                 raise BackendError(_ambiguous(name, found))
             if _NAME.fullmatch(name) is None:
                 raise BackendError(f"backend {name!r}: {_NAME_RULE}")
-            backend = installed.import_backend(found[0]) if found else BUILTIN[name]
+            backend = installed.import_backend(found[0], self._versions) if found else BUILTIN[name]
             self._loaded[name] = Backend(name, bool(found), check_hooks(name, backend))
         return self._loaded[name]
 
 
-def _ambiguous(name: str, found: list[EntryPoint]) -> str:
-    dists = sorted((provider(point) for point in found), key=lambda dist: dist.name)
+def _ambiguous(name: str, found: list[Provider]) -> str:
+    found = sorted(found, key=lambda each: each.name)
     providers = ["rolecall itself"] if name in BUILTIN else []
-    providers += [f"{dist.name} {dist.version}" for dist in dists]
-    commands = " or ".join(f"pip uninstall {dist.name}" for dist in dists)
+    providers += [f"{each.name} {each.version}" for each in found]
+    commands = " or ".join(f"pip uninstall {each.name}" for each in found)
     return f"backend {name!r} is provided by {' and '.join(providers)}; uninstall one: {commands}"
 
 
