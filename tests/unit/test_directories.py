@@ -202,7 +202,9 @@ def plant(path: Path, kind: str) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("kind", ["sparse", "behind", "pipe", "device"])
+@pytest.mark.parametrize(
+    "kind", ["behind", "pipe", *(pytest.param(kind, marks=pytest.mark.servers) for kind in ("sparse", "device"))]
+)
 @pytest.mark.parametrize("name", FILES)
 def test_odd_file_costs_little(config: MonitorConfig, capsys: Output, name: str, kind: str) -> None:
     """Of time and memory; whoever cannot go on says so."""
@@ -242,7 +244,8 @@ def test_crafted_reference_to_a_sparse_file(config: MonitorConfig, capsys: Outpu
     assert "its attachment 3.json is damaged" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("length", [1, pytest.param(100, marks=pytest.mark.servers)])
+@pytest.mark.servers
+@pytest.mark.parametrize("length", [1, 100])
 def test_millions_of_damaged_lines(config: MonitorConfig, server: LinesServer, capsys: Output, length: int) -> None:
     """One place of damage, whose rows are counted by the row that comes after it."""
     session = newest(Layout(config.monitor_dir).journal(WRITER))

@@ -21,7 +21,10 @@ from rolecall import MonitorConfig
 SUPPORT = str(Path(__file__).parent / "support")
 ROLE = Path(SUPPORT) / "wandb_role.py"
 
-BY_NAME = tuple(f"test_keeps_{what}" for what in ("text", "tables", "media", "config", "summary", "tags", "status"))
+BY_NAME = (
+    *(f"test_keeps_{what}" for what in ("text", "tables", "media", "config", "summary", "tags", "status", "no_secret")),
+    "test_separate_runs_are_apart",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,7 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.filterwarnings("default"))
         # The SDK takes seconds to upload and to end: what the other tests here look at too is asked for by name.
-        if item.path.name == "test_contract.py" and ("[many]" in item.name or item.name.startswith(BY_NAME)):
+        is_named = item.name.startswith(BY_NAME) or item.name.endswith(("[many]", "[separate]"))
+        if item.path.name == "test_contract.py" and is_named:
             item.add_marker(pytest.mark.servers)
 
 

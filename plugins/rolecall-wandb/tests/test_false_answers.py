@@ -44,7 +44,7 @@ CASES = [
     ("page", "upsert"),
     ("null", "upsert"),
 ]
-DEFAULT = {("drops", "stream"), ("page", "any")}
+DEFAULT = {("page", "any")}
 
 
 def cases() -> list[Any]:

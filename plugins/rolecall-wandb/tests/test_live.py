@@ -35,7 +35,6 @@ LONG = ("--steps", "200", "--metrics", "50", "--grow", "7", "--every", str(PACE)
 SHORT = ("--steps", "60", "--metrics", "10", "--grow", "5", "--every", "0.25")
 BRIEF = ("--steps", "40", "--metrics", "10", "--grow", "5", "--every", "0.2")
 BOTH = pytest.mark.parametrize("policy", list(Policy))
-MERGING = pytest.param(Policy.MERGE, marks=pytest.mark.servers)
 
 
 @dataclass
@@ -124,8 +123,8 @@ def test_long_job_always_has_every_axis(live: Live) -> None:
         assert steps_of(live.rows, writer) == list(range(1, 201))
 
 
-@pytest.mark.parametrize("policy", [Policy.REPLACE, MERGING])
-@pytest.mark.processes
+@BOTH
+@pytest.mark.servers
 def test_short_job_always_has_every_axis(live: Live) -> None:
     with live.poll() as poll, launch(live.config, run_config=JOB) as job:
         live.begin(job.config, "explorer/0", *SHORT)

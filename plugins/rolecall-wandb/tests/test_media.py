@@ -505,7 +505,7 @@ def test_killed_courier_loses_and_doubles_no_media(scene: Scene, shared: bool) -
     assert all(run.files[line[f"{prefix}maze"]["path"]] == png(3, line[axis]) for line in lines)
 
 
-@pytest.mark.processes
+@pytest.mark.servers
 @pytest.mark.timeout(300)
 def test_media_logged_while_server_is_away(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "rolecall")

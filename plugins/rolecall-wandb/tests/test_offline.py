@@ -191,7 +191,10 @@ LONG = "eval/a data set with a long name, " * 6
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(("mode", "shared"), [("offline", False), ("online", False), ("online", True)])
+@pytest.mark.parametrize(
+    ("mode", "shared"),
+    [("offline", False), *(pytest.param("online", shared, marks=pytest.mark.servers) for shared in (False, True))],
+)
 def test_tables_with_long_names(server: WandbServer, make_config: Make, mode: str, shared: bool) -> None:
     """The SDK takes 128 characters: each goes under a name of its own, and holds up no row."""
     config = make_config(monitor_args={"mode": mode}, shared_run=shared)

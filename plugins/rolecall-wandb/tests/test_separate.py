@@ -215,6 +215,7 @@ def test_rows_that_wandb_refuses_are_reported(
     assert "explorer step 3" in messages[0]
 
 
+@pytest.mark.servers
 @pytest.mark.timeout(200)
 def test_table_overtakes_no_dropped_rows(
     server: WandbServer, make_config: Make, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
