@@ -53,46 +53,43 @@ def _blocks(lines: Sequence[str], depth: int) -> Iterator[str]:
         if not line.strip():
             at += 1
             continue
-        rest = lines[at:]
-        taken, html = next(filter(None, (make(rest, depth) for make in _MAKERS)))
-        at += taken
+        at, html = next(filter(None, (make(lines, at, depth) for make in _MAKERS)))
         yield html
 
 
 _Made = tuple[int, str] | None
-"""How many lines a block takes and its HTML; `None` if there is no such block."""
+"""Where the lines of the block that begins at a line end, and its HTML; `None` if no such block begins there."""
 
 
-def _fenced(lines: Sequence[str], depth: int) -> _Made:
-    if not (fence := _FENCE.match(lines[0])):
+def _fenced(lines: Sequence[str], at: int, depth: int) -> _Made:
+    if not (fence := _FENCE.match(lines[at])):
         return None
-    inside = _until(lines, 1, lambda line: line.strip().startswith(fence[1]))
-    return inside + 1, _code(lines[1:inside])
+    end = _until(lines, at + 1, lambda line: line.strip().startswith(fence[1]))
+    return end + 1, _code(lines[at + 1 : end])
 
 
-def _indented(lines: Sequence[str], depth: int) -> _Made:
-    end = _until(lines, 0, lambda line: bool(line.strip()) and not line.startswith("    "))
-    return (end, _code([line[4:] for line in lines[:end]])) if end else None
+def _indented(lines: Sequence[str], at: int, depth: int) -> _Made:
+    end = _until(lines, at, lambda line: bool(line.strip()) and not line.startswith("    "))
+    return (end, _code([line[4:] for line in lines[at:end]])) if end > at else None
 
 
-def _single(lines: Sequence[str], depth: int) -> _Made:
+def _single(lines: Sequence[str], at: int, depth: int) -> _Made:
     """A heading or a rule."""
-    if heading := _HEADING.match(lines[0]):
-        return 1, f"<h{len(heading[1])}>{_inline(heading[2])}</h{len(heading[1])}>"
-    return (1, "<hr>") if _RULE.match(lines[0]) else None
+    if heading := _HEADING.match(lines[at]):
+        return at + 1, f"<h{len(heading[1])}>{_inline(heading[2])}</h{len(heading[1])}>"
+    return (at + 1, "<hr>") if _RULE.match(lines[at]) else None
 
 
-def _quoted(lines: Sequence[str], depth: int) -> _Made:
-    end = _until(lines, 0, lambda line: not _QUOTE.match(line)) if depth < _DEEPEST else 0
-    inside = [_QUOTE.sub(r"\1", line) for line in lines[:end]]
-    return (end, f"<blockquote>{''.join(_blocks(inside, depth + 1))}</blockquote>") if end else None
+def _quoted(lines: Sequence[str], at: int, depth: int) -> _Made:
+    end = _until(lines, at, lambda line: not _QUOTE.match(line)) if depth < _DEEPEST else at
+    inside = [_QUOTE.sub(r"\1", line) for line in lines[at:end]]
+    return (end, f"<blockquote>{''.join(_blocks(inside, depth + 1))}</blockquote>") if end > at else None
 
 
-def _listed(lines: Sequence[str], depth: int) -> _Made:
-    if depth == _DEEPEST or not (first := _ITEM.match(lines[0])):
+def _listed(lines: Sequence[str], at: int, depth: int) -> _Made:
+    if depth == _DEEPEST or not (first := _ITEM.match(lines[at])):
         return None
     items: list[str] = []
-    at = 0
     while at < len(lines) and (item := _ITEM.match(lines[at])) and (item[2] is None) == (first[2] is None):
         # What is indented as the item's text is belongs to it.
         edge = " " * len(item[1])
@@ -110,12 +107,12 @@ def _is_left_of(edge: str, line: str) -> bool:
     return bool(line.strip()) and not line.startswith(edge)
 
 
-def _table(lines: Sequence[str], depth: int) -> _Made:
-    if len(lines) == 1 or "|" not in lines[0] or not _COLUMNS.match(lines[1]):
+def _table(lines: Sequence[str], at: int, depth: int) -> _Made:
+    if at + 1 == len(lines) or "|" not in lines[at] or not _COLUMNS.match(lines[at + 1]):
         return None
-    end = _until(lines, 2, lambda line: "|" not in line)
-    rows = [_row(line, "td") for line in lines[2:end]]
-    return end, f"<table>{_row(lines[0], 'th')}{''.join(rows)}</table>"
+    end = _until(lines, at + 2, lambda line: "|" not in line)
+    rows = [_row(line, "td") for line in lines[at + 2 : end]]
+    return end, f"<table>{_row(lines[at], 'th')}{''.join(rows)}</table>"
 
 
 def _row(line: str, tag: str) -> str:
@@ -123,13 +120,13 @@ def _row(line: str, tag: str) -> str:
     return f"<tr>{''.join(f'<{tag}>{_inline(cell.strip())}</{tag}>' for cell in cells)}</tr>"
 
 
-def _paragraph(lines: Sequence[str], depth: int) -> tuple[int, str]:
+def _paragraph(lines: Sequence[str], at: int, depth: int) -> tuple[int, str]:
     starts = (_FENCE, _HEADING, _RULE, _QUOTE, _ITEM)
-    end = _until(lines, 1, lambda line: not line.strip() or any(start.match(line) for start in starts))
-    return end, f"<p>{_inline(chr(10).join(line.strip() for line in lines[:end]))}</p>"
+    end = _until(lines, at + 1, lambda line: not line.strip() or any(start.match(line) for start in starts))
+    return end, f"<p>{_inline(chr(10).join(line.strip() for line in lines[at:end]))}</p>"
 
 
-_MAKERS: Final[Sequence[Callable[[Sequence[str], int], _Made]]] = (
+_MAKERS: Final[Sequence[Callable[[Sequence[str], int, int], _Made]]] = (
     *(_fenced, _indented, _single, _quoted, _listed, _table),
     _paragraph,
 )
