@@ -272,6 +272,20 @@ def integration(session: nox.Session, name: str, version: str) -> None:
     session.run("pytest", "-m", "integrations", f"tests/integrations/test_{name}.py", *session.posargs)
 
 
+@nox.session(venv_backend="virtualenv")
+@matrix("lightning")
+def lightning(session: nox.Session, version: str) -> None:
+    """`rolecall.integrations.lightning` beside one version of Lightning. By name only."""
+    integration(session, "lightning", version)
+
+
+@nox.session(venv_backend="virtualenv")
+@matrix("stable_baselines3")
+def stable_baselines3(session: nox.Session, version: str) -> None:
+    """`rolecall.integrations.stable_baselines3` beside one version of Stable-Baselines3. By name only."""
+    integration(session, "stable_baselines3", version)
+
+
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """All fuzzers side by side, for 30 s each; `nox -s fuzz -- 600` for longer."""
@@ -412,6 +426,7 @@ def lock(session: nox.Session) -> None:
         "swanlab": (*core, f"{SWANLAB}/pyproject.toml"),
         "trackio": (*core, f"{TRACKIO}/pyproject.toml"),
         "ray": core,
+        "stable_baselines3": (*beside_framework, "--group", "figures"),
         "wandb": (*core, f"{WANDB}/pyproject.toml"),
         "fuzz": core,
     }

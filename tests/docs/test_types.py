@@ -38,7 +38,16 @@ MYPY = [
     "--disable-error-code=type-arg",
     "--disable-error-code=misc",
 ]
-UNTYPED = {"ray_job.py": "Ray is not installed here; `nox -s ray` runs it"}
+UNTYPED = {
+    "ray_job.py": "Ray is not installed here; `nox -s ray` runs it",
+    **dict.fromkeys(
+        ("lightning_role.py", "lightning_wandb.py"), "Lightning is not installed here; `nox -s lightning` runs it"
+    ),
+    **dict.fromkeys(
+        ("cartpole.py", "cartpole_tensorboard.py", "writer.py"),
+        "Stable-Baselines3 is not installed here; `nox -s stable_baselines3` runs it",
+    ),
+}
 PYRIGHT = ["pyright", "--pythonpath", sys.executable]
 # Two workers, one for each checker: mypy's cache takes half a minute to fill, and each worker has its own.
 WITH_MYPY, WITH_PYRIGHT = pytest.mark.xdist_group("mypy"), pytest.mark.xdist_group("pyright")
