@@ -286,6 +286,22 @@ def stable_baselines3(session: nox.Session, version: str) -> None:
     integration(session, "stable_baselines3", version)
 
 
+@nox.session(venv_backend="virtualenv")
+@matrix("trinity")
+def trinity(session: nox.Session, version: str) -> None:
+    """Trinity-RFT's launcher with rolecall's monitor, beside Trinity's own monitors. By name only."""
+    session.install("--no-deps", f"trinity-rft=={version}")
+    integration(session, "trinity", version)
+
+
+@nox.session(venv_backend="virtualenv")
+@matrix("verl")
+def verl(session: nox.Session, version: str) -> None:
+    """verl's loggers by way of rolecall, beside verl's own. By name only."""
+    session.install("--no-deps", f"verl=={version}")
+    integration(session, "verl", version)
+
+
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """All fuzzers side by side, for 30 s each; `nox -s fuzz -- 600` for longer."""
