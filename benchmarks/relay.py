@@ -5,9 +5,10 @@
 
 `native`: one run of so many roles, each a process that logs 10 metrics once a second, written by the roles' own
 couriers or by a relay. Told are memory of all that is not training (PSS of couriers and SDKs), their number, their
-CPU, how long a role took to open, what was uploaded to define axes, and the age of rows. `many`: 64 roles at 10 rows a
-second on TensorBoard through one relay, and the same roles when they log nothing. The age of a row is the time from
-`Monitor.log` to `Run.log`; its 99th percentile is given. wandb's server is the tests' emulator, MLflow's a sqlite file.
+CPU, how long a role took to open, what was uploaded to define axes, the age of rows, and the load average. `many`: 64
+roles at 10 rows a second on TensorBoard through one relay, and the same roles when they log nothing. The age of a row
+is the time from `Monitor.log` to `Run.log`; its 99th percentile is given. wandb's server is the tests' emulator,
+MLflow's a sqlite file.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ def main() -> None:
         return
     found: list[Mapping[str, Any]] = []
     if "native" in args.what:
-        cases = [(name, how, roles) for name in args.backends for roles in args.roles for how in (True, "relay")]
-        found += [_native(*case, args.seconds) for case in cases]
-        show_and_keep(found, None)
+        for case in [(name, how, roles) for name in args.backends for roles in args.roles for how in (True, "relay")]:
+            found.append(_native(*case, args.seconds))
+            show_and_keep(found, args.json)  # after each, as 32 roles with MLflow take a quarter of an hour
     if "many" in args.what:
         many = [_many(rows, args.seconds) for rows in (RATE, 0)]
         show_and_keep(many, None)
@@ -108,6 +109,7 @@ def _native(backend: str, how: bool | str, roles: int, seconds: float) -> Mappin
         "uploads": len(definitions),
         "of definitions, kB": round(sum(definitions) / 1e3),
         "age of rows, s": age,
+        "load": round(os.getloadavg()[0]),
     }
 
 

@@ -25,7 +25,7 @@ OVER = 50.0
 SMOKE = [
     ("local", "kills"),
     *[(backend, "kills with images") for backend in ("tensorboard", "mlflow server", "wandb")],
-    ("tensorboard", "relay kills"),
+    *[("tensorboard", fault) for fault in ("relay kills", "relay frozen directory")],
     *[(backend, "kills amid images") for backend in ("local", "tensorboard")],
     *[("local", fault) for fault in ("full disk", "full disk with images", "frozen directory", "fork")],
     *[("tensorboard", fault) for fault in ("full disk", "spoiled images")],

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from fault_suite import mounted_sshfs
 from lines_server import LinesServer
+from live_agents import find_agent
 
 from rolecall import Job, MonitorConfig, launch
-from rolecall.delivery.node.local import agent_names, find_agent
+from rolecall.delivery.node.local import agent_names, take_agents_place
 from rolecall.rows import Row
 from rolecall.store.layout import Layout, slug_of
 from rolecall.store.lease import newest, sessions
@@ -43,6 +44,7 @@ for line in sys.stdin:
     if line.strip() == "close":
         monitor.close(timeout=float(sys.argv[2]))
         print("closed", flush=True)
+        break
     else:
         for _ in range(int(line)):
             monitor.log({"loss": 0.5})
@@ -322,11 +324,15 @@ def test_directory_that_does_not_answer(
             pytest.skip("no sshfs can be mounted here")
         directory, server = mounted
         with launch(local(make_config, tmp_path, monitor_dir=directory, system_metrics=True)) as job:
-            agent = subprocess.Popen([sys.executable, "-c", FAST], stdin=subprocess.PIPE)
+            place = take_agents_place(job.config.spec())
+            assert place is not None
+            agent = subprocess.Popen([sys.executable, "-c", FAST], stdin=subprocess.PIPE, pass_fds=[place])
+            os.close(place)
             try:
                 role = start(job, "trainer", 1.0)
                 assert agent.stdin is not None
-                agent.stdin.write(json.dumps({"env": job.config.to_env(), "without": []}).encode() + b"\n")
+                task = {"env": job.config.to_env(), "without": [], "log": str(tmp_path / "log"), "place": place}
+                agent.stdin.write(json.dumps(task).encode() + b"\n")
                 agent.stdin.close()
                 wait_until(lambda: logged(job, NODE))
                 server.send_signal(signal.SIGSTOP)
@@ -337,6 +343,7 @@ def test_directory_that_does_not_answer(
                     before = spool.stat().st_size
                     wait_until(lambda: spool.stat().st_size > before + 2000)
                     assert tell(role, "close") == "closed"
+                    assert role.wait(60) == 0  # no thread of it waits for the directory
                 finally:
                     continued = time.time()
                     server.send_signal(signal.SIGCONT)

@@ -392,8 +392,15 @@ def _until_rows_are_lost(scene: Scene) -> None:
         time.sleep(1.0)
 
 
-def frozen_directory(place: Place, folder: Path, seed: int, times: int) -> Line | None:
-    """`monitor_dir` is on sshfs, whose server is stopped for some seconds; rows are spooled on the node."""
+def frozen_directory(place: Place, folder: Path, seed: int, times: int, *, relayed: bool = False) -> Line | None:
+    """`monitor_dir` is on sshfs, whose server is stopped for some seconds; rows are spooled on the node.
+
+    A role whose rows are relayed has no courier: the node's agent copies what it spooled.
+    """
+    if relayed:
+        if place.monitor_type == "local":
+            return None
+        place = replace(place, shared_run="relay")
     with mounted_sshfs(folder) as mounted:
         if mounted is None:
             return None
@@ -412,7 +419,7 @@ def frozen_directory(place: Place, folder: Path, seed: int, times: int) -> Line 
                 role.wait(60)  # it ends though the directory does not answer
             finally:
                 server.send_signal(signal.SIGCONT)
-            return scene.line("frozen network directory", 2)
+            return scene.line(f"frozen network directory{', with a relay' if relayed else ''}", 2)
 
 
 @contextmanager
@@ -461,6 +468,7 @@ SCENES: Mapping[str, Callable[[Place, Path, int, int], Line | None]] = {
     "full disk": full_disk,
     "full disk with images": partial(full_disk, media=True),
     "frozen directory": frozen_directory,
+    "relay frozen directory": partial(frozen_directory, relayed=True),
     "fork": fork,
     "preempted": preempted,
 }

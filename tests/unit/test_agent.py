@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,12 +14,13 @@ from typing import Any
 
 import pytest
 from lines_server import LinesServer
+from live_agents import find_agent
 from made_site import MadeSite
 
 from rolecall import MonitorConfig, Registry, launch, open_monitor, timings
 from rolecall.config.spec import JobSpec
 from rolecall.delivery.node.agent import Agent
-from rolecall.delivery.node.local import LocalRoles, agent_names, find_agent, is_first
+from rolecall.delivery.node.local import LocalRoles, agent_names, take_agents_place
 from rolecall.store.codec import encode
 from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import Layout
@@ -65,37 +68,46 @@ def test_host_has_two_names() -> None:
     assert SECOND.startswith(f"{NODE}-")
 
 
-def test_agent_is_found_while_it_lives(layout: Layout) -> None:
-    assert find_agent(layout) is None
-    plant(layout, NODE, **DEAD)
-    assert find_agent(layout) is None
-    live = plant(layout, NODE)
-    assert find_agent(layout) == live
-    end(live, "finished")
-    assert find_agent(layout) is None
-    second = plant(layout, SECOND)
-    assert find_agent(layout) == second
+@pytest.mark.parametrize("spool", ["spool", None], ids=["spool_dir", "default"])
+def test_one_process_has_the_agents_place(
+    spec: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spool: str | None
+) -> None:
+    """Of each job; it is free again once the process that was started with it has ended, however it did."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    spec = replace(spec, spool_dir=tmp_path / spool if spool else None)
+    place = take_agents_place(spec)
+    assert place is not None
+    assert take_agents_place(spec) is None
+    other = take_agents_place(replace(spec, run_id="another"))
+    assert other is not None
+    os.close(other)
+    with subprocess.Popen(["sleep", "600"], pass_fds=[place]) as agent:
+        os.close(place)
+        assert take_agents_place(spec) is None
+        agent.kill()
+    again = take_agents_place(spec)
+    assert again is not None
+    os.close(again)
 
 
-def test_agent_elsewhere_is_none_of_this_node(layout: Layout) -> None:
-    plant(layout, NODE, **ELSEWHERE)
-    assert find_agent(layout) is None
-
-
-def test_first_of_the_live_roles_starts_it(layout: Layout) -> None:
-    first = plant(layout, "explorer/1", opened=1.0)
-    plant(layout, "explorer/0", opened=2.0)
-    plant(layout, "trainer", opened=2.0)
-    plant(layout, "evaluator", opened=0.5, **ELSEWHERE)
-    plant(layout, "buffer", opened=0.5, **DEAD)
-    everyone = ("explorer/0", "explorer/1", "trainer", "evaluator", "buffer", "nobody")
-    assert [writer for writer in everyone if is_first(layout, writer)] == ["explorer/1"]
-    end(first, "finished")
-    assert [writer for writer in everyone if is_first(layout, writer)] == ["explorer/0"]
+def test_agents_place_that_others_can_write(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / f"rolecall-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    config = make_config(monitor_type="local", monitor_args={}, system_metrics=True, shared_run=False)
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        monitor.log({"loss": 0.5})
+    (warning,) = [each.message for each in caplog.records if "agent" in each.message]
+    assert warning.startswith(f"trainer: this node has no agent: spool_dir {folder}: is not a directory that only")
 
 
 def run(spec: JobSpec) -> threading.Thread:
-    thread = threading.Thread(target=Agent(spec).run, daemon=True)
+    place = take_agents_place(spec)
+    assert place is not None
+    thread = threading.Thread(target=Agent(spec, (), place).run, daemon=True)
     thread.start()
     return thread
 
@@ -199,6 +211,18 @@ def test_config_that_has_none_is_as_it_was(make_config: MakeConfig) -> None:
     assert config.portable() is config
 
 
+def test_role_says_that_rows_are_on_its_node_alone(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = make_config(monitor_type="local", monitor_args={}, courier="process", spool_dir=tmp_path / "spool")
+    with launch(config) as job:
+        monkeypatch.setattr("sys.executable", "/bin/false")  # the agent
+        monitor = open_monitor(job.config, "trainer")
+        monitor.log({"loss": 0.5})
+        monitor.close(timeout=0.2)
+    assert f"trainer: some rows are on this node alone, in {tmp_path / 'spool'}" in caplog.text
+
+
 def test_role_warns_once_of_an_agent_that_fails(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wait_until: Any
 ) -> None:
@@ -212,5 +236,6 @@ def test_role_warns_once_of_an_agent_that_fails(
         monitor.log({"loss": 0.25})
     (warning,) = [each.message for each in caplog.records if "agent" in each.message]
     log = Layout(config.monitor_dir).courier_log(NODE)
-    assert warning == f"trainer: the agent of this node ended with status 1 and is started again; see {log}"
-    assert socket.gethostname() in str(log) or log.exists()
+    what = "the agent of this node ended with status 1 and is started again: it said nothing"
+    assert warning == f"trainer: {what}; see {log}"
+    assert socket.gethostname() in str(log)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from relay_job import WRITERS, held, kill_relay, points, wait_for, working_roles
 
 from rolecall import Image, MonitorConfig, Table, launch, open_monitor
+from rolecall.__main__ import main
 
 pytestmark = pytest.mark.processes
 
@@ -59,6 +62,23 @@ def test_rows_come_once_though_the_relay_dies(config: MonitorConfig) -> None:
                 kill_relay(config, "mlflow")
         job.close(timeout=120.0)
     check(config)
+
+
+def test_delivered_later_verified_and_repaired(config: MonitorConfig, tmp_path: Path) -> None:
+    """No relay was there; later, points of one role are deleted from the store."""
+    with launch(config.model_copy(update={"courier": "none"})) as job, working_roles(job.config, STEPS):
+        pass
+    command = ["verify", str(config.monitor_dir)]
+    assert main(command) == 1
+    assert main(["deliver", str(config.monitor_dir)]) == 0
+    assert main(command) == 0
+    run = check(config)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as db, db:
+        db.execute("DELETE FROM metrics WHERE key = 'explorer/1/reward' AND step BETWEEN 21 AND 60")
+    assert main(command) == 1
+    assert main([*command, "--repair"]) == 0
+    assert main(command) == 0
+    assert check(config) == run
 
 
 def test_artifacts_of_each_role(config: MonitorConfig, tmp_path: Path) -> None:

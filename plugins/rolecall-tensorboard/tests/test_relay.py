@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +67,29 @@ def test_restarted_role_drops_nobodys_rows(config: MonitorConfig, read: Read) ->
     scalars = read(str(directory(config)))
     assert [step for step, _ in scalars["trainer/loss"]] == [*range(1, 21)]
     assert [step for step, _ in scalars["explorer/reward"]] == [*range(1, 21), *range(11, 21)]
+
+
+def test_delivered_later_verified_and_written_again(config: MonitorConfig, read: Read) -> None:
+    """No relay was there. A file of all roles takes no points in place, so another run gets all rows."""
+    with launch(config.model_copy(update={"courier": "none"})) as job:
+        for role in ("explorer", "trainer"):
+            with open_monitor(job.config, role) as monitor:
+                for step, reward in points(STEPS):
+                    monitor.log({"reward": reward}, step=step)
+    command = ["verify", str(config.monitor_dir)]
+    assert main(command) == 1
+    assert main(["deliver", str(config.monitor_dir)]) == 0
+    assert main(command) == 0
+    rewards = {f"{role}/reward": points(STEPS) for role in ("explorer", "trainer")}
+    assert read(str(directory(config))) == rewards
+    (file,) = directory(config).iterdir()
+    os.truncate(file, file.stat().st_size // 2)
+    assert main(command) == 1
+    assert main([*command, "--repair"]) == 1
+    assert main([*command, "--repair", "--new-run"]) == 0
+    assert main(command) == 0
+    (again,) = [path for path in directory(config).iterdir() if path.is_dir()]
+    assert read(str(again)) == rewards
 
 
 @pytest.mark.parametrize(

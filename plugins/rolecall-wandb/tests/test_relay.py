@@ -14,6 +14,7 @@ from wandb_offline import offline_runs, sync
 from wandb_scene import RUN, Role, Scene
 
 from rolecall import Image, MonitorConfig, Table, launch, open_monitor
+from rolecall.__main__ import main
 
 pytestmark = pytest.mark.processes
 
@@ -93,6 +94,24 @@ def test_tables_and_images_of_a_relayed_role(relayed: Scene) -> None:
     keys = {key for entry in relayed.run.history for key in entry.line}
     assert {"trainer/samples", "trainer/shot", "trainer/loss"} <= keys
     assert relayed.run.summary["trainer/best"] == 0.5
+
+
+def test_delivered_later_verified_and_repaired(relayed: Scene) -> None:
+    """No relay was there; later, lines of each role are deleted on the server."""
+    config, directory = relayed.config, str(relayed.config.monitor_dir)
+    with launch(config.model_copy(update={"courier": "none"})) as job:
+        require_ended(start_all(relayed, job.config))
+    assert main(["verify", directory]) == 1
+    assert main(["deliver", directory]) == 0
+    relayed.wait_for_end()
+    relayed.check()
+    assert main(["verify", directory]) == 0
+    relayed.run.forget(range(10, 50))
+    assert main(["verify", directory]) == 1
+    assert main(["verify", directory, "--repair"]) == 0
+    assert main(["verify", directory]) == 0
+    assert {(each.lost, each.doubled) for each in relayed.tallies().values()} == {(0, 0)}
+    assert relayed.run.state == "finished"
 
 
 def test_offline_run_of_all_roles(server: WandbServer, make_config: Make, start_role: Start) -> None:

@@ -25,8 +25,8 @@ def main() -> None:
     """Read what to do from standard input, deliver, end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     task = json.loads(sys.stdin.buffer.readline())
-    report = _channel(Path(task["log"]))
     spec = MonitorConfig.from_env(task["env"]).spec()
+    report = _channel(Path(task["log"]))
     writer, backends = task["writer"], task["backends"]
     assignments = [Assignment(writer, plan) for plan in spec.plan.backends if plan.backend in backends]
     group = CourierGroup(spec, [writer], assignments, report)
@@ -40,11 +40,7 @@ def _channel(log: Path) -> Callable[[CourierEvent], None]:
     """Keep standard output for events, and send what anything else prints to the log."""
     channel = os.dup(1)
     os.set_blocking(channel, False)
-    make_folder(log.parent)
-    file = open_own(log, create=True)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    print_to(log)
 
     def report(event: CourierEvent) -> None:
         # The role may be gone, or not reading: the courier goes on all the same.
@@ -52,6 +48,19 @@ def _channel(log: Path) -> Callable[[CourierEvent], None]:
             os.write(channel, json.dumps(asdict(event)).encode() + b"\n")
 
     return report
+
+
+def print_to(log: Path) -> None:
+    """Send what this process prints and logs to a file in `monitor_dir`.
+
+    The process opens it and not the role that starts it, as the role must be able to end while `monitor_dir` does not
+    answer. What is printed before goes to the role, which shows it if the process cannot start.
+    """
+    make_folder(log.parent)
+    file = open_own(log, create=True)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
 
 
 if __name__ == "__main__":

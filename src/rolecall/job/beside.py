@@ -1,4 +1,9 @@
-"""The processes beside a role: its courier, and its node's agent. One that dies before its time is started again."""
+"""The processes beside a role: its courier, and its node's agent. One that dies before its time is started again.
+
+Once a role is open, nothing here touches `monitor_dir`, which may not answer for minutes: Linux ends no process before
+its requests to a FUSE filesystem are answered (`request_wait_answer` in fs/fuse/dev.c), be they of another thread, or
+the closing of a file.
+"""
 
 import json
 import logging
@@ -7,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,11 +22,10 @@ from rolecall import timings
 from rolecall.config.model import MonitorConfig
 from rolecall.config.spec import JobSpec
 from rolecall.delivery.events import CourierEvent
-from rolecall.delivery.node.local import agent_names, find_agent, is_first
-from rolecall.errors import BackendError
-from rolecall.store.codec import make_folder, open_own, read_end
+from rolecall.delivery.node.local import agent_names, take_agents_place
+from rolecall.errors import BackendError, DirectoryError
+from rolecall.store.codec import make_folder, open_own
 from rolecall.store.layout import Layout
-from rolecall.store.spool import Mirror
 
 logger = logging.getLogger("rolecall")
 
@@ -53,6 +58,8 @@ class CourierProcess:
         self._has_died = self._has_spoken = False
         try:
             make_folder(log.parent)
+            os.close(open_own(log, create=True))  # the process opens it: here, it is known at once whether it can
+            self._words = LastWords()
             self._process = self._start()
         except (OSError, TypeError, ValueError) as error:  # TypeError: an embedded Python has no executable
             advice = "use courier: thread, or set sys.executable to a Python that has rolecall"
@@ -74,7 +81,7 @@ class CourierProcess:
         self._thread.join(timeout)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return _spawn("rolecall.delivery.process", self._task, self._log, listens=True)
+        return _spawn("rolecall.delivery.process", self._task, self._words, listens=True)
 
     def _watch(self) -> None:
         """Pass on what it says, and start it again as long as its work is not done."""
@@ -119,19 +126,13 @@ class CourierProcess:
         if status > 0 and not self._has_spoken:
             # It cannot even start here: for one, rolecall is only where `sys.path` of this process leads.
             for backend in self._backends:
-                self._report(CourierEvent(backend, "refused", f"{what}: {self._last_words()} (see {self._log})"))
+                self._report(CourierEvent(backend, "refused", f"{what}: {self._words} (see {self._log})"))
             return False
         if not self._has_died:
             for backend in self._backends:
                 self._report(CourierEvent(backend, "died", f"{what} and is started again; see {self._log}"))
         self._has_died = True
         return True
-
-    def _last_words(self) -> str:
-        with suppress(OSError):
-            lines = read_end(self._log, 2000).decode("utf-8", "replace").split("\n")
-            return next((line for line in reversed(lines) if line.strip()), "it said nothing")
-        return "its log cannot be read"
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None  # noqa: S101 - as above
@@ -146,8 +147,8 @@ class CourierProcess:
 class NodeAgent:
     """Sees to it, on a thread of a role, that its node has an agent: see `rolecall.delivery.node.agent`.
 
-    The first role of the node starts it. Every role looks for it each `HEARTBEAT` seconds, as the one that started it
-    may have died with it.
+    Of the roles of a node, the one that gets the agent's place starts it. Every role tries to each `HEARTBEAT` seconds,
+    as the agent and the role that started it may have died.
 
     Args:
         config: as the launcher handed it on, with a plan for this node.
@@ -158,60 +159,64 @@ class NodeAgent:
     def __init__(self, config: MonitorConfig, spec: JobSpec, writer: str) -> None:
         self._spec = spec
         self._writer = writer
+        self._log = Layout(spec.monitor_dir).courier_log(agent_names()[0])
         known, plans = config.portable(), spec.plan.backends
         # A relay delivers what is measured to those, too.
         without = [each.backend for each in plans if each.backend not in known.monitor_type and not each.relayed]
-        self._task = json.dumps({"env": known.to_env(), "without": without}).encode() + b"\n"
-        self._layout = Layout(spec.monitor_dir)
+        self._task = {"env": known.to_env(), "without": without, "log": str(self._log)}
+        self._words = LastWords()
         self._process: subprocess.Popen[bytes] | None = None
+        self._spool: Path | None = None
         self._wait = timings.RESTART.initial
         self._began = self._due = float("-inf")
         self._has_failed = False
-        self._is_needed = True
         self._ending, self._done = threading.Event(), threading.Event()
         threading.Thread(target=self._keep, name="rolecall-agent", daemon=True).start()
 
-    def end(self, timeout: float, *, is_needed: bool) -> None:
+    def end(self, timeout: float, spool: Path | None) -> bool:
         """The role has ended.
 
         Args:
-            timeout: seconds to wait, if it is needed.
-            is_needed: whether to wait until the agent has copied what the role spooled.
+            timeout: seconds to wait, if there is a file to wait for.
+            spool: the role's journal on this node, which the agent removes once it has copied all of it.
+
+        Returns:
+            Whether it did.
         """
-        self._is_needed = is_needed
+        self._spool = spool
         self._ending.set()
-        if is_needed:
-            self._done.wait(timeout)
+        return spool is None or self._done.wait(timeout)
 
     def _keep(self) -> None:
         while not self._is_over():
-            with suppress(OSError):  # the directory does not answer: it is tried again
-                self._look()
-            if self._ending.wait(timings.HEARTBEAT) and self._is_needed:
+            self._look()
+            if self._ending.wait(timings.HEARTBEAT) and self._spool is not None:
                 time.sleep(timings.POLL_INTERVAL)
         self._done.set()
         if self._process is not None:
             self._process.wait()  # as long as other roles need it; nobody else would take its status
 
     def _is_over(self) -> bool:
-        with suppress(OSError):
-            return self._ending.is_set() and (not self._is_needed or Mirror(self._spec, self._writer).is_whole())
-        return False
+        return self._ending.is_set() and (self._spool is None or not self._spool.exists())
 
     def _look(self) -> None:
-        """Start the agent if there is none and it is this role's turn."""
+        """Start the agent if there is none."""
         self._notice_end()
-        if self._process is not None or time.monotonic() < self._due or find_agent(self._layout) is not None:
+        if self._process is not None or time.monotonic() < self._due:
             return
-        # A role that has ended is not among those of which one is the first, and needs the agent all the same.
-        if not self._ending.is_set() and not is_first(self._layout, self._writer):
-            return
-        self._began = time.monotonic()
-        self._due = self._began + self._wait
-        self._wait = min(2 * self._wait, timings.RESTART.maximum)
         try:
-            make_folder(self._log.parent)
-            self._process = _spawn("rolecall.delivery.node.agent", self._task, self._log, listens=False)
+            if (place := take_agents_place(self._spec)) is None:
+                return
+            self._began = time.monotonic()
+            self._due = self._began + self._wait
+            self._wait = min(2 * self._wait, timings.RESTART.maximum)
+            try:
+                task = json.dumps({**self._task, "place": place}).encode() + b"\n"
+                self._process = _spawn("rolecall.delivery.node.agent", task, self._words, listens=False, keeps=[place])
+            finally:
+                os.close(place)  # the agent has it now
+        except DirectoryError as error:
+            self._warn(f"this node has no agent: {error}")
         except (OSError, TypeError, ValueError) as error:  # as above
             self._warn(f"the agent of this node cannot be started with {sys.executable!r}: {error}")
 
@@ -222,11 +227,7 @@ class NodeAgent:
         if time.monotonic() - self._began >= timings.RESTART_RESET:
             self._wait = timings.RESTART.initial
         if status:
-            self._warn(f"the agent of this node ended with status {status} and is started again")
-
-    @property
-    def _log(self) -> Path:
-        return self._layout.courier_log(agent_names()[0])
+            self._warn(f"the agent of this node ended with status {status} and is started again: {self._words}")
 
     def _warn(self, what: str) -> None:
         """Say so once."""
@@ -235,25 +236,46 @@ class NodeAgent:
         self._has_failed = True
 
 
-def _spawn(module: str, task: bytes, log: Path, *, listens: bool) -> subprocess.Popen[bytes]:
+class LastWords:
+    """What a process prints before it has opened its log, which is why it cannot start; the last line of it."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.memfd_create("rolecall")
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def fileno(self) -> int:
+        """Where to print."""
+        return self._descriptor
+
+    def __str__(self) -> str:
+        size = os.fstat(self._descriptor).st_size
+        # Not by a seek: the process writes where this descriptor is.
+        lines = os.pread(self._descriptor, 2000, max(0, size - 2000)).decode("utf-8", "replace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def _spawn(
+    module: str, task: bytes, words: LastWords, *, listens: bool, keeps: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
     """Start a module of rolecall in a session of its own.
 
     Args:
         module: the module.
         task: a line for its standard input, with secrets, which so are in no argument list and no environment.
-        log: where it prints.
+        words: where it prints until it has opened its log.
         listens: whether its standard output is a pipe to this process.
+        keeps: descriptors that it inherits.
     """
-    with os.fdopen(open_own(log, create=True), "ab") as file:
-        # Without `preexec_fn` this is a vfork and an exec: no Python code runs in a copy of the role.
-        process = subprocess.Popen(
-            # -P: the working directory is not where the role imports from, so it must not be for what it starts.
-            [sys.executable, "-P", "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE if listens else file,
-            stderr=file,
-            start_new_session=True,
-        )
+    # Without `preexec_fn` this is a vfork and an exec: no Python code runs in a copy of the role.
+    process = subprocess.Popen(
+        # -P: the working directory is not where the role imports from, so it must not be for what it starts.
+        [sys.executable, "-P", "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE if listens else words.fileno(),
+        stderr=words.fileno(),
+        start_new_session=True,
+        pass_fds=keeps,
+    )
     assert process.stdin is not None  # noqa: S101 - Popen was given pipes, which mypy cannot know
     with suppress(BrokenPipeError), process.stdin as pipe:  # it died: whoever waits for it will see
         pipe.write(task)

@@ -27,7 +27,7 @@ from rolecall.store.acks import is_carried, waiting
 from rolecall.store.details import begin
 from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import LAUNCH, Layout, usable
-from rolecall.store.lease import Fill, Session, claim, end, newest, succeed
+from rolecall.store.lease import Fill, Owner, Session, claim, end, newest, succeed
 from rolecall.store.spool import is_spooled, open_spool, succeed_in
 
 logger = logging.getLogger("rolecall")
@@ -76,7 +76,8 @@ class WriterSession:
         self._process: CourierProcess | None = None
         self._thread: threading.Thread | None = None
         self._agent: NodeAgent | None = None
-        self._is_remote = self._is_left_to_agent = False
+        self._is_remote = self._is_left_to_agent = self._is_on_node_alone = False
+        self._launcher: Owner | None = None
         self._is_spooled = not over_ray and is_spooled(self._spec)
         kept, left_out = plain_config(run_config, config.secrets)
         if left_out:
@@ -93,11 +94,13 @@ class WriterSession:
     def _open(self, header: Mapping[str, Any], tags: Sequence[str]) -> None:
         """Claim the writer's name, and begin its journal."""
         writer = self._writer
+        launcher = newest(self._layout.journal(LAUNCH)) if writer != LAUNCH else None
+        self._launcher = launcher.owner() if launcher is not None else None
         self._is_remote = self._has_remote_relay()
-        # The node's agent does it for all roles of a relay. Not `sync_every`: that is a promise of each role's own.
+        # The node's agent does it for all that have no courier. Not `sync_every`: that is a promise of each role's own.
         has_courier = self.backends or self._spec.courier == "thread" or self._spec.sync_every is not None
         is_away = self._is_spooled or self._is_remote
-        self._is_left_to_agent = writer != LAUNCH and self._spec.plan.is_relayed and not has_courier and is_away
+        self._is_left_to_agent = writer != LAUNCH and not has_courier and is_away
         spool = {"spool": self._spec.nonce} if self._is_spooled else {}
         left = {LEFT_TO_AGENT: True} if self._is_left_to_agent else {}
         beginning = begin(self._layout, writer, {**spool, **left, **header}, tags)
@@ -188,7 +191,8 @@ class WriterSession:
             raise_together(f"{self._writer}: rows are not delivered", [Undelivered(message) for message in messages])
         if not messages:
             return
-        level = logging.INFO if self._has_launcher() else logging.WARNING
+        # The launcher cannot know of rows that are on this node alone.
+        level = logging.INFO if self._has_launcher() and not self._is_on_node_alone else logging.WARNING
         for message in messages:
             logger.log(level, "%s", message)
 
@@ -201,7 +205,8 @@ class WriterSession:
         if self._process is not None:
             self._process.end(left())
         if self._agent is not None:
-            self._agent.end(left(), is_needed=self._is_left_to_agent)
+            is_needed = self._is_left_to_agent and self._is_spooled
+            self._is_on_node_alone = not self._agent.end(left(), self.journal.session.path if is_needed else None)
         if self._thread is not None:
             self._thread.join(left())
         if self._writer == LAUNCH:
@@ -209,6 +214,8 @@ class WriterSession:
 
     def _has_launcher(self) -> bool:
         """Whether a launcher lives, by the time of its file if it is on another machine."""
+        if self._is_spooled:  # no look at the directory: see `rolecall.job.beside`
+            return self._launcher is not None and self._launcher.is_here() and self._launcher.is_running()
 
         def look() -> bool:
             launcher = newest(self._layout.journal(LAUNCH))
@@ -245,15 +252,17 @@ class WriterSession:
         """Whether the rows of this role are relayed by a process that cannot see whether it lives."""
         if self._writer == LAUNCH or not self._spec.plan.is_relayed:
             return False
-        launcher = newest(self._layout.journal(LAUNCH))
-        owner = launcher.owner() if launcher is not None else None
-        return owner is None or not owner.is_here()
+        return self._launcher is None or not self._launcher.is_here()
 
     def _left(self) -> list[str]:
         """What backends lack, by what their couriers said last."""
         goes_on = self._process is not None and self._process.is_running
         later = f". The courier's process goes on trying for up to {timings.DRAIN_TIMEOUT:.0f} s" if goes_on else ""
         advice = f"They are in the journal. To send them, run: {command('deliver', self._layout.root)}{later}"
+        if self._is_on_node_alone:
+            where = f"some rows are on this node alone, in {self.journal.session.path}"
+            later = f"Its agent goes on copying them to {self._layout.root} for up to {timings.DRAIN_TIMEOUT:.0f} s"
+            return [f"{self._writer}: {where}. {later}; after that, run here: {command('deliver', self._layout.root)}"]
         lacking = [(name, self.events.waiting(name, self.journal.seq)) for name in self.backends]
         return [
             f"{self._writer}: {self._rows_left(name, count)} not yet in {name}. {advice}"
@@ -277,7 +286,7 @@ class WriterSession:
 
     def _unrelayed(self) -> list[str]:
         """The backends of this role that have no relay, which has died or ended."""
-        if self._writer == LAUNCH or not self.journal.seq:
+        if self._writer == LAUNCH or not self.journal.seq or self._is_spooled:  # as in `_has_launcher`
             return []
         relayed = [plan.backend for plan in self._spec.plan.backends if plan.relayed and plan.courier != "none"]
 

@@ -58,8 +58,7 @@ def open_spool(spec: Spooled, writer: str, session: Session, fill: Fill | None =
     """
     spool = Session(_spool_file(spec, writer, spec.nonce, session), session.number)
     try:
-        if spec.spool_dir is None:
-            _make_private(_root(spec))
+        make_root(spec.spool_dir)
         spool.path.parent.mkdir(parents=True, exist_ok=True)
         with draft_of(spool.path) as draft:
             shutil.copyfile(session.path, draft)
@@ -80,6 +79,20 @@ def succeed_in(spec: Spooled, writer: str, header: Mapping[str, Any], session: S
     return open_spool(spec, writer, succeed(before, header), fill)
 
 
+def make_root(spool_dir: Path | None) -> Path:
+    """The directory of this node in which jobs write. One that the user chose may not be there yet.
+
+    Raises:
+        DirectoryError: other users could write in it.
+        OSError: it cannot be made.
+    """
+    if spool_dir is not None:
+        return spool_dir
+    root = _default_root()
+    _make_private(root)
+    return root
+
+
 def node_folder(spool_dir: Path | None, run_id: str, node: str) -> Path:
     """The directory of a job's roles on one node, where no disk is shared. It is laid out like a `monitor_dir`."""
     return (spool_dir or _default_root()) / run_id / node
@@ -93,8 +106,7 @@ def make_node_folder(spool_dir: Path | None, run_id: str, node: str) -> Path:
     """
     folder = node_folder(spool_dir, run_id, node)
     try:
-        if spool_dir is None:
-            _make_private(_default_root())
+        make_root(spool_dir)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         where = spool_dir or _default_root()

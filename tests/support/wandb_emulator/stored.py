@@ -160,6 +160,10 @@ class StoredRun:
         """Lose lines of history, by their places: somebody deleted them, or the server lost them."""
         self.history = [entry for at, entry in enumerate(self.history) if at not in lines]
         self._counts = Counter(key for entry in self.history for key in entry.line)
+        # The only writer of a run that is not shared goes on behind the lines that the server says it has
+        # (`historyLineCount`), so these are all that it knows of.
+        self._received = self._received.copy()
+        self._received[None, "wandb-history.jsonl"] = len(self.history)
 
     def as_shown(self, late: float) -> StoredRun:
         """The run as it was so many seconds ago: without the lines that came since."""

@@ -1,9 +1,9 @@
 """The agent of a node: `python -m rolecall.delivery.node.agent`.
 
-There is one for each node and job. The first role there starts it, and it is started again if it dies. Its lease is the
-journal of the writer `node/{host}`, where it logs what it measures. For roles without a courier it does what couriers
-do beside delivering: it copies what they spooled, and shows other nodes that they are alive. It ends once no role lives
-on the node.
+There is one for each node and job: the process that has the agent's place there, a lock on a file. A role takes it and
+starts the agent, and another role does so if that dies. Its lease is the journal of the writer `node/{host}`, where it
+logs what it measures. For roles without a courier it does what couriers do beside delivering: it copies what they
+spooled, and shows other nodes that they are alive. It ends once no role lives on the node.
 """
 
 import json
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rolecall import timings
@@ -25,6 +26,7 @@ from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.group import Assignment, CourierGroup
 from rolecall.delivery.node.local import LocalRoles, agent_names
 from rolecall.delivery.node.sampler import Sampler
+from rolecall.delivery.process import print_to
 from rolecall.errors import WriterConflict
 from rolecall.store.journal import JournalWriter, last_steps
 from rolecall.store.layout import Layout
@@ -39,8 +41,10 @@ def main() -> None:
     # Ctrl-C in a terminal is for the roles; they end, and so does this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     task = json.loads(sys.stdin.buffer.readline())
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    agent = Agent(MonitorConfig.from_env(task["env"]).spec(), task["without"])
+    os.set_inheritable(task["place"], False)  # nothing that this process starts is to keep it
+    spec = MonitorConfig.from_env(task["env"]).spec()
+    print_to(Path(task["log"]))
+    agent = Agent(spec, task["without"], task["place"])
     signal.signal(signal.SIGTERM, lambda *_: agent.hurry())
     if not agent.run():
         # As in `rolecall.delivery.process`: a backend's call hangs on its thread.
@@ -53,10 +57,12 @@ class Agent:
     Args:
         spec: the job.
         without: the job's backends that no other process than a role's finds: they get nothing of what is measured.
+        place: of `take_agents_place`.
     """
 
-    def __init__(self, spec: JobSpec, without: Sequence[str] = ()) -> None:
+    def __init__(self, spec: JobSpec, without: Sequence[str], place: int) -> None:
         self._spec = spec
+        self._place = place
         self._plans = spec.plan.backends
         self._without = without
         self._layout = Layout(spec.monitor_dir)
@@ -80,6 +86,7 @@ class Agent:
         self._over.set()
         sampling.join()
         self._end_journal()
+        os.close(self._place)  # a role that comes now has an agent of its own, while this one may deliver for minutes
         while delivering.is_alive() and self._is_there(name):
             delivering.join(timings.AGENT_INTERVAL)
         self._roles.stop()

@@ -1,19 +1,23 @@
 """What of a job is on this node: its agent, and its roles."""
 
+import fcntl
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from zlib import crc32
 
 from rolecall import timings
 from rolecall.config.spec import JobSpec
 from rolecall.delivery.events import CourierEvent
 from rolecall.delivery.group import TendedWriter
+from rolecall.store.codec import open_own
 from rolecall.store.layout import Layout, node_name
 from rolecall.store.lease import Owner, Session, newest, this_process
-from rolecall.store.spool import Mirror
+from rolecall.store.spool import Mirror, make_root
 
 LEFT_TO_AGENT = "agent"
 """In the header of a role that has no courier: the agent does for it what couriers do beside delivering."""
@@ -28,27 +32,33 @@ def agent_names() -> tuple[str, str]:
     return node_name(host), node_name(f"{host[:55]}-{crc32(this_process().space.encode()):08x}")
 
 
-def find_agent(layout: Layout) -> Session | None:
-    """The session of the live agent of this node, if there is one."""
-    for name in agent_names():
-        session = newest(layout.journal(name))
-        if session is not None and _local_owner(session) is not None:
-            return session
-    return None
+def take_agents_place(spec: JobSpec) -> int | None:
+    """Take the place of this node's agent in a job: who has it starts the agent, which inherits it.
 
+    It is a lock on a file of this node and not the agent's lease in `monitor_dir`, at which a role must not look: see
+    `rolecall.job.beside`.
 
-def is_first(layout: Layout, writer: str) -> bool:
-    """Whether no live role of this node opened before this one: of several, one starts the agent."""
-    opened = {name: _opened(session) for name, session, _ in local_sessions(layout)}
-    return all((opened[writer], writer) <= (when, name) for name, when in opened.items()) if writer in opened else False
+    Returns:
+        A descriptor, or `None` if the place is taken: until every process that has the descriptor has closed it or has
+        ended (flock(2)).
 
-
-def local_sessions(layout: Layout) -> Iterator[tuple[str, Session, Owner]]:
-    """The newest session of each role whose process runs on this node and has not ended it."""
-    for writer in layout.roles():
-        session = newest(layout.journal(writer))
-        if session is not None and (owner := _local_owner(session)) is not None:
-            yield writer, session, owner
+    Raises:
+        DirectoryError, OSError: the file cannot be written.
+    """
+    # Roles in one container do not see those in another, so each has an agent.
+    job = "\0".join((spec.run_id, str(spec.monitor_dir), this_process().space))
+    folder = make_root(spec.spool_dir) / "agents"
+    folder.mkdir(parents=True, exist_ok=True)
+    place = open_own(folder / f"{sha256(job.encode()).hexdigest()[:16]}.lock", create=True)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(place)
+        return None
+    except OSError:
+        os.close(place)
+        raise
+    return place
 
 
 def _local_owner(session: Session) -> Owner | None:
