@@ -68,8 +68,11 @@ class Courier:
 
     def log(self, rows: Sequence[Row]) -> None:
         """Hand over the rows that the backend does not hold yet, with their axes bound first."""
+        self._again(lambda: self._log(rows))
+
+    def _log(self, rows: Sequence[Row]) -> None:
         for fresh in self._fresh(rows):
-            self.declare(fresh)
+            self._declare(fresh)
             if plain := [each for each in fresh if each.table is None and not each.media]:
                 self._hand_over("log", plain)
             for each in fresh:
@@ -91,7 +94,7 @@ class Courier:
         """Hand over rows and return when the backend says that it holds them."""
 
         def once() -> None:
-            self.log(rows)
+            self._log(rows)
             self.flush()
 
         self._again(once)
@@ -133,6 +136,9 @@ class Courier:
 
     def declare(self, rows: Sequence[Row]) -> None:
         """Bind the keys of rows to their axes, each once."""
+        self._again(lambda: self._declare(rows))
+
+    def _declare(self, rows: Sequence[Row]) -> None:
         if not self.run.declares_axes:
             return
         axes = {key: axis for each in rows for key, axis in axes_of(each).items()}

@@ -105,6 +105,8 @@ class Child:
             BackendRaised: the function raised.
             BackendHung: it did not return within the patience of the test, or the process died.
         """
+        # What the author knows: a method of the run or a reader, and not the function here that calls all of them.
+        said = given.get("method", given.get("reader", name))
         # A process that is gone shows when it is read from.
         with suppress(BrokenPipeError, ConnectionResetError):
             self._socket.settimeout(self._patience)
@@ -114,14 +116,14 @@ class Child:
         except TimeoutError:
             stack = self._stack()
             self.kill()
-            raise BackendHung(f"{name} did not return within {self._patience:g} s{stack}") from None
+            raise BackendHung(f"{said} did not return within {self._patience:g} s{stack}") from None
         except ConnectionResetError:
             line = b""
         if not line:
-            raise BackendHung(f"the process ended in {name}{self._printed()}")
+            raise BackendHung(f"the process ended in {said}{self._printed()}")
         reply = json.loads(line)
         if "raised" in reply:
-            raise BackendRaised(f"{name} raised {reply['raised']}", frozenset(reply["kinds"]), reply)
+            raise BackendRaised(f"{said} raised {reply['raised']}", frozenset(reply["kinds"]), reply)
         return reply["result"]
 
     def kill(self) -> None:
