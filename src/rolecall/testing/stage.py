@@ -155,6 +155,7 @@ class Stage:
         args: the backend's arguments.
         directory: the backend's own folder.
         root: all that the test writes is below it.
+        children: the processes that it has started.
     """
 
     def __init__(
@@ -167,7 +168,7 @@ class Stage:
         self.mark = uuid.uuid4().hex
         self._nursery = nursery
         self._bare = bare
-        self._children: list[Child] = []
+        self.children: list[Child] = []
         for name in ("monitor", "home", "tmp", "work"):
             (root / name).mkdir(parents=True)
 
@@ -175,7 +176,7 @@ class Stage:
         """A new process; a bare one has no SDK loaded, whatever the author says."""
         given = {**os.environ, "TMPDIR": str(self.root / "tmp"), MARK: self.mark, **(environ or {})}
         child = (self._bare if is_bare else self._nursery).start(self.root / "work", given, self.contract.patience)
-        self._children.append(child)
+        self.children.append(child)
         return child
 
     def courier(self, environ: Mapping[str, str] | None = None) -> Courier:
@@ -199,9 +200,9 @@ class Stage:
 
     def end(self) -> None:
         """End all processes, those that a backend's SDK has started included."""
-        for child in self._children:
+        for child in self.children:
             child.kill()
-        end_all(self.mark, {child.pid for child in self._children})
+        end_all(self.mark, {child.pid for child in self.children})
 
     def ticket(self, **changes: Any) -> RunTicket:
         """A ticket of this test's run."""

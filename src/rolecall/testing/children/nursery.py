@@ -89,11 +89,13 @@ class Child:
     Attributes:
         pid: the process.
         log: the file that has what it printed.
+        hung: whether it was given up, as it did not return in time.
     """
 
     def __init__(self, connection: socket.socket, pid: int, patience: float, log: Path) -> None:
         self.pid = pid
         self.log = log
+        self.hung = False
         self._patience = patience
         self._socket = connection
         self._file = connection.makefile("rb")
@@ -114,6 +116,7 @@ class Child:
         try:
             line = self._file.readline()
         except TimeoutError:
+            self.hung = True
             stack = self._stack()
             self.kill()
             raise BackendHung(f"{said} did not return within {self._patience:g} s{stack}") from None
