@@ -21,6 +21,8 @@ HOOKS_VERSION = 2
 
 Version 2 adds `open_readback`, and `held` returns ranges. A backend of version 1 works as it is.
 """
+READBACK_SINCE = 2
+"""The version that added `open_readback`."""
 REQUIRED = ("backend_args", "supports_shared_run", "open_run")
 """Hooks that a backend cannot do without."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,6 @@ import pytest
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), *(str(HERE / name) for name in ("reference", "broken"))]
-
-BOUND = 20.0
-"""The seconds within which the contract must find a fault."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,11 +48,10 @@ def _is_wanted(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """A test of a broken backend passes if it fails, for the right reason and in time."""
+    """A test of a broken backend passes if it fails, for the right reason and at the first call that hangs."""
     fault: Any = getattr(pyfuncitem.cls, "fault", None)
     if fault is None:
         return (yield)
-    began = time.monotonic()
     said = None
     # Any other exception is an error of the contract, and not what it says of a backend.
     try:
@@ -69,9 +64,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         pytest.fail(f"{fault.name}: the test that must find it is skipped: {skipped}", pytrace=False)
     if pyfuncitem.get_closest_marker("matrix") is None:
         _require_found(fault, said)
-    took = time.monotonic() - began
-    if took > BOUND:
-        pytest.fail(f"{fault.name}: {fault.what} It took {took:.1f} s.", pytrace=False)
+    # How long it took says more of the machine. A test waits its patience out once, however many calls would hang.
+    hung = sum(child.hung for child in pyfuncitem.funcargs["stage"].children)
+    if hung > 1:
+        pytest.fail(
+            f"{fault.name}: {fault.what} The test went on after a call that hung, and met {hung}.", pytrace=False
+        )
     return True
 
 

@@ -1,4 +1,4 @@
-"""The reference backends, one of each kind, pass the whole contract; all but the simplest by name."""
+"""The reference backends, one of each kind, pass the whole contract; those of other kinds than files by name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from reference_contracts import FilesContract, QueueContract, ServiceContract, S
 
 class TestFiles(FilesContract):
     pass
+
+
+class TestUnsteady(FilesContract):
+    """A backend that is not available for a moment is a correct one: the contract tries again, as couriers do."""
+
+    monitor_type = "unsteady"
 
 
 @pytest.mark.matrix

@@ -34,6 +34,8 @@ from rolecall import (
     hookimpl,
 )
 
+ROLECALL_HOOKS = 2
+
 
 class LinesArgs(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

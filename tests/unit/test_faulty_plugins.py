@@ -83,6 +83,25 @@ launch:
 """)
 
 
+def test_plugin_that_forgets_its_version(said: Callable[[], str], computer: Computer) -> None:
+    """An old plugin need not say anything, but it cannot have this hook."""
+    computer.site.backend("acme", more="@hookimpl\ndef open_readback(ticket, args): pass")
+    assert said() == snapshot("""\
+backends:
+acme  rolecall-acme 1.0  shared runs
+  backend 'acme' (SITE/acme_backend.py): has the hook open_readback of version 2
+of the hooks, and counts as written for version 1; its authors should write
+ROLECALL_HOOKS = 2 beside its hooks
+check:
+gsm8k / grpo-1 in HOME/rolecall/gsm8k/grpo-1
+  acme: one run, shared by all roles, delivered by a process beside each role
+  backend 'acme' (SITE/acme_backend.py): has the hook open_readback of version 2
+of the hooks, and counts as written for version 1; its authors should write
+ROLECALL_HOOKS = 2 beside its hooks
+launch:
+""")
+
+
 def test_plugin_for_newer_hooks(said: Callable[[], str], computer: Computer) -> None:
     computer.site.backend("acme", more="ROLECALL_HOOKS = 3")
     assert said() == snapshot("""\

@@ -77,6 +77,25 @@ def test_media_and_axes_are_listed(
     assert other[0] in names
 
 
+def test_table_that_grows_is_drawn_whole(
+    make_config: Callable[..., MonitorConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rows of all steps count, and the last of them are drawn; other columns begin another table."""
+    with launch(make_config(monitor_type="local", monitor_args={})) as job:
+        with open_monitor(job.config, "trainer") as trainer:
+            for step in (1, 2, 5):
+                rows = [{"step": step, "reward": step / 2}, {"step": step, "reward": step / 4}]
+                trainer.log({"samples": Table(rows, append=True), "plain": Table(rows)}, step=step)
+            trainer.log({"other": Table([{"a": 1}], append=True)}, step=6)
+            trainer.log({"other": Table([{"b": 2}], append=True)}, step=7)
+    assert main(["show", str(job.config.monitor_dir)]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    table = lines.index("table trainer/samples logged 3 times, last at step 5: 6 rows of 2 columns")
+    assert lines[table + 1 : table + 5] == ["step reward", "2 0.5", "5 2.5", "5 1.25"]
+    assert "table trainer/plain logged 3 times, last at step 5: 2 rows of 2 columns" in lines
+    assert "table trainer/other logged 2 times, last at step 7: 1 row of 1 column" in lines
+
+
 def test_a_pattern_chooses_the_charts(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(directory), "--metric", "trainer/*"]) == 0
     drawn = capsys.readouterr().out

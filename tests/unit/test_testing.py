@@ -113,22 +113,20 @@ def test_names_of_other_processes_do_not_matter() -> None:
 
 
 def test_hang_is_told_with_its_place(child: Callable[[float], Child]) -> None:
-    before = time.monotonic()
-    with pytest.raises(BackendHung, match=r"(?s)read did not return within 10 s.*test_testing\.py.* in hang"):
+    with pytest.raises(BackendHung, match=r"(?s)hang did not return within 10 s.*test_testing\.py.* in hang"):
         read(child(10.0), "hang")
-    assert time.monotonic() - before < 30
 
 
 @pytest.mark.processes
 def test_error_is_told_with_its_trace(child: Callable[[float], Child]) -> None:
-    with pytest.raises(BackendRaised, match=r"(?s)read raised ValueError: there is no such file.* in fail") as raised:
+    with pytest.raises(BackendRaised, match=r"(?s)fail raised ValueError: there is no such file.* in fail") as raised:
         read(child(60.0), "fail")
     assert "Exception" in raised.value.kinds
 
 
 @pytest.mark.processes
 def test_process_that_ends_is_told(child: Callable[[float], Child]) -> None:
-    with pytest.raises(BackendHung, match="the process ended in read"):
+    with pytest.raises(BackendHung, match="the process ended in end"):
         read(child(60.0), "end")
 
 

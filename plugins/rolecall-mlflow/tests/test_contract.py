@@ -7,6 +7,7 @@ import math
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -42,6 +43,11 @@ class TestContract(BackendContract):
     @pytest.fixture
     def unavailable_args(self) -> Mapping[str, Any]:
         return {"uri": "http://127.0.0.1:9", "retries": 0}
+
+    def test_writes_in_its_folder_only(self, stage: Any) -> None:
+        if version("mlflow-skinny").startswith("2."):
+            pytest.skip("MLflow 2 makes an empty folder `mlruns` where the process was started")
+        super().test_writes_in_its_folder_only(stage)
 
     def expected_value(self, value: float) -> float:
         """Databases hold infinities as the largest numbers, and sqlite has no -0.0."""
@@ -116,7 +122,10 @@ def paths(run: HeldRun, folder: str | None = None) -> Iterator[str]:
 
 
 def artifact(run: HeldRun, path: str) -> bytes:
-    return Path(client(run).download_artifacts(run.id, path)).read_bytes()
+    # The folder, and not the file: MLflow 2 decodes `%17` in the name of an image, which it has written itself, and so
+    # does not find it (`validate_path_is_safe`, 2.16.0).
+    folder, _, name = path.rpartition("/")
+    return Path(client(run).download_artifacts(run.id, folder), name).read_bytes()
 
 
 def cell(run: HeldRun, held: Any) -> Any:

@@ -380,6 +380,19 @@ def test_job_delivers_text_and_cells(tmp_path: Path, strings: Strings, read_text
     assert "the end" in texts["samples/text_summary"][0][1]
 
 
+def test_job_delivers_growing_table(tmp_path: Path, read_text: Texts) -> None:
+    """Each step has a table of its new rows: what TensorBoard shows of an older step stays as it was."""
+    config = MonitorConfig(
+        project="gsm8k", name="grpo-1", monitor_type="tensorboard", monitor_dir=tmp_path / "job", courier="thread"
+    )
+    with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
+        for step in (1, 2, 5):
+            monitor.log({"samples": Table([{"n": step, "text": f"at {step}"}], append=True)}, step)
+    found = read_text(str(config.monitor_dir / "backends" / "tensorboard" / "trainer"))["samples/text_summary"]
+    cells = [(step, [cell.strip() for cell in text.splitlines()[-1].split("|")[1:-1]]) for step, text in found]
+    assert cells == [(1, ["1", "at 1"]), (2, ["2", "at 2"]), (5, ["5", "at 5"])]
+
+
 def test_job_delivers_figures(tmp_path: Path, strings: Strings, caplog: pytest.LogCaptureFixture) -> None:
     """Of Matplotlib as images; of Plotly as it was logged, in the job's directory, which is reported once."""
     from PIL import Image as Pillow

@@ -20,6 +20,7 @@ from rolecall.backends.builtin import BUILTIN, NONE
 from rolecall.backends.installed import IN_CHECKOUT, Provider
 from rolecall.backends.validation import REPORT, check_hooks, describe, wrong_readback, wrong_run
 from rolecall.errors import BackendError, RolecallError, UnknownBackend
+from rolecall.hookspecs import READBACK_SINCE
 from rolecall.protocol import Run, RunTicket, SharedRunSupport, SupportsReadback
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -62,6 +63,23 @@ class Backend:
     def reads_back(self) -> bool:
         """Whether it implements the optional hook `open_readback`."""
         return bool(self.manager.hook.open_readback.get_hookimpls())
+
+    @property
+    def hooks(self) -> int | None:
+        """The version of the hooks that it was written for: what its `ROLECALL_HOOKS` says; `None` if it has none."""
+        return getattr(self.manager.get_plugin(self.name), "ROLECALL_HOOKS", None)
+
+    @property
+    def remark(self) -> str:
+        """What its authors should correct, though it works; empty if there is nothing."""
+        # Without a readback it may be an old plugin, which says nothing and need not.
+        if not self.reads_back or (self.hooks or 1) >= READBACK_SINCE:
+            return ""
+        where = describe(self.name, self.manager.get_plugin(self.name))
+        return (
+            f"{where}: has the hook open_readback of version {READBACK_SINCE} of the hooks, and counts as written for "
+            f"version {self.hooks or 1}; its authors should write ROLECALL_HOOKS = {READBACK_SINCE} beside its hooks"
+        )
 
     @property
     def couriers(self) -> frozenset[str]:

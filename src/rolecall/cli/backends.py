@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     for backend in found:
         verdict = "broken" if "error" in backend else _SHARING[backend["shared_run"]]
         print(f"{backend['name']:<{names}}  {backend['distribution']:<{widest}}  {verdict}")
-        if words := backend.get("error") or backend["reason"]:
+        for words in filter(None, (backend.get("error") or backend["reason"], backend.get("remark"))):
             # One line, which the terminal wraps: a command or an address in it can then be copied.
             print(f"{'':{names}}  {words}")
     return 0
@@ -56,6 +56,7 @@ def _describe(registry: Registry, name: str, distribution: str) -> dict[str, Any
     try:
         # With default arguments: a backend may share runs on a server and not in files.
         backend = registry.load(name)
+        found |= {"remark": backend.remark} if backend.remark else {}
         support = backend.supports_shared_run(backend.args_model()())
     except ValidationError as error:
         needed = ", ".join(".".join(["monitor_args", *map(str, each["loc"])]) for each in error.errors())

@@ -44,6 +44,8 @@ def run(options: argparse.Namespace) -> int:
         if chosen.backend == LOCAL:
             courier = "nothing to deliver: the journal is the run"
         print(f"  {chosen.backend}: {runs}, {courier}")
+        if remark := config.registry.load(chosen.backend).remark:
+            print(f"  {remark}")
     if plan.system_metrics:
         print(f"  system metrics: {_measured(plan)}")
     if plan.disabled:

@@ -21,6 +21,8 @@ _MOST_DAMAGES: Final = 20
 """Of a writer, that are described: a wrecked file may have millions."""
 _MOST_POINTS: Final = 512
 """Of a metric, that are kept: at least half as many, with which a chart of 128 columns misses nothing."""
+_MOST_ROWS: Final = 100
+"""Of a table, that are kept: its last ones."""
 _LOOK_INTERVAL: Final = 1.0
 """Seconds between two looks for new writers and for how each is doing. Rows are looked for each time."""
 _LOOK_SHARE: Final = 0.01
@@ -119,6 +121,17 @@ class Held(Generic[_T]):
     last: _T
 
 
+@dataclass(slots=True)
+class HeldTable(Held[TableData]):
+    """The last table of a name, or what one that grows has come to.
+
+    Attributes:
+        rows: how many rows it has; the last ones are kept in `last`.
+    """
+
+    rows: int
+
+
 class ByAxis:
     """Names a writer's metrics as backends do: a key belongs to the axis on which it was first logged."""
 
@@ -159,7 +172,7 @@ class WriterHistory:
     first_time: float | None = None
     last_time: float | None = None
     metrics: dict[str, MetricHistory] = field(default_factory=dict)
-    last_tables: dict[str, Held[TableData]] = field(default_factory=dict)
+    last_tables: dict[str, HeldTable] = field(default_factory=dict)
     last_media: dict[str, Held[tuple[Media, ...]]] = field(default_factory=dict)
     last_text: dict[str, Held[str]] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
@@ -186,9 +199,19 @@ class WriterHistory:
             _hold(self.last_text, key, row.step, text)
         if row.table is not None:
             self.tables += 1
-            _hold(self.last_tables, row.table.name, row.step, row.table)
+            self._hold_table(row.step, row.table)
         if row.media:
             _hold(self.last_media, row.media[0].key, row.step, row.media)
+
+    def _hold_table(self, step: int, table: TableData) -> None:
+        before = self.last_tables.get(table.name)
+        count, rows, size = 1, table.rows, len(table.rows)
+        if before is not None:
+            count += before.count
+            if table.append and before.last.columns == table.columns:
+                # New rows of a table that grows: it is what it was, and these.
+                rows, size = (*before.last.rows, *rows), before.rows + size
+        self.last_tables[table.name] = HeldTable(count, step, replace(table, rows=rows[-_MOST_ROWS:]), size)
 
     def summary(self) -> dict[str, Any]:
         """Ready for JSON."""

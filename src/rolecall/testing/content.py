@@ -230,9 +230,10 @@ class Content(Contract):
         team = _team(self, stage, config={"lr": 0.5, "optimizer": {"name": "adam"}})
         courier, wanted = team.courier("trainer"), {"lr": 0.5, "optimizer.name": "adam"}
         if courier.has("SupportsConfig"):
+            is_many = team.mode == "many"  # then a config comes under the name of its writer, as in a shared run
             for config in ({"layers": 3}, {"layers": 3}, {"layers": 3, "heads": 8}):
-                courier.call("merge_config", config)
-            wanted |= {"layers": 3, "heads": 8}
+                courier.call("merge_config", {"trainer": config} if is_many else config)
+            wanted |= {"trainer.layers": 3, "trainer.heads": 8} if is_many else {"layers": 3, "heads": 8}
         team.deliver(team.rows(range(1, 3)))
         team.close()
         held = dict(_flat(stage.read("config", team.runs()[0])))

@@ -68,8 +68,11 @@ class Courier:
 
     def log(self, rows: Sequence[Row]) -> None:
         """Hand over the rows that the backend does not hold yet, with their axes bound first."""
+        self._again(lambda: self._log(rows))
+
+    def _log(self, rows: Sequence[Row]) -> None:
         for fresh in self._fresh(rows):
-            self.declare(fresh)
+            self._declare(fresh)
             if plain := [each for each in fresh if each.table is None and not each.media]:
                 self._hand_over("log", plain)
             for each in fresh:
@@ -91,7 +94,7 @@ class Courier:
         """Hand over rows and return when the backend says that it holds them."""
 
         def once() -> None:
-            self.log(rows)
+            self._log(rows)
             self.flush()
 
         self._again(once)
@@ -133,6 +136,9 @@ class Courier:
 
     def declare(self, rows: Sequence[Row]) -> None:
         """Bind the keys of rows to their axes, each once."""
+        self._again(lambda: self._declare(rows))
+
+    def _declare(self, rows: Sequence[Row]) -> None:
         if not self.run.declares_axes:
             return
         axes = {key: axis for each in rows for key, axis in axes_of(each).items()}
@@ -149,6 +155,7 @@ class Stage:
         args: the backend's arguments.
         directory: the backend's own folder.
         root: all that the test writes is below it.
+        children: the processes that it has started.
     """
 
     def __init__(
@@ -161,7 +168,7 @@ class Stage:
         self.mark = uuid.uuid4().hex
         self._nursery = nursery
         self._bare = bare
-        self._children: list[Child] = []
+        self.children: list[Child] = []
         for name in ("monitor", "home", "tmp", "work"):
             (root / name).mkdir(parents=True)
 
@@ -169,7 +176,7 @@ class Stage:
         """A new process; a bare one has no SDK loaded, whatever the author says."""
         given = {**os.environ, "TMPDIR": str(self.root / "tmp"), MARK: self.mark, **(environ or {})}
         child = (self._bare if is_bare else self._nursery).start(self.root / "work", given, self.contract.patience)
-        self._children.append(child)
+        self.children.append(child)
         return child
 
     def courier(self, environ: Mapping[str, str] | None = None) -> Courier:
@@ -193,9 +200,9 @@ class Stage:
 
     def end(self) -> None:
         """End all processes, those that a backend's SDK has started included."""
-        for child in self._children:
+        for child in self.children:
             child.kill()
-        end_all(self.mark, {child.pid for child in self._children})
+        end_all(self.mark, {child.pid for child in self.children})
 
     def ticket(self, **changes: Any) -> RunTicket:
         """A ticket of this test's run."""

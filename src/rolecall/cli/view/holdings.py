@@ -6,8 +6,8 @@ from rolecall.cli.view.chart import number
 from rolecall.cli.view.lines import Line, Look, cells
 from rolecall.cli.view.metrics import by_rank
 from rolecall.cli.view.summary import plural
-from rolecall.job.history import Held, JobHistory
-from rolecall.rows import Cell, Media, TableData
+from rolecall.job.history import Held, HeldTable, JobHistory
+from rolecall.rows import Cell, Media
 
 _LAST_ROWS = 3
 """Of a table, that are drawn."""
@@ -39,9 +39,9 @@ def _media(name: str, held: Held[tuple[Media, ...]], look: Look) -> Iterator[Lin
             yield look.line(f"{_INDENT}{total} from {number(each.edges[0])} to {number(each.edges[-1])}")
 
 
-def _table(name: str, held: Held[TableData], look: Look) -> Iterator[Line]:
+def _table(name: str, held: HeldTable, look: Look) -> Iterator[Line]:
     table = held.last
-    size = f"{plural(len(table.rows), 'row')} of {plural(len(table.columns), 'column')}"
+    size = f"{plural(held.rows, 'row')} of {plural(len(table.columns), 'column')}"
     yield look.line(_label("table"), name, (f"  logged {_times(held.count)}, last at step {held.step}: {size}", "dim"))
     rows = [[_cell(cell, look) for cell in row] for row in table.rows[-_LAST_ROWS:]]
     heads = [look.shorten(column, _WIDEST_CELL) for column in table.columns]

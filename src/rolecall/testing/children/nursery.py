@@ -89,11 +89,13 @@ class Child:
     Attributes:
         pid: the process.
         log: the file that has what it printed.
+        hung: whether it was given up, as it did not return in time.
     """
 
     def __init__(self, connection: socket.socket, pid: int, patience: float, log: Path) -> None:
         self.pid = pid
         self.log = log
+        self.hung = False
         self._patience = patience
         self._socket = connection
         self._file = connection.makefile("rb")
@@ -105,6 +107,8 @@ class Child:
             BackendRaised: the function raised.
             BackendHung: it did not return within the patience of the test, or the process died.
         """
+        # What the author knows: a method of the run or a reader, and not the function here that calls all of them.
+        said = given.get("method", given.get("reader", name))
         # A process that is gone shows when it is read from.
         with suppress(BrokenPipeError, ConnectionResetError):
             self._socket.settimeout(self._patience)
@@ -112,16 +116,17 @@ class Child:
         try:
             line = self._file.readline()
         except TimeoutError:
+            self.hung = True
             stack = self._stack()
             self.kill()
-            raise BackendHung(f"{name} did not return within {self._patience:g} s{stack}") from None
+            raise BackendHung(f"{said} did not return within {self._patience:g} s{stack}") from None
         except ConnectionResetError:
             line = b""
         if not line:
-            raise BackendHung(f"the process ended in {name}{self._printed()}")
+            raise BackendHung(f"the process ended in {said}{self._printed()}")
         reply = json.loads(line)
         if "raised" in reply:
-            raise BackendRaised(f"{name} raised {reply['raised']}", frozenset(reply["kinds"]), reply)
+            raise BackendRaised(f"{said} raised {reply['raised']}", frozenset(reply["kinds"]), reply)
         return reply["result"]
 
     def kill(self) -> None:

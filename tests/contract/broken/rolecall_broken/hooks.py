@@ -45,6 +45,16 @@ class BareSecret(FilesBackend):
         return _BareArgs
 
 
+@found_by("test_says_which_hooks_it_has", r"write ROLECALL_HOOKS = \d+ beside the hooks")
+class SaysNoVersion(FilesBackend):
+    """It does not say for which version of the hooks it was written."""
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "ROLECALL_HOOKS":
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+
 @found_by("test_says_whether_it_shares", r"the reason tells a user what to change, held 'no'")
 class UselessReason(FilesBackend):
     """It says that runs are not shared, and not why."""
