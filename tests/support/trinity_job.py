@@ -25,7 +25,8 @@ from typing import Any, Final
 import pandas as pd
 import ray
 from framework_shapes import SHAPES, TABLE
-from ray_roles import two_nodes
+from ray.cluster_utils import Cluster
+from ray_roles import add_node
 
 SHAPE: Final = SHAPES["trinity"]
 DIES: Final = "TRINITY_JOB_DIES"
@@ -134,15 +135,18 @@ def replace() -> None:
 
 
 def main(*configs: str) -> None:
-    """Run one config after the other on a cluster of two nodes, which Trinity's launcher finds by itself."""
+    """Run one config after the other on a cluster that Trinity's launcher finds by itself."""
     replace()
     from trinity.cli import launcher
 
-    with two_nodes() as cluster:
-        ray.shutdown()  # the launcher connects, with its own namespace and environment
+    cluster = Cluster()
+    try:
+        add_node(cluster)
         os.environ["RAY_ADDRESS"] = cluster.address
         for config in configs:
             launcher.run(config)
+    finally:
+        cluster.shutdown()
 
 
 if __name__ == "__main__":
