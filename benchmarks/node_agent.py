@@ -26,8 +26,11 @@ from usage import TICKS
 from weight import memory_of
 
 from rolecall import Job, MonitorConfig, launch
-from rolecall.delivery.node.local import find_agent
 from rolecall.store.layout import Layout
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+from live_agents import find_agent
 
 AGENTS: Mapping[str, Mapping[str, Any]] = {
     "measures": {"monitor_type": "local", "system_metrics": True},

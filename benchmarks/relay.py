@@ -2,6 +2,7 @@
 
     python benchmarks/relay.py [--what native many] [--backends wandb mlflow] [--roles 2 8 32] [--seconds 20]
                                [--json FILE]
+    python benchmarks/relay.py --tables FILE    # what was kept in FILE, as docs/relay.md shows it
 
 `native`: one run of so many roles, each a process that logs 10 metrics once a second, written by the roles' own
 couriers or by a relay. Told are memory of all that is not training (PSS of couriers and SDKs), their number, their
@@ -14,13 +15,14 @@ MLflow's a sqlite file.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,9 @@ def main() -> None:
     if args.role is not None:
         _role(args.role, args.seconds)
         return
+    if args.tables is not None:
+        print("\n\n".join(tables(json.loads(args.tables.read_text(encoding="utf-8"))["found"])))
+        return
     found: list[Mapping[str, Any]] = []
     if "native" in args.what:
         for case in [(name, how, roles) for name in args.backends for roles in args.roles for how in (True, "relay")]:
@@ -66,6 +71,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--roles", nargs="+", type=int, default=[2, 8, 32])
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--tables", type=Path)
     parser.add_argument("--role", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -111,6 +117,32 @@ def _native(backend: str, how: bool | str, roles: int, seconds: float) -> Mappin
         "age of rows, s": age,
         "load": round(os.getloadavg()[0]),
     }
+
+
+def tables(found: list[Mapping[str, Any]]) -> Iterator[str]:
+    """What was measured natively, as Markdown: a table for each backend, with a column for each job."""
+    for backend in dict.fromkeys(each["backend"] for each in found if "backend" in each):
+        jobs = [each for each in found if each.get("backend") == backend]
+        heads = ["relay" if each["written by"] == "relay" else f"{each['roles']} roles" for each in jobs]
+        rows = [[name, *(show(each) for each in jobs)] for name, show in SHOWN.items()]
+        kept = [row for row in rows if any(row[1:])]
+        yield "\n".join(f"| {' | '.join(row)} |" for row in [[backend, *heads], ["---", *["--:"] * len(heads)], *kept])
+
+
+def _seconds(value: float) -> str:
+    return f"{float(f'{value:.2g}'):g} s"  # two digits, as no more can be repeated on a machine that others share
+
+
+SHOWN: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "processes": lambda job: str(job["processes"]),
+    "memory (PSS)": lambda job: f"{job['memory, MB']:,} MB",
+    "CPU": lambda job: _seconds(job["CPU, s"]),
+    "opening a role": lambda job: _seconds(job["opening a role, ms"] / 1e3),
+    "uploads of definitions": lambda job: str(job["uploads"] or ""),
+    "bytes of definitions": lambda job: f"{job['of definitions, kB']:,} kB" if job["uploads"] else "",
+    "age of rows": lambda job: _seconds(job["age of rows, s"]),
+    "load average": lambda job: str(job["load"]),
+}
 
 
 def _role(rank: int, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""docs/performance.md shows what was measured: its plots and its table are those of benchmarks/results."""
+"""docs/performance.md and docs/relay.md show what was measured: plots and tables are those of benchmarks/results."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ def test_plots_and_table_match_the_results(tmp_path: Path) -> None:
     drawn = {path.name: path.read_text() for path in tmp_path.iterdir()}
     kept = [DOCS / "performance.md", *(DOCS / "plots").iterdir()]
     assert drawn == {path.name: path.read_text() for path in kept}
+
+
+def test_tables_of_the_relay_match_the_results() -> None:
+    command = [sys.executable, "benchmarks/relay.py", "--tables", "benchmarks/results/relay.json"]
+    made = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    page = (DOCS / "relay.md").read_text()
+    assert [table for table in made.split("\n\n") if table not in page] == []
 
 
 @pytest.mark.parametrize("name", PLOTS)
