@@ -180,9 +180,9 @@ class SupportsConfig(Protocol):
     def merge_config(self, config: Mapping[str, Any]) -> None:
         """Store a nested mapping beside what the run already has; by top-level key, the later value wins.
 
-        In a run that is not shared it is what `Monitor.update_config` was given: `{"lr": 0.1}`. In a shared one it has
-        the config of each writer, under the writer's name: `{"explorer/0": {"lr": 0.1}}`. Called with the whole union,
-        again after each change and after a restart; what is already stored must not be an error.
+        In a run that is not shared it is what `Monitor.update_config` was given: `{"lr": 0.1}`. In a shared one, and in
+        one of many writers, it has the config of each, under the writer's name: `{"explorer/0": {"lr": 0.1}}`. Called
+        with the whole union, again after each change and after a restart; what is already stored must not be an error.
 
         What this raises is treated as for `Run.flush` if it is `Unavailable`. Anything else is reported, and the config
         is not passed again before it changes.
@@ -197,7 +197,8 @@ class SupportsSummary(Protocol):
         """Store these values beside what the summary already has.
 
         Called with all that `Monitor.summary` holds, under the keys of the run, again after each change and after a
-        restart. A key that is not there any more was removed. Errors as in `merge_config`.
+        restart. In a shared run the courier of each role calls it with what this role set, and the primary does not. A
+        key that is not there any more was removed. Errors as in `merge_config`.
         """
 
 

@@ -81,13 +81,13 @@ def test_table_that_grows_is_drawn_whole(
     make_config: Callable[..., MonitorConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The rows of all steps count, and the last of them are drawn; other columns begin another table."""
-    with launch(make_config(monitor_type="local", monitor_args={})) as job:
-        with open_monitor(job.config, "trainer") as trainer:
-            for step in (1, 2, 5):
-                rows = [{"step": step, "reward": step / 2}, {"step": step, "reward": step / 4}]
-                trainer.log({"samples": Table(rows, append=True), "plain": Table(rows)}, step=step)
-            trainer.log({"other": Table([{"a": 1}], append=True)}, step=6)
-            trainer.log({"other": Table([{"b": 2}], append=True)}, step=7)
+    config = make_config(monitor_type="local", monitor_args={})
+    with launch(config) as job, open_monitor(job.config, "trainer") as trainer:
+        for step in (1, 2, 5):
+            rows = [{"step": step, "reward": step / 2}, {"step": step, "reward": step / 4}]
+            trainer.log({"samples": Table(rows, append=True), "plain": Table(rows)}, step=step)
+        trainer.log({"other": Table([{"a": 1}], append=True)}, step=6)
+        trainer.log({"other": Table([{"b": 2}], append=True)}, step=7)
     assert main(["show", str(job.config.monitor_dir)]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     table = lines.index("table trainer/samples logged 3 times, last at step 5: 6 rows of 2 columns")

@@ -101,6 +101,22 @@ def read(child: Child, reader: str) -> Any:
 
 
 @pytest.mark.processes
+def test_numbers_of_processes_are_kept(child: Callable[[float], Child], nursery: Nursery) -> None:
+    """What has ended keeps its number until its test has: another process with it would be ended in its place."""
+    started = child(60.0)
+    started.kill()
+    file, deadline = Path(f"/proc/{started.pid}/stat"), time.monotonic() + 20
+    while is_alive(started.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert file.exists()
+    while file.exists():
+        assert time.monotonic() < deadline
+        nursery.reap()
+        time.sleep(0.02)
+
+
+@pytest.mark.processes
 def test_names_of_other_processes_do_not_matter() -> None:
     """Anybody on the machine may give a process a name that is no text."""
     rename = "import ctypes; ctypes.CDLL(None).prctl(15, bytes([40, 255, 41]), 0, 0, 0); print(flush=True); input()"

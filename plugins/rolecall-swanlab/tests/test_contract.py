@@ -37,10 +37,6 @@ class TestContract(BackendContract):
         "readback": "it is not written yet",
     }
 
-    def test_one_run_takes_rows_of_many_writers(self, stage: Any) -> None:
-        """Its steps come again with other values; all that takes a `Team` of many writers in one run is tested."""
-        pytest.skip(self.cannot["steps"])
-
     @pytest.fixture
     def monitor_args(self) -> dict[str, str]:
         return {"mode": "offline"}

@@ -93,8 +93,9 @@ class Delivery(Contract):
         team = Team(stage, "many", ("explorer/0", "explorer/1", "trainer"))
         team.open()
         rows = []
-        for session in (1, 2):
-            made = team.rows(STEPS[:10], session=session)
+        for session, later in ((1, STEPS[10:20]), (2, STEPS[20:30])):
+            # After a restart from a checkpoint steps come again, if the backend takes that.
+            made = team.rows(STEPS[:10] if "steps" not in self.cannot else later, session=session)
             rows += made
             for at in (0, 5):
                 team.deliver([each for each in made if at < each.seq <= at + 5])

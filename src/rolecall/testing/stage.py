@@ -203,6 +203,8 @@ class Stage:
         for child in self.children:
             child.kill()
         end_all(self.mark, {child.pid for child in self.children})
+        for nursery in {self._nursery, self._bare}:
+            nursery.reap()
 
     def ticket(self, **changes: Any) -> RunTicket:
         """A ticket of this test's run."""

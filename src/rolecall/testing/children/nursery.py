@@ -24,9 +24,11 @@ import sys
 from rolecall.testing.children.service import raise_children
 raise_children(int(sys.argv[1]), sys.argv[2:])
 """
-_PRELOAD: Final = 120.0
-"""Seconds for the imports of a `Nursery`: on a busy machine, MLflow's took 40."""
+_PRELOAD: Final = 300.0
+"""Seconds for the imports of a `Nursery`: on a busy machine, MLflow's took more than 120."""
 _NUMBER: Final = 8
+_FORK, _REAP = b"+", b"-"
+"""As `rolecall.testing.children.service` knows them, which imports more than a test needs."""
 _SOON: Final = 2.0
 
 
@@ -69,13 +71,21 @@ class Nursery:
         """A new process, whose working directory is `folder`; what it prints is in the file `log` beside that."""
         ours, theirs = socket.socketpair()
         with theirs:
-            socket.send_fds(self._socket, [b"."], [theirs.fileno()])
+            socket.send_fds(self._socket, [_FORK], [theirs.fileno()])
         number = self._socket.recv(_NUMBER, socket.MSG_WAITALL)
         if len(number) < _NUMBER:
             raise RuntimeError("the process that starts those of the tests has ended; it says above why")
         child = Child(ours, int.from_bytes(number, "big"), patience, folder.with_name("log"))
         child.call("settle", environ=dict(environ), folder=str(folder), path=sys.path, log=str(child.log))
         return child
+
+    def reap(self) -> None:
+        """Let go of the processes that have ended.
+
+        Until then the system gives their numbers to no other process, which a test would end in their place.
+        """
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.sendall(_REAP)
 
     def close(self) -> None:
         """End it, and what it has started."""

@@ -37,37 +37,48 @@ from rolecall.store.layout import LAUNCH, Layout
 from rolecall.testing.builders import HeldRun
 from rolecall.testing.children.footprint import Footprint, hooks_cost, strange_modules
 
+FORK, REAP = b"+", b"-"
+"""What a `Nursery` asks for."""
 TICKET = TypeAdapter(RunTicket)
 ROWS = TypeAdapter(list[Row])
 HELD = TypeAdapter(HeldRun)
 
 
 def raise_children(descriptor: int, preload: Sequence[str]) -> None:
-    """Fork a process for each byte that comes, and reply with its number; end them with the connection."""
+    """Fork a process for each `FORK` that comes, and reply with its number; end them with the connection."""
     for module in preload:
         importlib.import_module(module)
-    children: list[int] = []
+    children: set[int] = set()
     connection = socket.socket(fileno=descriptor)
-    # Nobody waits for them.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
-        data, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+        except ConnectionResetError:  # the tests ended with an answer unread
+            break
         if not data:
             break
+        if data == REAP:
+            _reap(children)
+            continue
         if (pid := os.fork()) == 0:
             connection.close()
             _serve(socket.socket(fileno=descriptors[0]))
         os.close(descriptors[0])
-        children.append(pid)
+        children.add(pid)
         connection.sendall(pid.to_bytes(8, "big"))
     for pid in children:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+
+
+def _reap(children: set[int]) -> None:
+    """Let go of those that have ended. Up to here, nobody else's process can have the number of one."""
+    with suppress(ChildProcessError):  # there is none
+        while pid := os.waitpid(-1, os.WNOHANG)[0]:
+            children.discard(pid)
 
 
 def _serve(connection: socket.socket) -> NoReturn:
     """Do what is asked for, until nobody asks any more."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     service, file = Service(), connection.makefile("rb")
     for line in file:
