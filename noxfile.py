@@ -272,6 +272,13 @@ def integration(session: nox.Session, name: str, version: str) -> None:
     session.run("pytest", "-m", "integrations", f"tests/integrations/test_{name}.py", *session.posargs)
 
 
+@nox.session(venv_backend="virtualenv")
+@matrix("transformers")
+def transformers(session: nox.Session, version: str) -> None:
+    """`rolecall.integrations.transformers` beside one version of transformers, with TRL. By name only."""
+    integration(session, "transformers", version)
+
+
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """All fuzzers side by side, for 30 s each; `nox -s fuzz -- 600` for longer."""
