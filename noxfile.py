@@ -302,6 +302,13 @@ def verl(session: nox.Session, version: str) -> None:
     integration(session, "verl", version)
 
 
+@nox.session(venv_backend="virtualenv")
+@matrix("transformers")
+def transformers(session: nox.Session, version: str) -> None:
+    """`rolecall.integrations.transformers` beside one version of transformers, with TRL. By name only."""
+    integration(session, "transformers", version)
+
+
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """All fuzzers side by side, for 30 s each; `nox -s fuzz -- 600` for longer."""

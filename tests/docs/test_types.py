@@ -47,6 +47,7 @@ UNTYPED = {
         ("cartpole.py", "cartpole_tensorboard.py", "writer.py"),
         "Stable-Baselines3 is not installed here; `nox -s stable_baselines3` runs it",
     ),
+    "gpt_wandb.py": "transformers is not installed here; `nox -s transformers` runs it",
 }
 PYRIGHT = ["pyright", "--pythonpath", sys.executable]
 # Two workers, one for each checker: mypy's cache takes half a minute to fill, and each worker has its own.
