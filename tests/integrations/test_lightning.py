@@ -185,9 +185,12 @@ def test_disabled_writes_nothing(tmp_path: Path) -> None:
 def test_bad_input_says_what_is_valid() -> None:
     with pytest.raises(ConfigError, match="log_model: 'best': must be False, True, or 'all'"):
         RolecallLogger(log_model="best")
-    with pytest.raises(ConfigError, match="monitor: str is none: pass what"):
+    with pytest.raises(ConfigError, match="RolecallLogger: monitor: str is not"):
         RolecallLogger(monitor="job")
-    with rolecall.init("points", monitor_dir="job") as monitor, pytest.raises(ConfigError, match="leave out project"):
+    with (
+        rolecall.init("points", monitor_dir="job") as monitor,
+        pytest.raises(ConfigError, match="project: not allowed"),
+    ):
         RolecallLogger("points", monitor=monitor)
 
 

@@ -162,7 +162,7 @@ def test_default_run_and_disabled(tmp_path: Path) -> None:
 
 
 def test_bad_input_says_what_is_valid() -> None:
-    with pytest.raises(ConfigError, match="monitor: str is none: pass what"):
+    with pytest.raises(ConfigError, match="RolecallWriter: monitor: str is not"):
         RolecallCallback("job")
 
 

@@ -20,7 +20,7 @@ def check_monitor(integration: str, monitor: object, settings: Mapping[str, Any]
     if not isinstance(monitor, Monitor):
         raise ConfigError(
             f"{integration}: monitor: {type(monitor).__name__} is not a rolecall.Monitor; give what rolecall.init or "
-            f'rolecall.open_monitor returned, or settings by name: {integration}(monitor_type="mlflow")'
+            "rolecall.open_monitor returned"
         )
     given = [name for name, value in settings.items() if value not in (None, (), "never", False)]
     if given:

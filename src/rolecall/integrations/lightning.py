@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import rolecall
 from rolecall import ConfigError, File, Image, Monitor, Table
+from rolecall.integrations.given import check_monitor
 
 _PACKAGES: Final = ("lightning.pytorch", "pytorch_lightning")
 _MISSING: Final = (
@@ -85,20 +86,24 @@ class RolecallLogger(_Logger):  # type: ignore[misc]  # Lightning is not install
         super().__init__()
         if log_model not in {False, True, "all"}:
             raise ConfigError(f"log_model: {log_model!r}: must be False, True, or 'all'")
-        if monitor is not None:
-            _check_monitor(monitor, project, name, config, monitor_type, monitor_args, monitor_dir, resume != "never")
         self._settings: dict[str, Any] = {
-            "project": project or Path.cwd().name or "rolecall",
-            "name": name or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}",
+            "project": project,
+            "name": name,
             "config": config,
             "monitor_type": monitor_type,
             "monitor_args": monitor_args,
             "monitor_dir": monitor_dir,
             "tags": tags,
-            # Nothing has a generated name yet, but a forked child may begin the run unseen by its parent.
-            "resume": "allow" if name is None and resume == "never" else resume,
+            "resume": resume,
             "system_metrics": system_metrics,
         }
+        if monitor is not None:
+            check_monitor("RolecallLogger", monitor, self._settings)
+        self._settings["project"] = project or Path.cwd().name or "rolecall"
+        if name is None:
+            self._settings["name"] = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+            # Nothing has a generated name yet, but a forked child may begin the run unseen by its parent.
+            self._settings["resume"] = "allow" if resume == "never" else resume
         self._log_model = log_model
         self._monitor = monitor
         self._is_own = monitor is None
@@ -226,11 +231,3 @@ class RolecallLogger(_Logger):  # type: ignore[misc]  # Lightning is not install
         if callback.best_model_score is not None:
             best = {"best": Path(callback.best_model_path).name, "best_score": callback.best_model_score}
             self.experiment.summary.update({f"checkpoint/{key}": value for key, value in best.items()})
-
-
-def _check_monitor(monitor: object, *settings: object) -> None:
-    if not isinstance(monitor, Monitor):
-        what = f"{type(monitor).__name__} is none: pass what rolecall.open_monitor or rolecall.init returns"
-        raise ConfigError(f"monitor: {what}")
-    if any(settings):
-        raise ConfigError("monitor: it has a run already; leave out project, name, config, resume and monitor_*")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import rolecall
-from rolecall import ConfigError, File, Histogram, Image, Monitor, Video
+from rolecall import File, Histogram, Image, Monitor, Video
+from rolecall.integrations.given import check_monitor
 
 try:
     import numpy as np
@@ -38,10 +39,7 @@ class RolecallWriter(sb3.KVWriter):  # type: ignore[misc]  # it is not installed
     """
 
     def __init__(self, monitor: Monitor) -> None:
-        given: object = monitor
-        if not isinstance(given, Monitor):
-            what = f"{type(given).__name__} is none: pass what rolecall.init or rolecall.open_monitor returns"
-            raise ConfigError(f"monitor: {what}")
+        check_monitor("RolecallWriter", monitor, {})
         self._monitor = monitor
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0) -> None:
