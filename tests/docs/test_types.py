@@ -40,6 +40,7 @@ MYPY = [
 ]
 UNTYPED = {
     "gpt_wandb.py": "transformers is not installed here; `nox -s transformers` runs it",
+    "line_wandb.py": "Accelerate is not installed here; `nox -s accelerate` runs it",
     "ray_job.py": "Ray is not installed here; `nox -s ray` runs it",
 }
 PYRIGHT = ["pyright", "--pythonpath", sys.executable]
