@@ -23,11 +23,12 @@ pytestmark = [
 STEPS = list(range(1, job.STEPS + 1))
 
 
-def program(*command: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    """Run a script as `accelerate launch` does."""
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", f"--num_processes={processes}"]
-    port = ["--main_process_port=0"] if processes > 1 else []
-    return subprocess.run([*launch, *port, *command], check=False, stderr=subprocess.PIPE, text=True)
+def program(*command: str, processes: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a script as `accelerate launch` does, or in as many processes as torchrun starts."""
+    # `accelerate launch --cpu` starts several processes by mpirun alone (1.15.0, `commands/launch.py`)
+    several = ("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}")
+    launch = several if processes else ("accelerate.commands.launch", "--cpu")
+    return subprocess.run([sys.executable, "-m", *launch, *command], check=False, stderr=subprocess.PIPE, text=True)
 
 
 def theirs(tracker: Any, monkeypatch: pytest.MonkeyPatch) -> Any:

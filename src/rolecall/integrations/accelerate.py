@@ -155,7 +155,7 @@ class RolecallTracker(GeneralTracker):  # type: ignore[misc]  # accelerate is no
             self._monitor.finish(status)
 
     def _open(self) -> Monitor:
-        """The run, which is opened if there is none: before accelerate 1.4, nobody calls `start`."""
+        """The run, which is opened if there is none: accelerate 1.7.0 calls no `start`, 1.8.1 does."""
         if self._monitor is None:
             self._monitor = init(**self._settings)
         return self._monitor
