@@ -273,6 +273,13 @@ def integration(session: nox.Session, name: str, version: str) -> None:
 
 
 @nox.session(venv_backend="virtualenv")
+@matrix("accelerate")
+def accelerate(session: nox.Session, version: str) -> None:
+    """`rolecall.integrations.accelerate` beside one version of Accelerate. By name only."""
+    integration(session, "accelerate", version)
+
+
+@nox.session(venv_backend="virtualenv")
 @matrix("lightning")
 def lightning(session: nox.Session, version: str) -> None:
     """`rolecall.integrations.lightning` beside one version of Lightning. By name only."""

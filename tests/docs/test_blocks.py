@@ -53,6 +53,8 @@ NOT_EXECUTED = {
     "pip install 'rolecall[verl]'": "as above; `nox -s verl` has it",
     "trinity run": "needs Ray, a model and GPUs; `nox -s trinity` starts its launcher",
     "pip install 'rolecall[transformers]'": "as above; `nox -s transformers` has it",
+    "pip install 'rolecall[accelerate]'": "as above; `nox -s accelerate` has it",
+    "accelerate launch": "needs Accelerate; `nox -s accelerate` runs it",
     "python gpt.py": "needs transformers; `nox -s transformers` runs it",
     "python ray_job.py": "needs Ray; `nox -s ray` runs it",
     "mlflow ui": "a server that runs until it is stopped; `nox -s web` looks at it",

@@ -40,6 +40,8 @@ def own(tracker: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.monitor_args["uri"])
         case "tensorboard":
             monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", f"{tracker.monitor_args['log_dir']}/theirs")
+        case _:
+            pass
     return {"report_to": tracker.monitor_type, "run_name": "theirs"}
 
 
@@ -123,7 +125,7 @@ def test_run_goes_on_until_finish(tmp_path: Path) -> None:
 
 
 def test_resume_from_checkpoint(tmp_path: Path) -> None:
-    settings = {"monitor_dir": tmp_path / "run", "resume": "allow"}
+    settings: dict[str, Any] = {"monitor_dir": tmp_path / "run", "resume": "allow"}
     saves = {"save_strategy": "steps", "save_steps": 2}
     first = RolecallCallback(**settings)
     train_locally(tmp_path / "out", first, **saves, max_steps=2)
@@ -142,7 +144,7 @@ def test_grpo_logs_rewards_and_completions(tmp_path: Path) -> None:
     (main,) = read_history(tmp_path / "run").writers
     completions = main.last_tables["completions"]
     assert (completions.count, completions.step) == (2, 2)
-    rows = [dict(zip(completions.last.columns, row, strict=True)) for row in completions.last.rows]
+    rows: list[dict[str, Any]] = [dict(zip(completions.last.columns, r, strict=True)) for r in completions.last.rows]
     assert [row["cats"] for row in rows] == [row["completion"].split().count("cat") for row in rows]
     assert main.metrics["train/reward"].values[-1] == pytest.approx(sum(row["cats"] for row in rows) / len(rows))
 

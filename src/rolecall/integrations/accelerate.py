@@ -1,0 +1,161 @@
+"""rolecall as a tracker of Accelerate."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from rolecall import Image, Monitor, Status, Table, init
+from rolecall.integrations.given import check_monitor
+
+try:
+    from accelerate.tracking import GeneralTracker, on_main_process
+except ImportError as error:
+    raise ImportError(
+        "rolecall.integrations.accelerate needs accelerate with torch: pip install 'rolecall[accelerate]'"
+    ) from error
+
+
+class RolecallTracker(GeneralTracker):  # type: ignore[misc]  # accelerate is not where mypy runs
+    """Log what an `Accelerator` logs: `Accelerator(log_with=RolecallTracker("my-project", monitor_type="wandb"))`.
+
+    `Accelerator.init_trackers` opens the run and `Accelerator.end_training` ends it; if that is not called, the end of
+    the program does, as `failed` after an exception. `init_trackers` of the next `Accelerator` begins another run. Only
+    the main process has a run, and keys are those that you log.
+
+    Args:
+        project: as in `rolecall.init`. Accelerate tells its `project_name` to no tracker that you made.
+        name: as there, the run's name. The attribute `name` is `rolecall`, for `Accelerator.get_tracker`.
+        monitor: a role that you have opened in the main process, with `rolecall.open_monitor` for example, and close
+            yourself. Then give no other argument.
+        monitor_type: as in `rolecall.init`.
+        monitor_args: as there.
+        monitor_dir: as there.
+        tags: as there.
+        resume: as there.
+        system_metrics: as there.
+
+    Raises:
+        ConfigError: `monitor` is none, or is given with other arguments. What `rolecall.init` raises, `init_trackers`
+            does.
+    """
+
+    name = "rolecall"
+    requires_logging_directory = False
+    main_process_only = True
+
+    def __init__(  # noqa: PLR0913 - all but the first by name
+        self,
+        project: str | None = None,
+        name: str | None = None,
+        *,
+        monitor: Monitor | None = None,
+        monitor_type: str | list[str] | None = None,
+        monitor_args: Mapping[str, Any] | None = None,
+        monitor_dir: str | os.PathLike[str] | None = None,
+        tags: Sequence[str] = (),
+        resume: Literal["auto", "allow", "must", "never"] = "never",
+        system_metrics: bool = False,
+    ) -> None:
+        super().__init__()
+        self._settings: dict[str, Any] = {
+            "project": project,
+            "name": name,
+            "monitor_type": monitor_type,
+            "monitor_args": monitor_args,
+            "monitor_dir": monitor_dir,
+            "tags": tags,
+            "resume": resume,
+            "system_metrics": system_metrics,
+        }
+        if monitor is not None:
+            check_monitor("RolecallTracker", monitor, self._settings)
+        self._monitor = monitor
+        self._is_given = monitor is not None
+
+    @property
+    def tracker(self) -> Monitor | None:
+        """The run, to log to it yourself; `None` in other processes than the main one, and before `init_trackers`."""
+        return self._monitor
+
+    @on_main_process  # type: ignore[untyped-decorator]
+    def start(self) -> None:
+        """Open the run; after `finish`, another one."""
+        if not self._is_given:
+            self._monitor = init(**self._settings)
+
+    @on_main_process  # type: ignore[untyped-decorator]
+    def store_init_configuration(self, values: Mapping[str, Any]) -> None:
+        """Record the run's config.
+
+        Args:
+            values: as `init_trackers` was given them.
+        """
+        self._open().update_config(values)
+
+    @on_main_process  # type: ignore[untyped-decorator]
+    def log(
+        self,
+        values: Mapping[str, Any],
+        step: int | None = None,
+        *,
+        axis: str | None = None,
+        backends: Sequence[str] | None = None,
+    ) -> None:
+        """Log metrics, and everything else that `Monitor.log` takes.
+
+        Args:
+            values: as in `Monitor.log`.
+            step: as there.
+            axis: as there; `Accelerator.log(..., log_kwargs={"rolecall": {"axis": "eval"}})`.
+            backends: as there.
+        """
+        self._open().log(values, step, axis=axis, backends=backends)
+
+    @on_main_process  # type: ignore[untyped-decorator]
+    def log_images(self, values: Mapping[str, Iterable[Any]], step: int | None = None, *, caption: str = "") -> None:
+        """Log images.
+
+        Args:
+            values: several images under each key, each as `rolecall.Image` takes it.
+            step: as in `log`.
+            caption: of all of them.
+        """
+        found = {key: [Image(image, caption=caption) for image in images] for key, images in values.items()}
+        self._open().log(found, step)
+
+    @on_main_process  # type: ignore[untyped-decorator]
+    def log_table(
+        self,
+        table_name: str,
+        columns: Sequence[str] | None = None,
+        data: Sequence[Sequence[Any]] | None = None,
+        dataframe: Any = None,
+        step: int | None = None,
+    ) -> None:
+        """Log a table, of `columns` and `data`, or of a data frame.
+
+        Args:
+            table_name: its key.
+            columns: the names of its columns.
+            data: its rows.
+            dataframe: of pandas or polars.
+            step: as in `log`.
+        """
+        table = Table(data, columns) if dataframe is None else Table(dataframe)
+        self._open().log({table_name: table}, step)
+
+    @on_main_process  # type: ignore[untyped-decorator]
+    def finish(self, status: Status = "finished") -> None:
+        """End the run, if the tracker has opened it.
+
+        Args:
+            status: how training ended.
+        """
+        if self._monitor is not None and not self._is_given:
+            self._monitor.finish(status)
+
+    def _open(self) -> Monitor:
+        """The run, which is opened if there is none: accelerate 1.7.0 calls no `start`, 1.8.1 does."""
+        if self._monitor is None:
+            self._monitor = init(**self._settings)
+        return self._monitor
