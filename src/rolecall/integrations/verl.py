@@ -108,7 +108,7 @@ class Tracking(_Tracking):  # type: ignore[misc]  # verl is not installed where 
 
     def __del__(self) -> None:
         # verl's calls `finish`, for success. rolecall finishes the run when the program ends, and then knows how.
-        getattr(super(), "finish", super().__del__)()
+        getattr(_Tracking, "finish", _Tracking.__del__)(self)
 
 
 @dataclass
