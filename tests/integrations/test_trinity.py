@@ -12,15 +12,12 @@ from collections.abc import Mapping
 from difflib import unified_diff
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 from framework_jobs import bag
 from framework_shapes import SHAPES
-
-if TYPE_CHECKING:
-    from conftest import Points, Tracker
 
 pytestmark = [pytest.mark.integrations, pytest.mark.timeout(1200)]
 
@@ -60,7 +57,7 @@ def start(*configs: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=1000, check=False)
 
 
-def counted(points: Points) -> Counter[tuple[str, float, float]]:
+def counted(points: Mapping[str, list[tuple[float, float]]]) -> Counter[tuple[str, float, float]]:
     """Without what MLflow samples of the machine; as float32, which event files hold; with MLflow's names for `@`."""
     return Counter(
         (key.replace("@", "_at_"), step, pytest.importorskip("numpy").float32(value).item())
@@ -78,7 +75,7 @@ def expected(*writers: str) -> Counter[tuple[str, float, float]]:
     return counted(points)
 
 
-def test_points_are_those_of_trinitys_monitors(tracker: Tracker, tmp_path: Path) -> None:
+def test_points_are_those_of_trinitys_monitors(tracker: Any, tmp_path: Path) -> None:
     """In a run for each role, from Trinity's mode `both`."""
     root = tmp_path / "events"  # where the fixture looks for event files, in which the names are those of directories
     _migrate(tracker)
@@ -102,7 +99,7 @@ def _names(kind: str, role: str) -> tuple[str, str]:
     return f"own/monitor/tensorboard/{role}", f"ours/monitor/backends/tensorboard/{role}"
 
 
-def _migrate(tracker: Tracker) -> None:
+def _migrate(tracker: Any) -> None:
     """Make MLflow's store first: Trinity's two actors would do so at the same time."""
     if tracker.monitor_type == "mlflow":
         tracker.read()
@@ -136,7 +133,8 @@ def test_modes_of_a_patched_trinity_are_one_run(tmp_path: Path) -> None:
             if key.startswith(f"{role}/")
         }
         assert counted(points) == expected(role)
-    assert run.data.params["algorithm.algorithm_type"] == "ppo"  # Trinity's whole config, as it is
+    # Trinity's whole config, as it is
+    assert {value for key, value in run.data.params.items() if key.endswith("algorithm_type")} == {"ppo"}
 
 
 def patched(site: Path) -> Path:

@@ -6,16 +6,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from rolecall import UnknownBackend
-
-if TYPE_CHECKING:
-    from conftest import Points, Tracker
 
 pytest.importorskip("verl", reason="`nox -s verl` installs it")
 from verl.utils import tracking as own
@@ -52,7 +49,7 @@ def fit(
     tracking.finish(exit_code=1 if fails else 0)
 
 
-def log_where(tracker: Tracker, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def log_where(tracker: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Say in verl's own variables where the tracker is."""
     match tracker.monitor_type:
         case "mlflow":
@@ -63,13 +60,13 @@ def log_where(tracker: Tracker, name: str, monkeypatch: pytest.MonkeyPatch) -> N
             monkeypatch.setenv("TENSORBOARD_DIR", str(folder / name if name == "own" else folder))
 
 
-def rounded(points: Points) -> dict[str, list[tuple[float, float]]]:
+def rounded(points: Mapping[str, list[tuple[float, float]]]) -> dict[str, list[tuple[float, float]]]:
     """As float32, which event files hold."""
     numpy = pytest.importorskip("numpy")
     return {key: [(step, numpy.float32(value).item()) for step, value in found] for key, found in points.items()}
 
 
-def test_points_are_those_of_verls_own(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_are_those_of_verls_own(tracker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, classes in {"own": own, "ours": ours}.items():
         log_where(tracker, name, monkeypatch)
         fit(classes, name, ["console", tracker.monitor_type])

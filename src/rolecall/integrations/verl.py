@@ -101,13 +101,14 @@ class Tracking(_Tracking):  # type: ignore[misc]  # verl is not installed where 
         Args:
             exit_code: 0 for a run that is `finished`, anything else for one that is `failed`.
         """
-        super().finish(exit_code)
+        if hasattr(_Tracking, "finish"):  # not yet in verl 0.7.1
+            super().finish(exit_code)
         if self._monitor is not None:
             self._monitor.finish("failed" if exit_code else "finished")
 
     def __del__(self) -> None:
         # verl's calls `finish`, for success. rolecall finishes the run when the program ends, and then knows how.
-        super().finish()
+        getattr(_Tracking, "finish", _Tracking.__del__)(self)
 
 
 @dataclass
