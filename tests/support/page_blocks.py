@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +41,20 @@ def blocks(path: Path) -> list[Block]:
 
     examples = Sybil(parsers=[parse]).parse(path).examples()
     return [_block(path, example.line, example.parsed) for example in examples]
+
+
+def run_page(path: Path, folder: Path) -> str:
+    """Write a page's files into a folder, and run its commands, but those that install; returns what they print."""
+    found = blocks(path)
+    for block in found:
+        if block.title.endswith(".py"):
+            (folder / block.title).write_text(block.text)
+    commands = [block.text for block in found if block.language == "shell" and not block.text.startswith("pip ")]
+    script = ["bash", "-euo", "pipefail", "-c", "\n".join(commands)]
+    environment = {**os.environ, "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))}
+    ran = subprocess.run(script, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout + ran.stderr
 
 
 def _block(path: Path, line: int, parsed: Mapping[str, str]) -> Block:
