@@ -58,6 +58,6 @@ def register(name: str = "rolecall", group: str = "monitor") -> None:
         ConfigError: `name` or `group` is no name.
     """
     for what, given in (("name", name), ("group", group)):
-        if not isinstance(given, str) or not given.strip():
+        if not str(given).strip():
             raise ConfigError(f"{what}: {given!r}: must be a name, such as 'monitor' or 'rolecall'")
     ConfigStore.instance().store(group=group, name=name, node=MonitorSettings, provider=_PROVIDER)
