@@ -316,6 +316,20 @@ def transformers(session: nox.Session, version: str) -> None:
     integration(session, "transformers", version)
 
 
+@nox.session(venv_backend="virtualenv")
+@matrix("ray_tune")
+def ray_tune(session: nox.Session, version: str) -> None:
+    """`rolecall.integrations.ray` beside one version of Ray, with Tune and Train. By name only."""
+    integration(session, "ray_tune", version)
+
+
+@nox.session(venv_backend="virtualenv")
+@matrix("hydra")
+def hydra(session: nox.Session, version: str) -> None:
+    """`rolecall.integrations.hydra` beside one version of Hydra. By name only."""
+    integration(session, "hydra", version)
+
+
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """All fuzzers side by side, for 30 s each; `nox -s fuzz -- 600` for longer."""

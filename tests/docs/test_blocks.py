@@ -57,6 +57,11 @@ NOT_EXECUTED = {
     "accelerate launch": "needs Accelerate; `nox -s accelerate` runs it",
     "python gpt.py": "needs transformers; `nox -s transformers` runs it",
     "python ray_job.py": "needs Ray; `nox -s ray` runs it",
+    "pip install 'rolecall[ray-tune]'": "as above; `nox -s ray_tune` has it",
+    "python search.py": "needs Ray Tune; `nox -s ray_tune` runs it",
+    "python train.py": "needs Ray Train; `nox -s ray_tune` runs it",
+    "pip install 'rolecall[hydra]'": "as above; `nox -s hydra` has it",
+    "python parabola.py": "needs Hydra; `nox -s hydra` runs it",
     "mlflow ui": "a server that runs until it is stopped; `nox -s web` looks at it",
     "mlflow server": "a server that runs until it is stopped; `nox -s mlflow_server` logs to it",
 }

@@ -49,6 +49,8 @@ UNTYPED = {
         "Stable-Baselines3 is not installed here; `nox -s stable_baselines3` runs it",
     ),
     "gpt_wandb.py": "transformers is not installed here; `nox -s transformers` runs it",
+    **dict.fromkeys(("parabola.py", "parabola_before.py"), "Hydra is not installed here; `nox -s hydra` runs it"),
+    **dict.fromkeys(("search_mlflow.py", "train.py"), "Ray is not installed here; `nox -s ray_tune` runs it"),
 }
 PYRIGHT = ["pyright", "--pythonpath", sys.executable]
 # Two workers, one for each checker: mypy's cache takes half a minute to fill, and each worker has its own.
