@@ -43,6 +43,7 @@ NOT_EXECUTED = {
     "SWANLAB_RUN_ID=k3x9 swanlab sync": "it uploads to a server; the plugin's tests run it with an emulator",
     "trackio show": "a server that runs until it is stopped",
     "pip install 'rolecall[ray]'": "as above; `nox -s ray` has it",
+    "rolecall demo --ray": "needs Ray; `nox -s ray` runs it on a cluster",
     "python ray_job.py": "needs Ray; `nox -s ray` runs it",
     "mlflow ui": "a server that runs until it is stopped; `nox -s web` looks at it",
     "mlflow server": "a server that runs until it is stopped; `nox -s mlflow_server` logs to it",
