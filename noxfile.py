@@ -193,6 +193,25 @@ def ray(session: nox.Session, version: str) -> None:
 
 
 @nox.session
+def slurm(session: nox.Session) -> None:
+    """Jobs of a real Slurm on this machine, one of them requeued. By name only."""
+    # Debian has the daemons in /usr/sbin, which is not on every user's path.
+    path = os.pathsep.join((os.environ["PATH"], "/usr/sbin"))
+    if missing := [name for name in ("slurmctld", "slurmd", "munged") if shutil.which(name, path=path) is None]:
+        session.skip(f"no {', '.join(missing)} on this machine: `apt-get install slurm-wlm munge`")
+    install(session, f"tensorboard-{versions('tensorboard')[-1]}", ".", TENSORBOARD)
+    session.run("pytest", "-m", "clusters", "tests/clusters/test_slurm.py", *session.posargs)
+
+
+@nox.session
+def torchrun(session: nox.Session) -> None:
+    """A job of torchrun on two nodes, which are network namespaces: skipped if you are not root. By name only."""
+    install(session, f"tensorboard-{versions('tensorboard')[-1]}", ".", TENSORBOARD)
+    session.install(*TORCH)
+    session.run("pytest", "-rs", "-m", "clusters", "tests/clusters/test_torchrun.py", *session.posargs)
+
+
+@nox.session
 @matrix("wandb")
 def wandb(session: nox.Session, version: str) -> None:
     """rolecall-wandb beside one version of wandb, against an emulator of its server on this machine."""

@@ -56,6 +56,7 @@ NOT_EXECUTED = {
     "pip install 'rolecall[accelerate]'": "as above; `nox -s accelerate` has it",
     "accelerate launch": "needs Accelerate; `nox -s accelerate` runs it",
     "python gpt.py": "needs transformers; `nox -s transformers` runs it",
+    "rolecall demo --ray": "needs Ray; `nox -s ray` runs it on a cluster",
     "python ray_job.py": "needs Ray; `nox -s ray` runs it",
     "pip install 'rolecall[ray-tune]'": "as above; `nox -s ray_tune` has it",
     "python search.py": "needs Ray Tune; `nox -s ray_tune` runs it",

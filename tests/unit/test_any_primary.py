@@ -13,7 +13,7 @@ import pytest
 from lines_role import explore_as_any
 from lines_server import LinesServer
 
-from rolecall import ConfigError, Monitor, MonitorConfig, open_monitor
+from rolecall import ConfigError, DirectoryError, Monitor, MonitorConfig, open_monitor
 from rolecall.job import launch
 from rolecall.store.layout import LAUNCH, Layout
 from rolecall.store.lease import newest
@@ -165,6 +165,21 @@ def test_launchers_courier_is_killed_after_it_left(
     (run,) = server.runs()
     assert server.points(run, "explorer", "explorer/a") == [(1, 1)]
     assert server.points(run, "trainer", "trainer/a") == [(step, step) for step in range(1, 101)]
+
+
+@pytest.fixture
+def later_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is one that torchrun started on its second node."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("GROUP_RANK", "1")
+
+
+@pytest.mark.usefixtures("later_node")
+def test_later_node_launches_no_job(make_config: MakeConfig) -> None:
+    """It would be a second one, of the same name, in a directory that only this node has."""
+    with pytest.raises(DirectoryError, match=r"but node 1 saw none here.* on a filesystem that all nodes share"):
+        open_monitor(make_config(), "trainer", 2, primary="auto", open_timeout=0.2)
+    open_any(make_config(), "evaluator").close()
 
 
 @pytest.mark.processes

@@ -40,6 +40,15 @@ def uses_ray(transport: str) -> bool:
     return transport == "ray" or (transport == "auto" and ray is not None and bool(ray.is_initialized()))
 
 
+def later_node() -> str:
+    """The number of this process's node, if torchrun started it on another node than its first; else nothing.
+
+    torchrun sets both names (https://docs.pytorch.org/docs/stable/elastic/run.html, 2.13).
+    """
+    node = os.environ.get("GROUP_RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
+    return "" if node == "0" else node
+
+
 def log_level() -> int:
     """The level of `ROLECALL_LOG`; `logging.NOTSET` if it is not set.
 

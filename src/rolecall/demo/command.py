@@ -3,6 +3,7 @@
 Examples:
   rolecall demo
   rolecall demo --steps 4 --monitor-dir runs/demo
+  rolecall demo --ray
   rolecall demo --monitor-type mlflow --monitor-args '{uri: "sqlite:///mlflow.db"}'
 """
 
@@ -32,6 +33,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shared-run", action=BooleanOptionalAction, help=shared)
     parser.add_argument("--steps", type=int, help="rounds of training (default: 30)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+    cluster = "run the roles on the Ray cluster of RAY_ADDRESS, or on one of two nodes that is started on this machine"
+    parser.add_argument("--ray", action="store_true", help=cluster)
     parser.add_argument("--monitor-dir", type=Path, help=directory)
 
 
@@ -44,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
         steps=options.steps,
         seed=options.seed,
         monitor_dir=options.monitor_dir,
+        ray=options.ray,
     )
     try:
         result = run_demo(chosen)

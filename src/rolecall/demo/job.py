@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from rolecall import Job, MonitorConfig, launch
+from rolecall import ConfigError, Job, MonitorConfig, launch
 from rolecall.demo.options import DemoOptions, DemoResult
 from rolecall.demo.processes import Team
 from rolecall.demo.roles import Report, Task, evaluate, explore, train
 from rolecall.demo.screen import Screen
+
+if TYPE_CHECKING:
+    from rolecall.demo.cluster import RayTeam
 
 __all__ = ["run_job"]
 
@@ -19,13 +24,15 @@ def run_job(options: DemoOptions) -> DemoResult:
     """Run the job to its end; errors as in `run_demo`."""
     began = time.monotonic()
     task = Task(steps=options.steps, seed=options.seed)
-    screen = Screen(options)
     reports: list[Report] = []
-    with launch(_config(options), run_config=asdict(task)) as job, Team() as team, screen:
-        _start_roles(team, job.config, task)
-        for report in team.watch():
-            screen.show(report)
-            reports.append(report)
+    # Ray comes before the launch, which must know how rows will travel.
+    with _where(options) as nodes:
+        screen = Screen(options, nodes=nodes)
+        with launch(_config(options), run_config=asdict(task)) as job, _team(options) as team, screen:
+            _start_roles(team, job.config, task)
+            for report in team.watch():
+                screen.show(report)
+                reports.append(report)
     result = DemoResult(
         returns=tuple(report.mean_return for report in reports if report.role == "trainer"),
         directory=job.config.monitor_dir,
@@ -34,6 +41,29 @@ def run_job(options: DemoOptions) -> DemoResult:
     )
     screen.close(result)
     return result
+
+
+@contextmanager
+def _where(options: DemoOptions) -> Iterator[int]:
+    """How many nodes the roles run on; with Ray, connected to its cluster."""
+    if not options.ray:
+        yield 1
+        return
+    try:
+        from rolecall.demo.cluster import connected
+    except ImportError as error:
+        what = f"--ray: Ray cannot be imported ({error})"
+        raise ConfigError(f"{what}; install it with: pip install 'rolecall[ray]'") from error
+    with connected() as nodes:
+        yield nodes
+
+
+def _team(options: DemoOptions) -> Team | RayTeam:
+    if not options.ray:
+        return Team()
+    from rolecall.demo.cluster import RayTeam
+
+    return RayTeam()
 
 
 def _config(options: DemoOptions) -> MonitorConfig:
@@ -45,11 +75,12 @@ def _config(options: DemoOptions) -> MonitorConfig:
             "monitor_args": options.monitor_args,
             "shared_run": options.shared_run,
             "monitor_dir": options.monitor_dir,
+            "transport": "ray" if options.ray else "files",
         }
     )
 
 
-def _start_roles(team: Team, config: MonitorConfig, task: Task) -> None:
+def _start_roles(team: Team | RayTeam, config: MonitorConfig, task: Task) -> None:
     """Start every role with its ends of the pipes."""
     explorers = []
     for rank in range(task.explorers):

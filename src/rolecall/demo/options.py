@@ -31,6 +31,7 @@ class DemoOptions:
         monitor_dir: where the journals are.
         project: where backends file the run.
         name: the run's display name.
+        ray: whether the roles are tasks of a Ray cluster, whose rows travel over Ray.
     """
 
     monitor_type: tuple[str, ...]
@@ -41,6 +42,7 @@ class DemoOptions:
     monitor_dir: Path
     project: str
     name: str
+    ray: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -80,7 +82,7 @@ class DemoResult:
         return max(1, len(self.returns) // 4)
 
 
-def options_of(
+def options_of(  # noqa: PLR0913 - all by name
     *,
     monitor_type: Sequence[str] | None = None,
     monitor_args: Mapping[str, Any] | None = None,
@@ -88,6 +90,7 @@ def options_of(
     steps: int | None = None,
     seed: int = 0,
     monitor_dir: Path | None = None,
+    ray: bool = False,
 ) -> DemoOptions:
     """Fill in defaults for `None`: `local`, and TensorBoard if its plugin is installed; a new directory.
 
@@ -101,12 +104,13 @@ def options_of(
     return DemoOptions(
         monitor_type=backends,
         monitor_args=monitor_args or _default_args(backends),
-        shared_run=_default_sharing(backends) if shared_run is None else shared_run,
+        shared_run=_default_sharing(backends, ray=ray) if shared_run is None else shared_run,
         steps=STEPS if steps is None else steps,
         seed=seed,
         monitor_dir=monitor_dir or _fresh(Path(PROJECT, name)),
         project=PROJECT,
         name=name,
+        ray=ray,
     )
 
 
@@ -127,9 +131,9 @@ def _default_backends() -> tuple[str, ...]:
     return ("local", "tensorboard") if "tensorboard" in Registry().names() else ("local",)
 
 
-def _default_sharing(backends: Sequence[str]) -> bool | Literal["relay"]:
-    # TensorBoard cannot read a run that several processes write.
-    return "relay" if "tensorboard" in backends else True
+def _default_sharing(backends: Sequence[str], *, ray: bool) -> bool | Literal["relay"]:
+    # TensorBoard cannot read a run that several processes write, and over Ray one process writes them all.
+    return "relay" if ray or "tensorboard" in backends else True
 
 
 def _default_args(backends: Sequence[str]) -> Mapping[str, Any]:

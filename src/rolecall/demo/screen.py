@@ -22,10 +22,17 @@ SCORES: Final = (("trainer", "return"), ("evaluator", "greedy"))
 
 
 class Screen:
-    """Prints the demo's progress on standard output; a context manager around the training."""
+    """Prints the demo's progress on standard output; a context manager around the training.
 
-    def __init__(self, options: DemoOptions, console: Console | None = None) -> None:
+    Args:
+        options: of the demo.
+        console: where to print.
+        nodes: how many nodes the roles run on.
+    """
+
+    def __init__(self, options: DemoOptions, console: Console | None = None, nodes: int = 1) -> None:
         self._options = options
+        self._nodes = nodes
         self._console = console or Console()
         self._scores: dict[str, float] = {}
         self._bar = Progress(
@@ -42,6 +49,10 @@ class Screen:
     def __enter__(self) -> Self:
         chosen = self._options
         self._say("Training PPO on CartPole with two explorers, a trainer and an evaluator, each in its own process")
+        if chosen.ray:
+            self._say(
+                f"The roles are tasks on a Ray cluster of {self._nodes} nodes; only this one writes the journals below"
+            )
         self._say(f"{chosen.steps} rounds, seed {chosen.seed}")
         self._say(f"Reporting to {' and '.join(chosen.monitor_type)}; journals in {_nearby(chosen.monitor_dir)}")
         self._bar.start()

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Literal, Self
 
 from rolecall import timings
-from rolecall.config.environment import follow_log_level
+from rolecall.config.environment import follow_log_level, later_node
 from rolecall.config.model import MonitorConfig
 from rolecall.config.plan import Plan
 from rolecall.config.resolve import resolve
@@ -376,6 +376,11 @@ def _launched(config: MonitorConfig, plan: Plan, writer: str, patience: float) -
     while True:
         with usable(layout):
             before = read_record(layout)
+        if before is None and (node := later_node()) and "/" in writer:
+            # Were its directory its own, it would launch a second job. A role without a rank may be on one node only.
+            if next(looks, "over") == "over":
+                raise DirectoryError(_not_shared(layout, node, patience))
+            continue
         resume = "allow" if before is None or before.name == config.name else "never"
         try:
             return _begin(config.model_copy(update={"resume": resume}), plan, by_any=True)
@@ -385,6 +390,13 @@ def _launched(config: MonitorConfig, plan: Plan, writer: str, patience: float) -
                 return record
             if next(looks, "over") == "over":
                 raise
+
+
+def _not_shared(layout: Layout, node: str, patience: float) -> str:
+    """That a node does not see what the first node launched, and what to do."""
+    what = f"a rank on torchrun's first node launches the job, but node {node} saw none here (waited {patience:.0f} s)"
+    advice = "Put monitor_dir on a filesystem that all nodes share. If no rank of the first node opens a role, use "
+    return f"monitor_dir {layout.root}: {what}. {advice}primary=True in one rank of another node"
 
 
 def _looks(layout: Layout, writer: str, patience: float) -> Iterator[None]:
