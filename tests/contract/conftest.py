@@ -65,7 +65,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     if pyfuncitem.get_closest_marker("matrix") is None:
         _require_found(fault, said)
     # How long it took says more of the machine. A test waits its patience out once, however many calls would hang.
-    hung = sum(child.hung for child in pyfuncitem.funcargs["stage"].children)
+    stage: Any = pyfuncitem.funcargs["stage"]
+    hung = sum(child.hung for child in stage.children)
     if hung > 1:
         pytest.fail(
             f"{fault.name}: {fault.what} The test went on after a call that hung, and met {hung}.", pytrace=False

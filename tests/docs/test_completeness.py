@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from ability_table import table
+from ability_table import BACKENDS, cells, table
 from page_blocks import PAGES, blocks
 from pydantic import BaseModel
 
@@ -123,6 +123,16 @@ def hooks() -> list[Any]:
 def test_table_of_abilities_is_that_of_the_contracts() -> None:
     """`python tests/support/ability_table.py` prints it."""
     assert table() in page("backends")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_contract_passes_with_its_sdks(backend: str) -> None:
+    """As `tests/support/ability_table.py` prints it of what pytest found; all that was run has passed."""
+    said = rows(section(page("backends"), "Tested with"))[backend]
+    for cell, version in zip(said, cells(backend), strict=True):
+        found = re.fullmatch(r"(\S+?)(?:: (\d+) of (\d+))?", cell)
+        assert found, f"{backend}: {cell!r}; write what the script prints"
+        assert (found[1], found[2]) == (version, found[3])
 
 
 @pytest.mark.parametrize("hook", hooks(), ids=lambda hook: str(hook.__name__))

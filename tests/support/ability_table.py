@@ -1,13 +1,16 @@
-"""The table of docs/backends.md that says what each backend can, made of the contracts that they are tested with.
+"""The tables of docs/backends.md on the contracts: what each backend can, and with which versions of its SDK it passes.
 
-`python tests/support/ability_table.py` prints it.
+`python tests/support/ability_table.py` prints the first one, and the second one of files with what pytest found, each
+named after its cell: `pytest --junitxml mlflow-2.16.0.xml plugins/rolecall-mlflow/tests/test_contract.py`.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 from rolecall.testing import BackendContract
 
@@ -37,6 +40,30 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def cells(backend: str) -> tuple[str, str]:
+    """The oldest and the newest version of a backend's SDK that `nox` tests it with."""
+    found = [path.stem.partition("-")[2] for path in (ROOT / "requirements").glob(f"{backend}-*.in")]
+    in_order = sorted(found, key=lambda version: [*map(int, version.split("."))])
+    return in_order[0], in_order[-1]
+
+
+def sdk_table(results: Iterable[Path]) -> str:
+    """A row for each backend: its oldest and its newest SDK, each with what pytest found, if that is given."""
+    found = {path.stem: [_passed(path)] for path in results}
+    lines = ["| | oldest SDK | newest SDK |", "|---|---|---|"]
+    for backend in BACKENDS:
+        said = (": ".join([version, *found.get(f"{backend}-{version}", ())]) for version in cells(backend))
+        lines.append(f"| `{backend}` | {' | '.join(said)} |")
+    return "\n".join(lines)
+
+
+def _passed(junit: Path) -> str:
+    """How many tests passed, of those that were not skipped."""
+    (suite,) = ET.parse(junit).getroot().iter("testsuite")
+    total, skipped, *bad = (int(suite.attrib[name]) for name in ("tests", "skipped", "failures", "errors"))
+    return f"{total - skipped - sum(bad)} of {total - skipped}"
+
+
 def contract_of(name: str) -> type[BackendContract]:
     """The class of tests of a plugin."""
     path = ROOT / "plugins" / f"rolecall-{name}" / "tests" / "test_contract.py"
@@ -52,3 +79,5 @@ def contract_of(name: str) -> type[BackendContract]:
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
     print(table())
+    if results := [Path(given) for given in sys.argv[1:]]:
+        print(f"\n{sdk_table(results)}")

@@ -221,7 +221,7 @@ class ConfigOfTicketOnly(FilesRun):
         """Ignore it."""
 
 
-@found_by("test_keeps_config", r"expected the config .*'lr': 0.5.* held \{'layers'")
+@found_by("test_keeps_config", r"expected the config .*'lr': 0.5.* held \{'trainer.layers'")
 class ConfigReplaced(ServiceRun):
     """What is merged replaces what was there."""
 

@@ -37,7 +37,7 @@ class UnsteadyRun(FilesRun):
 class UnsteadyBackend(FilesBackend):
     """The hooks."""
 
-    run = UnsteadyRun
+    run: type[FilesRun] = UnsteadyRun
 
 
 backend = UnsteadyBackend()
