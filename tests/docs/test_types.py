@@ -41,6 +41,7 @@ MYPY = [
 UNTYPED = {
     "ray_job.py": "Ray is not installed here; `nox -s ray` runs it",
     **dict.fromkeys(("parabola.py", "parabola_before.py"), "Hydra is not installed here; `nox -s hydra` runs it"),
+    **dict.fromkeys(("cartpole_wandb.py", "roles.py"), "TorchRL is not installed here; `nox -s torchrl` runs it"),
     **dict.fromkeys(("search_mlflow.py", "train.py"), "Ray is not installed here; `nox -s ray_tune` runs it"),
 }
 PYRIGHT = ["pyright", "--pythonpath", sys.executable]
