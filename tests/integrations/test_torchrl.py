@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torchrl")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # TorchRL 0.14.1 warns of itself while it is imported
+    pytest.importorskip("torchrl.collectors")
 import ray_roles
 import torch
 from page_blocks import ROOT

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from tensordict.nn import TensorDictModule
-from torchrl.collectors import SyncDataCollector
+from torchrl.collectors import Collector
 from torchrl.envs import GymEnv
 from torchrl.modules import OneHotCategorical, ProbabilisticActor, ValueOperator
 from torchrl.objectives import ClipPPOLoss
@@ -29,7 +29,7 @@ def policy() -> Any:
 
 def collect(actor: Any) -> Any:
     """Batches of CartPole."""
-    return SyncDataCollector(GymEnv("CartPole-v1"), actor, frames_per_batch=FRAMES, total_frames=FRAMES * BATCHES)
+    return Collector(GymEnv("CartPole-v1"), actor, frames_per_batch=FRAMES, total_frames=FRAMES * BATCHES)
 
 
 def train(logger: Any) -> list[dict[str, float]]:
