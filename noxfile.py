@@ -349,6 +349,13 @@ def hydra(session: nox.Session, version: str) -> None:
     integration(session, "hydra", version)
 
 
+@nox.session(venv_backend="virtualenv")
+@matrix("torchrl")
+def torchrl(session: nox.Session, version: str) -> None:
+    """`rolecall.integrations.torchrl` beside one version of TorchRL. By name only."""
+    integration(session, "torchrl", version)
+
+
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """All fuzzers side by side, for 30 s each; `nox -s fuzz -- 600` for longer."""

@@ -50,6 +50,7 @@ UNTYPED = {
     ),
     "gpt_wandb.py": "transformers is not installed here; `nox -s transformers` runs it",
     **dict.fromkeys(("parabola.py", "parabola_before.py"), "Hydra is not installed here; `nox -s hydra` runs it"),
+    **dict.fromkeys(("cartpole_wandb.py", "roles.py"), "TorchRL is not installed here; `nox -s torchrl` runs it"),
     **dict.fromkeys(("search_mlflow.py", "train.py"), "Ray is not installed here; `nox -s ray_tune` runs it"),
 }
 PYRIGHT = ["pyright", "--pythonpath", sys.executable]
