@@ -57,6 +57,7 @@ def test_cartpole_is_in_the_tracker(tracker: Any, tmp_path: Path) -> None:
     model.set_logger(sb3.configure(str(tmp_path), ["csv"]))
     evaluation = EvalCallback(make_vec_env("CartPole-v1"), eval_freq=1000, n_eval_episodes=2, verbose=0)
     model.learn(3000, callback=CallbackList([RolecallCallback(run), evaluation]))
+    model.logger.close()  # SB3's own file
     run.finish()
     held = tracker.read("ppo")
     lines = list(csv.DictReader((tmp_path / "progress.csv").read_text().splitlines()))
