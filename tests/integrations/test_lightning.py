@@ -133,6 +133,7 @@ def test_checkpoints_are_files(log_model: Any, tmp_path: Path) -> None:
     media = [media for row in read_rows(Path("job")) for media in row.media]
     saved = Path(best.best_model_path)
     assert media[-1].key == f"checkpoint/{saved.stem}"
+    assert media[-1].path is not None
     assert Path(media[-1].path).read_bytes() == saved.read_bytes()
     assert len(media) == 1 if log_model is True else len(media) > 1
     summary = read_details(Path("job"))["main"].summary
@@ -183,10 +184,11 @@ def test_disabled_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_bad_input_says_what_is_valid() -> None:
+    wrong: Any = "best"
     with pytest.raises(ConfigError, match="log_model: 'best': must be False, True, or 'all'"):
-        RolecallLogger(log_model="best")
+        RolecallLogger(log_model=wrong)
     with pytest.raises(ConfigError, match="RolecallLogger: monitor: str is not"):
-        RolecallLogger(monitor="job")
+        RolecallLogger(monitor=wrong)
     with (
         rolecall.init("points", monitor_dir="job") as monitor,
         pytest.raises(ConfigError, match="project: not allowed"),

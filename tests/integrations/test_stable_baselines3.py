@@ -57,6 +57,7 @@ def test_cartpole_is_in_the_tracker(tracker: Any, tmp_path: Path) -> None:
     model.set_logger(sb3.configure(str(tmp_path), ["csv"]))
     evaluation = EvalCallback(make_vec_env("CartPole-v1"), eval_freq=1000, n_eval_episodes=2, verbose=0)
     model.learn(3000, callback=CallbackList([RolecallCallback(run), evaluation]))
+    model.logger.close()  # SB3's own file
     run.finish()
     held = tracker.read("ppo")
     lines = list(csv.DictReader((tmp_path / "progress.csv").read_text().splitlines()))
@@ -75,24 +76,24 @@ def test_cartpole_is_in_the_tracker(tracker: Any, tmp_path: Path) -> None:
     }
 
 
-def test_second_learn_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("own", [True, False])
+def test_second_learn_goes_on(own: bool, tmp_path: Path) -> None:
     """With a logger of the user's own, which keeps the writer, and with SB3's own, which is a new one each time."""
-    for own in (True, False):
-        folder = Path(f"job-{own}")
-        with rolecall.init("cartpole", monitor_dir=folder) as run:
-            model, callback = ppo(), RolecallCallback(run, log_model=True)
-            if own:
-                model.set_logger(sb3.Logger(None, []))
-            model.learn(512, callback=callback)
-            model.learn(512, callback=callback, reset_num_timesteps=False)
-        assert [step for step, _ in recorded(folder)["rollout/ep_rew_mean"]] == [256, 512, 768, 1024]
-        files = [media for row in read_rows(folder) for media in row.media]
-        assert [media.key for media in files] == ["model"] * 2
-        assert PPO.load(files[-1].path).num_timesteps == 1024
+    with rolecall.init("cartpole", monitor_dir="job") as run:
+        model, callback = ppo(), RolecallCallback(run, log_model=True)
+        if own:
+            model.set_logger(sb3.Logger(None, []))
+        model.learn(512, callback=callback)
+        model.learn(512, callback=callback, reset_num_timesteps=False)
     assert run.lost == run.dropped == 0
+    rewards = recorded(Path("job"))["rollout/ep_rew_mean"]
+    assert [step for step, _ in rewards] == [256, 512, 768, 1024]
+    files = [media for row in read_rows(Path("job")) for media in row.media]
+    assert [media.key for media in files] == ["model"] * 2
+    assert PPO.load(files[-1].path).num_timesteps == 1024
 
 
-class _FailingCallback(BaseCallback):
+class _FailingCallback(BaseCallback):  # type: ignore[misc]  # SB3 is not installed where types are checked
     def _on_step(self) -> bool:
         raise ZeroDivisionError
 
@@ -103,7 +104,7 @@ def test_training_that_raises_is_failed(tmp_path: Path) -> None:
     assert state(Path("job")) == "failed"
 
 
-class _MediaCallback(BaseCallback):
+class _MediaCallback(BaseCallback):  # type: ignore[misc]
     """Records what SB3's documentation records, at the first step."""
 
     def _on_step(self) -> bool:
@@ -162,8 +163,9 @@ def test_default_run_and_disabled(tmp_path: Path) -> None:
 
 
 def test_bad_input_says_what_is_valid() -> None:
+    wrong: Any = "job"
     with pytest.raises(ConfigError, match="RolecallWriter: monitor: str is not"):
-        RolecallCallback("job")
+        RolecallCallback(wrong)
 
 
 def test_missing_framework_says_what_to_install() -> None:
