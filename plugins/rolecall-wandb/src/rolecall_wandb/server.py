@@ -260,8 +260,9 @@ class Server:
         if status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
             raise Denied(self._not_wandb())
         try:
-            answer = response.json() if status == HTTPStatus.OK else {}
-        except requests.JSONDecodeError as error:
+            # Not `response.json()`: where simplejson is installed, requests takes that, which knows no NaN by default.
+            answer = json.loads(response.content) if status == HTTPStatus.OK else {}
+        except ValueError as error:
             raise Denied(self._not_wandb()) from error
         data, errors = (answer.get("data"), answer.get("errors")) if isinstance(answer, dict) else (None, None)
         # Where a part of the data could not be had, the rest is not the whole truth.
