@@ -62,7 +62,6 @@ NOT_EXECUTED = {
     "python search.py": "needs Ray Tune; `nox -s ray_tune` runs it",
     "python train.py": "needs Ray Train; `nox -s ray_tune` runs it",
     "pip install 'rolecall[torchrl]'": "as above; `nox -s torchrl` has it",
-    "python cartpole.py": "needs TorchRL; `nox -s torchrl` runs it",
     "python roles.py": "needs TorchRL; `nox -s torchrl` runs it",
     "pip install 'rolecall[hydra]'": "as above; `nox -s hydra` has it",
     "python parabola.py": "needs Hydra; `nox -s hydra` runs it",
