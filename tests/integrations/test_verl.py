@@ -58,6 +58,8 @@ def log_where(tracker: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             # verl's has no directory for each run
             folder = Path(tracker.monitor_args["log_dir"])
             monkeypatch.setenv("TENSORBOARD_DIR", str(folder / name if name == "own" else folder))
+        case _:
+            pass  # wandb's own variables are set
 
 
 def rounded(points: Mapping[str, list[tuple[float, float]]]) -> dict[str, list[tuple[float, float]]]:

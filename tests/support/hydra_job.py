@@ -21,7 +21,7 @@ def losses(rate: float) -> list[float]:
     return found
 
 
-@hydra.main(version_base=None, config_path="hydra_conf", config_name="config")
+@hydra.main(version_base=None, config_path="hydra_conf", config_name="config")  # type: ignore[untyped-decorator]
 def main(config: DictConfig) -> None:
     """Train."""
     with launch(config) as job, open_monitor(job.config, "trainer", run_config=config.model) as monitor:

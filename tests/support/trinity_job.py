@@ -115,12 +115,13 @@ def replace() -> None:
     """Put all that is replaced in its place."""
     import trinity_job  # not `__main__`, so that Ray's workers import the classes by name
 
-    for name, found in {
+    replaced: dict[str, dict[str, Any]] = {
         "trinity.explorer.explorer": {"Explorer": trinity_job.Explorer},
         "trinity.trainer.trainer": {"Trainer": trinity_job.Trainer},
         "trinity.manager.synchronizer": {"Synchronizer": None},
         "trinity.buffer.pipelines.task_pipeline": {"check_and_run_task_pipeline": lambda _: {}},
-    }.items():
+    }
+    for name, found in replaced.items():
         # the packages around them import what they need in turn
         package = name.rpartition(".")[0]
         while package != "trinity":

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import rolecall
-from rolecall import ConfigError, Histogram, Monitor, Video
+from rolecall import Histogram, Monitor, Video
+from rolecall.integrations.given import check_monitor
 
 try:
     import numpy as np
@@ -70,7 +71,7 @@ class RolecallLogger(Logger):  # type: ignore[misc]  # TorchRL is not installed 
             "system_metrics": system_metrics,
         }
         if monitor is not None:
-            _check_monitor(monitor, [key for key, value in self._settings.items() if value])
+            check_monitor("RolecallLogger", monitor, {**self._settings, "resume": resume})
         self._settings |= {"name": exp_name, "resume": resume}
         super().__init__(exp_name, None if monitor_dir is None else os.fspath(monitor_dir))
 
@@ -139,11 +140,3 @@ class RolecallLogger(Logger):  # type: ignore[misc]  # TorchRL is not installed 
 
     def __repr__(self) -> str:
         return f"RolecallLogger(experiment={self.experiment!r})"
-
-
-def _check_monitor(monitor: object, given: list[str]) -> None:
-    if not isinstance(monitor, Monitor):
-        what = f"{type(monitor).__name__} is none: pass what rolecall.open_monitor or rolecall.init returns"
-        raise ConfigError(f"monitor: {what}")
-    if given:
-        raise ConfigError(f"monitor: it has a run already; leave out {', '.join(given)}")
