@@ -104,7 +104,7 @@ class Video:
 
     Args:
         data: the bytes of a file of MP4, WebM, OGG or GIF, or its path; or an array of frames, each as an `Image` takes
-            it. Frames become a GIF file, for which you need Pillow: `pip install 'rolecall[video]'`.
+            it. Frames become a GIF file, for which you need Pillow: `pip install pillow`.
         fps: frames a second, for an array. A GIF file counts in hundredths of a second, and browsers show 50 at most.
         caption: a line below it.
     """

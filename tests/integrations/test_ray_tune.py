@@ -121,4 +121,4 @@ def test_callbacks_can_be_pickled(tmp_path: Path) -> None:
 def test_ray_without_tune() -> None:
     code = "import sys; sys.modules['ray.tune'] = None; import rolecall.integrations.ray"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install 'rolecall[ray-tune]'" in ran.stderr
+    assert "pip install 'ray[train,tune]'" in ran.stderr

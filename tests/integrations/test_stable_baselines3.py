@@ -175,7 +175,7 @@ sys.modules["stable_baselines3"] = None
 import rolecall.integrations.stable_baselines3
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install 'rolecall[stable-baselines3]'" in ran.stderr.splitlines()[-1]
+    assert "pip install stable-baselines3 pillow" in ran.stderr.splitlines()[-1]
 
 
 def test_pages_scripts_run(tmp_path: Path) -> None:

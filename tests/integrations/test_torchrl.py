@@ -135,4 +135,4 @@ def test_bad_input() -> None:
 def test_without_torchrl() -> None:
     code = "import sys; sys.modules['torchrl'] = None; import rolecall.integrations.torchrl"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install 'rolecall[torchrl]'" in ran.stderr
+    assert "pip install torchrl pillow" in ran.stderr

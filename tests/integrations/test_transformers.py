@@ -200,7 +200,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
 def test_missing_framework() -> None:
     absent = "import sys; sys.modules['transformers'] = None; import rolecall.integrations.transformers"
     ran = subprocess.run([sys.executable, "-c", absent], check=False, stderr=subprocess.PIPE, text=True)
-    assert "pip install 'rolecall[transformers]'" in ran.stderr.splitlines()[-1]
+    assert "pip install 'transformers[torch]'" in ran.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("tracker", ["wandb"], indirect=True)

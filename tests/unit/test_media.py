@@ -478,7 +478,7 @@ def test_frames_need_pillow(
 ) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     monitor.log({"clip": Video(np.zeros((2, 4, 4), np.uint8))})
-    assert "pip install 'rolecall[video]'" in caplog.text
+    assert "pip install pillow" in caplog.text
 
 
 @pytest.mark.parametrize("data", [b"", b"text", b"P6\n1 1\n255\n123P6\n1 1\n255\n12", b"P6\n0 1\n255\n"])

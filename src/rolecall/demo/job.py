@@ -53,7 +53,7 @@ def _where(options: DemoOptions) -> Iterator[int]:
         from rolecall.demo.cluster import connected
     except ImportError as error:
         what = f"--ray: Ray cannot be imported ({error})"
-        raise ConfigError(f"{what}; install it with: pip install 'rolecall[ray]'") from error
+        raise ConfigError(f"{what}; install it with: pip install 'ray>=2.60'") from error
     with connected() as nodes:
         yield nodes
 

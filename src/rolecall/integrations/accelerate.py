@@ -10,9 +10,7 @@ from rolecall.integrations.given import check_monitor
 try:
     from accelerate.tracking import GeneralTracker, on_main_process
 except ImportError as error:
-    raise ImportError(
-        "rolecall.integrations.accelerate needs accelerate with torch: pip install 'rolecall[accelerate]'"
-    ) from error
+    raise ImportError("rolecall.integrations.accelerate needs accelerate with torch: pip install accelerate") from error
 
 
 class RolecallTracker(GeneralTracker):  # type: ignore[misc]  # accelerate is not where mypy runs

@@ -12,7 +12,7 @@ except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in {"hydra", "omegaconf"}:
         raise  # it is here, and lacks something itself
     raise ImportError(
-        "rolecall.integrations.hydra needs Hydra, which is not installed: pip install 'rolecall[hydra]'"
+        "rolecall.integrations.hydra needs Hydra, which is not installed: pip install hydra-core"
     ) from error
 
 _PROVIDER: Final = "rolecall"

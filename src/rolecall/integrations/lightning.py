@@ -17,7 +17,7 @@ from rolecall.integrations.given import check_monitor
 _PACKAGES: Final = ("lightning.pytorch", "pytorch_lightning")
 _MISSING: Final = (
     "rolecall.integrations.lightning needs Lightning 2, and neither lightning nor pytorch_lightning is installed: "
-    "pip install 'rolecall[lightning]'"
+    "pip install lightning"
 )
 
 

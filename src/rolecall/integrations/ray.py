@@ -11,7 +11,7 @@ try:
     from ray.tune.logger import LoggerCallback
 except ImportError as error:  # Ray raises it, too, where Ray is here without what Tune or Train need
     raise ImportError(
-        f"rolecall.integrations.ray needs Ray with Tune and Train ({error}): pip install 'rolecall[ray-tune]'"
+        f"rolecall.integrations.ray needs Ray with Tune and Train ({error}): pip install 'ray[train,tune]'"
     ) from error
 
 # What Tune adds to each result (ray/tune/trainable/trainable.py, 2.60.0): the step, and what is no metric.

@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
         raise  # it is here, and lacks something itself
     raise ImportError(
         "rolecall.integrations.stable_baselines3 needs Stable-Baselines3, which is not installed: "
-        "pip install 'rolecall[stable-baselines3]'"
+        "pip install stable-baselines3 pillow"
     ) from error
 
 _STATE: Final = frozenset({"num_timesteps", "start_time", "verbose"})

@@ -16,7 +16,7 @@ except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "torchrl":
         raise  # it is here, and lacks something itself
     raise ImportError(
-        "rolecall.integrations.torchrl needs TorchRL, which is not installed: pip install 'rolecall[torchrl]'"
+        "rolecall.integrations.torchrl needs TorchRL, which is not installed: pip install torchrl pillow"
     ) from error
 
 _BATCH_OF_VIDEOS: Final = 5

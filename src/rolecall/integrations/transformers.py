@@ -13,7 +13,7 @@ try:
     from transformers.integrations import rewrite_logs
 except ImportError as error:
     raise ImportError(
-        "rolecall.integrations.transformers needs transformers with torch: pip install 'rolecall[transformers]'"
+        "rolecall.integrations.transformers needs transformers with torch: pip install 'transformers[torch]'"
     ) from error
 
 # What `Trainer` logs once, at the end of training; `WandbCallback` has these in the summary (transformers 5.24.0,

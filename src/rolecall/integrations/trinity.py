@@ -11,7 +11,7 @@ try:
     from trinity.utils.monitor import Monitor as _Monitor
 except ImportError as error:
     raise ImportError(
-        f"rolecall.integrations.trinity needs Trinity-RFT ({error}): pip install 'rolecall[trinity]'", name=error.name
+        f"rolecall.integrations.trinity needs Trinity-RFT ({error}): pip install trinity-rft", name=error.name
     ) from error
 
 __all__ = ["RolecallMonitor"]

@@ -12,9 +12,7 @@ from rolecall import Monitor, Table
 try:
     from verl.utils.tracking import Tracking as _Tracking
 except ImportError as error:
-    raise ImportError(
-        f"rolecall.integrations.verl needs verl ({error}): pip install 'rolecall[verl]'", name=error.name
-    ) from error
+    raise ImportError(f"rolecall.integrations.verl needs verl ({error}): pip install verl", name=error.name) from error
 
 __all__ = ["DapoFilteredRewardTableLogger", "Tracking", "ValidationGenerationsLogger"]
 

@@ -183,7 +183,7 @@ def _video(value: Video) -> Draft:
     if isinstance(value.data, bytes | str | os.PathLike):
         return _file("video", value.data, value.caption)
     if find_spec("PIL") is None:
-        raise ValueError("frames of a video need Pillow: pip install 'rolecall[video]'")
+        raise ValueError("frames of a video need Pillow: pip install pillow")
     if not 0 < value.fps < math.inf:
         raise ValueError(f"a video has some frames a second, not {value.fps}")
     frames = [_pixels(frame) for frame in _array(value.data)]

@@ -71,7 +71,7 @@ def gif_of(path: Path, fps: float) -> bytes:
     try:
         from PIL import Image
     except ImportError as error:
-        raise ValueError("frames of a video need Pillow: pip install 'rolecall[video]'") from error
+        raise ValueError("frames of a video need Pillow: pip install pillow") from error
     if not 0 < fps < math.inf:
         raise ValueError(f"{path} does not say how long its frames are shown")
     size, mode, pixels = _frames(path)

@@ -18,7 +18,7 @@ def hub_of(config: MonitorConfig) -> str | None:
         from rolecall.delivery.relay.ray import this_node
     except ImportError as error:
         what = f"transport: ray: Ray cannot be imported ({error})"
-        raise ConfigError(f"{what}; install it with: pip install 'rolecall[ray]'") from error
+        raise ConfigError(f"{what}; install it with: pip install 'ray>=2.60'") from error
     return this_node()
 
 
