@@ -80,6 +80,16 @@ def test_next_accelerator_begins_another_run(tmp_path: Path) -> None:
     assert second.writers[0].metrics["loss"].steps == STEPS
 
 
+def test_tracker_by_name() -> None:
+    from accelerate import tracking
+
+    if not hasattr(tracking, "register_tracker_class"):
+        pytest.skip("this release of Accelerate takes trackers alone")
+    job.train("rolecall").end_training()
+    (directory,) = Path("rolecall", "lines").iterdir()
+    assert read_history(directory).writers[0].metrics["loss"].steps == STEPS
+
+
 def test_role_of_a_job(tmp_path: Path) -> None:
     """The tracker logs to a role that is there, and leaves it open."""
     config = {"project": "p", "name": "n", "monitor_dir": tmp_path / "run"}

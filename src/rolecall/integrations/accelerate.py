@@ -8,6 +8,7 @@ from rolecall import Image, Monitor, Status, Table, init
 from rolecall.integrations.given import check_monitor
 
 try:
+    from accelerate import tracking
     from accelerate.tracking import GeneralTracker, on_main_process
 except ImportError as error:
     raise ImportError("rolecall.integrations.accelerate needs accelerate with torch: pip install accelerate") from error
@@ -157,3 +158,8 @@ class RolecallTracker(GeneralTracker):  # type: ignore[misc]  # accelerate is no
         if self._monitor is None:
             self._monitor = init(**self._settings)
         return self._monitor
+
+
+# So that `log_with="rolecall"` finds it. Older releases take trackers alone.
+if hasattr(tracking, "register_tracker_class"):
+    tracking.register_tracker_class(RolecallTracker)
