@@ -28,6 +28,10 @@ def floors(*requirements: str) -> dict[str, Version]:
     }
 
 
+NOT_LOCKED = {"trinity", "verl"}
+"""Their sessions install them without what they require."""
+
+
 def cell(name: str) -> dict[str, Version]:
     lines = (LOCKS / f"{name}.in").read_text().splitlines()
     return floors(*(line for line in lines if line and not line.startswith("#")))
@@ -55,8 +59,9 @@ def test_plugin_is_tested_beside_oldest_claimed(plugin: str, sdk: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(LOCKS.glob("*.in")), ids=lambda path: path.stem)
 def test_matrix_cells_are_named_by_version(path: Path) -> None:
-    version = path.stem.partition("-")[2]
-    assert version in {"oldest", "newest"} or list(cell(path.stem).values()) == [Version(version)]
+    kind, _, version = path.stem.partition("-")
+    if version not in {"oldest", "newest"} and kind not in NOT_LOCKED:
+        assert next(iter(cell(path.stem).values())) == Version(version)
 
 
 @pytest.mark.parametrize("path", sorted(LOCKS.glob("*.in")), ids=lambda path: path.stem)
