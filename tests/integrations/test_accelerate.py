@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import accelerate_job as job
 import pytest
+
+pytest.importorskip("accelerate")
+import accelerate_job as job
 from page_blocks import ROOT, blocks
 
 from rolecall import ConfigError, UnknownBackend, open_monitor

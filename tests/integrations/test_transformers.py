@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("trl")
 import transformers_job as job
 import wandb
 from page_blocks import ROOT, blocks
