@@ -106,7 +106,11 @@ class Tracking(_Tracking):  # type: ignore[misc]  # verl is not installed where 
 
     def __del__(self) -> None:
         # verl's calls `finish`, for success. rolecall finishes the run when the program ends, and then knows how.
-        getattr(_Tracking, "finish", _Tracking.__del__)(self)
+        own: Any = super()  # not `_Tracking`: a module's names are gone when the interpreter ends
+        if hasattr(own, "finish"):
+            own.finish()
+        else:
+            own.__del__()
 
 
 @dataclass
