@@ -64,7 +64,7 @@ def test_auto_beside_ray_is_ray(make_config: MakeConfig) -> None:
 
 @pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed; tests/ray has what happens then")
 def test_ray_that_is_not_installed(make_config: MakeConfig) -> None:
-    with pytest.raises(ConfigError, match=r"pip install 'rolecall\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'ray"):
         launch(make_config(transport="ray"))
 
 
