@@ -111,7 +111,7 @@ class Environment:
         env = {name: os.environ[name] for name in kept if name in os.environ}
         command = [str(self.prefix / "bin" / program), *arguments]
         ran = subprocess.run(command, cwd=self.home, env=env, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stderr
+        assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
 
 

@@ -128,9 +128,9 @@ class Service:
         """Every backend that can be chosen."""
         return Registry().names()
 
-    def hooks_version(self, name: str, args: Mapping[str, Any]) -> int | None:
-        """What the backend says of the version of its hooks."""
-        return _load(name).hooks
+    def remark(self, name: str, args: Mapping[str, Any]) -> str:
+        """What the backend's authors should correct, though it works."""
+        return _load(name).remark
 
     def hooks(self, name: str, args: Mapping[str, Any]) -> dict[str, Any]:
         """What the hooks take, import and connect to that are called outside of couriers."""

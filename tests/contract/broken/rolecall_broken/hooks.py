@@ -45,7 +45,7 @@ class BareSecret(FilesBackend):
         return _BareArgs
 
 
-@found_by("test_says_which_hooks_it_has", r"write ROLECALL_HOOKS = \d+ beside the hooks")
+@found_by("test_says_which_hooks_it_has", r"write ROLECALL_HOOKS = \d+ beside its hooks")
 class SaysNoVersion(FilesBackend):
     """It does not say for which version of the hooks it was written."""
 
