@@ -65,20 +65,17 @@ class Backend:
         return bool(self.manager.hook.open_readback.get_hookimpls())
 
     @property
-    def hooks(self) -> int | None:
-        """The version of the hooks that it was written for: what its `ROLECALL_HOOKS` says; `None` if it has none."""
-        return getattr(self.manager.get_plugin(self.name), "ROLECALL_HOOKS", None)
-
-    @property
     def remark(self) -> str:
         """What its authors should correct, though it works; empty if there is nothing."""
+        backend = self.manager.get_plugin(self.name)
+        version = getattr(backend, "ROLECALL_HOOKS", 1)
         # Without a readback it may be an old plugin, which says nothing and need not.
-        if not self.reads_back or (self.hooks or 1) >= READBACK_SINCE:
+        if not self.reads_back or version >= READBACK_SINCE:
             return ""
-        where = describe(self.name, self.manager.get_plugin(self.name))
+        where = describe(self.name, backend)
         return (
             f"{where}: has the hook open_readback of version {READBACK_SINCE} of the hooks, and counts as written for "
-            f"version {self.hooks or 1}; its authors should write ROLECALL_HOOKS = {READBACK_SINCE} beside its hooks"
+            f"version {version}; its authors should write ROLECALL_HOOKS = {READBACK_SINCE} beside its hooks"
         )
 
     @property

@@ -52,12 +52,11 @@ def take_agents_place(spec: JobSpec) -> int | None:
     place = open_own(folder / f"{sha256(job.encode()).hexdigest()[:16]}.lock", create=True)
     try:
         fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
         os.close(place)
+        if not isinstance(error, BlockingIOError):
+            raise
         return None
-    except OSError:
-        os.close(place)
-        raise
     return place
 
 
