@@ -1,11 +1,10 @@
 """rolecall as a tracker of Accelerate."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Unpack
 
-from rolecall import Image, Monitor, Status, Table, init
-from rolecall.integrations.given import check_monitor
+from rolecall import Image, Monitor, Status, Table
+from rolecall.integrations.given import GivenRun, InitSettings
 
 try:
     from accelerate import tracking
@@ -26,61 +25,38 @@ class RolecallTracker(GeneralTracker):  # type: ignore[misc]  # accelerate is no
         name: as there, the run's name. The attribute `name` is `rolecall`, for `Accelerator.get_tracker`.
         monitor: a role that you have opened in the main process, with `rolecall.open_monitor` for example, and close
             yourself. Then give no other argument.
-        monitor_type: as in `rolecall.init`.
-        monitor_args: as there.
-        monitor_dir: as there.
-        tags: as there.
-        resume: as there.
-        system_metrics: as there.
+        **settings: further arguments of `rolecall.init`.
 
     Raises:
         ConfigError: `monitor` is none, or is given with other arguments. What `rolecall.init` raises, `init_trackers`
             does.
+        TypeError: `rolecall.init` has no such argument.
     """
 
     name = "rolecall"
     requires_logging_directory = False
     main_process_only = True
 
-    def __init__(  # noqa: PLR0913 - all but the first by name
+    def __init__(
         self,
         project: str | None = None,
         name: str | None = None,
         *,
         monitor: Monitor | None = None,
-        monitor_type: str | list[str] | None = None,
-        monitor_args: Mapping[str, Any] | None = None,
-        monitor_dir: str | os.PathLike[str] | None = None,
-        tags: Sequence[str] = (),
-        resume: Literal["auto", "allow", "must", "never"] = "never",
-        system_metrics: bool = False,
+        **settings: Unpack[InitSettings],
     ) -> None:
         super().__init__()
-        self._settings: dict[str, Any] = {
-            "project": project,
-            "name": name,
-            "monitor_type": monitor_type,
-            "monitor_args": monitor_args,
-            "monitor_dir": monitor_dir,
-            "tags": tags,
-            "resume": resume,
-            "system_metrics": system_metrics,
-        }
-        if monitor is not None:
-            check_monitor("RolecallTracker", monitor, self._settings)
-        self._monitor = monitor
-        self._is_given = monitor is not None
+        self._run = GivenRun("RolecallTracker", monitor, {"project": project, "name": name, **settings})
 
     @property
     def tracker(self) -> Monitor | None:
         """The run, to log to it yourself; `None` in other processes than the main one, and before `init_trackers`."""
-        return self._monitor
+        return self._run.monitor
 
     @on_main_process  # type: ignore[untyped-decorator]
     def start(self) -> None:
         """Open the run; after `finish`, another one."""
-        if not self._is_given:
-            self._monitor = init(**self._settings)
+        self._run.open()
 
     @on_main_process  # type: ignore[untyped-decorator]
     def store_init_configuration(self, values: Mapping[str, Any]) -> None:
@@ -150,14 +126,11 @@ class RolecallTracker(GeneralTracker):  # type: ignore[misc]  # accelerate is no
         Args:
             status: how training ended.
         """
-        if self._monitor is not None and not self._is_given:
-            self._monitor.finish(status)
+        self._run.finish(status)
 
     def _open(self) -> Monitor:
-        """The run, which is opened if there is none: accelerate 1.7.0 calls no `start`, 1.8.1 does."""
-        if self._monitor is None:
-            self._monitor = init(**self._settings)
-        return self._monitor
+        """The run, which is opened if there was none: accelerate 1.7.0 calls no `start`, 1.8.1 does."""
+        return self._run.monitor or self._run.open()
 
 
 # So that `log_with="rolecall"` finds it. Older releases take trackers alone.

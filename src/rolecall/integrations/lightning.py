@@ -1,18 +1,17 @@
 """rolecall as a logger of Lightning 2, of its package `lightning` as of `pytorch_lightning`."""
 
+import copy
 import importlib
 import multiprocessing
-import os
 import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Unpack
 
-import rolecall
-from rolecall import ConfigError, File, Image, Monitor, Table
-from rolecall.integrations.given import check_monitor
+from rolecall import ConfigError, File, Image, Monitor, Status, Table
+from rolecall.integrations.given import GivenRun, InitSettings
 
 _PACKAGES: Final = ("lightning.pytorch", "pytorch_lightning")
 _MISSING: Final = (
@@ -52,61 +51,38 @@ class RolecallLogger(_Logger):  # type: ignore[misc]  # Lightning is not install
     Args:
         project: where backends file the run; by default the name of the working directory.
         name: the run's display name; generated if not given. Lightning puts its checkpoints in `{project}/{name}`.
-        config: the run's config, beside the hyper-parameters that Lightning logs.
-        monitor_type: the backend, or several, as in `rolecall.init`, whose arguments the next five are, too.
-        monitor_args: the arguments of the backend.
-        monitor_dir: where the journal is.
-        tags: labels of the run.
-        resume: what to do if there is a run of that name: `"allow"` continues it, for `fit(ckpt_path=...)`.
-        system_metrics: whether CPU, memory, disk, network and GPUs are logged.
         log_model: which checkpoints become files of the run: `True` those that are left after the training, `"all"`
             each that `ModelCheckpoint` saves.
-        monitor: log to this one instead, such as a role of a job; you close it, and leave out the arguments above.
+        monitor: log to this one instead, such as a role of a job; you close it, and give no name, project or settings.
+        **settings: further arguments of `rolecall.init`. `config` is joined by the hyper-parameters that Lightning
+            logs; `resume="allow"` continues a run of that name, for `fit(ckpt_path=...)`.
 
     Raises:
-        ConfigError: `log_model` or `monitor`. The other arguments are checked where the run begins, which raises what
+        ConfigError: `log_model` or `monitor`. The settings are checked where the run begins, which raises what
             `rolecall.init` raises.
+        TypeError: `rolecall.init` has no such argument.
     """
 
-    def __init__(  # noqa: PLR0913 - all but the first two by name
+    def __init__(
         self,
         project: str | None = None,
         name: str | None = None,
         *,
-        config: object = None,
-        monitor_type: str | list[str] | None = None,
-        monitor_args: Mapping[str, Any] | None = None,
-        monitor_dir: str | os.PathLike[str] | None = None,
-        tags: Sequence[str] = (),
-        resume: Literal["auto", "allow", "must", "never"] = "never",
-        system_metrics: bool = False,
         log_model: bool | Literal["all"] = False,
         monitor: Monitor | None = None,
+        **settings: Unpack[InitSettings],
     ) -> None:
         super().__init__()
         if log_model not in {False, True, "all"}:
             raise ConfigError(f"log_model: {log_model!r}: must be False, True, or 'all'")
-        self._settings: dict[str, Any] = {
-            "project": project,
-            "name": name,
-            "config": config,
-            "monitor_type": monitor_type,
-            "monitor_args": monitor_args,
-            "monitor_dir": monitor_dir,
-            "tags": tags,
-            "resume": resume,
-            "system_metrics": system_metrics,
-        }
-        if monitor is not None:
-            check_monitor("RolecallLogger", monitor, self._settings)
-        self._settings["project"] = project or Path.cwd().name or "rolecall"
-        if name is None:
-            self._settings["name"] = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-            # Nothing has a generated name yet, but a forked child may begin the run unseen by its parent.
-            self._settings["resume"] = "allow" if resume == "never" else resume
+        self._run = GivenRun("RolecallLogger", monitor, {"project": project, "name": name, **settings})
+        self._project = project or Path.cwd().name or "rolecall"
+        self._name = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        self._run.settings |= {"project": self._project, "name": self._name}
+        # Nothing has a generated name yet, but a forked child may begin the run unseen by its parent.
+        if name is None and settings.get("resume", "never") == "never":
+            self._run.settings["resume"] = "allow"
         self._log_model = log_model
-        self._monitor = monitor
-        self._is_own = monitor is None
         self._kept: dict[int, Any] = {}
         self._logged: dict[str, int] = {}
 
@@ -116,23 +92,23 @@ class RolecallLogger(_Logger):  # type: ignore[misc]  # Lightning is not install
         Raises:
             ConfigError: the monitor was given, and belongs to this process.
         """
-        if not self._is_own:
+        if not self._run.is_own:
             what = "a monitor belongs to the process that opened it, and this strategy starts others: use 'ddp', or"
             raise ConfigError(f"monitor: {what} leave it out")
         self._close("finished")
-        state = {**self.__dict__, "_kept": {}}  # weak references, which cannot be pickled
-        self._settings = {**self._settings, "resume": "allow"}  # what the other process has begun
+        state = {**self.__dict__, "_run": copy.copy(self._run), "_kept": {}}  # weak references cannot be pickled
+        self._run.settings = {**self._run.settings, "resume": "allow"}  # what the other process has begun
         return state
 
     @property
     def name(self) -> str:
         """The project, as in Lightning's own loggers."""
-        return str(self._settings["project"])
+        return self._project
 
     @property
     def version(self) -> str:
         """The run's name."""
-        return str(self._settings["name"])
+        return self._name
 
     @property
     @_LOGGERS.rank_zero_experiment  # type: ignore[untyped-decorator]
@@ -142,11 +118,8 @@ class RolecallLogger(_Logger):  # type: ignore[misc]  # Lightning is not install
         Raises:
             ConfigError, BackendError, DirectoryError, WriterConflict, BackendRefused: as `rolecall.init` does.
         """
-        monitor = self._monitor
-        # Where monitoring is off there is no run, and none to go on with.
-        if monitor is None or (self._is_own and monitor.run_id is not None and not monitor.is_open):
-            monitor = self._monitor = rolecall.init(**self._settings)
-            self._settings = {**self._settings, "resume": "allow"}
+        monitor = self._run.open()
+        self._run.settings["resume"] = "allow"  # for what follows
         return monitor
 
     @rank_zero_only  # type: ignore[untyped-decorator]
@@ -203,7 +176,7 @@ class RolecallLogger(_Logger):  # type: ignore[misc]  # Lightning is not install
     @rank_zero_only  # type: ignore[untyped-decorator]
     def finalize(self, status: str) -> None:
         """Record the checkpoints that are left. End the run if training failed, or if this process ends with it."""
-        if self._monitor is None:
+        if self._run.monitor is None:
             return  # nothing was logged in this process: with `ddp_spawn`, the one that started the others
         if status == "failed":
             self._close("failed")
@@ -215,10 +188,10 @@ class RolecallLogger(_Logger):  # type: ignore[misc]  # Lightning is not install
         if multiprocessing.parent_process() is not None:
             self._close("finished")
 
-    def _close(self, status: Literal["finished", "failed"]) -> None:
-        if self._is_own and self._monitor is not None:
-            self._monitor.close(status)
-            self._monitor = None
+    def _close(self, status: Status) -> None:
+        self._run.finish(status)
+        if self._run.is_own:
+            self._run.monitor = None
 
     def _log_checkpoints(self, callback: Any) -> None:
         """Record each checkpoint that is there and that was not recorded as it is now."""

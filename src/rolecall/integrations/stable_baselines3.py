@@ -39,7 +39,7 @@ class RolecallWriter(sb3.KVWriter):  # type: ignore[misc]  # it is not installed
     """
 
     def __init__(self, monitor: Monitor) -> None:
-        check_monitor("RolecallWriter", monitor, {})
+        check_monitor("RolecallWriter", monitor)
         self._monitor = monitor
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0) -> None:

@@ -1,12 +1,10 @@
 """rolecall as a logger of TorchRL."""
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Unpack
 
-import rolecall
 from rolecall import Histogram, Monitor, Video
-from rolecall.integrations.given import check_monitor
+from rolecall.integrations.given import GivenRun, InitSettings
 
 try:
     import numpy as np
@@ -33,51 +31,31 @@ class RolecallLogger(Logger):  # type: ignore[misc]  # TorchRL is not installed 
     Args:
         exp_name: the run's display name.
         project: where backends file the run; by default the name of the working directory.
-        config: the run's config, beside what `log_hparams` adds.
-        monitor_type: the backend, or several, as in `rolecall.init`, whose arguments the next five are, too.
-        monitor_args: the arguments of the backend.
-        monitor_dir: where the journal is; `log_dir`, as TorchRL calls it.
-        tags: labels of the run.
-        resume: what to do if there is a run of that name: `"allow"` continues it.
-        system_metrics: whether CPU, memory, disk, network and GPUs are logged.
-        monitor: log to this one instead, as a role of a job does. Whoever opened it closes it.
+        monitor: log to this one instead, as a role of a job does. Whoever opened it closes it. Then give no project
+            and no settings.
+        **settings: further arguments of `rolecall.init`; `monitor_dir` is what TorchRL calls `log_dir`.
 
     Raises:
         ConfigError: `monitor` is no monitor, or is given beside settings of a run. Else what `rolecall.init` raises.
+        TypeError: `rolecall.init` has no such argument.
     """
 
-    def __init__(  # noqa: PLR0913 - all but the first two by name
+    def __init__(
         self,
         exp_name: str,
         project: str | None = None,
         *,
-        config: object = None,
-        monitor_type: str | list[str] | None = None,
-        monitor_args: Mapping[str, Any] | None = None,
-        monitor_dir: str | os.PathLike[str] | None = None,
-        tags: Sequence[str] = (),
-        resume: Literal["auto", "allow", "must", "never"] = "never",
-        system_metrics: bool = False,
         monitor: Monitor | None = None,
+        **settings: Unpack[InitSettings],
     ) -> None:
-        self._monitor = monitor
-        self._settings: dict[str, Any] = {
-            "project": project,
-            "config": config,
-            "monitor_type": monitor_type,
-            "monitor_args": monitor_args,
-            "monitor_dir": monitor_dir,
-            "tags": tags,
-            "system_metrics": system_metrics,
-        }
-        if monitor is not None:
-            check_monitor("RolecallLogger", monitor, {**self._settings, "resume": resume})
-        self._settings |= {"name": exp_name, "resume": resume}
+        self._run = GivenRun("RolecallLogger", monitor, {"project": project, **settings})
+        self._run.settings["name"] = exp_name  # a monitor may stand beside it
+        monitor_dir = settings.get("monitor_dir")
         super().__init__(exp_name, None if monitor_dir is None else os.fspath(monitor_dir))
 
     def _create_experiment(self) -> Monitor:
         """TorchRL keeps it as `experiment`."""
-        return self._monitor or rolecall.init(**self._settings)
+        return self._run.open()
 
     def log_scalar(self, name: str, value: float, step: int | None = None) -> None:
         """Record a number, or a tensor with one."""
@@ -134,7 +112,7 @@ class RolecallLogger(Logger):  # type: ignore[misc]  # TorchRL is not installed 
         Args:
             timeout: seconds; by default 30. What is left then, the courier's process sends.
         """
-        if self._monitor is None and self.is_alive:
+        if self._run.is_own and self.is_alive:
             self.experiment.close(**({} if timeout is None else {"timeout": timeout}))
         self._service_shutdown = True
 

@@ -1,12 +1,11 @@
 """rolecall as a callback of transformers' `Trainer`, and so of TRL's trainers, which are made of it."""
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Unpack
 
-from rolecall import Monitor, Status, Table, init
-from rolecall.integrations.given import check_monitor
+from rolecall import Monitor, Status, Table
+from rolecall.integrations.given import GivenRun, InitSettings
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -37,49 +36,28 @@ class RolecallCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
             the callback calls `rolecall.init` with the arguments below when training begins.
         project: as in `rolecall.init`; by default `TrainingArguments.project`, where transformers has it.
         name: as there; by default the trial's name, or else `TrainingArguments.run_name`.
-        monitor_type: as there.
-        monitor_args: as there.
-        monitor_dir: as there.
-        tags: as there.
-        resume: as there.
-        system_metrics: as there.
+        **settings: further arguments of `rolecall.init`.
 
     Raises:
         ConfigError: `monitor` is none, or is given with other arguments. What `rolecall.init` raises, `train` does.
+        TypeError: `rolecall.init` has no such argument.
     """
 
-    def __init__(  # noqa: PLR0913 - all but the first by name
+    def __init__(
         self,
         monitor: Monitor | None = None,
         *,
         project: str | None = None,
         name: str | None = None,
-        monitor_type: str | list[str] | None = None,
-        monitor_args: Mapping[str, Any] | None = None,
-        monitor_dir: str | os.PathLike[str] | None = None,
-        tags: Sequence[str] = (),
-        resume: Literal["auto", "allow", "must", "never"] = "never",
-        system_metrics: bool = False,
+        **settings: Unpack[InitSettings],
     ) -> None:
-        self._project, self._name = project, name
-        self._settings: dict[str, Any] = {
-            "monitor_type": monitor_type,
-            "monitor_args": monitor_args,
-            "monitor_dir": monitor_dir,
-            "tags": tags,
-            "resume": resume,
-            "system_metrics": system_metrics,
-        }
-        if monitor is not None:
-            check_monitor("RolecallCallback", monitor, {"project": project, "name": name, **self._settings})
-        self._monitor = monitor
-        self._is_given = monitor is not None
+        self._run = GivenRun("RolecallCallback", monitor, {"project": project, "name": name, **settings})
         self._table_step: int | None = None
 
     @property
     def monitor(self) -> Monitor | None:
         """The run, to log to it yourself; `None` in processes of other ranks, and before training begins."""
-        return self._monitor
+        return self._run.monitor
 
     def finish(self, status: Status = "finished") -> None:
         """End the run that the callback has opened; the next `train` begins another one.
@@ -87,9 +65,7 @@ class RolecallCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         Args:
             status: how training ended.
         """
-        if self._monitor is not None and not self._is_given:
-            self._monitor.finish(status)
-            self._monitor = None
+        self._run.finish(status)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -150,15 +126,9 @@ class RolecallCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
 
     def _open(self, args: TrainingArguments, state: TrainerState) -> Monitor:
         """The run, which is opened if there is none."""
-        if self._monitor is None:
-            # Before transformers 5, `run_name` was the output directory where nobody gave one.
-            given = args.run_name if args.run_name != args.output_dir else None
-            self._monitor = init(
-                self._project or getattr(args, "project", None),
-                name=self._name or state.trial_name or given,
-                **self._settings,
-            )
-        return self._monitor
+        # Before transformers 5, `run_name` was the output directory where nobody gave one.
+        given = args.run_name if args.run_name != args.output_dir else None
+        return self._run.open(project=getattr(args, "project", None), name=state.trial_name or given)
 
     def _log_completions(self, args: TrainingArguments) -> None:
         """Log the table of completions, of which TRL tells no callback.
@@ -167,13 +137,13 @@ class RolecallCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         `GRPOTrainer.log`). So it is read at the next event, whatever that is.
         """
         step, self._table_step = self._table_step, None
-        if step is None or self._monitor is None:
+        if step is None or self._run.monitor is None:
             return
         path = Path(args.output_dir, "completions", f"completions_{step:05d}.parquet")
         if path.exists():
             from pyarrow.parquet import read_table  # TRL needs `datasets`, and that needs pyarrow
 
-            self._monitor.log({"completions": Table(read_table(path).to_pylist())}, step)
+            self._run.monitor.log({"completions": Table(read_table(path).to_pylist())}, step)
 
 
 def _config(args: TrainingArguments, model: Any) -> Mapping[str, Any]:
