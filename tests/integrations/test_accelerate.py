@@ -136,12 +136,6 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         job.train(RolecallTracker(monitor_type="wandbb"))
 
 
-def test_missing_framework() -> None:
-    absent = "import sys; sys.modules['accelerate'] = None; import rolecall.integrations.accelerate"
-    ran = subprocess.run([sys.executable, "-c", absent], check=False, stderr=subprocess.PIPE, text=True)
-    assert "pip install accelerate" in ran.stderr.splitlines()[-1]
-
-
 def test_the_example_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the change that the page shows, the script logs through rolecall, here to its files alone."""
     monkeypatch.chdir(tmp_path)

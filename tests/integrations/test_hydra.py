@@ -95,9 +95,3 @@ def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = job()
     assert ran.returncode == 0, ran.stderr
     assert not Path("runs").exists()
-
-
-def test_without_hydra() -> None:
-    code = "import sys; sys.modules['hydra'] = None; import rolecall.integrations.hydra"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install hydra-core" in ran.stderr

@@ -196,16 +196,6 @@ def test_bad_input_says_what_is_valid() -> None:
         RolecallLogger("points", monitor=monitor)
 
 
-def test_missing_framework_says_what_to_install() -> None:
-    code = """
-import sys
-sys.modules.update(dict.fromkeys(["lightning", "pytorch_lightning"]))
-import rolecall.integrations.lightning
-"""
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install lightning" in ran.stderr.splitlines()[-1]
-
-
 def test_pages_scripts_run(tmp_path: Path) -> None:
     printed = run_page(ROOT / "docs" / "integrations" / "lightning.md", tmp_path)
     # Of 160 steps, Lightning logs each 50th. TensorBoard takes no file, such as the checkpoint.

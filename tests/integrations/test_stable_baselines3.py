@@ -168,16 +168,6 @@ def test_bad_input_says_what_is_valid() -> None:
         RolecallCallback(wrong)
 
 
-def test_missing_framework_says_what_to_install() -> None:
-    code = """
-import sys
-sys.modules["stable_baselines3"] = None
-import rolecall.integrations.stable_baselines3
-"""
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install stable-baselines3 pillow" in ran.stderr.splitlines()[-1]
-
-
 def test_pages_scripts_run(tmp_path: Path) -> None:
     printed = run_page(ROOT / "docs" / "integrations" / "stable-baselines3.md", tmp_path)
     assert "rolecall: 8 rows: tensorboard 8" in printed

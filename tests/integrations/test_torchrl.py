@@ -130,9 +130,3 @@ def test_bad_input() -> None:
         RolecallLogger("bad", monitor="x")  # type: ignore[arg-type]
     with rolecall.init("p", "n") as monitor, pytest.raises(ConfigError, match="project, tags: not allowed"):
         RolecallLogger("bad", "cartpole", tags=["a"], monitor=monitor)
-
-
-def test_without_torchrl() -> None:
-    code = "import sys; sys.modules['torchrl'] = None; import rolecall.integrations.torchrl"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "pip install torchrl pillow" in ran.stderr

@@ -199,12 +199,6 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         train_locally(tmp_path / "out", RolecallCallback(monitor_type="wandbb"))
 
 
-def test_missing_framework() -> None:
-    absent = "import sys; sys.modules['transformers'] = None; import rolecall.integrations.transformers"
-    ran = subprocess.run([sys.executable, "-c", absent], check=False, stderr=subprocess.PIPE, text=True)
-    assert "pip install 'transformers[torch]'" in ran.stderr.splitlines()[-1]
-
-
 @pytest.mark.parametrize("tracker", ["wandb"], indirect=True)
 def test_the_example_of_the_docs(tracker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the change that the page shows, the script logs to wandb through rolecall."""

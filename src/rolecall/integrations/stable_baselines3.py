@@ -14,7 +14,7 @@ try:
     import stable_baselines3.common.logger as sb3
     from stable_baselines3.common.callbacks import BaseCallback
 except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "stable_baselines3":
+    if (error.name or "").partition(".")[0] not in {"numpy", "stable_baselines3"}:
         raise  # it is here, and lacks something itself
     raise ImportError(
         "rolecall.integrations.stable_baselines3 needs Stable-Baselines3, which is not installed: "

@@ -11,7 +11,7 @@ try:
     import torch
     from torchrl.record.loggers.common import Logger, _make_metrics_safe
 except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "torchrl":
+    if (error.name or "").partition(".")[0] not in {"numpy", "torch", "torchrl"}:
         raise  # it is here, and lacks something itself
     raise ImportError(
         "rolecall.integrations.torchrl needs TorchRL, which is not installed: pip install torchrl pillow"
