@@ -217,7 +217,6 @@ def train_stable_baselines3(logger: str, steps: int, folder: Path) -> None:
 
 def train_torchrl(logger: str, steps: int, folder: Path) -> None:
     """A linear layer, and a logger that gets two numbers a step."""
-    import torch
     from torchrl.record.loggers import get_logger
 
     made: Any = None
@@ -233,6 +232,93 @@ def train_torchrl(logger: str, steps: int, folder: Path) -> None:
     elif logger != "none":
         own = {"wandb_kwargs": {"project": "benchmark", "offline": True}} if logger == "wandb" else {}
         made = get_logger(logger, str(folder), "benchmark", **own)
+
+    def log(metrics: Mapping[str, float], step: int) -> None:
+        if made is not None:
+            for key, value in metrics.items():
+                made.log_scalar(key, value, step=step)
+
+    _train_linear(steps, log)
+    if logger in OURS:
+        made.shutdown()
+
+
+def train_verl(logger: str, steps: int, folder: Path) -> None:
+    """A linear layer, and verl's `Tracking`, called as its trainers do."""
+    if logger == "none":
+        _train_linear(steps)
+        return
+    from verl.utils.tracking import Tracking
+
+    os.environ.update(TENSORBOARD_DIR=str(folder / "events"), ROLECALL_DIR=str(folder))
+    if logger in OURS:
+        from rolecall.integrations.verl import Tracking
+    tracking: Any = Tracking("benchmark", "run", [OURS.get(logger, logger)], {"lr": 0.1})
+    _train_linear(steps, lambda metrics, step: tracking.log(data=metrics, step=step))
+    tracking.finish()
+
+
+def train_trinity(logger: str, steps: int, folder: Path) -> None:
+    """A linear layer, and a monitor of Trinity-RFT, opened and called as its trainer does, without Ray."""
+    if logger == "none":
+        _train_linear(steps)
+        return
+    from trinity.common.config import Config
+    from trinity.utils.monitor import MONITOR
+
+    config = Config()
+    config.monitor.cache_dir = str(folder / "monitor")
+    config.monitor.monitor_type, config.monitor.monitor_args = logger, {}
+    if logger == "mlflow":
+        config.monitor.monitor_args = {"uri": os.environ["MLFLOW_TRACKING_URI"]}
+    if logger in OURS:
+        config.monitor.monitor_type = "rolecall.integrations.trinity.RolecallMonitor"
+        args = _args(logger, folder)
+        config.monitor.monitor_args = {key: args[key] for key in ("monitor_type", "monitor_args")}
+    made = MONITOR.get(config.monitor.monitor_type)
+    monitor = made(project="benchmark", group="", name="run", role="trainer", config=config)
+    _train_linear(steps, monitor.log)
+    monitor.close()
+
+
+def train_ray_tune(logger: str, steps: int, folder: Path) -> None:
+    """A trial on a Ray of this machine, with a result for each step."""
+    import ray
+    from ray import tune
+
+    os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AUTH_MODE="disabled")
+    if not ray.is_initialized():
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    callbacks: list[Any] = []
+    if logger == "wandb":
+        from ray.air.integrations.wandb import WandbLoggerCallback
+
+        callbacks = [WandbLoggerCallback(project="benchmark")]
+    elif logger == "mlflow":
+        from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+        callbacks = [MLflowLoggerCallback(os.environ["MLFLOW_TRACKING_URI"], experiment_name="benchmark")]
+    elif logger == "tensorboard":
+        from ray.tune.logger import TBXLoggerCallback
+
+        callbacks = [TBXLoggerCallback()]
+    elif logger in OURS:
+        from rolecall.integrations.ray import RolecallLoggerCallback
+
+        callbacks = [RolecallLoggerCallback({**_args(logger, folder), "name": "search"})]
+
+    def trial(config: Mapping[str, Any]) -> None:
+        for step in range(steps):
+            tune.report({"loss": config["rate"] / (step + 1)})
+
+    run = tune.RunConfig(storage_path=str(folder / "tune"), callbacks=callbacks, verbose=0)
+    tune.Tuner(trial, param_space={"rate": 0.1}, run_config=run).fit()
+
+
+def _train_linear(steps: int, log: Callable[[Mapping[str, float], int], Any] | None = None) -> None:
+    """Train a linear layer, and log two numbers for each step."""
+    import torch
+
     model = torch.nn.Linear(8, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for step in range(steps):
@@ -240,11 +326,8 @@ def train_torchrl(logger: str, steps: int, folder: Path) -> None:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        if made is not None:
-            made.log_scalar("loss", loss.item(), step=step)
-            made.log_scalar("lr", 0.1, step=step)
-    if logger in OURS:
-        made.shutdown()
+        if log is not None:
+            log({"loss": loss.item(), "lr": 0.1}, step)
 
 
 def _quiet(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -264,6 +347,9 @@ FRAMEWORKS: Mapping[str, Train] = {
     "lightning": train_lightning,
     "stable_baselines3": train_stable_baselines3,
     "torchrl": train_torchrl,
+    "ray_tune": train_ray_tune,
+    "verl": train_verl,
+    "trinity": train_trinity,
 }
 
 
