@@ -253,7 +253,7 @@ def train_verl(logger: str, steps: int, folder: Path) -> None:
     os.environ.update(TENSORBOARD_DIR=str(folder / "events"), ROLECALL_DIR=str(folder))
     if logger in OURS:
         from rolecall.integrations.verl import Tracking
-    tracking: Any = Tracking("benchmark", "run", [OURS.get(logger, logger)], {"lr": 0.1})
+    tracking: Any = Tracking("benchmark", "run", [OURS.get(logger, logger)], {"trainer": {}})
     _train_linear(steps, lambda metrics, step: tracking.log(data=metrics, step=step))
     tracking.finish()
 

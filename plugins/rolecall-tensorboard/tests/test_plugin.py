@@ -188,6 +188,38 @@ def test_sdk_broken_by_protobuf_is_refused(tmp_path: Path) -> None:
     assert message.startswith("tensorboardX 2.6 cannot be imported (Descriptors cannot be created directly.); run: pip")
 
 
+@pytest.mark.processes
+def test_pytorch_is_not_imported(tmp_path: Path) -> None:
+    """Where it is installed, tensorboardX does."""
+    (tmp_path / "torch.py").write_text("print('imported')\nTensor = None")
+    site = [str(tmp_path), *sys.path]
+    assert python("import tensorboardX", site) == "imported\n"
+    assert not python(LOAD, site)
+    assert python(f"{LOAD}import torch", site) == "imported\n"  # the process may still do so
+
+
+@pytest.mark.processes
+def test_another_thread_imports_pytorch_meanwhile(tmp_path: Path) -> None:
+    """As with `courier: thread`."""
+    (tmp_path / "torch.py").write_text("Tensor = None")
+    code = """
+import threading
+from rolecall_tensorboard import sdk
+
+def load_beside(name, package=None, *, load=sdk.import_module):
+    other = threading.Thread(target=lambda: found.append(__import__("torch").__name__))
+    other.start()
+    other.join()
+    return load(name, package)
+
+found = []
+sdk.import_module = load_beside
+sdk.load()
+print(found)
+"""
+    assert python(code, [str(tmp_path), *sys.path]).startswith("['torch', 'torch'")
+
+
 LOAD = """
 from rolecall import BackendRefused
 from rolecall_tensorboard import sdk
