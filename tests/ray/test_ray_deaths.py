@@ -123,8 +123,13 @@ def test_a_lost_node(launched: Launched, cluster: Cluster, caplog: pytest.LogCap
     node = ray_roles.add_node(cluster)
     roles = [start(job, node.node_id, "explorer", rank) for rank in range(8)]
     ray.get([role.log.remote(ROWS) for role in roles])
-    ray.get(find(f"{job.run_id}/{node.node_id}").settle.remote())
+    forwarder = find(f"{job.run_id}/{node.node_id}")
+    ray.get(forwarder.settle.remote())
+    # A node is lost at once. Here its processes die one by one, of which the forwarder would tell as long as it can.
+    stopped = process_of(forwarder)
+    os.kill(stopped, signal.SIGSTOP)
     cluster.remove_node(node, allow_graceful=False)
+    os.kill(stopped, signal.SIGKILL)
     began = time.monotonic()
     job.close(timeout=120.0)
     assert time.monotonic() - began < 100
