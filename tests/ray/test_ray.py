@@ -15,7 +15,7 @@ import ray_roles
 from lines_server import LinesServer
 from page_blocks import ROOT, blocks
 from ray.cluster_utils import Cluster
-from ray_roles import rows_of, start
+from ray_roles import find, process_of, rows_of, start
 
 from rolecall import ConfigError, Job, MonitorConfig
 from rolecall.job.history import read_history
@@ -121,6 +121,30 @@ def test_hub_and_forwarders_end_with_the_job(launched: Launched, other: str) -> 
         assert time.monotonic() < deadline, names
         time.sleep(0.5)
     assert not [path for path in (job.config.spool_dir or Path()).rglob("*") if path.is_file()]
+
+
+def test_memory_does_not_grow_with_rows(launched: Launched, other: str, tmp_path: Path) -> None:
+    """What carries them holds a batch, however many there are."""
+    job = launched()
+    role = start(job, other, "explorer", 0)
+    ray.get(role.log.remote(1))
+    forwarder = find(f"{job.run_id}/{other}")
+    carriers = [process_of(forwarder), process_of(find(f"{job.run_id}/hub"))]
+    held, carried = [], []
+    for rows in (300_000, 300_000):  # the first ones fill buffers
+        ray.get(role.log.remote(rows))
+        ray.get(forwarder.settle.remote())
+        held.append(sum(anonymous_memory(process) for process in carriers))
+        carried.append(sum(path.stat().st_size for path in (tmp_path / "monitor").rglob("1.jsonl")))
+    ray.get(role.close.remote())
+    job.close(timeout=120.0)
+    assert held[1] - held[0] < (carried[1] - carried[0]) / 4
+
+
+def anonymous_memory(process: int) -> int:
+    """Bytes that a process has in memory of its own."""
+    status = Path(f"/proc/{process}/status").read_text("ascii")
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
 
 
 def test_auto_takes_files_where_it_sees_them(launched: Launched, other: str) -> None:
