@@ -4,25 +4,27 @@
                                       [--rounds 3] [--json FILE]
 
 A tiny model is trained on CPU and logs each step. Each cell is two processes of its own, one with four times the steps
-of the other: the difference says what a step takes, and what is left is opening and ending the logger, with what the
-framework does before and after training. Both are medians of the rounds, in which all cells take turns. wandb is
-offline, MLflow has a file of sqlite, and rolecall delivers to TensorBoard (`rolecall`), to MLflow or wandb in the same
-state, or to its directory alone. What is not installed, and what a framework has no logger for, is left out, and
-reported.
+of the other: the difference says what a step takes, and what is left is importing, opening and ending the logger, with
+what the framework does before and after training. Both are medians of the rounds, in which all loggers take turns.
+wandb is offline, MLflow has a file of sqlite, and rolecall delivers to TensorBoard (`rolecall`), to MLflow or wandb in
+the same state, or to its directory alone. What is not installed, and what a framework has no logger for, is left out,
+and reported.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from itertools import product
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +40,18 @@ def main() -> None:
     """Measure every cell, and print them."""
     args = _options()
     if args.worker:
-        print(json.dumps(_worker(args.framework[0], args.logger[0], args.steps)))
+        _worker(args.framework[0], args.logger, args.steps, args.rounds)
         return
-    cells = list(product(args.framework, args.logger))
-    seconds: defaultdict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    for _ in range(args.rounds):
-        for cell in cells:
-            times = [_run(*cell, steps) for steps in (args.steps, args.steps * 4)]
-            if None not in times:
-                seconds[cell].append((times[0], times[1]))
+    seconds: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for framework in args.framework:
+        numbers = ["--steps", str(args.steps), "--rounds", str(args.rounds)]
+        options = ["--framework", framework, "--logger", *args.logger, *numbers]
+        found = run_worker(__file__, ["--worker", *options], framework) or {}
+        for logger, times in found.items():
+            if isinstance(times, str):
+                print(f"{framework} with {logger}: left out: {times}", file=sys.stderr, flush=True)
+            else:
+                seconds[framework, logger] = times
     show_and_keep(list(_rows(seconds, args.steps)), args.json)
 
 
@@ -61,22 +66,49 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(framework: str, logger: str, steps: int) -> Any:
-    options = ["--worker", "--framework", framework, "--logger", logger, "--steps", str(steps)]
-    return run_worker(__file__, options, f"{framework} with {logger}")
+def _worker(framework: str, loggers: Sequence[str], steps: int, rounds: int) -> None:
+    """Measure the cells of a framework, and print the seconds of each with few and with many steps, in each round."""
+    os.environ.update(CUDA_VISIBLE_DEVICES="", HF_HUB_OFFLINE="1", MLFLOW_DISABLE_TELEMETRY="true")
+    # A process for each cell begins where this one is, which has imported what takes seconds, and computed nothing.
+    for module in IMPORTED[framework]:
+        import_module(module)
+    found: dict[str, list[list[float]]] = {logger: [] for logger in loggers}
+    left_out: dict[str, str] = {}
+    for _, logger in product(range(rounds), loggers):
+        try:
+            times = [_in_a_fork(framework, logger, count) for count in (steps, steps * 4)]
+            found[logger].append(times)
+        except (RuntimeError, EOFError) as error:
+            left_out[logger] = str(error) or "its process died"
+    print(json.dumps({**found, **left_out}))
 
 
-def _worker(framework: str, logger: str, steps: int) -> float:
+def _in_a_fork(framework: str, logger: str, steps: int) -> float:
+    context = multiprocessing.get_context("fork")
+    answer, writer = context.Pipe(duplex=False)
+    process = context.Process(target=_train, args=(framework, logger, steps, writer))
+    process.start()
+    writer.close()
+    seconds, error = answer.recv()
+    process.join()
+    if error:
+        raise RuntimeError(error)
+    return float(seconds)
+
+
+def _train(framework: str, logger: str, steps: int, answer: Connection) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ.update(
             WANDB_MODE="offline", WANDB_SILENT="true", MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db"
         )
-        os.environ.update(CUDA_VISIBLE_DEVICES="", HF_HUB_OFFLINE="1", MLFLOW_DISABLE_TELEMETRY="true")
-        FRAMEWORKS[framework]("none", 2, Path(folder))  # the first one imports, and fills caches
-        began = time.perf_counter()
-        FRAMEWORKS[framework](logger, steps, Path(folder))
-        return time.perf_counter() - began
+        try:
+            FRAMEWORKS[framework]("none", 2, Path(folder))  # the first one fills caches
+            began = time.perf_counter()
+            FRAMEWORKS[framework](logger, steps, Path(folder))
+            answer.send((time.perf_counter() - began, ""))
+        except Exception as error:  # noqa: BLE001 - whatever a logger may raise
+            answer.send((0.0, repr(error)))
 
 
 def _rows(seconds: Mapping[tuple[str, str], list[tuple[float, float]]], steps: int) -> Iterator[Mapping[str, Any]]:
@@ -341,6 +373,17 @@ def _quiet(call: Callable[..., Any]) -> Callable[..., Any]:
     return quiet
 
 
+# What each of them imports in any case; `torch._dynamo` comes with the first optimizer.
+IMPORTED: Mapping[str, Sequence[str]] = {
+    "transformers": ("torch._dynamo", "transformers.trainer", "transformers.models.gpt2"),
+    "accelerate": ("torch._dynamo", "accelerate"),
+    "lightning": ("torch._dynamo", "lightning"),
+    "stable_baselines3": ("torch._dynamo", "stable_baselines3"),
+    "torchrl": ("torch._dynamo", "torchrl.record.loggers"),
+    "ray_tune": ("ray.tune", "ray.train"),
+    "verl": ("torch._dynamo", "verl"),
+    "trinity": ("torch._dynamo", "trinity"),
+}
 FRAMEWORKS: Mapping[str, Train] = {
     "transformers": train_transformers,
     "accelerate": train_accelerate,

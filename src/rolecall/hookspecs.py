@@ -49,8 +49,9 @@ def supports_shared_run(args: BaseModel) -> SharedRunSupport | None:
 def prepare(ticket: RunTicket, args: BaseModel) -> None:
     """Create what must exist before any role opens a run of its own, and check the credentials.
 
-    Optional. Called once, by the launcher, for a backend whose runs are not shared; a shared run's primary
-    does the same in `open_run`.
+    Optional. Called once for a backend whose runs are not shared: by the launcher, or where one process writes the
+    only run, as with `rolecall.init` and in a relay, by that one before `open_run`. A shared run's primary does the
+    same in `open_run`.
 
     Raises:
         Unavailable: the backend cannot be reached; the job starts all the same.

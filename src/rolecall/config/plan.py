@@ -58,11 +58,14 @@ class Plan:
         backends: those that there are.
         downgrades: what differs.
         system_metrics: whether nodes and the processes of roles are measured.
+        is_single: whether there is one role only, as with `rolecall.init`. It is launcher, too: nothing is to be ready
+            before it opens its runs.
     """
 
     backends: tuple[BackendPlan, ...] = ()
     downgrades: tuple[Downgrade, ...] = ()
     system_metrics: bool = False
+    is_single: bool = False
 
     @property
     def disabled(self) -> bool:
@@ -90,6 +93,9 @@ class Plan:
         """The backends that a writer has couriers for.
 
         Args:
-            launcher: whether the writer is the launcher, which is the only one with a courier for a relayed backend.
+            launcher: whether the writer is the launcher, which is the only one with a courier for a relayed backend,
+                and has none for the runs of an only role.
         """
+        if launcher and self.is_single:
+            return tuple(plan for plan in self.backends if plan.courier != "none" and plan.has_one_run)
         return tuple(plan for plan in self.backends if plan.courier != "none" and (launcher or not plan.relayed))

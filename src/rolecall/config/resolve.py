@@ -44,7 +44,12 @@ def resolve(config: MonitorConfig, *, is_single: bool = False) -> Plan:
     can_measure = config.system_metrics and find_spec("psutil") is not None
     if config.system_metrics and not can_measure:
         downgrades.append(Downgrade(backend="", setting="system_metrics", reason=_NO_PROBES))
-    return Plan(backends=tuple(plan for plan, _ in found), downgrades=tuple(downgrades), system_metrics=can_measure)
+    return Plan(
+        backends=tuple(plan for plan, _ in found),
+        downgrades=tuple(downgrades),
+        system_metrics=can_measure,
+        is_single=is_single,
+    )
 
 
 def _resolve_one(config: MonitorConfig, backend: Backend, *, is_single: bool) -> tuple[BackendPlan, list[Downgrade]]:

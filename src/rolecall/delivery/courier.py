@@ -73,6 +73,7 @@ class Courier:
         cursors: the journals; the launcher's first in a relay.
         book: the axes and configs of all writers.
         report: gets every event.
+        prepares: whether a new run is the only one, for which no launcher prepared the backend.
         roster: in a relay, the writers of the job, who come and go.
         interval: seconds between looks at journals that had nothing new.
         last_sign: when it last showed that it does not hang, by the monotonic clock.
@@ -85,6 +86,7 @@ class Courier:
     cursors: list[Cursor]
     book: AxisBook
     report: Callable[[CourierEvent], None]
+    prepares: bool = False
     roster: Roster | None = None
     interval: float = timings.POLL_INTERVAL
     last_sign: float = field(default_factory=time.monotonic, init=False)
@@ -188,9 +190,9 @@ class Courier:
 
     def _open_once(self) -> tuple[Run, str]:
         ticket = self.ticket()
-        if self.roster is not None and ticket.backend_run_id is None:
-            # The run is the relay's own, and nobody has done that before. Not again later: what a server denies then
-            # may be an outage, and would end the relay for good.
+        if self.prepares and ticket.backend_run_id is None:
+            # Nobody has done that before. Not again later: what a server denies then may be an outage, and would end
+            # the courier for good.
             self.backend.prepare(ticket, self.args)
         return self.backend.open_run(ticket, self.args), ticket.run_id
 

@@ -219,6 +219,7 @@ class CourierGroup:
             cursors=[cursor],
             book=place.book,
             report=self._report,
+            prepares=plan.relayed or self._spec.plan.is_single,
             roster=Roster(self._spec, name, cursor, place.is_followed) if plan.relayed else None,
             interval=timings.RELAY_INTERVAL if plan.relayed else self._interval,
         )

@@ -549,4 +549,4 @@ def _plan_here(config: MonitorConfig, plan: Plan) -> Plan:
         if each.backend in couriers
     )
     measured = plan.system_metrics and here.system_metrics
-    return Plan(backends=backends, downgrades=here.downgrades, system_metrics=measured)
+    return replace(plan, backends=backends, downgrades=here.downgrades, system_metrics=measured)
