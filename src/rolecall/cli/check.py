@@ -3,6 +3,7 @@
 Examples:
   rolecall check config.yaml
   rolecall check config.yaml --json
+  python train.py --cfg job --resolve | rolecall check -
 """
 
 import argparse
@@ -25,14 +26,15 @@ _RELAYED = {"process": "relayed by a process beside the launcher", "thread": "re
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("config", help="a YAML file with the settings, at the top or under the key `monitor`")
+    what = "a YAML file with the settings, at the top or under the key `monitor`; `-` is standard input"
+    parser.add_argument("config", help=what)
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the plan of a config. Opens and writes nothing."""
     # `launch` does the same with a config, before it opens anything
-    config = MonitorConfig.load(options.config)
+    config = MonitorConfig.load("/dev/stdin" if options.config == "-" else options.config)
     plan = resolve(config)
     if options.json:
         print(json.dumps(asdict(plan), indent=2))

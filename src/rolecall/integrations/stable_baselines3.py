@@ -3,11 +3,10 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
-import rolecall
 from rolecall import File, Histogram, Image, Monitor, Video
-from rolecall.integrations.given import check_monitor
+from rolecall.integrations.given import GivenRun, InitSettings, check_monitor
 
 try:
     import numpy as np
@@ -50,8 +49,8 @@ class RolecallWriter(sb3.KVWriter):  # type: ignore[misc]  # it is not installed
             if {"tensorboard", "rolecall"} & set(key_excluded.get(key) or ()):
                 continue
             if isinstance(value, sb3.HParam):
+                # The values of `metric_dict` are placeholders, as TensorBoard wants no more than the names.
                 self._monitor.update_config(value.hparam_dict)
-                self._monitor.summary.update(value.metric_dict)
             else:
                 row[key] = _loggable(value)
         self._monitor.log(row, step)
@@ -69,29 +68,44 @@ class RolecallCallback(BaseCallback):  # type: ignore[misc]
     The run goes on in a second `learn`, and ends with the program, or by `monitor.finish()`.
 
     Args:
-        monitor: what `rolecall.init` or `rolecall.open_monitor` returns. By default, `rolecall.init()` is called when
-            the training starts. In a `with` block of it, the run is `failed` if the training raises.
+        monitor: what `rolecall.init` or `rolecall.open_monitor` returns. In a `with` block of it, the run is `failed`
+            if the training raises. Without one, `rolecall.init` is called with the settings when the training starts.
         log_model: whether the model becomes a file of the run when a training ends: `model.zip`.
         verbose: as in SB3's own callbacks.
-
-    Attributes:
-        monitor: where it logs to; `None` before the training starts, if none was given.
+        project: as in `rolecall.init`.
+        name: as there.
+        **settings: further arguments of `rolecall.init`.
 
     Raises:
-        ConfigError: `monitor` is no monitor.
+        ConfigError: `monitor` is no monitor, or is given with other arguments.
+        TypeError: `rolecall.init` has no such argument.
     """
 
-    def __init__(self, monitor: Monitor | None = None, *, log_model: bool = False, verbose: int = 0) -> None:
+    def __init__(
+        self,
+        monitor: Monitor | None = None,
+        *,
+        log_model: bool = False,
+        verbose: int = 0,
+        project: str | None = None,
+        name: str | None = None,
+        **settings: Unpack[InitSettings],
+    ) -> None:
         super().__init__(verbose)
-        self.monitor = monitor
-        self._writer = None if monitor is None else RolecallWriter(monitor)
+        self._run = GivenRun("RolecallCallback", monitor, {"project": project, "name": name, **settings})
+        self._writer: RolecallWriter | None = None
         self._log_model = log_model
 
+    @property
+    def monitor(self) -> Monitor | None:
+        """Where it logs to; `None` before the training starts, if none was given."""
+        return self._run.monitor
+
     def _on_training_start(self) -> None:
-        if self.monitor is None or self._writer is None:
-            self.monitor = rolecall.init()
-            self._writer = RolecallWriter(self.monitor)
-        self.monitor.update_config(_hyperparameters(self.model))
+        before, monitor = self._run.monitor, self._run.open()
+        if self._writer is None or monitor is not before:
+            self._writer = RolecallWriter(monitor)
+        monitor.update_config(_hyperparameters(self.model))
         # A logger of the user's own may have it still, from a training that raised.
         if self._writer not in self.logger.output_formats:
             self.logger.output_formats.append(self._writer)
@@ -100,12 +114,11 @@ class RolecallCallback(BaseCallback):  # type: ignore[misc]
         return True
 
     def _on_training_end(self) -> None:
-        assert self.monitor is not None  # noqa: S101 - since the start
         if self._log_model:
             with tempfile.TemporaryDirectory() as folder:
                 path = os.path.join(folder, "model.zip")
                 self.model.save(path)
-                self.monitor.log({"model": File(path)}, self.num_timesteps)
+                self._run.open().log({"model": File(path)}, self.num_timesteps)
 
 
 def _hyperparameters(model: Any) -> Mapping[str, Any]:
