@@ -82,7 +82,7 @@ def test_where_to_look_beside_another_environment(tmp_path: Path, monkeypatch: p
 
 
 def test_a_config_is_checked_from_standard_input() -> None:
-    config = "train:\n  rate: 0.2\nmonitor:\n  project: p\n  name: n\n  monitor_dir: job\n"
+    config = "train:\n  rate: 0.2\nmonitor:\n  project: p\n  name: n\n  monitor_dir: /job\n"
     ran = subprocess.run([str(SCRIPT), "check", "-"], input=config, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout.startswith("p / n in job\n")
+    assert ran.stdout.startswith("p / n in /job\n")

@@ -3,7 +3,6 @@
 Examples:
   rolecall check config.yaml
   rolecall check config.yaml --json
-  python train.py --cfg job --resolve | rolecall check -
 """
 
 import argparse
