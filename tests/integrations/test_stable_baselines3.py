@@ -165,7 +165,6 @@ def test_default_run_and_disabled(tmp_path: Path) -> None:
 def test_a_run_of_its_own_has_its_settings(tmp_path: Path) -> None:
     """A second training goes on in it, and one after its end begins another."""
     callback = RolecallCallback(project="cartpole", name="ppo", monitor_dir="job", resume="allow")
-    assert callback.monitor is None
     model = ppo()
     for reset in (True, False):
         model.learn(256, callback=callback, reset_num_timesteps=reset)
