@@ -172,8 +172,10 @@ def test_a_run_of_its_own_has_its_settings(tmp_path: Path) -> None:
     assert first is not None
     first.finish()
     model.learn(256, callback=callback, reset_num_timesteps=False)
-    assert callback.monitor is not first
-    callback.monitor.finish()
+    second = callback.monitor
+    assert second is not None
+    assert second is not first
+    second.finish()
     assert [step for step, _ in recorded(Path("job"))["rollout/ep_rew_mean"]] == [256, 512, 768]
 
 
