@@ -166,7 +166,7 @@ def test_hook_decides_between_sharing_and_downgrade(
 ) -> None:
     job(backend)
     said = json.loads(environment.run("rolecall", "check", "config.yaml", "--json"))
-    assert said == {"backends": [plan], "downgrades": downgrades, "system_metrics": False}
+    assert said == {"backends": [plan], "downgrades": downgrades, "system_metrics": False, "is_single": False}
     words = environment.run("rolecall", "check", "config.yaml")
     assert ("one run, shared by all roles" in words) is plan["shared"]
     assert all(one["reason"] in words for one in downgrades)
