@@ -102,13 +102,13 @@ class RolecallCallback(BaseCallback):  # type: ignore[misc]
         return self._run.monitor
 
     def _on_training_start(self) -> None:
-        before, monitor = self._run.monitor, self._run.open()
-        if self._writer is None or monitor is not before:
-            self._writer = RolecallWriter(monitor)
+        monitor, formats = self._run.open(), self.logger.output_formats
         monitor.update_config(_hyperparameters(self.model))
-        # A logger of the user's own may have it still, from a training that raised.
-        if self._writer not in self.logger.output_formats:
-            self.logger.output_formats.append(self._writer)
+        # A logger of the user's own still has the writer of an earlier training, whose run may have ended.
+        if self._writer in formats:
+            formats.remove(self._writer)
+        self._writer = RolecallWriter(monitor)
+        formats.append(self._writer)
 
     def _on_step(self) -> bool:
         return True

@@ -49,7 +49,7 @@ class RolecallLogger(Logger):  # type: ignore[misc]  # TorchRL is not installed 
         **settings: Unpack[InitSettings],
     ) -> None:
         self._run = GivenRun("RolecallLogger", monitor, {"project": project, **settings})
-        self._run.settings["name"] = exp_name  # a monitor may stand beside it
+        self._run.settings["name"] = exp_name  # TorchRL asks for it, also if a monitor is given
         monitor_dir = settings.get("monitor_dir")
         super().__init__(exp_name, None if monitor_dir is None else os.fspath(monitor_dir))
 
