@@ -5,7 +5,7 @@
 Each program is a process of its own in an empty directory, and all take turns, so that a busy machine is busy for all
 of them. Milliseconds differ between machines; how many times the bare interpreter a program takes does so less.
 `50 backends` is `rolecall backends` where so many are installed: it imports each and asks whether it shares runs. What
-that takes is the difference to `import rolecall`. `python -X importtime` says where the time of an import goes.
+that takes is the difference to `import init`. `python -X importtime` says where the time of an import goes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def open_run(ticket):
 PROGRAMS: Mapping[str, str] = {
     "nothing": "pass",
     "import pydantic": "from pydantic import BaseModel",
-    "import rolecall": "import rolecall",
+    "import init": "from rolecall import init",
     "first log": LOGS,
     "50 backends": "import sys; from rolecall.__main__ import main; sys.exit(main(['backends', '--json']))",
     "whole program": "import rolecall; run = rolecall.init(); run.log({'loss': 0.5}); run.finish()",

@@ -25,11 +25,13 @@ from packaging.requirements import Requirement
 from report import run_worker, show_and_keep
 from usage import descendants
 
+# What `import rolecall` gives is imported when it is asked for; this is where `init` comes from.
+INIT = "rolecall.job.single.start"
 IMPORTED: Mapping[str, tuple[str, str]] = {
-    "rolecall local": ("rolecall", "rolecall"),
-    "rolecall, tensorboard": ("rolecall", "rolecall-tensorboard"),
-    "rolecall, mlflow": ("rolecall", "rolecall-mlflow"),
-    "rolecall, wandb": ("rolecall", "rolecall-wandb"),
+    "rolecall local": (INIT, "rolecall"),
+    "rolecall, tensorboard": (INIT, "rolecall-tensorboard"),
+    "rolecall, mlflow": (INIT, "rolecall-mlflow"),
+    "rolecall, wandb": (INIT, "rolecall-wandb"),
     "wandb offline": ("wandb", "wandb"),
     "mlflow sqlite": ("mlflow", "mlflow"),
     "tensorboardX": ("tensorboardX", "tensorboardX"),

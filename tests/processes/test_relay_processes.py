@@ -49,13 +49,12 @@ job.close()
 """
 MEMORY = """
 import gc, sys
-import rolecall
+from rolecall import MonitorConfig, open_monitor
 def held():
     gc.collect()
     with open("/proc/self/smaps_rollup") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
 before = held()
-from rolecall import MonitorConfig, open_monitor
 if sys.argv[1] == "role":
     with open_monitor(MonitorConfig.from_env(), "trainer") as monitor:
         for step in range(1000):
@@ -212,7 +211,7 @@ def test_spooled_rows_are_relayed(
 
 
 def test_role_takes_little_memory(make: MakeConfig, processes: Processes) -> None:
-    """It has no courier and no SDK: less than 10 MB beside `import rolecall`."""
+    """It has no courier and no SDK: less than 10 MB beside what it imports."""
     with launch(make()) as job:
         role = processes.start(job.config, "-c", MEMORY, "role")
         assert int(processes.line(role)) < 10_000

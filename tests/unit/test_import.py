@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 from made_site import Computer
@@ -44,6 +47,31 @@ def test_import_rolecall(computer: Computer) -> None:
 
 def test_dir_shows_public_names_only() -> None:
     assert dir(rolecall) == sorted(rolecall.__all__)
+
+
+def test_each_public_name_is_what_type_checkers_see() -> None:
+    tree = ast.parse(Path(str(rolecall.__file__)).read_text())
+    (shown,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    imports = [node for node in shown.body if isinstance(node, ast.ImportFrom)]
+    homes = {name.name: str(node.module) for node in imports for name in node.names}
+    assert sorted(homes) == sorted(rolecall.__all__)
+    assert all(getattr(rolecall, name) is getattr(import_module(home), name) for name, home in homes.items())
+
+
+def test_name_that_rolecall_does_not_have() -> None:
+    with pytest.raises(AttributeError, match="module 'rolecall' has no attribute 'lunch'") as caught:
+        rolecall.__getattr__("lunch")
+    assert (caught.value.name, caught.value.obj) == ("lunch", rolecall)
+    with pytest.raises(ImportError, match="cannot import name 'lunch'"):
+        exec("from rolecall import lunch")
+
+
+def test_courier_imports_nothing_of_a_role(computer: Computer) -> None:
+    """It is started for each role, and what it does not import it need not wait for."""
+    ran = computer.python("-c", "import sys, rolecall.delivery.courier; print(*sys.modules)")
+    modules = set(ran.out.split())
+    assert "rolecall.store" in modules
+    assert not {"rolecall.job", "rolecall.cli"} & modules
 
 
 def test_a_role_that_logs(computer: Computer) -> None:
