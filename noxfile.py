@@ -254,7 +254,7 @@ def long_outage(session: nox.Session) -> None:
 
 @nox.session
 def faults_smoke(session: nox.Session) -> None:
-    """A little of each fault, beside an MLflow server and wandb's emulator too."""
+    """A little of each fault, beside wandb's emulator too; `faults` has an MLflow server."""
     install(session, "web", *ALL)
     # a worker for each backend
     session.run("pytest", "-n", "4", "--dist", "loadgroup", "-m", "faults", "tests/faults", *session.posargs)
