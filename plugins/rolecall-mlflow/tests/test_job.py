@@ -64,7 +64,7 @@ def check_every_point(uri: str, rows: int) -> None:
 
 @pytest.mark.processes
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("rows", [300, pytest.param(2_000, marks=pytest.mark.servers)])
+@pytest.mark.parametrize("rows", [100, pytest.param(2_000, marks=pytest.mark.servers)])
 def test_three_roles_share_one_sqlite_run(tmp_path: Path, rows: int) -> None:
     """In a new file: 120,000 points by name, fewer at each change."""
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"

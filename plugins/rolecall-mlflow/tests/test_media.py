@@ -206,7 +206,7 @@ def test_media_that_come_again_are_there_once(job: Job, row: MakeRow, media: Cal
     assert len(before) == 5
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", [True, pytest.param(False, marks=pytest.mark.servers)])
 def test_job_with_media_is_delivered_twice(sqlite: Job, tmp_path: Path, shared: bool) -> None:
     """As after a kill between the last row and its acknowledgement: each file is there once.
 
@@ -242,7 +242,13 @@ def test_job_delivers_figures(sqlite: Job, tmp_path: Path) -> None:
     """Of Matplotlib as pictures, of Plotly as pages that hold what was logged; once each, also after a restart."""
     figures = pytest.importorskip("matplotlib.figure")
     plotly = pytest.importorskip("plotly.graph_objects")
-    settings: dict[str, Any] = {"project": "p", "name": "n", "monitor_type": "mlflow", "resume": "allow"}
+    settings: dict[str, Any] = {
+        "project": "p",
+        "name": "n",
+        "monitor_type": "mlflow",
+        "resume": "allow",
+        "courier": "thread",
+    }
     config = MonitorConfig(monitor_args={"uri": sqlite.uri}, monitor_dir=tmp_path / "job", **settings)
     for step in (1, 2):
         with launch(config) as launched, open_monitor(launched.config, "trainer") as monitor:

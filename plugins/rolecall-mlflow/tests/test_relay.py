@@ -54,6 +54,7 @@ def test_one_run_of_four_roles(config: MonitorConfig) -> None:
     check(config)
 
 
+@pytest.mark.servers
 def test_rows_come_once_though_the_relay_dies(config: MonitorConfig) -> None:
     with launch(config) as job:
         with working_roles(job.config, STEPS, every=0.2):

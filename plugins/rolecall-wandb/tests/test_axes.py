@@ -160,6 +160,7 @@ def test_couriers_killed_amid_several_axes(
     require_equal(config.monitor_dir, 88)
 
 
+@pytest.mark.servers
 def test_offline_run_from_its_second_axis_on(server: WandbServer, make_config: Callable[..., MonitorConfig]) -> None:
     config = make_config(shared_run=False, monitor_args={"mode": "offline"})
     with launch(config) as job, open_monitor(job.config, "trainer") as monitor:

@@ -33,6 +33,7 @@ def end(role: Role) -> None:
     assert role.returncode == 0
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 def test_killed_roles_rows_arrive(scene: Scene) -> None:
     with launch(scene.config) as job:

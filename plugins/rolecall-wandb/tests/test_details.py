@@ -104,7 +104,8 @@ def test_shared_run_is_told(make_config: Make, server: WandbServer) -> None:
     assert sorted(run.named["tags"]) == ["a", "b"]
 
 
-@pytest.mark.parametrize("shared", [pytest.param(False, marks=pytest.mark.servers), True])
+@pytest.mark.servers
+@pytest.mark.parametrize("shared", [False, True])
 def test_killed_courier_tells_again(make_config: Make, server: WandbServer, wait_until: Wait, shared: bool) -> None:
     """With its SDK, which uploads nothing then, right after the changes were handed over."""
     with launch(make_config(shared_run=shared)) as job:
@@ -158,7 +159,7 @@ def test_init_takes_an_id(server: WandbServer, tmp_path: Path, monkeypatch: pyte
 
 @POLICIES
 @pytest.mark.parametrize(("ends", "state"), [(0, "finished"), pytest.param(1, "failed", marks=pytest.mark.servers)])
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("shared", [pytest.param(False, marks=pytest.mark.servers), True])
 def test_ended_run_stays_as_it_is(
     make_config: Make, server: WandbServer, theirs: Theirs, shared: bool, ends: int, state: str
 ) -> None:

@@ -102,6 +102,7 @@ def test_dropped_rows_are_sent_again_while_the_job_goes_on(scene: Scene) -> None
     scene.check(in_order=False)
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 @pytest.mark.timeout(300)
 def test_lines_shown_late_are_not_doubled_by_a_new_courier(scene: Scene) -> None:

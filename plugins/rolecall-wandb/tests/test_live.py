@@ -138,14 +138,15 @@ def test_short_job_always_has_every_axis(live: Live) -> None:
         assert steps_of(live.rows, writer) == list(range(1, 61))
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("method", "courier", "options"),
     [
-        pytest.param("spawn", "process", [], marks=pytest.mark.servers),
+        ("spawn", "process", []),
         ("fork", "process", ["--threads"]),
-        pytest.param("spawn", "thread", ["--threads"], marks=pytest.mark.servers),
-        pytest.param("fork", "thread", [], marks=pytest.mark.servers),
+        ("spawn", "thread", ["--threads"]),
+        ("fork", "thread", []),
     ],
 )
 def test_roles_of_launcher_that_uses_wandb(live: Live, method: str, courier: str, options: list[str]) -> None:

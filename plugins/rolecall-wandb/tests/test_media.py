@@ -417,6 +417,7 @@ def test_images_of_a_table(server: WandbServer, make_config: Make, shared: bool)
     assert [files[maze["path"]] for maze in images] == [png(3, 2), png(3, 4)]
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 def test_offline_run_has_each_kind(server: WandbServer, make_config: Make, tmp_path: Path) -> None:
     # `run.save` takes a path for a pattern, and so does `wandb sync` of 0.19.10 and 0.24.2 with that of the run itself.
@@ -476,6 +477,7 @@ def test_figures_arrive(server: WandbServer, tmp_path: Path, mode: str, shared: 
     assert kept.files[line["another"]["path"]] == FIGURE
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 @pytest.mark.timeout(300)
 @SHARED

@@ -55,7 +55,7 @@ def kill_relay(scene: Scene, killed: int | None = None) -> int:
     return found[0]
 
 
-@pytest.mark.parametrize("policy", list(Policy))
+@pytest.mark.parametrize("policy", [Policy.REPLACE, pytest.param(Policy.MERGE, marks=pytest.mark.servers)])
 def test_one_run_of_a_launcher_and_four_roles(relayed: Scene, server: WandbServer) -> None:
     with launch(relayed.config, {"seed": 1}) as job:
         require_ended(start_all(relayed, job.config))
@@ -71,6 +71,7 @@ def test_one_run_of_a_launcher_and_four_roles(relayed: Scene, server: WandbServe
     assert config == {"seed": 1, **{writer: {"lr": len(writer)} for writer in WRITERS}}
 
 
+@pytest.mark.servers
 def test_rows_come_once_though_the_relay_dies(relayed: Scene) -> None:
     with launch(relayed.config) as job:
         roles = start_all(relayed, job.config, "--steps", "120", "--every", "0.1")
@@ -96,6 +97,7 @@ def test_tables_and_images_of_a_relayed_role(relayed: Scene) -> None:
     assert relayed.run.summary["trainer/best"] == 0.5
 
 
+@pytest.mark.servers
 def test_delivered_later_verified_and_repaired(relayed: Scene) -> None:
     """No relay was there; later, lines of each role are deleted on the server."""
     config, directory = relayed.config, str(relayed.config.monitor_dir)
@@ -114,6 +116,7 @@ def test_delivered_later_verified_and_repaired(relayed: Scene) -> None:
     assert relayed.run.state == "finished"
 
 
+@pytest.mark.servers
 def test_offline_run_of_all_roles(server: WandbServer, make_config: Make, start_role: Start) -> None:
     config = make_config(run_id=RUN, shared_run="relay", monitor_args={"mode": "offline"})
     with launch(config) as job:

@@ -56,6 +56,7 @@ def test_two_calls_a_step_are_one_line(scene: Scene) -> None:
     check_lines(scene, 40)
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 def test_courier_killed_between_two_calls(scene: Scene) -> None:
     killed: list[int] = []

@@ -88,14 +88,15 @@ def metadata(run: StoredRun) -> Mapping[str, Any]:
     return {"upserted": run.named["program"], **found}
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(["-u", "-W", "ignore", "train.py", "--comment", "two words"], marks=pytest.mark.servers),
+        ["-u", "-W", "ignore", "train.py", "--comment", "two words"],
         [str(SUPPORT / "wandb_same.py"), "--comment", "-m eval"],
-        pytest.param(["-m", "wandb_same", "--comment", ""], marks=pytest.mark.servers),
-        pytest.param(["-c", "import wandb_same; wandb_same.main()"], marks=pytest.mark.servers),
+        ["-m", "wandb_same", "--comment", ""],
+        ["-c", "import wandb_same; wandb_same.main()"],
     ],
 )
 def test_the_run_shows_the_roles_program(

@@ -74,6 +74,7 @@ def test_changes_of_a_shared_run_are_found_and_repaired(delivered: Scene) -> Non
     delivered.check_bindings()
 
 
+@pytest.mark.servers
 def test_deleted_shared_run_is_sent_to_a_new_one(delivered: Scene, server: WandbServer) -> None:
     directory = delivered.config.monitor_dir
     del server.state.runs[RUN]
