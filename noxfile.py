@@ -22,7 +22,7 @@ nox.options.reuse_venv = "yes"
 LOCKS = Path("requirements")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 BESIDE = ("-n", "4", "--dist", "worksteal")
-WAITING = ("-n", "8", "--dist", "worksteal")
+WAITING = ("-n", "6", "--dist", "worksteal")
 """Many tests wait for processes, servers and SDKs: with two at a time, two cores are idle for half of the time."""
 MLFLOW = "plugins/rolecall-mlflow"
 SWANLAB = "plugins/rolecall-swanlab"
@@ -63,7 +63,7 @@ def matrix(kind: str) -> Callable[[Any], Any]:
 
 
 nox.options.sessions = [
-    # What takes at most 12 minutes on two cores. The rest is run by name: older versions and other Pythons,
+    # What takes at most 15 minutes on two cores. The rest is run by name: older versions and other Pythons,
     # `mlflow_server`, wandb's long jobs, the fuzzers, and the faults in full.
     "lint",
     "types",
@@ -87,6 +87,17 @@ def install(session: nox.Session, lock: str, *distributions: str, options: Seque
         session.install("--no-deps", *editable, env=BUILD)
 
 
+def run_tests(session: nox.Session, beside: Sequence[str], *arguments: str) -> None:
+    """Run pytest in several processes; what the user hands to pytest comes last.
+
+    One process collects the tests first. In a new environment, all would otherwise compile what they import, each of
+    them all of it: 14 s of CPU a process for the core's tests (measured), and 8 for wandb's.
+    """
+    if not session.posargs:
+        session.run("pytest", "--collect-only", "--quiet", *arguments, silent=True)
+    session.run("pytest", *beside, *arguments, *session.posargs)
+
+
 # ----------------------------------------------------------------------- tests
 
 
@@ -96,14 +107,14 @@ def tests(session: nox.Session, version: str) -> None:
     """The core alone: no plugin and no SDK is installed."""
     install(session, f"core-{version}", ".")
     # what processes do to each other hangs on no version
-    session.run("pytest", *WAITING, "tests/unit" if version == "oldest" else "tests", *session.posargs)
+    run_tests(session, WAITING, "tests/unit" if version == "oldest" else "tests")
 
 
 @nox.session
 def contract(session: nox.Session) -> None:
     """All tests of the contract for backends, on each broken backend. By name only; `tests` runs one test on each."""
     install(session, "core-newest", ".")
-    session.run("pytest", *WAITING, "-m", "matrix", "tests/contract", *session.posargs)
+    run_tests(session, WAITING, "-m", "matrix", "tests/contract")
 
 
 @nox.session
@@ -143,7 +154,7 @@ def _interpreter(version: str) -> str | None:
 def tensorboard(session: nox.Session, version: str) -> None:
     """rolecall-tensorboard beside one version of tensorboardX."""
     install(session, f"tensorboard-{version}", ".", TENSORBOARD)
-    session.run("pytest", *BESIDE, f"{TENSORBOARD}/tests", *session.posargs)
+    run_tests(session, BESIDE, f"{TENSORBOARD}/tests")
 
 
 @nox.session
@@ -151,7 +162,7 @@ def tensorboard(session: nox.Session, version: str) -> None:
 def swanlab(session: nox.Session, version: str) -> None:
     """rolecall-swanlab beside one version of swanlab, against an emulator of its server on this machine."""
     install(session, f"swanlab-{version}", ".", SWANLAB)
-    session.run("pytest", *BESIDE, f"{SWANLAB}/tests", *session.posargs)
+    run_tests(session, BESIDE, f"{SWANLAB}/tests")
 
 
 @nox.session
@@ -159,7 +170,7 @@ def swanlab(session: nox.Session, version: str) -> None:
 def trackio(session: nox.Session, version: str) -> None:
     """rolecall-trackio beside one version of trackio."""
     install(session, f"trackio-{version}", ".", TRACKIO)
-    session.run("pytest", *BESIDE, f"{TRACKIO}/tests", *session.posargs)
+    run_tests(session, BESIDE, f"{TRACKIO}/tests")
 
 
 @nox.session
@@ -168,7 +179,8 @@ def mlflow(session: nox.Session, version: str) -> None:
     """rolecall-mlflow and its extras beside one version of mlflow-skinny, with nothing else of MLflow."""
     install(session, f"mlflow-{version}", ".", MLFLOW)
     # It computes more than it waits: each process imports MLflow and many make a database. Busy machines take minutes.
-    session.run("pytest", "-n", "3", "--dist", "worksteal", "--timeout", "400", f"{MLFLOW}/tests", *session.posargs)
+    beside = ("-n", "3", "--dist", "worksteal")
+    run_tests(session, beside, "--timeout", "400", f"{MLFLOW}/tests")
 
 
 @nox.session
@@ -180,8 +192,8 @@ def mlflow_server(session: nox.Session, version: str) -> None:
     """
     install(session, f"mlflow_server-{version}", ".", MLFLOW)
     # a file of tests to a worker, as each file starts servers of its own
-    beside = ("-n", "4", "--dist", "loadfile", "--timeout", "600")
-    session.run("pytest", *beside, "-rs", "-m", "servers", f"{MLFLOW}/tests", *session.posargs)
+    beside = ("-n", "4", "--dist", "loadfile")
+    run_tests(session, beside, "--timeout", "600", "-rs", "-m", "servers", f"{MLFLOW}/tests")
 
 
 @nox.session
@@ -216,7 +228,7 @@ def torchrun(session: nox.Session) -> None:
 def wandb(session: nox.Session, version: str) -> None:
     """rolecall-wandb beside one version of wandb, against an emulator of its server on this machine."""
     install(session, f"wandb-{version}", ".", WANDB)
-    session.run("pytest", *WAITING, f"{WANDB}/tests", *session.posargs)
+    run_tests(session, WAITING, f"{WANDB}/tests")
 
 
 @nox.session
@@ -224,7 +236,7 @@ def wandb_oldest(session: nox.Session) -> None:
     """What a backend must do and what a shared run is, beside the oldest wandb; `wandb` runs everything."""
     install(session, f"wandb-{versions('wandb')[0]}", ".", WANDB)
     shown = [f"{WANDB}/tests/test_{name}.py" for name in ("contract", "declaring", "live")]
-    session.run("pytest", *WAITING, *shown, *session.posargs)
+    run_tests(session, WAITING, *shown)
 
 
 @nox.session
@@ -232,8 +244,7 @@ def wandb_oldest(session: nox.Session) -> None:
 def wandb_jobs(session: nox.Session, version: str) -> None:
     """Whole jobs, minutes long, with every binding looked at each second. By name only."""
     install(session, f"wandb-{version}", ".", WANDB)
-    patient = ("--timeout", "400")
-    session.run("pytest", *WAITING, *patient, "-m", "servers", f"{WANDB}/tests", *session.posargs)
+    run_tests(session, WAITING, "--timeout", "400", "-m", "servers", f"{WANDB}/tests")
 
 
 @nox.session
@@ -257,7 +268,7 @@ def faults_smoke(session: nox.Session) -> None:
     """A little of each fault, beside wandb's emulator too; `faults` has an MLflow server."""
     install(session, "web", *ALL)
     # a worker for each backend
-    session.run("pytest", "-n", "4", "--dist", "loadgroup", "-m", "faults", "tests/faults", *session.posargs)
+    run_tests(session, ("-n", "4", "--dist", "loadgroup"), "-m", "faults", "tests/faults")
 
 
 @nox.session
@@ -450,7 +461,7 @@ def types(session: nox.Session) -> None:
     sources = ("noxfile.py", "conftest.py", "src", *[f"{path}/src" for path in PLUGINS])
     session.run("mypy", "--num-workers", "2", *sources)
     # each directory by itself: tests are no package, and two distributions may have one file name
-    session.run("mypy", "--explicit-package-bases", "tests")
+    session.run("mypy", "--num-workers", "2", "--explicit-package-bases", "tests")
     session.run("mypy", "benchmarks")
     for path in PLUGINS:
         session.run("mypy", f"{path}/tests")
@@ -465,7 +476,8 @@ def docs(session: nox.Session) -> None:
         # the theme's notice on what will follow MkDocs 1 is no fault of these pages
         session.run("mkdocs", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
     else:
-        session.run("pytest", *BESIDE, "-m", "docs", "tests/docs", *session.posargs)
+        # the longest page takes a minute, for most of which it waits
+        run_tests(session, ("-n", "5", "--dist", "worksteal"), "-m", "docs", "tests/docs")
 
 
 # ------------------------------------------------------------------------ lock

@@ -1,4 +1,4 @@
-"""The reference backends, one of each kind, pass the whole contract; those of other kinds than files by name."""
+"""The reference backends, one of each kind, pass the whole contract; all but the first by name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ class TestFiles(FilesContract):
     pass
 
 
+@pytest.mark.matrix
 class TestUnsteady(FilesContract):
     """A backend that is not available for a moment is a correct one: the contract tries again, as couriers do."""
 

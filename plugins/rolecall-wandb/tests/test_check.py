@@ -1,25 +1,14 @@
 """The command with which users check their own server."""
 
-from importlib.metadata import version
-
 import pytest
-from packaging.version import Version
 from wandb_emulator import Fault, Policy, WandbServer
 
 from rolecall_wandb.check import main
 
-IS_SLOW = Version(version("wandb")) < Version("0.19.11")
-"""Such a version delays uploads by 30 s."""
 
-
+@pytest.mark.servers
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "policy",
-    [
-        pytest.param(Policy.REPLACE, marks=[pytest.mark.servers] if IS_SLOW else []),
-        pytest.param(Policy.MERGE, marks=pytest.mark.servers),
-    ],
-)
+@pytest.mark.parametrize("policy", list(Policy))
 def test_server_that_does_what_is_needed(
     server: WandbServer, capsys: pytest.CaptureFixture[str], policy: Policy
 ) -> None:

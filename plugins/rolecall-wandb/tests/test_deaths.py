@@ -139,6 +139,7 @@ def fail_as_a_launcher(scene: Scene) -> None:
         raise RuntimeError("out of memory")
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 def test_failed_launcher_ends_run_as_failed(scene: Scene) -> None:
     with pytest.raises(RuntimeError, match="out of memory"):

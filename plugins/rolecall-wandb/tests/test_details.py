@@ -218,6 +218,7 @@ def test_live_shared_run_is_joined(make_config: Make, server: WandbServer, their
     assert config_of(the_run(server)).items() >= {"lr": 0.1, "owner": "me"}.items()
 
 
+@pytest.mark.servers
 def test_attached_run_is_verified(
     theirs: Theirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -301,6 +301,7 @@ def test_open_line_of_dead_sdk_returns(server: WandbServer, separate: SeparateRu
     assert stored(server) == Counter([1])
 
 
+@pytest.mark.servers
 def test_rows_are_confirmed_after_all_arrived(server: WandbServer, shared: SharedRun) -> None:
     """36 MB, in requests of 10 MiB at most."""
     server.faults.add(Fault("stream", delay=0.3))

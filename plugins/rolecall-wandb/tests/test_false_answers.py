@@ -44,13 +44,6 @@ CASES = [
     ("page", "upsert"),
     ("null", "upsert"),
 ]
-DEFAULT = {("page", "any")}
-
-
-def cases() -> list[Any]:
-    """All of them; those that are not run by default by name."""
-    marks = [() if case in DEFAULT else pytest.mark.servers for case in CASES]
-    return [pytest.param(*case, marks=mark, id="-".join(case)) for case, mark in zip(CASES, marks, strict=True)]
 
 
 class Check:
@@ -67,9 +60,10 @@ class Check:
         return False
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("kind", "operation"), cases())
+@pytest.mark.parametrize(("kind", "operation"), [pytest.param(*case, id="-".join(case)) for case in CASES])
 def test_nothing_is_lost_and_nothing_claimed(scene: Scene, kind: str, operation: Any) -> None:
     check = Check(scene)
     with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:

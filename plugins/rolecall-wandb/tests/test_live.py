@@ -169,6 +169,7 @@ def test_roles_of_launcher_that_uses_wandb(live: Live, method: str, courier: str
         assert steps_of(live.rows, writer) == list(range(1, 41))
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 def test_roles_before_and_with_the_primary(live: Live) -> None:
     with live.poll() as poll:

@@ -388,6 +388,7 @@ def test_each_kind_arrives(server: WandbServer, make_config: Make, tmp_path: Pat
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 @SHARED
 def test_images_of_a_table(server: WandbServer, make_config: Make, shared: bool) -> None:
@@ -442,6 +443,7 @@ def test_media_share_the_line_of_their_step(scene: Scene) -> None:
     assert [entry.line.keys() & keys for entry in scene.run.history] == [keys, keys]
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 def test_refused_file_holds_up_no_row(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     refused = scene.server.faults.add(Fault("upload", answer=403, times=3, folder="media/"))

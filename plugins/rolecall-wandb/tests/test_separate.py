@@ -142,6 +142,7 @@ def unexplained(found: dict[str, tuple[str, str]], stated: list[Stated]) -> dict
     }
 
 
+@pytest.mark.servers
 def test_run_is_what_role_said(server: WandbServer, make_config: Make, repository: str, tmp_path: Path) -> None:
     """The plain calls could be wrong too: the same once more, against what was said."""
     config = make_config(shared_run=False)

@@ -88,6 +88,7 @@ def test_couriers_killed_five_times(scene: Scene) -> None:
     scene.check(in_order=False)
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 def test_key_again_in_a_step_is_a_line_of_its_own(scene: Scene) -> None:
     with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:
