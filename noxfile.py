@@ -111,6 +111,14 @@ def tests(session: nox.Session, version: str) -> None:
 
 
 @nox.session
+def processes(session: nox.Session) -> None:
+    """The core's tests that start several processes, or take minutes, all of them. By name only."""
+    install(session, "core-newest", ".")
+    found = ("tests/unit", "tests/processes", "tests/contract", "tests/demo")
+    run_tests(session, BESIDE, "-m", "(processes or servers) and not demo and not matrix", *found)
+
+
+@nox.session
 def contract(session: nox.Session) -> None:
     """All tests of the contract for backends, on each broken backend. By name only; `tests` runs one test on each."""
     install(session, "core-newest", ".")
@@ -251,8 +259,6 @@ def wandb_jobs(session: nox.Session, version: str) -> None:
 def faults(session: nox.Session) -> None:
     """Kills, outages, full disks and more in every backend, in full; prints what became of the rows. By name only."""
     install(session, "web", *ALL)
-    session.run("pytest", "-n", "4", "-m", "processes", "tests/processes/test_changed_files.py")
-    session.run("pytest", "-n", "2", "-m", "servers", "tests/unit", "tests/processes")  # minutes each
     session.run("python", "tests/support/fault_suite.py", *session.posargs)
 
 
@@ -392,10 +398,8 @@ def install_(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """`rolecall demo` as a newcomer runs it, then what it promises."""
+    """What the demo promises; README's block runs it as a newcomer does."""
     install(session, "dev", *ALL)
-    with session.chdir(session.create_tmp()):
-        session.run("rolecall", "demo")
     session.run("pytest", "-n", "2", "-m", "demo", "tests/demo", *session.posargs)
 
 
@@ -476,6 +480,8 @@ def docs(session: nox.Session) -> None:
         # the theme's notice on what will follow MkDocs 1 is no fault of these pages
         session.run("mkdocs", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
     else:
+        # Compiled once here, and not by each of the first pages' processes at the same time.
+        session.run("python", "-c", "import mlflow, tensorboardX, wandb")
         # the longest page takes a minute, for most of which it waits
         run_tests(session, ("-n", "5", "--dist", "worksteal"), "-m", "docs", "tests/docs")
 

@@ -12,6 +12,7 @@ import pytest
 from rolecall.__main__ import main
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 @pytest.mark.timeout(600)
 def test_new_backend_passes(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def steps_to(last: int) -> dict[str, list[int]]:
 # ------------------------------------------------------------------ what it does
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 def test_processes_learn_what_one_process_learns(
     options: DemoOptions, train_inline: Inline, capsys: pytest.CaptureFixture[str]
@@ -65,6 +66,7 @@ def test_processes_learn_what_one_process_learns(
     assert re.search(r"round 3/3: return \d+", capsys.readouterr().out)
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 def test_without_monitor_it_learns_the_same(options: DemoOptions, train_inline: Inline) -> None:
     result = run_demo(replace(options, monitor_type=("none",), steps=1))
@@ -72,6 +74,7 @@ def test_without_monitor_it_learns_the_same(options: DemoOptions, train_inline: 
     assert not options.monitor_dir.exists()
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 def test_it_prints_a_command_that_works(tmp_path: Path) -> None:
     """Also in a shell in which the environment is not activated."""
@@ -179,6 +182,7 @@ def test_killed_role_ends_it_by_name(endless: subprocess.Popen[str], tmp_path: P
     assert states(tmp_path / "demo") == {"failed", "killed"}
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 def test_killed_launcher_leaves_no_role_behind(
     endless: subprocess.Popen[str], tmp_path: Path, wait_until: Wait

@@ -158,7 +158,7 @@ def test_killed_role_comes_back(make_config: MakeConfig, server: LinesServer) ->
     assert server.seqs("trainer") == [(session, seq) for session in (1, 2) for seq in range(1, 51)]
 
 
-@pytest.mark.parametrize("shared", [True, pytest.param(False, marks=pytest.mark.servers)])
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("also_courier", [False, True])
 def test_role_killed_while_it_closes(
     make_config: MakeConfig, server: LinesServer, wait_until: Wait, shared: bool, also_courier: bool

@@ -17,7 +17,7 @@ ROWS = 200
 CLOSING = 3.0
 
 
-@pytest.mark.parametrize("courier", [pytest.param("process", marks=pytest.mark.servers), "thread"])
+@pytest.mark.parametrize("courier", ["process", "thread"])
 @pytest.mark.parametrize("call", ["open", "log", "close"])
 def test_hanging_backend_delays_no_other(
     two: tuple[MakeConfig, list[LinesServer]], call: str, courier: str, wait_until: Callable[..., None]

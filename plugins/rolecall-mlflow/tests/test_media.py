@@ -206,7 +206,8 @@ def test_media_that_come_again_are_there_once(job: Job, row: MakeRow, media: Cal
     assert len(before) == 5
 
 
-@pytest.mark.parametrize("shared", [True, pytest.param(False, marks=pytest.mark.servers)])
+@pytest.mark.servers
+@pytest.mark.parametrize("shared", [True, False])
 def test_job_with_media_is_delivered_twice(sqlite: Job, tmp_path: Path, shared: bool) -> None:
     """As after a kill between the last row and its acknowledgement: each file is there once.
 

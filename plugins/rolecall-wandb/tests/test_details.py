@@ -146,6 +146,7 @@ def test_offline_run_is_told(make_config: Make, server: WandbServer, tmp_path: P
 # ------------------------------------------------------- an id of the user's
 
 
+@pytest.mark.servers
 def test_init_takes_an_id(server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no such run, so it is rolecall's: it names and ends it."""
     monkeypatch.chdir(tmp_path)

@@ -53,6 +53,7 @@ def steps(server: WandbServer) -> dict[str, list[int]]:
     return {run.named["name"]: [entry.step for entry in run.history] for run in server.runs.values()}
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 @pytest.mark.parametrize(
     "say",
@@ -161,6 +162,7 @@ def run_beside(config: MonitorConfig, *words: str) -> list[str]:
     return changed
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 @pytest.mark.parametrize("shared", [True, pytest.param(False, marks=pytest.mark.servers)])
 def test_job_on_threads_leaves_environment(server: WandbServer, make_config: Make, shared: bool) -> None:
@@ -190,6 +192,7 @@ def test_users_own_run_is_not_disturbed(server: WandbServer, make_config: Make, 
 LONG = "eval/a data set with a long name, " * 6
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("mode", "shared"),

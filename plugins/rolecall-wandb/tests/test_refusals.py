@@ -157,6 +157,7 @@ def test_key_is_only_in_its_header(
     assert bool(server.runs) == (kind != "offline")
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 @pytest.mark.skipif(not takes_key(), reason="this SDK looks for the key in the environment")
 @pytest.mark.parametrize("shared", [True, False])

@@ -100,6 +100,7 @@ def test_key_again_in_a_step_is_a_line_of_its_own(scene: Scene) -> None:
     assert lines == [(1.0, None), (2.0, None), (3.0, 4.0)]
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 def test_table_of_a_metrics_key_is_a_line_of_its_own(scene: Scene) -> None:
     with launch(scene.config) as job, open_monitor(job.config, "trainer") as monitor:

@@ -70,6 +70,7 @@ def refuse_stream(scene: Scene, client: str | None, answer: int = 403) -> Fault:
     return scene.server.faults.add(Fault("stream", answer=answer, client=client))
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 def test_refused_rows_are_resent_at_end(scene: Scene) -> None:
     with trainer_of(scene) as trainer:
@@ -185,6 +186,7 @@ def check_table(run: StoredRun, step: int) -> None:
     assert (content["columns"], content["data"]) == (["prompt", "score"], [["1+1", 0.5], ["2+2", 1.0]])
 
 
+@pytest.mark.servers
 @pytest.mark.processes
 def test_table_is_file_and_its_line(scene: Scene) -> None:
     with trainer_of(scene) as trainer:

@@ -61,6 +61,7 @@ def delivered(scene: Scene) -> Scene:
     return scene
 
 
+@pytest.mark.servers
 def test_changes_of_a_shared_run_are_found_and_repaired(delivered: Scene) -> None:
     directory = delivered.config.monitor_dir
     assert found(verify(directory, status=0)) == [("equal", 0, 0, 0)]
