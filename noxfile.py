@@ -63,7 +63,7 @@ def matrix(kind: str) -> Callable[[Any], Any]:
 
 
 nox.options.sessions = [
-    # What takes at most 15 minutes on two cores. The rest is run by name: older versions and other Pythons,
+    # What takes 17 minutes on two idle cores. The rest is run by name: older versions and other Pythons,
     # `mlflow_server`, wandb's long jobs, the fuzzers, and the faults in full.
     "lint",
     "types",
