@@ -28,12 +28,6 @@ CANARIES = (b"local0000000000000000000000000000000000a", b"topsecret", b"hunter2
 FORMS = (*CANARIES, *(base64.b64encode(b"api:" + key) for key in CANARIES))
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Those that wait for processes take longest: begun last, they would keep one worker busy and leave the others idle.
-    items.sort(key=lambda item: item.get_closest_marker("processes") is None)
-
-
 @pytest.fixture(autouse=True)
 def no_key_is_written(request: pytest.FixtureRequest) -> Iterator[None]:
     """No byte that a test writes holds a key: journals, `.wandb` and event files, databases and logs included.

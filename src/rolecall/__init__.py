@@ -109,7 +109,7 @@ __all__ = [
 ]
 
 # A name's module is imported when the name is first asked for. Python imports this package before any module of it, so
-# what is imported here is imported in each courier and agent, too: a third of the time that those take to start.
+# what is imported here is imported in each courier and agent, too: a quarter of the CPU that those take to start.
 _HOMES = {
     "rolecall.backends.registry": ("Registry",),
     "rolecall.config.model": ("MonitorConfig",),
