@@ -31,6 +31,7 @@ def broken_contracts(module: str, *, is_whole: bool) -> Iterator[tuple[str, type
             "__module__": module,
             "fault": fault,
             "monitor_type": fault.name,
+            "preload": ("broken_contracts",),
             "patience": min(fault.patience, WHOLE_PATIENCE) if is_whole else fault.patience,
             "can": correct.can | fault.claims,
             "cannot": {each: why for each, why in correct.cannot.items() if each not in fault.claims},

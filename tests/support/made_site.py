@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
+from forks import Forks, Ran
 from packaging.requirements import Requirement
 
 import rolecall
@@ -96,15 +97,6 @@ class MadeSite:
 
 
 @dataclass(frozen=True)
-class Ran:
-    """A command that has ended."""
-
-    status: int
-    out: str
-    err: str
-
-
-@dataclass(frozen=True)
 class Computer:
     """Where rolecall and what it requires are installed, the distributions of a site, and nothing else.
 
@@ -114,23 +106,26 @@ class Computer:
     core: Path
     site: MadeSite
     home: Path
+    forks: Forks
 
     def python(self, *arguments: str, **environ: str) -> Ran:
-        """Run this interpreter. Its own site-packages are left out by -S."""
-        env = {
-            "PATH": os.defpath,
-            "HOME": str(self.home),
-            "PYTHONPATH": os.pathsep.join([str(self.site.path), str(self.core)]),
-            **environ,
-        }
-        ran = subprocess.run(
-            [sys.executable, "-S", *arguments], cwd=self.home, env=env, capture_output=True, text=True, check=False
-        )
+        """Run this interpreter, which has imported nothing. Its own site-packages are left out by -S."""
+        command = [sys.executable, "-S", *arguments]
+        env = self._environ(environ)
+        ran = subprocess.run(command, cwd=self.home, env=env, capture_output=True, text=True, check=False)
         return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+    def program(self, code: str, **environ: str) -> Ran:
+        """Run a program."""
+        return self.forks.run(["-c", code], self.home, self._environ(environ))
 
     def rolecall(self, *arguments: str, **environ: str) -> Ran:
         """Run the command."""
-        return self.python("-m", "rolecall", *arguments, **environ)
+        return self.forks.run(["-m", "rolecall", *arguments], self.home, self._environ(environ))
+
+    def _environ(self, environ: Mapping[str, str]) -> dict[str, str]:
+        path = os.pathsep.join([str(self.site.path), str(self.core)])
+        return {"PATH": os.defpath, "HOME": str(self.home), "PYTHONPATH": path, **environ}
 
     def terminal(self, text: str) -> str:
         """What a terminal of 80 columns shows, with the names that differ from run to run made the same."""

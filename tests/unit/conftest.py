@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from forks import Forks
 from made_site import Computer, MadeSite, link_core
 
 from rolecall import Job, Monitor, MonitorConfig, launch, open_monitor
@@ -27,12 +29,18 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return link_core(tmp_path_factory.mktemp("core") / "site-packages")
 
 
+@pytest.fixture(scope="session")
+def forks(core: Path) -> Iterator[Forks]:
+    with closing(Forks(core)) as started:
+        yield started
+
+
 @pytest.fixture
-def computer(tmp_path: Path, core: Path) -> Computer:
+def computer(tmp_path: Path, core: Path, forks: Forks) -> Computer:
     """Where the core is installed and no plugin; `computer.site` takes those of the test."""
     for name in ("home", "plugins"):
         (tmp_path / name).mkdir()
-    return Computer(core, MadeSite(tmp_path / "plugins"), tmp_path / "home")
+    return Computer(core, MadeSite(tmp_path / "plugins"), tmp_path / "home", forks)
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def script(computer: Computer) -> Callable[..., str]:
     def run(*lines: str, **environ: str) -> str:
         body = "\n    ".join(lines)
         source = f"import sys, rolecall\ntry:\n    {body}\nexcept rolecall.RolecallError as error:\n    sys.exit(error)"
-        ran = computer.python("-c", source, **environ)
+        ran = computer.program(source, **environ)
         assert ran.status == 1
         assert "Traceback" not in ran.err
         return computer.terminal(ran.err)

@@ -28,7 +28,7 @@ def said(computer: Computer) -> Callable[[], str]:
     def run() -> str:
         (computer.home / "config.yaml").write_text(CONFIG)
         # a launch logs its error, too, as a role of it may show only its log
-        launched = computer.python("-c", LAUNCH, ROLECALL_LOG="error")
+        launched = computer.program(LAUNCH, ROLECALL_LOG="error")
         words = {
             "backends": computer.rolecall("backends", COLUMNS="80").out,
             "check": (checked := computer.rolecall("check", "config.yaml")).out + checked.err,

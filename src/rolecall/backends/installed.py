@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, version
 
 from rolecall.errors import BackendError
 
@@ -14,7 +14,7 @@ IN_CHECKOUT = ("mlflow", "tensorboard", "wandb")
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A distribution that provides a backend, and what its metadata says, which importlib parses at each question."""
+    """A distribution that provides a backend, and what its metadata says."""
 
     point: EntryPoint
     name: str
@@ -28,18 +28,18 @@ def find_installed() -> dict[str, list[Provider]]:
     Scans the metadata of all installed distributions, so call it once.
     """
     found: dict[str, dict[str, Provider]] = {}
+    known: dict[Distribution, tuple[str, str, tuple[str, ...]]] = {}
     for point in entry_points(group=GROUP):
-        provider = _provider(point)
+        if point.dist is None:
+            raise BackendError(f"backend {point.name!r}: its entry point {point.value!r} belongs to no distribution")
+        # Parsed anew at each question, and one distribution may have many backends.
+        if point.dist not in known:
+            metadata = point.dist.metadata
+            known[point.dist] = (metadata["Name"], metadata["Version"], tuple(point.dist.requires or ()))
+        provider = Provider(point, *known[point.dist])
         # A directory that is twice on sys.path shows a distribution twice.
         found.setdefault(point.name, {}).setdefault(provider.name, provider)
     return {name: list(providers.values()) for name, providers in found.items()}
-
-
-def _provider(point: EntryPoint) -> Provider:
-    if point.dist is None:
-        raise BackendError(f"backend {point.name!r}: its entry point {point.value!r} belongs to no distribution")
-    metadata = point.dist.metadata
-    return Provider(point, metadata["Name"], metadata["Version"], tuple(point.dist.requires or ()))
 
 
 def version_of(distribution: str) -> str | None:

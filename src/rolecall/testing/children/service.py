@@ -2,6 +2,7 @@
 
 import base64
 import faulthandler
+import gc
 import importlib
 import importlib.util
 import json
@@ -46,8 +47,10 @@ HELD = TypeAdapter(HeldRun)
 
 def raise_children(descriptor: int, preload: Sequence[str]) -> None:
     """Fork a process for each `FORK` that comes, and reply with its number; end them with the connection."""
-    for module in preload:
+    # rolecall imports it when it loads a backend
+    for module in ("packaging.requirements", *preload):
         importlib.import_module(module)
+    gc.freeze()  # a collection in a child would write to every object, and so copy all memory of this process
     children: set[int] = set()
     connection = socket.socket(fileno=descriptor)
     while True:
