@@ -24,6 +24,8 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 BESIDE = ("-n", "4", "--dist", "worksteal")
 WAITING = ("-n", "6", "--dist", "worksteal")
 """Many tests wait for processes, servers and SDKs: with two at a time, two cores are idle for half of the time."""
+IN_ORDER = ("-n", "6", "--dist", "load", "--maxschedchunk", "1")
+"""Those that wait for longest come first, and one worker does not get all of them."""
 MLFLOW = "plugins/rolecall-mlflow"
 SWANLAB = "plugins/rolecall-swanlab"
 TENSORBOARD = "plugins/rolecall-tensorboard"
@@ -236,7 +238,7 @@ def torchrun(session: nox.Session) -> None:
 def wandb(session: nox.Session, version: str) -> None:
     """rolecall-wandb beside one version of wandb, against an emulator of its server on this machine."""
     install(session, f"wandb-{version}", ".", WANDB)
-    run_tests(session, WAITING, f"{WANDB}/tests")
+    run_tests(session, IN_ORDER, f"{WANDB}/tests")
 
 
 @nox.session
@@ -244,7 +246,7 @@ def wandb_oldest(session: nox.Session) -> None:
     """What a backend must do and what a shared run is, beside the oldest wandb; `wandb` runs everything."""
     install(session, f"wandb-{versions('wandb')[0]}", ".", WANDB)
     shown = [f"{WANDB}/tests/test_{name}.py" for name in ("contract", "declaring", "live")]
-    run_tests(session, WAITING, *shown)
+    run_tests(session, IN_ORDER, *shown)
 
 
 @nox.session
@@ -252,7 +254,7 @@ def wandb_oldest(session: nox.Session) -> None:
 def wandb_jobs(session: nox.Session, version: str) -> None:
     """Whole jobs, minutes long, with every binding looked at each second. By name only."""
     install(session, f"wandb-{version}", ".", WANDB)
-    run_tests(session, WAITING, "--timeout", "400", "-m", "servers", f"{WANDB}/tests")
+    run_tests(session, IN_ORDER, "--timeout", "400", "-m", "servers", f"{WANDB}/tests")
 
 
 @nox.session
@@ -272,7 +274,7 @@ def long_outage(session: nox.Session) -> None:
 @nox.session
 def faults_smoke(session: nox.Session) -> None:
     """A little of each fault, beside wandb's emulator too; `faults` has an MLflow server."""
-    install(session, "web", *ALL)
+    install(session, "docs", *ALL)
     # a worker for each backend
     run_tests(session, ("-n", "4", "--dist", "loadgroup"), "-m", "faults", "tests/faults")
 
@@ -399,7 +401,7 @@ def install_(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """What the demo promises; README's block runs it as a newcomer does."""
-    install(session, "dev", *ALL)
+    install(session, "docs", *ALL)
     session.run("pytest", "-n", "2", "-m", "demo", "tests/demo", *session.posargs)
 
 
@@ -475,15 +477,14 @@ def types(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Every block of README and docs, executed, and the site, built; `nox -s docs -- serve` shows it."""
-    install(session, "dev", *ALL)
+    install(session, "docs", *ALL)
     if session.posargs[:1] == ["serve"]:
         # the theme's notice on what will follow MkDocs 1 is no fault of these pages
         session.run("mkdocs", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
     else:
         # Compiled once here, and not by each of the first pages' processes at the same time.
         session.run("python", "-c", "import mlflow, tensorboardX, wandb")
-        # the longest page takes a minute, for most of which it waits
-        run_tests(session, ("-n", "5", "--dist", "worksteal"), "-m", "docs", "tests/docs")
+        run_tests(session, IN_ORDER, "-m", "docs", "tests/docs")
 
 
 # ------------------------------------------------------------------------ lock
@@ -525,6 +526,8 @@ def lock(session: nox.Session) -> None:
     for name in ("nox", "build", "lint"):
         resolve(session, name, "--group", name)
     resolve(session, "dev", *everything, "--group", "dev")
+    # without pandas, as for mlflow's cells
+    resolve(session, "docs", *everything, "--group", "docs")
     newest = max(LOCKS.glob("mlflow_server-*.in"))  # the whole of MLflow, for its UI
     resolve(session, "web", str(newest), *everything, "--group", "web")
     resolve(session, "benchmarks", str(newest), *everything, "--group", "benchmarks")

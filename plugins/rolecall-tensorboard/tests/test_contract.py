@@ -21,6 +21,7 @@ KINDS = ("image", "histogram", "html", "markdown", "audio", "video", "figure")
 class TestContract(BackendContract):
     monitor_type = "tensorboard"
     tolerance = 1e-6
+    preload: ClassVar[tuple[str, ...]] = ("tensorboardX", "tensorboard.backend.event_processing.event_accumulator")
     can = frozenset({"times", "text", "tables", "config", "summary", "tags", "progress", "readback"}) | {
         f"media:{kind}" for kind in KINDS
     }

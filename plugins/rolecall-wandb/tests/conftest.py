@@ -26,8 +26,12 @@ BY_NAME = (
     "test_separate_runs_are_apart",
 )
 
+# They wait for the SDK's timeouts. Other tests fill the time if these come first, the longest at the front.
+LONG_WAITS = ["test_separate.py", "test_ended_runs.py", "test_contract.py"]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: [*LONG_WAITS, item.path.name].index(item.path.name))
     # The SDK and its own dependencies warn about each other; their warnings are theirs.
     for item in items:
         item.add_marker(pytest.mark.filterwarnings("default"))

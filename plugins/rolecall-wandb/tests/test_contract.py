@@ -22,7 +22,7 @@ LISTS = {"audio": "audio", "videos": "videos", "html": "html"}
 class TestContract(BackendContract):
     monitor_type = "wandb"
     patience = 60.0  # the SDK sends what it has every few seconds
-    preload: ClassVar[tuple[str, ...]] = ("wandb",)
+    preload: ClassVar[tuple[str, ...]] = ("wandb", "wandb.sdk.launch")
     can = frozenset(
         {"shared", "times", "axes", "text", "tables", "config", "summary", "tags", "status", "progress"}
         | {"confirmation", "readback"}
