@@ -34,7 +34,8 @@ from rolecall.store.acks import (
 )
 from rolecall.store.axes import AxisBook
 from rolecall.store.codec import Damage, Line, encode, end_of_lines, first_line, last_line, read_lines
-from rolecall.store.journal import last_steps, put_attachment
+from rolecall.store.details import last_steps
+from rolecall.store.journal import put_attachment
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session
 from rolecall.store.reader import End, read_to_end

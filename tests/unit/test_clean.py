@@ -18,7 +18,7 @@ from rolecall.delivery.clean import clean, earlier
 from rolecall.delivery.redeliver import Left, deliver
 from rolecall.job.history import read_history
 from rolecall.store.acks import Acknowledgements, undelivered
-from rolecall.store.journal import last_steps
+from rolecall.store.details import last_steps
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session
 

@@ -30,7 +30,8 @@ from rolecall.job.normalize import Normalizer
 from rolecall.rows import Row, TableData
 from rolecall.states import State
 from rolecall.store.codec import encode, lines_from_end
-from rolecall.store.journal import JournalWriter, last_steps
+from rolecall.store.details import last_steps
+from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Fill, Session, claim, sessions, succeed
 from rolecall.store.reader import End, read_rows
@@ -550,7 +551,7 @@ def test_last_steps_read_few_rows(session: Session, journal: JournalWriter, monk
             read += 1
             yield line
 
-    monkeypatch.setattr("rolecall.store.journal.lines_from_end", count)
+    monkeypatch.setattr("rolecall.store.details.lines_from_end", count)
     assert last_steps(session) == {"": 5999}
     assert read == 1000
 

@@ -19,8 +19,7 @@ from rolecall.errors import DirectoryError, WriterConflict
 from rolecall.states import State
 from rolecall.store.acks import acknowledged, is_meant_for, leases, only_of, rejections
 from rolecall.store.codec import encode, folder_below, last_line, last_seq, put_whole, refuse_link
-from rolecall.store.details import details_of
-from rolecall.store.journal import last_steps
+from rolecall.store.details import details_of, last_steps
 from rolecall.store.layout import Layout, job_record, slug_of
 from rolecall.store.lease import Session, claim, end, held_now, sessions
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 from rolecall.job.media import drafts_of, markdown_draft
 from rolecall.job.tables import BYTES, INT64, table_data, table_in, utf8, words
 from rolecall.rows import NOT_FINITE, TableData
-from rolecall.store.codec import ensure_memory
-from rolecall.store.journal import DEFAULT_AXIS, Drafts, More, TableDraft, Values
+from rolecall.store.codec import DEFAULT_AXIS, ensure_memory
+from rolecall.store.journal import Drafts, More, TableDraft, Values
 from rolecall.values import BOXES, Table, Text
 
 logger = logging.getLogger("rolecall")

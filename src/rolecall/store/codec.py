@@ -34,6 +34,8 @@ from pydantic_core import from_json, to_json
 from rolecall.rows import DETAILS
 
 _NO_FILE: Final = frozenset([errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO])
+DEFAULT_AXIS: Final = ""
+"""The name of the axis of a line that names none."""
 LINE: Final = b'%b,"sum":"%08x"}\n'
 """A line, of a JSON object without its closing brace and the checksum of that."""
 _SUM: Final = len(b',"sum":"00000000"}')

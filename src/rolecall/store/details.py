@@ -1,4 +1,4 @@
-"""What a writer says of its run beside its series: its config, its summary and its tags.
+"""What a writer says of its run beside its series: config, summary and tags; and what a session begins with.
 
 Each change is a line of the journal, numbered as a row is, so that it is delivered, and delivered again, like one::
 
@@ -19,13 +19,24 @@ from functools import reduce
 from typing import Any, Final
 
 from rolecall.rows import DETAILS, Details
-from rolecall.store.codec import is_change, lines_from_end
-from rolecall.store.journal import last_steps
+from rolecall.store.codec import DEFAULT_AXIS, is_change, lines_from_end
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, newest, sessions
 
 _WORDS: Final = tuple(f'"{word}"'.encode() for word in (*DETAILS, "steps", "rolecall"))
 """In each line that says something of the details. A wrecked file may have millions of others."""
+
+
+def last_steps(session: Session) -> dict[str, int]:
+    """The last step on each axis of a session; reads at most 1,000 rows."""
+    steps: dict[str, int] = {}
+    for value in lines_from_end(session.path, session.seed):
+        if isinstance(step := value.get("step"), int):
+            steps.setdefault(str(value.get("axis", DEFAULT_AXIS)), step)
+        if isinstance(known := value.get("steps"), dict):
+            return {**known, **steps}
+    known = session.header().get("steps")
+    return {**(known if isinstance(known, dict) else {}), **steps}
 
 
 def details_of(session: Session) -> Details:

@@ -80,13 +80,13 @@ from rolecall.errors import DirectoryError
 from rolecall.rows import Details, MediaKind, TableData
 from rolecall.states import State, Status
 from rolecall.store.codec import (
+    DEFAULT_AXIS,
     LARGEST_ATTACHMENT,
     LINE,
     PER_NUMBER,
     decode,
     encode,
     ensure_memory,
-    lines_from_end,
     make_folder,
     only_for,
     open_own,
@@ -101,7 +101,6 @@ from rolecall.timings import FILE_CHECK_INTERVAL
 
 logger = logging.getLogger("rolecall")
 
-DEFAULT_AXIS: Final = ""
 _STEPS_EVERY: Final = 1000
 _OTHERS: Final = 512  # bytes that the encoder needs for what is in a row beside its metrics
 _SEAL: Final = (
@@ -167,18 +166,6 @@ Values = Sequence[TableData | TableDraft | Drafts]
 """The tables and media of one call of `log`."""
 More = Mapping[str, Any] | None
 """What only some lines say."""
-
-
-def last_steps(session: Session) -> dict[str, int]:
-    """The last step on each axis of a session; reads at most 1,000 rows."""
-    steps: dict[str, int] = {}
-    for value in lines_from_end(session.path, session.seed):
-        if isinstance(step := value.get("step"), int):
-            steps.setdefault(str(value.get("axis", DEFAULT_AXIS)), step)
-        if isinstance(known := value.get("steps"), dict):
-            return {**known, **steps}
-    known = session.header().get("steps")
-    return {**(known if isinstance(known, dict) else {}), **steps}
 
 
 class JournalWriter:

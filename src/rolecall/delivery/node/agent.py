@@ -28,7 +28,8 @@ from rolecall.delivery.node.local import LocalRoles, agent_names
 from rolecall.delivery.node.sampler import Sampler
 from rolecall.delivery.process import print_to
 from rolecall.errors import WriterConflict
-from rolecall.store.journal import JournalWriter, last_steps
+from rolecall.store.details import last_steps
+from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import Layout
 from rolecall.store.lease import Session, claim, newest, sessions
 from rolecall.store.spool import is_spooled, open_spool, succeed_in
