@@ -66,7 +66,7 @@ def matrix(kind: str) -> Callable[[Any], Any]:
 
 
 nox.options.sessions = [
-    # What takes 17 minutes on two idle cores. The rest is run by name: older versions and other Pythons,
+    # What takes 14 minutes on two idle cores. The rest is run by name: older versions and other Pythons,
     # `mlflow_server`, wandb's long jobs, the fuzzers, and the faults in full.
     "lint",
     "types",

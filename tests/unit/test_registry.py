@@ -7,7 +7,7 @@ import pickle
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import Distribution, DistributionFinder
+from importlib.metadata import Distribution, DistributionFinder, PathDistribution
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -116,6 +116,22 @@ def test_installed_distributions_are_scanned_once(site: MadeSite, monkeypatch: p
         list(registry.listings())
     assert "acme" in repr(registry)
     assert len(scans) == 1
+
+
+def test_metadata_of_many_backends_is_read_once(site: MadeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.install("many", backends={f"backend-{number}": "many" for number in range(50)}, requires=["other>=1"])
+    read = PathDistribution.read_text
+    files: list[str] = []
+
+    def note(dist: PathDistribution, name: str) -> str | None:
+        if dist.locate_file("") == site.path:
+            files.append(name)
+        return read(dist, name)
+
+    monkeypatch.setattr(PathDistribution, "read_text", note)
+    assert {(each.version, each.requires) for each in find_installed()["backend-7"]} == {("1.0", ("other>=1",))}
+    # what it is, and what it requires
+    assert files.count("METADATA") <= 2
 
 
 def test_a_config_scans_once(site: MadeSite, monkeypatch: pytest.MonkeyPatch) -> None:
