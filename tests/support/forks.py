@@ -54,7 +54,9 @@ class Forks:
             data = json.dumps(task).encode()
             socket.send_fds(self._socket, [len(data).to_bytes(8, "big")], [out.fileno(), err.fileno()])
             self._socket.sendall(data)
-            status = int.from_bytes(self._socket.recv(8, socket.MSG_WAITALL), "big", signed=True)
+            answer = self._socket.recv(8, socket.MSG_WAITALL)
+            assert len(answer) == 8, "the process that forks has ended; it says above why"
+            status = int.from_bytes(answer, "big", signed=True)
             return Ran(status, *(os.pread(file.fileno(), 1 << 24, 0).decode() for file in (out, err)))
 
     def close(self) -> None:
