@@ -16,6 +16,7 @@ change hands over all of it: an old change that comes again undoes no new one.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from pathlib import Path
 from typing import Any, Final
 
 from rolecall.rows import DETAILS, Details
@@ -37,6 +38,11 @@ def last_steps(session: Session) -> dict[str, int]:
             return {**known, **steps}
     known = session.header().get("steps")
     return {**(known if isinstance(known, dict) else {}), **steps}
+
+
+def earlier_steps(folder: Path) -> dict[str, int]:
+    """The last step on each axis of a writer's sessions, by the newest that has rows."""
+    return next(filter(None, map(last_steps, reversed(sessions(folder)))), {})
 
 
 def details_of(session: Session) -> Details:
@@ -96,9 +102,7 @@ def begin(layout: Layout, writer: str, header: Mapping[str, Any], tags: Sequence
         header: what the first line says beside what is known here; `config` is the config that was given.
         tags: the tags that were given.
     """
-    # The last step on each axis of an earlier session, by the newest that has rows.
-    earlier = map(last_steps, reversed(sessions(layout.journal(writer))))
-    steps = next(filter(None, earlier), {})
+    steps = earlier_steps(layout.journal(writer))
     before = details_now(layout, writer)
     # What is given now is later than what was changed then.
     config = {key: value for key, value in before.config.items() if key not in header["config"]}

@@ -28,10 +28,10 @@ from rolecall.delivery.node.local import LocalRoles, agent_names
 from rolecall.delivery.node.sampler import Sampler
 from rolecall.delivery.process import print_to
 from rolecall.errors import WriterConflict
-from rolecall.store.details import last_steps
+from rolecall.store.details import earlier_steps
 from rolecall.store.journal import JournalWriter
 from rolecall.store.layout import Layout
-from rolecall.store.lease import Session, claim, newest, sessions
+from rolecall.store.lease import Session, claim, newest
 from rolecall.store.spool import is_spooled, open_spool, succeed_in
 
 logger = logging.getLogger("rolecall.agent")
@@ -105,7 +105,7 @@ class Agent:
             header = {
                 "writer": name,
                 "opened": time.time(),
-                "steps": next(filter(None, map(last_steps, reversed(sessions(journal)))), {}),
+                "steps": earlier_steps(journal),
                 "without": [*self._without, *(each.backend for each in self._plans if not self._is_for(each))],
                 **({"spool": self._spec.nonce} if is_spooled(self._spec) else {}),
             }
