@@ -17,6 +17,7 @@ import pytest
 from fault_suite import mounted_sshfs
 from lines_server import LinesServer
 from live_agents import find_agent
+from stopped import stop
 
 from rolecall import Job, MonitorConfig, launch
 from rolecall.delivery.node.local import agent_names, take_agents_place
@@ -239,7 +240,7 @@ def test_agent_ends_with_a_deleted_job(
         role = start(job, "trainer")
         pid = started_agent(job, wait_until)
         wait_until(lambda: any(line.get("writer") == NODE for line in server.lines()))
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
         kill(role)
         shutil.rmtree(job.config.monitor_dir, ignore_errors=True)
         os.kill(pid, signal.SIGCONT)
@@ -293,7 +294,7 @@ def test_rows_left_by_a_killed_node(make_config: MakeConfig, tmp_path: Path, sta
     with launch(local(make_config, tmp_path)) as job:
         role = start(job, "trainer")
         pid = started_agent(job, wait_until)
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
         assert tell(role, "500") == "logged"
         os.kill(pid, signal.SIGKILL)
         kill(role)

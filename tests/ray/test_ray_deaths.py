@@ -17,6 +17,7 @@ import ray
 import ray_roles
 from ray.cluster_utils import Cluster
 from ray_roles import find, process_of, rows_of, start
+from stopped import stop
 
 from rolecall import Job, MonitorConfig
 from rolecall.store.codec import last_line
@@ -127,7 +128,7 @@ def test_a_lost_node(launched: Launched, cluster: Cluster, caplog: pytest.LogCap
     ray.get(forwarder.settle.remote())
     # A node is lost at once. Here its processes die one by one, of which the forwarder would tell as long as it can.
     stopped = process_of(forwarder)
-    os.kill(stopped, signal.SIGSTOP)
+    stop(stopped)
     cluster.remove_node(node, allow_graceful=False)
     os.kill(stopped, signal.SIGKILL)
     began = time.monotonic()

@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 from fault_page import Page
 from fault_pictures import picture
+from stopped import stop
 
 from rolecall import Monitor, MonitorConfig, open_monitor
 
@@ -36,7 +37,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))
     with open_monitor(MonitorConfig.from_env(), "trainer") as monitor:
         if args.spoil:
-            signal_children(signal.SIGSTOP)
+            # What is logged while the courier is stopped is not delivered yet.
+            for child in children():
+                stop(child)
         for index in range(args.count):
             if args.fork and index == args.count // 2:
                 fork(monitor, index)
@@ -45,7 +48,8 @@ def main() -> None:
             log(monitor, page, index, args.first + index, media=args.media)
             if args.spoil and index == args.count // 2:
                 spoil(MonitorConfig.from_env().monitor_dir)
-                signal_children(signal.SIGCONT)
+                for child in children():
+                    os.kill(child, signal.SIGCONT)
             page.measure(0, train(args.pace))
         page.mark_closing()
         monitor.close(timeout=args.close)
@@ -93,11 +97,10 @@ def spoil(directory: Path) -> None:
     altered.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
 
 
-def signal_children(number: signal.Signals) -> None:
-    """To the courier, if there is one: what is logged while it is stopped is not delivered yet."""
-    for task in Path("/proc/self/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            os.kill(child, number)
+def children() -> list[int]:
+    """The courier's process, if there is one."""
+    tasks = Path("/proc/self/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 SPOILED: Final = 3

@@ -355,6 +355,9 @@ def signal_couriers(number: signal.Signals) -> None:
     for task in Path("/proc/self/task").iterdir():
         for child in map(int, (task / "children").read_text().split()):
             os.kill(child, number)
+            if number is signal.SIGSTOP:
+                # Until one thread has taken the signal, the others go on.
+                os.waitid(os.P_PID, child, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
 def test_job_delivers_text_and_cells(tmp_path: Path, strings: Strings, read_text: Texts) -> None:

@@ -1,0 +1,28 @@
+"""Stop a process, for as long as a test needs it to do nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def stop(pid: int, timeout: float = 30.0) -> None:
+    """Send SIGSTOP, and wait until it holds: until one thread has taken it, the others go on.
+
+    Raises:
+        TimeoutError: the process is not stopped within so many seconds.
+        FileNotFoundError: it has ended.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + timeout
+    while not all(_is_stopped(task) for task in Path(f"/proc/{pid}/task").iterdir()):
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"process {pid} is not stopped within {timeout} s")
+        time.sleep(0.001)
+
+
+def _is_stopped(task: Path) -> bool:
+    # The name before the state is in parentheses, and may hold any character.
+    return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
