@@ -20,13 +20,16 @@ from rolecall.store.codec import ensure_memory
 MakeConfig = Callable[..., MonitorConfig]
 
 FULL = """
-import resource, sys
+import ctypes, resource, sys
 import rolecall
 
 run = rolecall.init("p", monitor_type="local", monitor_dir=sys.argv[1])
 large = [{"text": "x" * (40 << 20)}, {"text": "ä" * (20 << 20)}, {"a": {str(key): 0.5 for key in range(100_000)}}]
 table = (["text"], [["x" * (1 << 20)]] * 30)
-run.log({"loss": 1.0})
+run.log({"loss": 1.0, "count": 1})
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+pieces = (ctypes.c_void_p * 100_000)()
 soft, hard = resource.getrlimit(resource.RLIMIT_AS)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), hard))
@@ -41,10 +44,17 @@ for size in (1 << 16, 1 << 12, 1 << 10):
             held.append(bytearray(size))
     except MemoryError:
         pass
+# The very pieces that the encoder asks for.
+count = 0
+while piece := libc.malloc(1024):
+    pieces[count] = piece
+    count += 1
 for _ in range(100):
     run.log({"loss": 0.5, "count": 2})
     run.log({"new/key": {"deep": "text"}})
     run.log_table("samples", [{"a": 1}])
+for piece in pieces[:count]:
+    libc.free(piece)
 del held
 resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 run.log({"loss": 0.25})
@@ -73,7 +83,7 @@ def test_limit_of_the_process(tmp_path: Path) -> None:
         [sys.executable, "-c", FULL, str(tmp_path / "job")], text=True, capture_output=True, check=False
     )
     assert (ran.returncode, ran.stdout) == (0, "True True True\n"), ran.stderr
-    assert [row.metrics for row in read_rows(tmp_path / "job")] == [{"loss": 1.0}, {"loss": 0.25}]
+    assert [row.metrics for row in read_rows(tmp_path / "job")] == [{"loss": 1.0, "count": 1}, {"loss": 0.25}]
 
 
 def test_value_without_memory_costs_itself(

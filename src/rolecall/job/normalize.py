@@ -1,8 +1,8 @@
 """What `log` is given, made ready for the journal.
 
-Almost every row is a dictionary of floats under keys that were logged before. It is recognised by the types of its
-values, without a look at each value, and encoded as it is. Anything else is looked at value by value: what JSON cannot
-hold, or what no backend could take, is left out, counted, and reported once for each key. Training sees no error of it.
+Almost every row is a dictionary of numbers under short keys that were logged before. One quick look recognises it, and
+it is encoded as it is. In anything else each value is made ready: what JSON cannot hold, or what no backend could take,
+is left out, counted, and reported once for each key. Training sees no error of it.
 """
 
 import logging
@@ -11,10 +11,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Final
 
+from pydantic_core import to_json
+
 from rolecall.job.media import drafts_of, markdown_draft
 from rolecall.job.tables import BYTES, INT64, table_data, table_in, utf8, words
 from rolecall.rows import NOT_FINITE, TableData
-from rolecall.store.codec import DEFAULT_AXIS, ensure_memory
+from rolecall.store.codec import DEFAULT_AXIS, LONGEST_SHORT_KEY, ensure_memory
 from rolecall.store.journal import Drafts, More, TableDraft, Values
 from rolecall.values import BOXES, Table, Text
 
@@ -28,14 +30,7 @@ _MOST_KEYS: Final = 100_000
 _DEEPEST: Final = 50
 _MOST_AXES: Final = 100
 """Of a role: their last steps are in every 1,000th line."""
-# Exact types only: a subclass may lie about itself, and the encoder would take it at its word.
-_FIXED: Final = frozenset([float, bool])
-_are_fixed: Final = _FIXED.issuperset
-_PLAIN: Final = _FIXED | {int, str}
-# No key holds a newline, so joined keys of a known number tell which keys they are, by what they spell: a subclass of
-# str may lie about its hash and equality. It takes half of the time of a look at their types and a tuple of them, and
-# `join` is faster with a list.
-_joined: Final = "\n".join
+_PLAIN: Final = frozenset([float, bool, int, str])
 _Value = TableData | TableDraft | Drafts
 
 
@@ -61,8 +56,7 @@ class Normalizer:
     def __init__(self, writer: str) -> None:
         self.dropped = 0
         self._writer = writer
-        self._known: dict[str, int] = {}
-        self._known_size = 0
+        self._known: set[str] = set()
         self._axes: set[str] = set()
         self._warned: set[tuple[str, str]] = set()
 
@@ -98,13 +92,16 @@ class Normalizer:
         Almost always it is the mapping itself, and nothing else.
         """
         try:
-            if type(data) is dict and self._known.get(_joined([*data])) == len(data):
-                if _are_fixed(map(type, data.values())):
+            if type(data) is dict:
+                known = self._known
+                for key, value in data.items():
+                    # Exact types only: a subclass may lie about itself, and the encoder would take it at its word. A
+                    # loop, as between two steps of training all that is called is out of the processor's caches.
+                    if type(key) is not str or key not in known or (type(value) is not float and not _is_whole(value)):
+                        break
+                else:
                     return data, (), None  # `append` knows how much memory that takes
-                if _has_small_ints(data.values()):
-                    ensure_memory(data)
-                    return data, (), None
-        except Exception:  # noqa: BLE001, S110 - a class without a hash, for one, costs its own value alone
+        except RuntimeError:  # another thread has changed it meanwhile
             pass
         return self.careful(data)
 
@@ -113,16 +110,12 @@ class Normalizer:
         if not isinstance(data, Mapping):
             self.drop("data", f"log takes a mapping of metrics, not {type(data).__name__}; the row is left out")
             return {}, (), None
-        dropped = self.dropped
         found = _Found()
         plain = self._mapping(data, "", _DEEPEST, found)
-        if self.dropped == dropped and type(data) is dict and not found.values:
-            if self._known_size + len(data) > _MOST_KEYS:
-                self._known.clear()
-                self._known_size = 0
-            self._known[_joined(data)] = len(data)
-            self._known_size += len(data)
         ensure_memory(plain)
+        if len(self._known) + len(plain) > _MOST_KEYS:
+            self._known.clear()
+        self._known.update(key for key in plain if len(to_json(key)) <= LONGEST_SHORT_KEY)
         return plain, found.values, {"text": found.text} if found.text else None
 
     def drop_row(self, error: Exception) -> None:
@@ -265,15 +258,9 @@ def _rich(value: Any, key: str) -> _Value | None:
     return None if drafts is None else Drafts(key, drafts)
 
 
-def _has_small_ints(values: Collection[Any]) -> bool:
-    """Whether these are plain, ints of 64 bits among them: many a reader of JSON takes no longer ones."""
-    if not _PLAIN.issuperset(map(type, values)):
-        return False
-    # A loop, as `all` of a generator takes twice as long.
-    for value in values:  # noqa: SIM110
-        if type(value) is int and not -INT64 <= value < INT64:
-            return False
-    return True
+def _is_whole(value: Any) -> bool:
+    """Whether it is a bool, or an int of 64 bits: many a reader of JSON takes no longer ones."""
+    return type(value) is bool or (type(value) is int and -INT64 <= value < INT64)
 
 
 def _scalar(value: Any) -> str | int | float:

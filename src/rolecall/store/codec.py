@@ -49,8 +49,10 @@ LARGEST_ATTACHMENT: Final = 1 << 30
 # What lines begin with. JSON escapes the quotes inside a string, so this never matches within one.
 _START: Final = re.compile(rb'\{"(?:seq|end|ack|axes|config|rolecall)":')
 _MOST_STARTS: Final = 8
-PER_NUMBER: Final = 64
-"""Bytes that the encoder needs at most for a number and its key, as a part of a row; see `ensure_memory`."""
+LONGEST_SHORT_KEY: Final = 58
+"""In bytes of JSON, with its quotes."""
+PER_NUMBER: Final = LONGEST_SHORT_KEY + 26
+"""Bytes of a line for a number and its key, if that is a short one."""
 _LITTLE: Final = 8 << 10
 _PathT = TypeVar("_PathT", Path, str)
 

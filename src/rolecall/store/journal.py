@@ -102,7 +102,11 @@ from rolecall.timings import FILE_CHECK_INTERVAL
 logger = logging.getLogger("rolecall")
 
 _STEPS_EVERY: Final = 1000
-_OTHERS: Final = 512  # bytes that the encoder needs for what is in a row beside its metrics
+_SPACE: Final = b" "
+# Bytes in a piece of memory as large as the one that the encoder begins with (pydantic_core 2.46).
+_FIRST_PIECE: Final = 1024 - sys.getsizeof(b"")
+_FEW: Final = 10
+"""Numbers under short keys whose line fits into that piece, whatever they are."""
 _SEAL: Final = (
     20  # bytes of a line beside its text: the checksum, a newline, and one before a line that follows a torn one
 )
@@ -247,8 +251,9 @@ class JournalWriter:
                     line = {"seq": seq, "step": at, "time": now, "data": data}
                     if values or more or self._failed or seq % _STEPS_EVERY < rows:
                         only = self._complete(line, rows, values, more)
-                    # As `ensure_memory`, and cheap: what holds more than numbers was measured before.
-                    bytes(PER_NUMBER * len(data) + _OTHERS)
+                    # As `ensure_memory`: what holds more than numbers under short keys was measured before. The short
+                    # piece is made of spaces, as `malloc` has one at hand and `calloc`, which `bytes` calls, does not.
+                    len(_SPACE * _FIRST_PIECE if len(data) <= _FEW else bytes(4 * PER_NUMBER * len(data)))
                     text = to_json(line, inf_nan_mode="strings")
                     if len(text) > self._unmeasured:
                         text = self._fit(text, line)
@@ -350,6 +355,7 @@ class JournalWriter:
             line |= {"steps": {**self._steps, axis: line["step"]}, **self._details()}
         if is_regular or name is not None:
             line |= _unless_empty("only", only)
+        ensure_memory({**line, "data": {}, "values": ()})  # those were measured
         return only
 
     def _details(self) -> dict[str, Any]:
