@@ -12,7 +12,7 @@ encodes and writes the same line as the limit does, one that does neither. The d
 takes: of the process's own CPU (all its threads, its children not) and of the time on the clock. Reported are the
 median of the blocks with its 95 % interval, by ranks, as other work on the machine strikes a few blocks hard; and the
 mean with its own, as what a logger does once in a while strikes few blocks too. `x limit` is the peer's median by the
-limit's, with the middle 95 % of 1,000 resamples of the blocks; rolecall promises at most 1.5. `nothing` logs nothing:
+limit's, with the middle 95 % of 1,000 resamples of the blocks; rolecall aims at 1.5. `nothing` logs nothing:
 it shows the noise. `in memory` appends a copy of the row to a list.
 """
 
