@@ -207,7 +207,7 @@ def test_runs_of_a_role_can_be_grouped(job: Job) -> None:
     given: dict[str, Any] = {"shared": False, "role": "explorer"}
     for rank in ("0", "1"):
         job.open(**given, writer=f"explorer/{rank}", run_id=f"r-1-explorer-{rank}")
-    experiment = job.client.get_experiment_by_name("gsm8k").experiment_id
+    experiment = job.client.get_experiment_by_name(job.ticket().project).experiment_id
     found = job.client.search_runs([experiment], filter_string="tags.role = 'explorer'")
     assert sorted(run.data.tags["rank"] for run in found) == ["0", "1"]
 
