@@ -26,10 +26,14 @@ import rolecall
 run = rolecall.init("p", monitor_type="local", monitor_dir=sys.argv[1])
 large = [{"text": "x" * (40 << 20)}, {"text": "ä" * (20 << 20)}, {"a": {str(key): 0.5 for key in range(100_000)}}]
 table = (["text"], [["x" * (1 << 20)]] * 30)
+small, nested, cells = {"loss": 0.5, "count": 2}, {"new/key": {"deep": "text"}}, [{"a": 1}]
+wide = {f"metric/{at}/mean": 0.1234567890123456 for at in range(10)}
 run.log({"loss": 1.0, "count": 1})
+run.log(wide)
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 pieces = (ctypes.c_void_p * 100_000)()
+one, _ = libc.malloc(1024), libc.malloc(24)
 soft, hard = resource.getrlimit(resource.RLIMIT_AS)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), hard))
@@ -37,28 +41,23 @@ for row in large:
     run.log(row)
 run.log_table("samples", table)
 few = run.dropped
-held = []
-for size in (1 << 16, 1 << 12, 1 << 10):
-    try:
-        while True:
-            held.append(bytearray(size))
-    except MemoryError:
-        pass
-# The very pieces that the encoder asks for.
 count = 0
-while piece := libc.malloc(1024):
-    pieces[count] = piece
-    count += 1
+for size in (1 << 16, 1 << 12, *range(2560, 512, -16)):
+    while piece := libc.malloc(size):
+        pieces[count] = piece
+        count += 1
+run.log(wide)
+libc.free(one)  # enough for what the encoder begins with, and for no more
+run.log(wide)
 for _ in range(100):
-    run.log({"loss": 0.5, "count": 2})
-    run.log({"new/key": {"deep": "text"}})
-    run.log_table("samples", [{"a": 1}])
-for piece in pieces[:count]:
-    libc.free(piece)
-del held
+    run.log(small)
+    run.log(nested)
+    run.log_table("samples", cells)
+for at in range(count):
+    libc.free(pieces[at])
 resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 run.log({"loss": 0.25})
-print(few >= 4, run.dropped - few >= 300, run.lost == 0)
+print(few >= 4, run.dropped - few >= 302, run.lost == 0)
 run.finish()
 """
 
@@ -83,7 +82,8 @@ def test_limit_of_the_process(tmp_path: Path) -> None:
         [sys.executable, "-c", FULL, str(tmp_path / "job")], text=True, capture_output=True, check=False
     )
     assert (ran.returncode, ran.stdout) == (0, "True True True\n"), ran.stderr
-    assert [row.metrics for row in read_rows(tmp_path / "job")] == [{"loss": 1.0, "count": 1}, {"loss": 0.25}]
+    wide = {f"metric/{at}/mean": 0.1234567890123456 for at in range(10)}
+    assert [row.metrics for row in read_rows(tmp_path / "job")] == [{"loss": 1.0, "count": 1}, wide, {"loss": 0.25}]
 
 
 def test_value_without_memory_costs_itself(

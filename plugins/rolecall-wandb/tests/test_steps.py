@@ -56,6 +56,18 @@ def test_two_calls_a_step_are_one_line(scene: Scene) -> None:
     check_lines(scene, 40)
 
 
+def test_last_line_of_a_session_comes_first(scene: Scene) -> None:
+    """It is open until the next row comes, which here is of the writer's next session."""
+    with launch(scene.config.model_copy(update={"courier": "none"})) as job:
+        for _ in range(2):
+            with open_monitor(job.config, "trainer") as monitor:
+                for _ in range(3):
+                    monitor.log({"loss": 0.5})
+    scene.deliver()
+    scene.check()
+    assert [line["trainer/step"] for line in scene.run.rows("trainer/step")] == [1, 2, 3, 4, 5, 6]
+
+
 @pytest.mark.servers
 @pytest.mark.processes
 def test_courier_killed_between_two_calls(scene: Scene) -> None:

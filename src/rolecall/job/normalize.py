@@ -1,8 +1,9 @@
 """What `log` is given, made ready for the journal.
 
 Almost every row is a dictionary of numbers under short keys that were logged before. One quick look recognises it, and
-it is encoded as it is. In anything else each value is made ready: what JSON cannot hold, or what no backend could take,
-is left out, counted, and reported once for each key. Training sees no error of it.
+it is encoded as it is. So are strings and long keys, after a second look. In anything else each value is made ready:
+what JSON cannot hold, or what no backend could take, is left out, counted, and reported once for each key. Training
+sees no error of it.
 """
 
 import logging
@@ -56,7 +57,8 @@ class Normalizer:
     def __init__(self, writer: str) -> None:
         self.dropped = 0
         self._writer = writer
-        self._known: set[str] = set()
+        self._short: set[str] = set()
+        self._long: set[str] = set()
         self._axes: set[str] = set()
         self._warned: set[tuple[str, str]] = set()
 
@@ -93,14 +95,17 @@ class Normalizer:
         """
         try:
             if type(data) is dict:
-                known = self._known
+                short = self._short
                 for key, value in data.items():
                     # Exact types only: a subclass may lie about itself, and the encoder would take it at its word. A
                     # loop, as between two steps of training all that is called is out of the processor's caches.
-                    if type(key) is not str or key not in known or (type(value) is not float and not _is_whole(value)):
+                    if type(key) is not str or key not in short or (type(value) is not float and not _is_whole(value)):
                         break
                 else:
                     return data, (), None  # `append` knows how much memory that takes
+                if self._is_plain(data):
+                    ensure_memory(data)
+                    return data, (), None
         except RuntimeError:  # another thread has changed it meanwhile
             pass
         return self.careful(data)
@@ -113,10 +118,28 @@ class Normalizer:
         found = _Found()
         plain = self._mapping(data, "", _DEEPEST, found)
         ensure_memory(plain)
-        if len(self._known) + len(plain) > _MOST_KEYS:
-            self._known.clear()
-        self._known.update(key for key in plain if len(to_json(key)) <= LONGEST_SHORT_KEY)
+        self._keep(plain)
         return plain, found.values, {"text": found.text} if found.text else None
+
+    def _is_plain(self, data: dict[Any, Any]) -> bool:
+        """Whether all of it may be encoded as it is: strings and long keys may be among it."""
+        short, long = self._short, self._long
+        # A loop, as `all` of a generator takes twice as long.
+        for key, value in data.items():
+            if type(key) is not str or (key not in short and key not in long):
+                return False
+            if type(value) is not float and type(value) is not str and not _is_whole(value):
+                return False
+        return True
+
+    def _keep(self, keys: Collection[str]) -> None:
+        """Know these keys from now on."""
+        new = [key for key in keys if key not in self._short and key not in self._long]
+        if len(self._short) + len(self._long) + len(new) > _MOST_KEYS:
+            self._short.clear()
+            self._long.clear()
+        for key in new:
+            (self._short if len(to_json(key)) <= LONGEST_SHORT_KEY else self._long).add(key)
 
     def drop_row(self, error: Exception) -> None:
         """A row could not be recorded, for a reason that no look at its values shows. Raises nothing."""

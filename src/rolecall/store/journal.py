@@ -103,10 +103,12 @@ logger = logging.getLogger("rolecall")
 
 _STEPS_EVERY: Final = 1000
 _SPACE: Final = b" "
-# Bytes in a piece of memory as large as the one that the encoder begins with (pydantic_core 2.46).
-_FIRST_PIECE: Final = 1024 - sys.getsizeof(b"")
+_FIRST_PIECE: Final = 1024
+"""Bytes that the encoder begins with (pydantic_core 2.46)."""
 _FEW: Final = 10
 """Numbers under short keys whose line fits into that piece, whatever they are."""
+_LITTLE: Final = 2 * _FIRST_PIECE + 128
+"""Bytes for that piece, and for a copy of its text."""
 _SEAL: Final = (
     20  # bytes of a line beside its text: the checksum, a newline, and one before a line that follows a torn one
 )
@@ -251,9 +253,9 @@ class JournalWriter:
                     line = {"seq": seq, "step": at, "time": now, "data": data}
                     if values or more or self._failed or seq % _STEPS_EVERY < rows:
                         only = self._complete(line, rows, values, more)
-                    # As `ensure_memory`: what holds more than numbers under short keys was measured before. The short
-                    # piece is made of spaces, as `malloc` has one at hand and `calloc`, which `bytes` calls, does not.
-                    len(_SPACE * _FIRST_PIECE if len(data) <= _FEW else bytes(4 * PER_NUMBER * len(data)))
+                    # As `ensure_memory`: what holds more than numbers under short keys was measured before. What is
+                    # short is made of spaces, as `bytes` calls `calloc`, which takes longer.
+                    len(_SPACE * _LITTLE if len(data) <= _FEW else bytes(3 * PER_NUMBER * len(data)))
                     text = to_json(line, inf_nan_mode="strings")
                     if len(text) > self._unmeasured:
                         text = self._fit(text, line)
@@ -408,6 +410,7 @@ class JournalWriter:
         if self._looking:  # a signal handler logs while the rows of a changed file are rescued
             return
         self._looked, self._look_at = now, now + FILE_CHECK_INTERVAL
+        end = self._end  # before the look, as a signal handler may log after it
         try:
             found = os.stat(self.session.path, follow_symlinks=False)
         except (FileNotFoundError, NotADirectoryError):
@@ -417,7 +420,7 @@ class JournalWriter:
         else:
             if (found.st_dev, found.st_ino) != self._identity:
                 what = "was replaced"
-            elif found.st_size < self._end:
+            elif found.st_size < end:
                 what = "was cut short"
             else:
                 self._end = found.st_size

@@ -10,7 +10,7 @@ from typing import Any, Final
 from rolecall import Row, RunTicket, Status, Unavailable
 from rolecall_wandb.args import WandbArgs
 from rolecall_wandb.definitions import Definitions
-from rolecall_wandb.lines import Line, Session
+from rolecall_wandb.lines import Line
 from rolecall_wandb.media import KINDS
 from rolecall_wandb.pieces import PIECE, UnderWay, pieces
 from rolecall_wandb.progress import Progress
@@ -59,7 +59,8 @@ class SharedRun:
         self._known: dict[str, str] = {}
         self._axes: set[str] = set()
         self._told = told or Told((*tags, *fixed_tags(ticket, args)))
-        self._lines: dict[Session, Line] = {}
+        # By writer, so that the last line of a session goes before the first one of the writer's next session.
+        self._lines: dict[str, Line] = {}
         self._under_way = UnderWay()
         self._in_pieces = False
         self._tries = Tries()
@@ -112,7 +113,7 @@ class SharedRun:
         self._rejoin_if_ended()
         self._expect()
         for row in rows:
-            self._lines[row.writer, row.session] = self._line_with(row, more)
+            self._lines[row.writer] = self._line_with(row, more)
 
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`. The SDK uploads the table with its line, which more rows may belong to."""
@@ -124,11 +125,11 @@ class SharedRun:
             with self._tries.counted(row, self._watch.look, self._lost):
                 self._hand_over(line)
         else:
-            self._lines[row.writer, row.session] = line
+            self._lines[row.writer] = line
 
     def _line_with(self, row: Row, more: Mapping[str, Any]) -> Line:
         """The open line with this row, or a new one, after handing over the one that it does not belong to."""
-        line = self._lines.get((row.writer, row.session))
+        line = self._lines.get(row.writer)
         if line is not None and line.takes(row, self._axes, more):
             return line.plus(row, more)
         self._end_line(line)
@@ -149,7 +150,7 @@ class SharedRun:
         with self._sdk.at_hand() if line.has_table else nullcontext():
             self._run.log({**line.values, "_timestamp": line.last.time, **handed.marks(line)})
         handed.add(line)
-        self._lines.pop(session, None)
+        self._lines.pop(line.last.writer, None)
 
     # ------------------------------------------------------- what is held
 
@@ -157,13 +158,17 @@ class SharedRun:
         """See `rolecall.SupportsProgress`. Rows that a running SDK was handed count, as it will upload them."""
         self._progress.catch_up()
         known = [*self._progress.of((writer, session)).rows]
-        line = self._lines.get((writer, session))
+        line = self._open_line(writer, session)
         return [*known, (line.first, line.last.seq)] if line else known
+
+    def _open_line(self, writer: str, session: int) -> Line | None:
+        line = self._lines.get(writer)
+        return line if line is not None and line.last.session == session else None
 
     def confirmed(self, writer: str, session: int) -> int:
         """See `rolecall.SupportsConfirmation`."""
         known = self._progress.confirmed((writer, session))
-        line = self._lines.get((writer, session))
+        line = self._open_line(writer, session)
         return min(known, line.first - 1) if line else known
 
     def tend(self) -> None:
