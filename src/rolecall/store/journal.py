@@ -253,16 +253,15 @@ class JournalWriter:
                     line = {"seq": seq, "step": at, "time": now, "data": data}
                     if values or more or self._failed or seq % _STEPS_EVERY < rows:
                         only = self._complete(line, rows, values, more)
-                    # As `ensure_memory`: what holds more than numbers under short keys was measured before. What is
-                    # short is made of spaces, as `bytes` calls `calloc`, which takes longer.
+                    # As `ensure_memory`, for numbers under short keys: anything else was measured before. Spaces, as
+                    # `bytes` of a number calls `calloc`, which takes longer.
                     len(_SPACE * _LITTLE if len(data) <= _FEW else bytes(3 * PER_NUMBER * len(data)))
                     text = to_json(line, inf_nan_mode="strings")
                     if len(text) > self._unmeasured:
                         text = self._fit(text, line)
                     text = text[:-1]
-                    whole = LINE % (text, crc32(text, self._seed))  # as `seal`, without the time of a call
-                    if self._torn:
-                        whole = self._torn + whole
+                    # As `seal`, without the time of a call. Almost always, nothing is torn.
+                    whole = self._torn + LINE % (text, crc32(text, self._seed))
                     # A signal handler may have logged since. From here on there is no way in for one until the line
                     # is written: CPython runs handlers at the start of a Python function, after calls and at backward
                     # jumps, so the write has to be a call of C in this very place.
