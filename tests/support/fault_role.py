@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 from fault_page import Page
 from fault_pictures import picture
-from stopped import stop
+from stopped import children, stop
 
 from rolecall import Monitor, MonitorConfig, open_monitor
 
@@ -95,12 +95,6 @@ def spoil(directory: Path) -> None:
     os.truncate(cut, cut.stat().st_size // 2)
     data = altered.read_bytes()
     altered.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-
-
-def children() -> list[int]:
-    """The courier's process, if there is one."""
-    tasks = Path("/proc/self/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 SPOILED: Final = 3

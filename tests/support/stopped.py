@@ -1,4 +1,4 @@
-"""Stop a process, for as long as a test needs it to do nothing."""
+"""Stop processes, such as couriers, for as long as a test needs them to do nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def stop(pid: int, timeout: float = 30.0) -> None:
     """Send SIGSTOP, and wait until it holds: until one thread has taken it, the others go on.
 
     Raises:
-        TimeoutError: the process is not stopped within so many seconds.
+        TimeoutError: it did not stop in time.
         FileNotFoundError: it has ended.
     """
     os.kill(pid, signal.SIGSTOP)
@@ -21,6 +21,12 @@ def stop(pid: int, timeout: float = 30.0) -> None:
         if time.monotonic() >= deadline:
             raise TimeoutError(f"process {pid} is not stopped within {timeout} s")
         time.sleep(0.001)
+
+
+def children() -> list[int]:
+    """The processes that this one has started: couriers, for one."""
+    tasks = Path("/proc/self/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def _is_stopped(task: Path) -> bool:

@@ -162,6 +162,30 @@ def test_abandoned_journal_has_no_end(session: Session, journal: JournalWriter) 
     assert session.is_live()
 
 
+def test_row_logged_amid_a_look(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a signal handler logs: the file is longer than the look found, and was not cut short."""
+    moved: list[Session] = []
+
+    def go_on(before: Session, _: Fill) -> Session:
+        moved.append(before)
+        raise OSError
+
+    journal, stat = JournalWriter(session, succeed=go_on), os.stat
+
+    def look_and_log(path: Any, **options: Any) -> os.stat_result:
+        found = stat(path, **options)
+        monkeypatch.undo()
+        journal.append({"loss": 0.5}, 2)
+        return found
+
+    journal.append({"loss": 0.5}, 1)
+    monkeypatch.setattr(os, "stat", look_and_log)
+    journal._look(time.time())
+    journal.end("finished")
+    assert moved == []
+    assert [line["step"] for line in lines(session)[1:-1]] == [1, 2]
+
+
 # ------------------------------------------------------- values of any type
 
 

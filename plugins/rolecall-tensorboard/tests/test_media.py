@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from stopped import children, stop
 from tensorboardX.record_writer import masked_crc32c
 
 from rolecall import (
@@ -334,12 +335,15 @@ def test_spoiled_image_is_reported_once(
     """Its file is cut short before it is delivered: its number and the rows behind it are delivered without it."""
     config = MonitorConfig(project="p", name="n", monitor_type="tensorboard", monitor_dir=tmp_path / "monitor")
     with launch(config) as job, open_monitor(job.config, "trainer") as monitor:
-        signal_couriers(signal.SIGSTOP)
+        # What is logged while the couriers are stopped is not delivered yet.
+        for courier in children():
+            stop(courier)
         for step in (1, 2, 3):
             monitor.log({"loss": step / 2, "maze": Image(bytes_of_gif(step))}, step)
         (path,) = (path for path in tmp_path.rglob("*.gif") if path.read_bytes() == bytes_of_gif(2))
         os.truncate(path, 6)
-        signal_couriers(signal.SIGCONT)
+        for courier in children():
+            os.kill(courier, signal.SIGCONT)
     directory = str(tmp_path / "monitor" / "backends" / "tensorboard" / "trainer")
     assert strings(directory, "maze")[1] == [(step, [b"0", b"0", bytes_of_gif(step)]) for step in (1, 3)]
     assert read(directory)["loss"] == [(1, 0.5), (2, 1.0), (3, 1.5)]
@@ -348,16 +352,6 @@ def test_spoiled_image_is_reported_once(
 
 def bytes_of_gif(step: int) -> bytes:
     return b"GIF89a" + bytes([step])
-
-
-def signal_couriers(number: signal.Signals) -> None:
-    """To the processes beside this one: what is logged while they are stopped is not delivered yet."""
-    for task in Path("/proc/self/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            os.kill(child, number)
-            if number is signal.SIGSTOP:
-                # Until one thread has taken the signal, the others go on.
-                os.waitid(os.P_PID, child, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
 def test_job_delivers_text_and_cells(tmp_path: Path, strings: Strings, read_text: Texts) -> None:

@@ -107,7 +107,7 @@ _FIRST_PIECE: Final = 1024
 """Bytes that the encoder begins with (pydantic_core 2.46)."""
 _FEW: Final = 10
 """Numbers under short keys whose line fits into that piece, whatever they are."""
-_LITTLE: Final = 2 * _FIRST_PIECE + 128
+_FOR_FEW: Final = 2 * _FIRST_PIECE + 128
 """Bytes for that piece, and for a copy of its text."""
 _SEAL: Final = (
     20  # bytes of a line beside its text: the checksum, a newline, and one before a line that follows a torn one
@@ -255,7 +255,7 @@ class JournalWriter:
                         only = self._complete(line, rows, values, more)
                     # As `ensure_memory`, for numbers under short keys: anything else was measured before. Spaces, as
                     # `bytes` of a number calls `calloc`, which takes longer.
-                    len(_SPACE * _LITTLE if len(data) <= _FEW else bytes(3 * PER_NUMBER * len(data)))
+                    len(_SPACE * _FOR_FEW if len(data) <= _FEW else bytes(3 * PER_NUMBER * len(data)))
                     text = to_json(line, inf_nan_mode="strings")
                     if len(text) > self._unmeasured:
                         text = self._fit(text, line)
