@@ -1,9 +1,10 @@
 """For every test of this repository, the plugins' included."""
 
 import base64
+import gc
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,21 @@ settings.load_profile("rolecall")
 # Keys that tests hand to backends. wandb's is what the emulator of its server knows.
 CANARIES = (b"local0000000000000000000000000000000000a", b"topsecret", b"hunter2")
 FORMS = (*CANARIES, *(base64.b64encode(b"api:" + key) for key in CANARIES))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect tests without Python's garbage collector, which then leaves alone what they are made of.
+
+    It walks through thousands of tests and through SDKs again and again, and each worker collects: 45 s of CPU of 445
+    for the core's tests (measured).
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)
