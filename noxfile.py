@@ -17,15 +17,16 @@ from typing import Any
 
 import nox
 
-nox.needs_version = ">=2025.2.9"
+nox.needs_version = ">=2026.10.20"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
+nox.options.allow_parallel = True  # with `nox -j 2`
 LOCKS = Path("requirements")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-BESIDE = ("-n", "4", "--dist", "worksteal")
-WAITING = ("-n", "6", "--dist", "worksteal")
-"""Many tests wait for processes, servers and SDKs: with two at a time, two cores are idle for half of the time."""
-IN_ORDER = ("-n", "6", "--dist", "load", "--maxschedchunk", "1")
+BESIDE = ("-n", "3", "--dist", "worksteal")
+WAITING = ("-n", "4", "--dist", "worksteal")
+"""Many tests wait for processes, servers and SDKs: with one for each core, cores are idle for half of the time."""
+IN_ORDER = ("-n", "4", "--dist", "load", "--maxschedchunk", "1")
 """Those that wait for longest come first, and one worker does not get all of them."""
 MLFLOW = "plugins/rolecall-mlflow"
 SWANLAB = "plugins/rolecall-swanlab"
@@ -66,8 +67,8 @@ def matrix(kind: str) -> Callable[[Any], Any]:
 
 
 nox.options.sessions = [
-    # What takes 14 minutes on two idle cores. The rest is run by name: older versions and other Pythons,
-    # `mlflow_server`, wandb's long jobs, the fuzzers, and the faults in full.
+    # What takes 13 minutes on two idle cores, with `nox -j 2`. The rest is run by name: older versions and other
+    # Pythons, `mlflow_server`, wandb's long jobs, the fuzzers, and the faults in full.
     "lint",
     "types",
     "docs",
@@ -77,7 +78,6 @@ nox.options.sessions = [
     f"wandb({versions('wandb')[-1]})",
     "faults_smoke",
     "install",
-    "demo",
 ]
 
 
@@ -118,7 +118,7 @@ def processes(session: nox.Session) -> None:
     """The core's tests that start several processes, or take minutes, all of them. By name only."""
     install(session, "core-newest", ".")
     found = ("tests/unit", "tests/processes", "tests/contract", "tests/demo")
-    run_tests(session, BESIDE, "-m", "(processes or servers) and not demo and not matrix", *found)
+    run_tests(session, BESIDE, "-m", "(processes or servers) and not matrix", *found)
 
 
 @nox.session
@@ -276,8 +276,7 @@ def long_outage(session: nox.Session) -> None:
 def faults_smoke(session: nox.Session) -> None:
     """A little of each fault, beside wandb's emulator too; `faults` has an MLflow server."""
     install(session, "docs", *ALL)
-    # a worker for each backend
-    run_tests(session, ("-n", "4", "--dist", "loadgroup"), "-m", "faults", "tests/faults")
+    run_tests(session, BESIDE, "-m", "faults", "tests/faults")
 
 
 @nox.session
@@ -401,14 +400,7 @@ def install_(session: nox.Session) -> None:
     session.run("pytest", "-m", "install", "tests/install", *session.posargs, env=env)
 
 
-@nox.session
-def demo(session: nox.Session) -> None:
-    """What the demo promises; README's block runs it as a newcomer does."""
-    install(session, "docs", *ALL)
-    session.run("pytest", "-n", "2", "-m", "demo", "tests/demo", *session.posargs)
-
-
-@nox.session(venv_backend="virtualenv")
+@nox.session(venv_backend="virtualenv", allow_parallel=False)
 def benchmarks(session: nox.Session) -> None:
     """All benchmarks beside their peers, for an hour on an idle machine. By name only; `-- --only call` for one."""
     install(session, "benchmarks")
@@ -474,7 +466,8 @@ def types(session: nox.Session) -> None:
     session.run("mypy", "benchmarks")
     for path in PLUGINS:
         session.run("mypy", f"{path}/tests")
-    session.run("pytest", "-n", "2", "--dist", "loadgroup", "-m", "types", "tests/docs", *session.posargs)
+    # in one process: what mypy learns of installed packages takes most of its time
+    session.run("pytest", "-m", "types", "tests/docs", *session.posargs)
 
 
 @nox.session

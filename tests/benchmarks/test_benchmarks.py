@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-# One after another in one worker: otherwise some are queued behind the backend whose faults take longest.
-pytestmark = [pytest.mark.benchmarks, pytest.mark.xdist_group("benchmarks")]
+pytestmark = pytest.mark.benchmarks
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SMALL = {

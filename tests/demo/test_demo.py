@@ -96,7 +96,7 @@ def test_where_to_look(tmp_path: Path) -> None:
     assert list(_where_to_look(replace(result, urls={}))) == ["\nMonitoring was off: nothing was recorded."]
 
 
-@pytest.mark.demo
+@pytest.mark.processes
 @pytest.mark.parametrize("seed", range(2))
 def test_its_return_at_least_doubles(options: DemoOptions, seed: int) -> None:
     result = run_demo(replace(options, steps=options_of().steps, seed=seed))

@@ -56,8 +56,6 @@ UNTYPED = {
     **dict.fromkeys(("search_mlflow.py", "train.py"), "Ray is not installed here; `nox -s ray_tune` runs it"),
 }
 PYRIGHT = ["pyright", "--pythonpath", sys.executable]
-# Two workers, one for each checker: mypy's cache takes half a minute to fill, and each worker has its own.
-WITH_MYPY, WITH_PYRIGHT = pytest.mark.xdist_group("mypy"), pytest.mark.xdist_group("pyright")
 
 
 @pytest.fixture(scope="session")
@@ -105,21 +103,18 @@ def write(page: Path, directory: Path) -> None:
         path.write_text(text)
 
 
-@WITH_MYPY
 @pytest.mark.parametrize("page", TYPED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_mypy_accepts_page(page: Path, tmp_path: Path, mypy: list[str]) -> None:
     write(page, tmp_path)
     assert check(tmp_path, *mypy) == ""
 
 
-@WITH_MYPY
 def test_mypy_accepts_new_backend(tmp_path: Path, mypy: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["new-backend", "acme", "--into", str(tmp_path)]) == 0
     monkeypatch.setenv("MYPYPATH", "rolecall-acme/src")
     assert check(tmp_path, *mypy, "--strict", "--explicit-package-bases") == ""
 
 
-@WITH_PYRIGHT
 def test_pyright_accepts_all_pages(tmp_path: Path) -> None:
     """At once: it takes seconds to start, and finds a module beside the one that imports it."""
     for page in TYPED:
@@ -127,9 +122,7 @@ def test_pyright_accepts_all_pages(tmp_path: Path) -> None:
     assert check(tmp_path, *PYRIGHT) == ""
 
 
-@pytest.mark.parametrize(
-    "checker", [pytest.param("mypy", marks=WITH_MYPY), pytest.param("pyright", marks=WITH_PYRIGHT)]
-)
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_config_is_checked_by_both(checker: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """It is made of plain values, and an unknown setting or a wrong value is found."""
     (tmp_path / "right.py").write_text(CONFIG)

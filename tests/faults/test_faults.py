@@ -47,9 +47,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
         yield get
 
 
-@pytest.mark.parametrize(
-    ("backend", "fault"), [pytest.param(*case, marks=pytest.mark.xdist_group(case[0])) for case in SMOKE]
-)
+@pytest.mark.parametrize(("backend", "fault"), SMOKE)
 def test_no_row_is_lost(
     places: Callable[[str], Place], backend: str, fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
