@@ -16,8 +16,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(600), pytest.mark.filterwa
 KILLS = 3
 SLOW = {"mlflow sqlite": 1, "wandb": 1}
 """Backends for which each kill takes half a minute."""
-OVER = 50.0
-"""ms that `log` may take longer than the longest pause of a loop that only reads the clock."""
+OVER = 1000.0
+"""ms that `log` may take longer than the longest pause of a loop that only reads the clock. Other work on the machine
+holds up either by some 100 ms; a call that waits for what does not answer takes 5 s and more."""
 
 
 # The whole of it takes hours. A courier that imports MLflow takes 4 s for that alone: one of its stores is enough here.
