@@ -67,7 +67,7 @@ def matrix(kind: str) -> Callable[[Any], Any]:
 
 
 nox.options.sessions = [
-    # What takes 13 minutes on two idle cores, with `nox -j 2`. The rest is run by name: older versions and other
+    # What takes 14 minutes on two idle cores, with `nox -j 2`. The rest is run by name: older versions and other
     # Pythons, `mlflow_server`, wandb's long jobs, the fuzzers, and the faults in full.
     "lint",
     "types",
@@ -189,9 +189,8 @@ def trackio(session: nox.Session, version: str) -> None:
 def mlflow(session: nox.Session, version: str) -> None:
     """rolecall-mlflow and its extras beside one version of mlflow-skinny, with nothing else of MLflow."""
     install(session, f"mlflow-{version}", ".", MLFLOW)
-    # It computes more than it waits: each process imports MLflow and many make a database. Busy machines take minutes.
-    beside = ("-n", "3", "--dist", "worksteal")
-    run_tests(session, beside, "--timeout", "400", f"{MLFLOW}/tests")
+    # Each process imports MLflow, and many make a database: busy machines take minutes for a test.
+    run_tests(session, BESIDE, "--timeout", "400", f"{MLFLOW}/tests")
 
 
 @nox.session
@@ -420,7 +419,7 @@ def web(session: nox.Session) -> None:
     session.run("pytest", "-m", "web", *session.posargs, env={"ROLECALL_CHROMIUM": chromium})
 
 
-@nox.session
+@nox.session(allow_parallel=False)
 def pictures(session: nox.Session) -> None:
     """Make docs/images anew, in Debian's Chromium and tmux: `rolecall show` and three trackers' UIs. By name only.
 
@@ -486,7 +485,7 @@ def docs(session: nox.Session) -> None:
 # ------------------------------------------------------------------------ lock
 
 
-@nox.session
+@nox.session(allow_parallel=False)
 def lock(session: nox.Session) -> None:
     """Resolve requirements/*.txt anew. By name only; `-- --upgrade` takes newer versions."""
     install(session, "nox")

@@ -16,9 +16,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(600), pytest.mark.filterwa
 KILLS = 3
 SLOW = {"mlflow sqlite": 1, "wandb": 1}
 """Backends for which each kill takes half a minute."""
-OVER = 1000.0
+OVER = 500.0
 """ms that `log` may take longer than the longest pause of a loop that only reads the clock. Other work on the machine
-holds up either by some 100 ms; a call that waits for what does not answer takes 5 s and more."""
+holds up either by some 100 ms; a call that waits for what does not answer takes a second and more."""
 
 
 # The whole of it takes hours. A courier that imports MLflow takes 4 s for that alone: one of its stores is enough here.
@@ -36,7 +36,7 @@ SMOKE = [
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Place]]:
-    """Opens a backend, once."""
+    """Opens a backend, once in each worker."""
     with ExitStack() as stack:
         opened: dict[str, Place] = {}
 
