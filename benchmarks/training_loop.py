@@ -4,8 +4,8 @@
                                        [--rows 10] [--blocks 300] [--json FILE]
 
 A step of training is a fixed piece of work of about so many ms: `matrices` are products of small ones, and `network` is
-forward, backward and SGD of a small network of torch. Both push code and data of what comes between two steps out of the
-processor's caches, `network` more of it. Without torch both are plain Python.
+forward, backward and SGD of a small network of torch. Both push code and data of what comes between two steps out of
+the processor's caches, `network` more of it. Without torch both are plain Python.
 
 In one process, blocks of so many steps take turns in random order: one that logs each step with the peer, one that
 encodes and writes the same line as the limit does, one that does neither. The difference to the last is what logging
