@@ -113,7 +113,8 @@ def test_stream_ends_despite_a_slow_server(
     monkeypatch.setattr(rolecall_wandb.service, "END_TIMEOUT", 1.0)
     monkeypatch.setattr(rolecall_wandb.watch, "SETTLE", 2.0)
     monkeypatch.setattr(rolecall_wandb.shared, "SETTLE", 2.0)
-    slow = scene.server.faults.add(Fault("stream", delay=0.7))
+    # as long as a run may take to end
+    slow = scene.server.faults.add(Fault("stream", delay=1.0))
     wide = {f"m{at}/{'key' * 70}": 0.5 for at in range(100)}
     caplog.set_level(logging.INFO, "rolecall")
     with trainer_of(scene, courier="thread") as trainer:
