@@ -23,10 +23,10 @@ def stop(pid: int, timeout: float = 30.0) -> None:
         time.sleep(0.001)
 
 
-def children() -> list[int]:
-    """The processes that this one has started: couriers, for one."""
-    tasks = Path("/proc/self/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+def children(pid: int | None = None) -> list[int]:
+    """The processes that this one, or the given one, has started: couriers, for one."""
+    found = Path("/proc", str(pid or "self"), "task").glob("*/children")
+    return [int(child) for path in found for child in path.read_text().split()]
 
 
 def _is_stopped(task: Path) -> bool:

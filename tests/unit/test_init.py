@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from lines_server import LinesServer
+from stopped import children
 
 import rolecall
 from rolecall.job.history import read_history, read_rows
@@ -306,9 +307,7 @@ def samples(root: Path) -> list[rolecall.Row]:
 
 def probes() -> set[int]:
     """The processes that measure this one."""
-    children = Path("/proc/self/task").glob("*/children")
-    pids = {int(pid) for path in children for pid in path.read_text().split()}
-    return {pid for pid in pids if b"rolecall.delivery.node.probe" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return {pid for pid in children() if b"rolecall.delivery.node.probe" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 
 def test_system_is_measured_into_the_only_run(two: Any, wait_until: Callable[..., None], tmp_path: Path) -> None:
@@ -353,8 +352,7 @@ def test_probe_ends_with_its_process(wait_until: Callable[..., None], tmp_path: 
     code = "import rolecall, sys\nrun = rolecall.init(monitor_dir=sys.argv[1], system_metrics=True)\ninput()"
     role = subprocess.Popen([sys.executable, "-c", code, tmp_path / "here"], stdin=subprocess.PIPE)
     wait_until(lambda: (tmp_path / "here" / "run.json").exists() and samples(tmp_path / "here"))
-    children = Path(f"/proc/{role.pid}/task").glob("*/children")
-    pids = [pid for path in children for pid in path.read_text().split()]
+    pids = children(role.pid)
     assert pids
     role.kill()
     role.communicate()
