@@ -27,6 +27,8 @@ class RetryPolicy:
 
 FILE_CHECK_INTERVAL: Final = 1.0
 """Between a writer's looks whether its file is still where it was, and as long as it was."""
+HANDOVER_INTERVAL: Final = 0.001
+"""Between a second thread's looks whether the first one has written its row."""
 LOSS_INTERVAL: Final = 60.0
 """Without a row that could not be written, until the next one is warned of again."""
 NOTICE: Final = 2.0

@@ -24,10 +24,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from journal_files import damages, no_file_longer_than, read_all, rows
+from pydantic_core import to_json
 
 from rolecall.errors import DirectoryError
 from rolecall.job.normalize import Normalizer
-from rolecall.rows import Row, TableData
+from rolecall.rows import Details, Row, TableData
 from rolecall.states import State
 from rolecall.store.codec import encode, lines_from_end
 from rolecall.store.details import last_steps
@@ -439,6 +440,125 @@ def test_threads_keep_lines_whole(session: Session, journal: JournalWriter) -> N
     for number in range(8):
         steps = [row.step for row in found if f"thread/{number}" in row.metrics]
         assert steps == list(range(300))
+
+
+Act = Callable[[JournalWriter], None]
+
+
+def append(journal: JournalWriter) -> None:
+    journal.append({"loss": 0.5})
+
+
+def change(journal: JournalWriter) -> None:
+    journal.change(lambda _: {"config": {"lr": 0.1}})
+
+
+def end(journal: JournalWriter) -> None:
+    journal.end("finished")
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once a second thread waits for the first one."""
+    sleep, found = time.sleep, threading.Event()
+
+    def wait(seconds: float) -> None:
+        found.set()
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", wait)
+    return found
+
+
+@pytest.mark.parametrize("other", [append, change, end])
+@pytest.mark.parametrize("handler", [append, change])
+def test_second_thread_waits(
+    session: Session,
+    journal: JournalWriter,
+    monkeypatch: pytest.MonkeyPatch,
+    waits: threading.Event,
+    other: Act,
+    handler: Act,
+) -> None:
+    """It comes amid a row of the first thread, which takes no lock until then; and so does a signal handler."""
+    thread = threading.Thread(target=other, args=[journal])
+
+    def encode_late(*args: Any, **options: Any) -> bytes:
+        monkeypatch.setattr("rolecall.store.journal.to_json", to_json)
+        thread.start()
+        assert waits.wait(10)
+        handler(journal)
+        assert thread.is_alive()
+        return to_json(*args, **options)
+
+    monkeypatch.setattr("rolecall.store.journal.to_json", encode_late)
+    journal.append({"loss": 0.5})
+    thread.join(10)
+    assert not thread.is_alive()
+    journal.end("finished")
+    assert not damages(session)
+    # The handler's, the interrupted one, the other thread's, and the end.
+    assert [line["seq"] for line in lines(session)[1:]] == ([1, 2, 2] if other is end else [1, 2, 3, 3])
+
+
+def test_first_thread_waits_for_others(
+    session: Session, journal: JournalWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once another one has come."""
+    write, begun, mixed = os.write, threading.Event(), []
+    main = threading.get_ident()
+    overtaken = threading.Event()
+
+    def write_late(descriptor: int, data: bytes) -> int:
+        if threading.get_ident() == main:
+            overtaken.set()
+        else:
+            begun.set()
+            mixed.append(overtaken.wait(0.2))
+        return write(descriptor, data)
+
+    journal.append({"loss": 0.5})
+    monkeypatch.setattr(os, "write", write_late)
+    thread = threading.Thread(target=append, args=[journal])
+    thread.start()
+    assert begun.wait(10)
+    journal.append({"loss": 0.5})
+    thread.join(10)
+    assert mixed == [False]
+    assert [row.seq for row in rows(session)] == [1, 2, 3]
+
+
+def test_changes_of_two_threads_are_both_kept(journal: JournalWriter, waits: threading.Event) -> None:
+    thread = threading.Thread(target=journal.change, args=[lambda _: {"summary": {"theirs": 1}}])
+
+    def mine(_: Details) -> dict[str, Any]:
+        thread.start()
+        assert waits.wait(10)
+        return {"summary": {"mine": 2}}
+
+    journal.change(mine)
+    thread.join(10)
+    assert journal.details.summary == {"mine": 2, "theirs": 1}
+
+
+def append_often(journal: JournalWriter) -> None:
+    for _ in range(100):
+        journal.append({"other": 1})
+
+
+def test_second_thread_comes_at_any_time(tmp_path: Path) -> None:
+    for number in range(100):
+        session = claim(tmp_path / str(number), {"config": {}}, "it")
+        journal = JournalWriter(session)
+        thread = threading.Thread(target=append_often, args=[journal])
+        for at in range(200):
+            if at == number:
+                thread.start()
+            journal.append({"main": 1})
+        thread.join()
+        journal.end("finished")
+        assert [row.seq for row in rows(session)] == list(range(1, 301))
+        assert not damages(session)
 
 
 @pytest.fixture

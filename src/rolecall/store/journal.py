@@ -65,12 +65,12 @@ import logging
 import os
 import re
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock, get_ident
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
@@ -97,10 +97,11 @@ from rolecall.store.codec import (
     write_whole,
 )
 from rolecall.store.lease import Fill, Session
-from rolecall.timings import FILE_CHECK_INTERVAL
+from rolecall.timings import FILE_CHECK_INTERVAL, HANDOVER_INTERVAL
 
 logger = logging.getLogger("rolecall")
 
+_HAS_GIL: Final = getattr(sys, "_is_gil_enabled", lambda: True)()
 _STEPS_EVERY: Final = 1000
 _SPACE: Final = b" "
 _FIRST_PIECE: Final = 1024
@@ -212,7 +213,7 @@ class JournalWriter:
         self.only: Mapping[str, int] = {}
         self._succeed = succeed
         self._recorded = 0
-        self._torn = b""
+        self._is_torn = False
         self._failed = 0
         self._looking = False
         self._limit = limit
@@ -221,7 +222,10 @@ class JournalWriter:
         self._has_warned = False
         self._looked = self._look_at = time.time()
         # Reentrant: a signal handler that logs must not deadlock with the call that it interrupted.
-        self._lock = threading.RLock()
+        self._lock = RLock()
+        # The thread that needs no lock, until another one comes; and the same one while it is amid a row. See `_turn`.
+        self._alone = get_ident() if _HAS_GIL else 0
+        self._inside = 0
         self._descriptor = -1
         self._open(session)
 
@@ -238,53 +242,74 @@ class JournalWriter:
             OSError: it could not be written; its rows are counted in `lost`.
             ValueError: JSON cannot hold `data`, or a value is too large; nothing was recorded.
         """
-        with self._lock:
-            now = time.time()
-            # A clock may be set back, so look then too.
-            if not self._looked <= now < self._look_at:
-                self._look(now)
-                self._watch_disk()
-            rows = len(values) + bool(data) if values else 1
-            axis = more.get("axis", DEFAULT_AXIS) if more else DEFAULT_AXIS
+        # As `_turn`, without the price of a generator.
+        if (me := get_ident()) == self._alone:
+            outer, self._inside = self._inside, me
             try:
-                while True:
-                    seq, only = self.seq + rows, self.only
-                    at = self._steps.get(axis, 0) + 1 if step is None else step
-                    line = {"seq": seq, "step": at, "time": now, "data": data}
-                    if values or more or self._failed or seq % _STEPS_EVERY < rows:
-                        only = self._complete(line, rows, values, more)
-                    # As `ensure_memory`, for numbers under short keys: anything else was measured before. Spaces, as
-                    # `bytes` of a number calls `calloc`, which takes longer.
-                    len(_SPACE * _FOR_FEW if len(data) <= _FEW else bytes(3 * PER_NUMBER * len(data)))
-                    text = to_json(line, inf_nan_mode="strings")
-                    if len(text) > self._unmeasured:
-                        text = self._fit(text, line)
-                    text = text[:-1]
-                    # As `seal`, without the time of a call. Almost always, nothing is torn.
-                    whole = self._torn + LINE % (text, crc32(text, self._seed))
-                    # A signal handler may have logged since. From here on there is no way in for one until the line
-                    # is written: CPython runs handlers at the start of a Python function, after calls and at backward
-                    # jumps, so the write has to be a call of C in this very place.
-                    if self.seq == seq - rows:
-                        self.seq = seq
-                        self._steps[axis] = at
-                        self.only = only
-                        written = os.write(self._descriptor, whole)
-                        self._end += written
-                        self._torn = b""
-                        if written != len(whole):
-                            # The disk, a quota or the file size limit may end in the middle of a line. The next one
-                            # closes it first.
-                            self._torn = b"\n"
-                            if written < len(whole) - 1:
-                                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                        break
-            except OSError:
-                self.lost += rows
-                self._failed += rows
-                raise
+                if self._alone:
+                    return self._record(data, step, values, more)
+            finally:
+                self._inside = outer
+        with self._turn():
+            return self._record(data, step, values, more)
+
+    def _record(self, data: Mapping[str, Any], step: int | None, values: Values, more: More) -> None:
+        """Write the line of one call of `log`."""
+        now = time.time()
+        # A clock may be set back, so look then too.
+        if not self._looked <= now < self._look_at:
+            self._look(now)
+            self._watch_disk()
+        rows = len(values) + bool(data) if values else 1
+        axis = more.get("axis", DEFAULT_AXIS) if more else DEFAULT_AXIS
+        try:
+            while True:
+                seq, only = self.seq + rows, self.only
+                at = self._steps.get(axis, 0) + 1 if step is None else step
+                line = {"seq": seq, "step": at, "time": now, "data": data}
+                if values or more or self._failed or seq % _STEPS_EVERY < rows:
+                    only = self._complete(line, rows, values, more)
+                # As `ensure_memory`, for numbers under short keys: anything else was measured before. Spaces, as
+                # `bytes` of a number calls `calloc`, which takes longer.
+                len(_SPACE * _FOR_FEW if len(data) <= _FEW else bytes(3 * PER_NUMBER * len(data)))
+                text = to_json(line, inf_nan_mode="strings")
+                if len(text) > self._unmeasured:
+                    text = self._fit(text, line)
+                text = text[:-1]
+                # As `seal`, without the time of a call.
+                whole = LINE % (text, crc32(text, self._seed))
+                if self._is_torn:
+                    whole = b"\n" + whole
+                # A signal handler may have logged since. From here on there is no way in for one until the line
+                # is written: CPython runs handlers at the start of a Python function, after calls and at backward
+                # jumps, so the write has to be a call of C in this very place.
+                if self.seq == seq - rows:
+                    self.seq = seq
+                    self._steps[axis] = at
+                    self.only = only
+                    written = os.write(self._descriptor, whole)
+                    self._end += written
+                    if self._is_torn or written != len(whole):
+                        self._check_end(written, len(whole))
+                    break
+        except OSError:
+            self.lost += rows
+            self._failed += rows
+            raise
+        if self._failed:
             self._failed = 0
-            self._recorded += rows
+        self._recorded += rows
+
+    def _check_end(self, written: int, size: int) -> None:
+        """Note whether the last line was written whole.
+
+        Raises:
+            OSError: it was not.
+        """
+        # The disk, a quota or the file size limit may end in the middle of a line. The next one closes it first.
+        self._is_torn = written != size
+        if written < size - 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def change(self, make: Callable[[Details], Mapping[str, Any]]) -> None:
         """Record a change of the run's config, summary or tags; see `rolecall.store.details`. Raises as `append` does.
@@ -292,7 +317,7 @@ class JournalWriter:
         Args:
             make: the change, of what holds now; empty if there is none.
         """
-        with self._lock:
+        with self._turn():
             if change := make(self.details):
                 ensure_memory(change)
                 # Also if it cannot be written: a later line may hold it.
@@ -305,7 +330,7 @@ class JournalWriter:
         Raises:
             OSError: the end could not be written.
         """
-        with self._lock:
+        with self._turn():
             if self._descriptor < 0:
                 return
             try:
@@ -313,7 +338,7 @@ class JournalWriter:
                 lost = {"lost": self._failed} if self._failed else {}
                 state = {"steps": self._steps, **self._details(), **_unless_empty("only", self.only)}
                 end = {"end": status, "seq": self.seq, **state, "time": time.time(), **lost}
-                write_whole(self._descriptor, self._torn + encode(end, self._seed))
+                write_whole(self._descriptor, (b"\n" if self._is_torn else b"") + encode(end, self._seed))
             finally:
                 self.abandon()
 
@@ -322,6 +347,30 @@ class JournalWriter:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Keep other threads out; a signal handler that interrupts this one may come in.
+
+        Most writers have one thread, and between two steps of training a lock takes a tenth of what a row does at the
+        least (`docs/experiments.md`). So the thread that opened the writer does without, as long as it is alone: it
+        says that it is inside, and then looks whether it still is alone. Another one says that it is not, and then
+        waits until it is not inside. One of the two sees the other, and from then on all take the lock.
+        """
+        me = get_ident()
+        if me == self._alone:
+            outer, self._inside = self._inside, me
+            try:
+                if self._alone:
+                    yield
+                    return
+            finally:
+                self._inside = outer
+        self._alone = 0
+        while self._inside not in (0, me):  # once, for as long as a row takes
+            time.sleep(HANDOVER_INTERVAL)
+        with self._lock:
+            yield
 
     def _open(self, session: Session) -> None:
         self._descriptor = open_own(session.path)
