@@ -164,22 +164,31 @@ class Monitor:
             # `type` first: a call for each step would cost as much as the check itself.
             if step is not None and (type(step) is not int or not LEAST_INT64 <= step < INT64):
                 step = self._normalizer.step(step)
-            is_plain = axis is None and commit is not True and backends is None
-            more = None if is_plain else self._more(commit, axis, backends)
-            row, values, texts = self._normalizer.row(data)
-            if texts is not None:
-                more = {**(more or {}), **texts}
-            if row or values:
+            if axis is None and backends is None and commit is not True and self._normalizer.is_ready(data):
                 try:
-                    journal.append(row, step, values, more)
-                except ValueError:
-                    # Something that JSON cannot hold: keep the rest of the row.
-                    row, _, _ = self._normalizer.careful(row)
-                    journal.append(row, step, values, more)
+                    journal.append(data, step)
+                except ValueError:  # another thread has changed it since
+                    self._log(journal, data, step, {})
+            else:
+                self._log(journal, data, step, self._more(commit, axis, backends))
         except OSError as error:
             self._lose(error)
         except Exception as error:  # noqa: BLE001 - out of memory, for one: training must go on
             self._normalizer.drop_row(error)
+
+    def _log(self, journal: JournalWriter, data: Mapping[str, Any], step: int | None, more: Mapping[str, Any]) -> None:
+        """Record what is not ready for the journal, or goes with a name of an axis or of backends."""
+        row, values, texts = self._normalizer.row(data)
+        if texts is not None:
+            more = {**more, **texts}
+        if not row and not values:
+            return
+        try:
+            journal.append(row, step, values, more)
+        except ValueError:
+            # Something that JSON cannot hold: keep the rest of the row.
+            row, _, _ = self._normalizer.careful(row)
+            journal.append(row, step, values, more)
 
     def log_table(self, name: str, table: Any, step: int | None = None) -> None:
         """Record a table at a step; promises as `log` makes them.

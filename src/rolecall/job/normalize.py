@@ -88,25 +88,31 @@ class Normalizer:
         self._axes.add(name)
         return name
 
+    def is_ready(self, data: object) -> bool:
+        """Whether it is a dictionary of numbers under short keys that were logged before, as almost every row is."""
+        if type(data) is not dict:
+            return False
+        short = self._short
+        try:
+            # Exact types only: a subclass may lie about itself, and the encoder would take it at its word. A loop, as
+            # between two steps of training all that is called is out of the processor's caches.
+            for key, value in data.items():
+                if type(key) is not str or key not in short or (type(value) is not float and not _is_whole(value)):
+                    return False
+        except RuntimeError:  # another thread has changed it meanwhile
+            return False
+        return len(data) > 0  # `append` knows how much memory that takes
+
     def row(self, data: object) -> tuple[Mapping[str, Any], Values, More]:
         """What of a mapping can be recorded, its tables and media, and what the line says of the texts among the rest.
 
-        Almost always it is the mapping itself, and nothing else.
+        Often it is the mapping itself, and nothing else.
         """
         try:
-            if type(data) is dict:
-                short = self._short
-                for key, value in data.items():
-                    # Exact types only: a subclass may lie about itself, and the encoder would take it at its word. A
-                    # loop, as between two steps of training all that is called is out of the processor's caches.
-                    if type(key) is not str or key not in short or (type(value) is not float and not _is_whole(value)):
-                        break
-                else:
-                    return data, (), None  # `append` knows how much memory that takes
-                if self._is_plain(data):
-                    ensure_memory(data)
-                    return data, (), None
-        except RuntimeError:  # another thread has changed it meanwhile
+            if type(data) is dict and self._is_plain(data):
+                ensure_memory(data)
+                return data, (), None
+        except RuntimeError:  # as above
             pass
         return self.careful(data)
 
