@@ -242,7 +242,7 @@ class JournalWriter:
             OSError: it could not be written; its rows are counted in `lost`.
             ValueError: JSON cannot hold `data`, or a value is too large; nothing was recorded.
         """
-        # As `_turn`, without the price of a generator.
+        # As `_turn`, without the time of a generator.
         if (me := get_ident()) == self._alone:
             outer, self._inside = self._inside, me
             try:
@@ -250,7 +250,8 @@ class JournalWriter:
                     return self._record(data, step, values, more)
             finally:
                 self._inside = outer
-        with self._turn():
+        self._hand_over(me)
+        with self._lock:
             return self._record(data, step, values, more)
 
     def _record(self, data: Mapping[str, Any], step: int | None, values: Values, more: More) -> None:
@@ -366,11 +367,15 @@ class JournalWriter:
                     return
             finally:
                 self._inside = outer
-        self._alone = 0
-        while self._inside not in (0, me):  # once, for as long as a row takes
-            time.sleep(HANDOVER_INTERVAL)
+        self._hand_over(me)
         with self._lock:
             yield
+
+    def _hand_over(self, me: int) -> None:
+        """Let the first thread take the lock from now on, and wait until it is not amid a row without."""
+        self._alone = 0
+        while self._inside not in (0, me):
+            time.sleep(HANDOVER_INTERVAL)
 
     def _open(self, session: Session) -> None:
         self._descriptor = open_own(session.path)
