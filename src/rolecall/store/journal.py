@@ -353,10 +353,10 @@ class JournalWriter:
     def _turn(self) -> Iterator[None]:
         """Keep other threads out; a signal handler that interrupts this one may come in.
 
-        Most writers have one thread, and between two steps of training a lock takes a tenth of what a row does at the
-        least (`docs/experiments.md`). So the thread that opened the writer does without, as long as it is alone: it
-        says that it is inside, and then looks whether it still is alone. Another one says that it is not, and then
-        waits until it is not inside. One of the two sees the other, and from then on all take the lock.
+        Most writers have one thread, and for a row a lock takes 0.15 times the limit (`docs/experiments.md`). So the
+        first thread, which opened the writer, marks that it is inside, and takes the lock only if it is no longer
+        alone. A second one marks that the first is no longer alone, and waits until it is not inside. At least one of
+        them sees the other's mark, and from then on both take the lock.
         """
         me = get_ident()
         if me == self._alone:
