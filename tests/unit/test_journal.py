@@ -655,6 +655,35 @@ def test_interrupted_rows_are_not_mixed(session: Session, journal: JournalWriter
     assert read_all(session)[-1].value == End(State.FINISHED, journal.seq)
 
 
+@pytest.mark.parametrize("act", [append, change, end])
+def test_interrupted_writer_keeps_no_thread_out(tmp_path: Path, alarm: Alarm, act: Act) -> None:
+    """Neither while one thread writes nor once another has come; and while the exception, with its frames, is kept."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    alarm(interrupt)
+    kept: list[KeyboardInterrupt] = []
+    for number in range(100):
+        session = claim(tmp_path / str(number), {"config": {}}, "it")
+        journal = JournalWriter(session)
+        for _ in ("alone", "not alone"):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.00001 + (number % 50) * 0.000002)
+                while True:
+                    act(journal)
+            except KeyboardInterrupt as error:
+                kept.append(error)
+            thread = threading.Thread(target=append if act is not end else end, args=[journal], daemon=True)
+            thread.start()
+            thread.join(10)
+            assert not thread.is_alive()
+        journal.end("finished")
+        numbers = [row.seq for row in rows(session)]
+        assert numbers == sorted(set(numbers))
+    assert len(kept) == 200
+
+
 # --------------------------------------------------------------------- steps
 
 

@@ -67,7 +67,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock, get_ident
@@ -223,7 +223,7 @@ class JournalWriter:
         self._looked = self._look_at = time.time()
         # Reentrant: a signal handler that logs must not deadlock with the call that it interrupted.
         self._lock = RLock()
-        # The thread that needs no lock, until another one comes; and the same one while it is amid a row. See `_turn`.
+        # See `_take_turn`: the thread that needs no lock, until another one comes; and the same one while it is inside.
         self._alone = get_ident() if _HAS_GIL else 0
         self._inside = 0
         self._descriptor = -1
@@ -242,7 +242,7 @@ class JournalWriter:
             OSError: it could not be written; its rows are counted in `lost`.
             ValueError: JSON cannot hold `data`, or a value is too large; nothing was recorded.
         """
-        # As `_turn`, without the time of a generator.
+        # As `_take_turn`, without the time of one more call.
         if (me := get_ident()) == self._alone:
             outer, self._inside = self._inside, me
             try:
@@ -250,9 +250,7 @@ class JournalWriter:
                     return self._record(data, step, values, more)
             finally:
                 self._inside = outer
-        self._hand_over(me)
-        with self._lock:
-            return self._record(data, step, values, more)
+        return self._take_turn(self._record, data, step, values, more)
 
     def _record(self, data: Mapping[str, Any], step: int | None, values: Values, more: More) -> None:
         """Write the line of one call of `log`."""
@@ -318,12 +316,14 @@ class JournalWriter:
         Args:
             make: the change, of what holds now; empty if there is none.
         """
-        with self._turn():
-            if change := make(self.details):
-                ensure_memory(change)
-                # Also if it cannot be written: a later line may hold it.
-                self.details = self.details.plus(change)
-                self.append({}, self._steps.get(DEFAULT_AXIS, 0), more=change)
+        self._take_turn(self._change, make)
+
+    def _change(self, make: Callable[[Details], Mapping[str, Any]]) -> None:
+        if change := make(self.details):
+            ensure_memory(change)
+            # Also if it cannot be written: a later line may hold it.
+            self.details = self.details.plus(change)
+            self._record({}, self._steps.get(DEFAULT_AXIS, 0), (), change)
 
     def end(self, status: Status) -> None:
         """Record how the writer ended, and close the file. A second call does nothing.
@@ -331,17 +331,19 @@ class JournalWriter:
         Raises:
             OSError: the end could not be written.
         """
-        with self._turn():
-            if self._descriptor < 0:
-                return
-            try:
-                self._look(time.time())
-                lost = {"lost": self._failed} if self._failed else {}
-                state = {"steps": self._steps, **self._details(), **_unless_empty("only", self.only)}
-                end = {"end": status, "seq": self.seq, **state, "time": time.time(), **lost}
-                write_whole(self._descriptor, (b"\n" if self._is_torn else b"") + encode(end, self._seed))
-            finally:
-                self.abandon()
+        self._take_turn(self._end_once, status)
+
+    def _end_once(self, status: Status) -> None:
+        if self._descriptor < 0:
+            return
+        try:
+            self._look(time.time())
+            lost = {"lost": self._failed} if self._failed else {}
+            state = {"steps": self._steps, **self._details(), **_unless_empty("only", self.only)}
+            end = {"end": status, "seq": self.seq, **state, "time": time.time(), **lost}
+            write_whole(self._descriptor, (b"\n" if self._is_torn else b"") + encode(end, self._seed))
+        finally:
+            self.abandon()
 
     def abandon(self) -> None:
         """Close the file without a word, as a forked child must: the session is its parent's."""
@@ -349,33 +351,29 @@ class JournalWriter:
         if descriptor >= 0:
             os.close(descriptor)
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Keep other threads out; a signal handler that interrupts this one may come in.
+    def _take_turn(self, act: Callable[..., None], *arguments: object) -> None:
+        """Call something while other threads are kept out; a signal handler that interrupts this one may come in.
 
         Most writers have one thread, and for a row a lock takes 0.15 times the limit (`docs/experiments.md`). So the
         first thread, which opened the writer, marks that it is inside, and takes the lock only if it is no longer
         alone. A second one marks that the first is no longer alone, and waits until it is not inside. At least one of
         them sees the other's mark, and from then on both take the lock.
+
+        No context manager: Ctrl-C inside of one's own methods would leave it open.
         """
         me = get_ident()
         if me == self._alone:
             outer, self._inside = self._inside, me
             try:
                 if self._alone:
-                    yield
-                    return
+                    return act(*arguments)
             finally:
                 self._inside = outer
-        self._hand_over(me)
-        with self._lock:
-            yield
-
-    def _hand_over(self, me: int) -> None:
-        """Let the first thread take the lock from now on, and wait until it is not amid a row without."""
         self._alone = 0
         while self._inside not in (0, me):
             time.sleep(HANDOVER_INTERVAL)
+        with self._lock:
+            return act(*arguments)
 
     def _open(self, session: Session) -> None:
         self._descriptor = open_own(session.path)
