@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import pytest
+from pydantic_core import to_json
 
 from rolecall import ConfigError, Job, Monitor, MonitorConfig, Row, Table, launch, open_monitor
 from rolecall.job.history import read_rows
@@ -228,6 +229,22 @@ def test_out_of_memory_amid_a_row(
     assert "the row cannot be recorded (MemoryError)" in caplog.text
     monitor.log({"loss": 0.5})
     assert [(row.seq, row.step) for row in rows(job)] == [(1, 1)]
+
+
+def test_row_that_changes_amid_log(job: Job, monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another thread may change it, after the look that found it ready: what can be recorded is."""
+    data: dict[str, Any] = {"loss": 0.5}
+
+    def change_and_encode(line: Any, **options: Any) -> bytes:
+        monkeypatch.undo()
+        data.update({"worse": object(), "reward": 1.0})
+        return to_json(line, **options)
+
+    monitor.log(data, 1)
+    monkeypatch.setattr("rolecall.store.journal.to_json", change_and_encode)
+    monitor.log(data, 2)
+    assert [row.metrics for row in rows(job)] == [{"loss": 0.5}, {"loss": 0.5, "reward": 1.0}]
+    assert monitor.dropped == 1
 
 
 # ------------------------------------------------------------------ repr

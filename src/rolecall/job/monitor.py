@@ -167,7 +167,7 @@ class Monitor:
             if axis is None and backends is None and commit is not True and self._normalizer.is_ready(data):
                 try:
                     journal.append(data, step)
-                except ValueError:  # another thread has changed it since
+                except ValueError:  # another thread may have changed it since: look at each value
                     self._log(journal, data, step, {})
             else:
                 self._log(journal, data, step, self._more(commit, axis, backends))
@@ -177,7 +177,7 @@ class Monitor:
             self._normalizer.drop_row(error)
 
     def _log(self, journal: JournalWriter, data: Mapping[str, Any], step: int | None, more: Mapping[str, Any]) -> None:
-        """Record what is not ready for the journal, or goes with a name of an axis or of backends."""
+        """Record a row that needs a look at each value, or that has an axis, backends or `commit`."""
         row, values, texts = self._normalizer.row(data)
         if texts is not None:
             more = {**more, **texts}

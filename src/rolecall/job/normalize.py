@@ -9,6 +9,7 @@ sees no error of it.
 import logging
 import operator
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Final
 
@@ -89,7 +90,10 @@ class Normalizer:
         return name
 
     def is_ready(self, data: object) -> bool:
-        """Whether it is a dictionary of numbers under short keys that were logged before, as almost every row is."""
+        """Whether it is a dictionary of numbers under short keys that were logged before, as almost every row is.
+
+        `append` sees to the memory that such a row takes.
+        """
         if type(data) is not dict:
             return False
         short = self._short
@@ -101,19 +105,17 @@ class Normalizer:
                     return False
         except RuntimeError:  # another thread has changed it meanwhile
             return False
-        return len(data) > 0  # `append` knows how much memory that takes
+        return bool(data)
 
     def row(self, data: object) -> tuple[Mapping[str, Any], Values, More]:
         """What of a mapping can be recorded, its tables and media, and what the line says of the texts among the rest.
 
         Often it is the mapping itself, and nothing else.
         """
-        try:
+        with suppress(RuntimeError):  # another thread has changed it meanwhile
             if type(data) is dict and self._is_plain(data):
                 ensure_memory(data)
                 return data, (), None
-        except RuntimeError:  # as above
-            pass
         return self.careful(data)
 
     def careful(self, data: object) -> tuple[dict[str, Any], Values, More]:

@@ -65,6 +65,7 @@ import logging
 import os
 import re
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -101,7 +102,7 @@ from rolecall.timings import FILE_CHECK_INTERVAL, HANDOVER_INTERVAL
 
 logger = logging.getLogger("rolecall")
 
-_HAS_GIL: Final = getattr(sys, "_is_gil_enabled", lambda: True)()
+_IS_FREE_THREADED: Final = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 _STEPS_EVERY: Final = 1000
 _SPACE: Final = b" "
 _FIRST_PIECE: Final = 1024
@@ -223,9 +224,10 @@ class JournalWriter:
         self._looked = self._look_at = time.time()
         # Reentrant: a signal handler that logs must not deadlock with the call that it interrupted.
         self._lock = RLock()
-        # See `_take_turn`: the thread that needs no lock, until another one comes; and the same one while it is inside.
-        self._alone = get_ident() if _HAS_GIL else 0
-        self._inside = 0
+        # The thread that needs no lock, or 0 once another one has come; see `_take_turn`.
+        self._lone_thread = 0 if _IS_FREE_THREADED else get_ident()
+        # The same one while it is inside without the lock, or 0.
+        self._lone_inside = 0
         self._descriptor = -1
         self._open(session)
 
@@ -242,14 +244,15 @@ class JournalWriter:
             OSError: it could not be written; its rows are counted in `lost`.
             ValueError: JSON cannot hold `data`, or a value is too large; nothing was recorded.
         """
-        # As `_take_turn`, without the time of one more call.
-        if (me := get_ident()) == self._alone:
-            outer, self._inside = self._inside, me
+        # As `_take_turn`, with which it must agree, without the time of one more call.
+        if (me := get_ident()) == self._lone_thread:
+            outer = self._lone_inside
             try:
-                if self._alone:
+                self._lone_inside = me
+                if self._lone_thread:
                     return self._record(data, step, values, more)
             finally:
-                self._inside = outer
+                self._lone_inside = outer
         return self._take_turn(self._record, data, step, values, more)
 
     def _record(self, data: Mapping[str, Any], step: int | None, values: Values, more: More) -> None:
@@ -289,7 +292,7 @@ class JournalWriter:
                     written = os.write(self._descriptor, whole)
                     self._end += written
                     if self._is_torn or written != len(whole):
-                        self._check_end(written, len(whole))
+                        self._note_torn(written, len(whole))
                     break
         except OSError:
             self.lost += rows
@@ -299,15 +302,15 @@ class JournalWriter:
             self._failed = 0
         self._recorded += rows
 
-    def _check_end(self, written: int, size: int) -> None:
-        """Note whether the last line was written whole.
+    def _note_torn(self, written: int, size: int) -> None:
+        """Note whether the last line has its newline: the next one closes it first if it has not.
 
         Raises:
-            OSError: it was not.
+            OSError: more of it is missing.
         """
-        # The disk, a quota or the file size limit may end in the middle of a line. The next one closes it first.
         self._is_torn = written != size
         if written < size - 1:
+            # The disk, a quota or the file size limit may end in the middle of a line.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def change(self, make: Callable[[Details], Mapping[str, Any]]) -> None:
@@ -352,25 +355,27 @@ class JournalWriter:
             os.close(descriptor)
 
     def _take_turn(self, act: Callable[..., None], *arguments: object) -> None:
-        """Call something while other threads are kept out; a signal handler that interrupts this one may come in.
+        """Call something while other threads are kept out.
 
         Most writers have one thread, and for a row a lock takes 0.15 times the limit (`docs/experiments.md`). So the
-        first thread, which opened the writer, marks that it is inside, and takes the lock only if it is no longer
-        alone. A second one marks that the first is no longer alone, and waits until it is not inside. At least one of
-        them sees the other's mark, and from then on both take the lock.
+        thread that made the writer does without, until another one comes. It first marks that it is inside, and then
+        looks whether it is still alone. Another one first marks that it no longer is, and then waits until it is not
+        inside. Under the interpreter lock, at least one of them sees the other's mark; from then on all take the lock.
 
-        No context manager: Ctrl-C inside of one's own methods would leave it open.
+        A signal handler of the thread that is inside comes in at once, and leaves the mark as it was. This is no
+        context manager, as Ctrl-C in `__enter__` or `__exit__` would leave it set.
         """
         me = get_ident()
-        if me == self._alone:
-            outer, self._inside = self._inside, me
+        if me == self._lone_thread:
+            outer = self._lone_inside
             try:
-                if self._alone:
+                self._lone_inside = me
+                if self._lone_thread:
                     return act(*arguments)
             finally:
-                self._inside = outer
-        self._alone = 0
-        while self._inside not in (0, me):
+                self._lone_inside = outer
+        self._lone_thread = 0
+        while self._lone_inside not in (0, me):
             time.sleep(HANDOVER_INTERVAL)
         with self._lock:
             return act(*arguments)
