@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -641,25 +642,36 @@ def test_signals_between_threads(session: Session, journal: JournalWriter, alarm
     assert [row.step for row in found] == [row.seq for row in found]
 
 
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def until_interrupted(act: Callable[[], None], after: float) -> KeyboardInterrupt:
+    """Do it again and again, until the alarm's handler, set to `interrupt`, ends it."""
+    try:
+        while True:
+            signal.setitimer(signal.ITIMER_REAL, after)
+            # Not for ever: what is raised amid a collection of garbage is lost, and so is the alarm.
+            for _ in range(1000):
+                act()
+    except KeyboardInterrupt as error:
+        return error
+
+
 def test_interrupted_rows_are_not_mixed(session: Session, journal: JournalWriter, alarm: Alarm) -> None:
     """Ctrl-C in the middle of a row: its number goes to no other, and rows before it stay."""
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
     alarm(interrupt)
-    interrupted = 0
     returned: list[int] = []
     step = 0
-    while interrupted < 300:
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 0.00001 + (interrupted % 30) * 0.000002)
-            while True:  # or the signal could come when nobody waits for it any more
-                step += 1
-                journal.append({"main": step}, step)
-                returned.append(step)
-        except KeyboardInterrupt:
-            interrupted += 1
+
+    def append_next() -> None:
+        nonlocal step
+        step += 1
+        journal.append({"main": step}, step)
+        returned.append(step)
+
+    for number in range(300):
+        until_interrupted(append_next, 0.00001 + (number % 30) * 0.000002)
     journal.end("finished")
     found = rows(session)
     assert not damages(session)
@@ -672,22 +684,13 @@ def test_interrupted_rows_are_not_mixed(session: Session, journal: JournalWriter
 @pytest.mark.parametrize("act", [append, change, end])
 def test_interrupted_writer_keeps_no_thread_out(tmp_path: Path, alarm: Alarm, act: Act) -> None:
     """Ctrl-C in the first one, before and after a second one has come, though the exception keeps the frames alive."""
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
     alarm(interrupt)
-    kept: list[KeyboardInterrupt] = []  # as a traceback that somebody holds
+    kept = []  # as a traceback that somebody holds
     for number in range(100):
         session = claim(tmp_path / str(number), {"config": {}}, "it")
         journal = JournalWriter(session)
         for _ in ("before", "after"):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0.00001 + (number % 50) * 0.000002)
-                while True:
-                    act(journal)
-            except KeyboardInterrupt as error:
-                kept.append(error)
+            kept.append(until_interrupted(partial(act, journal), 0.00001 + (number % 50) * 0.000002))
             thread = threading.Thread(target=act, args=[journal], daemon=True)
             thread.start()
             thread.join(10)
