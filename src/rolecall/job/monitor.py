@@ -20,7 +20,7 @@ from rolecall.job.output.lines import JobPrinter
 from rolecall.job.tables import INT64, LEAST_INT64
 from rolecall.rows import Details
 from rolecall.states import Status, status_at_exit, status_of
-from rolecall.store.journal import JournalWriter
+from rolecall.store.journal import JournalWriter, More
 
 logger = logging.getLogger("rolecall")
 
@@ -164,23 +164,25 @@ class Monitor:
             # `type` first: a call for each step would cost as much as the check itself.
             if step is not None and (type(step) is not int or not LEAST_INT64 <= step < INT64):
                 step = self._normalizer.step(step)
-            if axis is None and backends is None and commit is not True and self._normalizer.is_ready(data):
+            is_plain = axis is None and commit is not True and backends is None
+            more = None if is_plain else self._more(commit, axis, backends)
+            if self._normalizer.is_ready(data):
                 try:
-                    journal.append(data, step)
+                    journal.append(data, step, (), more)
                 except ValueError:  # another thread may have changed it since: look at each value
-                    self._log(journal, data, step, {})
+                    self._log(journal, data, step, more)
             else:
-                self._log(journal, data, step, self._more(commit, axis, backends))
+                self._log(journal, data, step, more)
         except OSError as error:
             self._lose(error)
         except Exception as error:  # noqa: BLE001 - out of memory, for one: training must go on
             self._normalizer.drop_row(error)
 
-    def _log(self, journal: JournalWriter, data: Mapping[str, Any], step: int | None, more: Mapping[str, Any]) -> None:
-        """Record a row that needs a look at each value, or that has an axis, backends or `commit`."""
+    def _log(self, journal: JournalWriter, data: Mapping[str, Any], step: int | None, more: More) -> None:
+        """Record a row that needs a second look, or one at each value."""
         row, values, texts = self._normalizer.row(data)
         if texts is not None:
-            more = {**more, **texts}
+            more = {**(more or {}), **texts}
         if not row and not values:
             return
         try:
