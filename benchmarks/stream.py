@@ -7,7 +7,7 @@ Both sides send the same points, in batches of the same size, to a new server of
 system, each from a process of its own, in turns. The clock runs from when the run is open until it is closed and the
 backend holds everything. `bulk` is `FileWriter.add_summary` of a whole row in tensorboardX, `MlflowClient.log_batch` of
 1,000 metrics, and `Run.log` of a shared run in wandb. `courier` reads a journal, sends, and writes down what was
-acknowledged; `of bulk` is its rate by that of `bulk` in the same round, the median of the rounds. rolecall promises
+acknowledged; `of bulk` is its rate by that of `bulk` in the same round, the median of the rounds. rolecall aims at
 90 %. CPU is that of the process and its children, for each row. `--backlog` lets only the courier work, on what waits:
 1,000,000 rows of a metric.
 """

@@ -23,7 +23,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
@@ -374,7 +374,7 @@ def last_seq(value: Mapping[str, Any] | None) -> int:
 def rows_of(value: Mapping[str, Any]) -> int:
     """How many rows a line of a journal holds."""
     rows = value.get("rows", 1)
-    return rows if type(rows) is int and 0 < rows <= last_seq(value) else 1
+    return rows if rows != 1 and type(rows) is int and 0 < rows <= last_seq(value) else 1
 
 
 def lines_from_end(
@@ -466,18 +466,19 @@ def _interpret(path: Path, data: bytes, offset: int, seed: int) -> Iterator[Line
 
 def _find_line(raw: bytes, seed: int) -> tuple[int, dict[str, Any] | None, str]:
     """Where the sound line in these bytes begins and what it holds, if there is one; what is wrong before it."""
-    reason = ""
     # What does not end like a line holds none. A file may have millions of those, so this is quick.
     if raw[-_SUM:-_DIGITS] != b',"sum":"':
         return 0, None, _NO_MATCH
+    try:
+        return 0, decode(raw, seed), ""
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
     # A damaged newline must not cost the next line, so look for one that begins inside of this one. A crafted line may
     # hold any number of starts: few are tried.
-    inside = (match.start() for match in islice(_START.finditer(raw, 1), _MOST_STARTS))
-    for cut in chain([0], inside):
-        try:
+    for match in islice(_START.finditer(raw, 1), _MOST_STARTS):
+        cut = match.start()
+        with suppress(ValueError, RecursionError):
             return cut, decode(raw[cut:], seed), reason
-        except (ValueError, RecursionError) as error:
-            reason = reason or str(error)
     return 0, None, reason
 
 

@@ -104,7 +104,8 @@ class JournalReader:
                     damage = None
                 # A row that is left out is here: what is damaged behind it does not cover it.
                 self.seq = max(self.seq, seq)
-                yield from (Entry(value, line.end) for value in values)
+                for each in values:
+                    yield Entry(each, line.end)
         if damage is not None:
             yield Entry(_with_rows(damage, self.seq, -1), damage.end)
 
