@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import itertools
 import json
 import logging
@@ -578,7 +579,11 @@ def test_second_thread_comes_at_any_time(tmp_path: Path, waits: threading.Event)
 
 @pytest.fixture
 def alarm() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Sets a handler of SIGALRM for this test."""
+    """Sets a handler of SIGALRM for this test.
+
+    There is no collection of garbage: what is raised in a callback of one is lost, and is a warning.
+    """
+    gc.disable()
     before = signal.getsignal(signal.SIGALRM)
 
     def handle(call: Callable[[], None]) -> None:
@@ -587,6 +592,7 @@ def alarm() -> Iterator[Callable[[Callable[[], None]], None]]:
     yield handle
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
+    gc.enable()
 
 
 Alarm = Callable[[Callable[[], None]], None]
@@ -651,7 +657,7 @@ def until_interrupted(act: Callable[[], None], after: float) -> KeyboardInterrup
     try:
         while True:
             signal.setitimer(signal.ITIMER_REAL, after)
-            # Not for ever: what is raised amid a collection of garbage is lost, and so is the alarm.
+            # Not for ever: what is raised in a finalizer is lost, and so is the alarm.
             for _ in range(1000):
                 act()
     except KeyboardInterrupt as error:
