@@ -53,10 +53,9 @@ def test_ranges_cover(inner: list[tuple[int, int]], covered: bool) -> None:
 def test_rows_of_one_step_are_one_line() -> None:
     line = Line.of(row(1, 7, "loss"))
     assert line.takes(row(2, 7, "reward"), {AXIS})
-    whole = line.plus(row(2, 7, "reward"), {"samples": "table"})
-    assert dict(whole.values) == {AXIS: 7, "loss": 0.5, "reward": 0.5, "samples": "table"}
-    assert (whole.first, whole.last.seq) == (1, 2)
-    assert "reward" not in line.values
+    line.add(row(2, 7, "reward"), {"samples": "table"})
+    assert line.values == {AXIS: 7, "loss": 0.5, "reward": 0.5, "samples": "table"}
+    assert (line.first, line.last.seq) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +179,8 @@ def test_lines_read_back_tell_their_rows() -> None:
 
 def test_lines_say_how_many_rows_they_have() -> None:
     handed = HandedOver("trainer", 1)
-    line = Line.of(row(4, 7, "loss")).plus(row(5, 7, "reward"))
+    line = Line.of(row(4, 7, "loss"))
+    line.add(row(5, 7, "reward"))
     assert handed.marks(line) == {FIRST: 5, "_rolecall/rows": 2}
     handed.add(line)
     assert [*handed.rows] == [(4, 5)]

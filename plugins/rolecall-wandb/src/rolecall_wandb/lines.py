@@ -11,7 +11,7 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Self
 
@@ -25,7 +25,7 @@ PREFIX: Final = "_rolecall/"
 ROWS: Final = f"{PREFIX}rows"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Line:
     """Consecutive rows of one session with the same axis and step, none of which repeats another's key.
 
@@ -40,7 +40,7 @@ class Line:
     began: float
     first: int
     last: Row
-    values: Mapping[str, Any]
+    values: dict[str, Any]
     has_table: bool = False
 
     @classmethod
@@ -51,18 +51,19 @@ class Line:
     def takes(self, row: Row, axes: Container[str], more: Iterable[str] = ()) -> bool:
         """Whether a row belongs to this line too, with `more` keys. A key of an axis is in every row, with its step."""
         last = self.last
-        if (row.writer, row.session, row.seq) != (last.writer, last.session, last.seq + 1):
+        if row.step != last.step or row.axis != last.axis:
             return False
-        if (row.axis, row.step) != (last.axis, last.step):
+        if (row.writer, row.session, row.seq) != (last.writer, last.session, last.seq + 1):
             return False
         if any(key in self.values for key in more):
             return False
         return not any(key in self.values and key not in axes for key in (*row.metrics, *row.text))
 
-    def plus(self, row: Row, more: Mapping[str, Any] = MappingProxyType({})) -> Self:
-        """The line with a row that belongs to it, and with `more`."""
-        values = {**self.values, **row.metrics, **row.text, **more}
-        return replace(self, last=row, values=values, has_table=self.has_table or row.table is not None)
+    def add(self, row: Row, more: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Add a row that belongs to the line, and `more`."""
+        self.last = row
+        self.values.update({**row.metrics, **row.text, **more})
+        self.has_table |= row.table is not None
 
 
 class Ranges:
@@ -190,8 +191,10 @@ class HandedOver:
 
     def marks(self, line: Line) -> dict[str, int]:
         """The hidden keys of a line that is handed over next."""
-        rows = line.last.seq - line.first + 1
-        return {self._filling.key: line.last.seq} | ({ROWS: rows} if rows > 1 else {})
+        marks = {self._filling.key: line.last.seq}
+        if line.last.seq > line.first:
+            marks[ROWS] = line.last.seq - line.first + 1
+        return marks
 
     def add(self, line: Line) -> None:
         """The line was handed over."""

@@ -92,7 +92,7 @@ class OfflineRun:
         if self._definitions is not None:
             for row in rows:
                 if self._line is not None and self._line.takes(row, self._axes, more):
-                    self._line = self._line.plus(row, more)
+                    self._line.add(row, more)
                 else:
                     self._end_line()
                     self._line = Line.of(row, more)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from rolecall import Row, RunTicket, Status, Unavailable
@@ -114,7 +114,7 @@ class SharedRun:
         self._expect()
         with self._lost_on_error():  # around all rows, as a context for each takes a fifth of this plugin's own time
             for row in rows:
-                self._lines[row.writer] = self._line_with(row, more)
+                self._add(row, more)
 
     def log_table(self, row: Row) -> None:
         """See `rolecall.SupportsTables`. The SDK uploads the table with its line, which more rows may belong to."""
@@ -122,35 +122,38 @@ class SharedRun:
         self._expect()
         more = table_of(row, self.id)
         with self._lost_on_error():
-            line = self._line_with(row, more)
+            self._add(row, more)
         if self._in_pieces:
             # The reason may have been this table: at once, so that a failure is that of its row.
             with self._tries.counted(row, self._watch.look, self._lost):
-                self._hand_over(line)
-        else:
-            self._lines[row.writer] = line
+                self._hand_over(self._lines.pop(row.writer))
 
-    def _line_with(self, row: Row, more: Mapping[str, Any]) -> Line:
-        """The open line with this row, or a new one, after handing over the one that it does not belong to."""
-        line = self._lines.get(row.writer)
-        if line is not None and line.takes(row, self._axes, more):
-            return line.plus(row, more)
-        if line is not None:
+    def _add(self, row: Row, more: Mapping[str, Any]) -> None:
+        """Add a row to the open line of its writer, or hand that over and begin a new one."""
+        if (line := self._lines.get(row.writer)) is not None:
+            if line.takes(row, self._axes, more):
+                line.add(row, more)
+                return
             self._hand_over(line)
-        return Line.of(row, more)
+        self._lines[row.writer] = Line.of(row, more)
 
     def _end_lines(self, age: float = 0.0) -> None:
         with self._lost_on_error():
             for line in [each for each in self._lines.values() if time.monotonic() - each.began >= age]:
-                self._hand_over(line)
+                self._hand_over(self._lines.pop(line.last.writer))
 
     def _hand_over(self, line: Line) -> None:
         last = line.last
         handed = self._progress.of((last.writer, last.session))
-        with self._sdk.at_hand() if line.has_table else nullcontext():
-            self._run.log({**line.values, "_timestamp": last.time, **handed.marks(line)})
+        values = line.values
+        values["_timestamp"] = last.time
+        values |= handed.marks(line)
+        if line.has_table:
+            with self._sdk.at_hand():
+                self._run.log(values)
+        else:
+            self._run.log(values)
         handed.add(line)
-        self._lines.pop(last.writer, None)
 
     # ------------------------------------------------------- what is held
 
