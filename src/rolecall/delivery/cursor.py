@@ -272,7 +272,8 @@ class Cursor:
                     # comes before a cut. The position tells, so a successor of this cursor skips it too.
                     if value.seq <= seq:
                         continue
-                    damages += self._note_missing(value.seq - seq - 1)
+                    if (missing := value.seq - seq - 1) or self._suspects:
+                        damages += self._note_missing(missing)
                     seq = value.seq
                     rows.append(value)
                 case Damage():

@@ -322,12 +322,13 @@ def read_lines(path: Path, offset: int = 0, limit: int = 1 << 20, seed: int = 0)
     """
     found = False
     while not found:
-        data = whole_lines(path, offset, limit)
+        data = _read_some(path, offset, limit)
         for entry in _interpret(path, data, offset, seed):
             found = True
             yield entry
-        offset += len(data)
-        if not data:
+        size = data.rfind(b"\n") + 1
+        offset += size
+        if not size:
             if (end := _behind_overlong(path, offset)) > offset:
                 yield Damage(path, offset, end, "it is longer than any line")
             return
@@ -338,15 +339,21 @@ def whole_lines(path: Path, offset: int = 0, limit: int = 1 << 20) -> bytes:
 
     Nothing if there is no such file, or if the line there is longer than any of ours.
     """
+    data = _read_some(path, offset, limit)
+    return data[: data.rfind(b"\n") + 1]
+
+
+def _read_some(path: Path, offset: int, limit: int) -> bytes:
+    """The bytes from `offset` on, about `limit` of them, but at least one line if there is one."""
     file = open_regular(path)
     if file is None:
         return b""
     with file:
         file.seek(offset)
         data = file.read(limit)
-        if data and not data.endswith(b"\n"):
+        if data and b"\n" not in data:
             data += file.readline(_LONGEST_LINE)
-    return data[: data.rfind(b"\n") + 1]
+    return data
 
 
 def end_of_lines(path: Path) -> int:
