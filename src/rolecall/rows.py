@@ -57,7 +57,8 @@ class TableData:
     append: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen, as that takes three times as long to make, for each row that is delivered.
+@dataclass(slots=True, kw_only=True)
 class Row:
     """What one call of `Monitor.log` recorded: its metrics and strings, or one table, or the media of one key.
 
@@ -93,7 +94,7 @@ class Row:
     backends: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Change(Row):
     """A change of the run's config, summary or tags: numbered as a row is, empty, and handed to no backend as one."""
 

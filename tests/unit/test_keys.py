@@ -30,7 +30,12 @@ def keys_of(writer: str = "explorer/0", layout: Layout = NOWHERE, **settings: An
 
 def shared_row(given: Row, declares_axes: bool, report: Callable[[str], None] = lambda _: None) -> Row:
     """The first row of a writer, as it is in a shared run."""
-    return keys_of(given.writer, declares_axes=declares_axes, report=report).shown(given)
+    return renamed(keys_of(given.writer, declares_axes=declares_axes, report=report), given)
+
+
+def renamed(keys: Keys, given: Row) -> Row:
+    keys.rename(found := replace(given))
+    return found
 
 
 def test_prefix_and_axis_are_added() -> None:
@@ -144,7 +149,7 @@ def test_keys_of_two_roles_never_meet(key: str, shown: str) -> None:
 
 def names(keys: Keys, axis: str | None, *logged: str, step: int = 3) -> list[str]:
     """The names of metrics that are logged together; the step among them, if it is a metric."""
-    mapped = keys.shown(replace(row(metrics=dict.fromkeys(logged, 0.5), axis=axis), step=step))
+    mapped = renamed(keys, replace(row(metrics=dict.fromkeys(logged, 0.5), axis=axis), step=step))
     return list(mapped.metrics)
 
 
@@ -180,9 +185,9 @@ def test_moved_key_never_meets_another_one() -> None:
 def test_key_of_an_axis_gives_way_unless_it_says_the_step() -> None:
     """slime logs `train/step` beside what it logs on the axis `train`."""
     keys = keys_of("actor")
-    first = keys.shown(replace(row(metrics={"train/loss": 0.5, "train/step": 3}, axis="train"), step=3))
+    first = renamed(keys, replace(row(metrics={"train/loss": 0.5, "train/step": 3}, axis="train"), step=3))
     assert first.metrics == {"actor/train/loss": 0.5, "actor/train/step": 3}
-    other = keys.shown(replace(row(metrics={"reward": 1.0, "train/step": 9}, axis="rollout"), step=1))
+    other = renamed(keys, replace(row(metrics={"reward": 1.0, "train/step": 9}, axis="rollout"), step=1))
     assert other.metrics == {"actor/reward": 1.0, "actor/train/step_": 9, "actor/rollout/step": 1}
 
 
@@ -190,7 +195,7 @@ def test_run_of_its_own_has_axes_once_there_are_two() -> None:
     """Until then it is what it would be without axes."""
     keys = keys_of("trainer", shared=False)
     plain = row(metrics={"loss": 0.5, "step": 1})
-    assert keys.shown(plain) is plain
+    assert renamed(keys, plain) == plain
     assert (keys.carries_axes, keys.bindings(0)) == (False, ({}, 0))
     assert names(keys, "eval", "accuracy") == ["accuracy", "eval/step"]
     assert names(keys, None, "loss") == ["loss", "step"]
@@ -200,7 +205,7 @@ def test_run_of_its_own_has_axes_once_there_are_two() -> None:
 def test_backend_whose_metrics_have_steps_gets_names_alone() -> None:
     keys = keys_of("trainer", shared=False, declares_axes=False)
     plain = row(metrics={"loss": 0.5}, axis="eval")
-    assert keys.shown(plain) is plain
+    assert renamed(keys, plain) == plain
     assert names(keys, None, "loss", "eval/step") == ["step/loss", "eval/step"]
     assert keys.bindings(0) == ({}, 0)
 

@@ -6,6 +6,7 @@ fails is read again from the last acknowledgement: the file is the queue, so mem
 is away.
 """
 
+import gc
 import logging
 import random
 import time
@@ -183,6 +184,8 @@ class Courier:
 
     def _open(self) -> Run:
         run, run_id = self._attempt(self._open_once)
+        # What SDKs import stays. A collection that looks at all of it takes 50 ms (wandb 0.31.0, measured).
+        gc.freeze()
         self._reference = RunReference(run.id, run.url, run_id)
         self._attempt(self._refer)
         self._event("opened", url=run.url)
@@ -299,7 +302,9 @@ class Courier:
         keys = self._keys_of(cursor.writer)
         own = list(filter(self._is_for, batch.rows))
         for is_rich, group in groupby(own, key=_is_rich):
-            rows = [keys.shown(row) for row in group]
+            rows = list(group)
+            for row in rows:
+                keys.rename(row)
             # Tables and media one by one: what is refused is set aside before the backend may not be available.
             for some in [[row] for row in rows] if is_rich else [rows]:
                 taken += self._hand_over(run, cursor, some)
@@ -411,12 +416,12 @@ class Courier:
         own = cursor.details()
         # As keys of strings are shown, which no step is among.
         row = Row(writer=cursor.writer, session=0, seq=0, step=0, time=0.0, text=dict.fromkeys(own.summary, ""))
-        keys = self._keys_of(cursor.writer).shown(row).text
+        self._keys_of(cursor.writer).rename(row)
         if self.shared and cursor.writer != LAUNCH:
             book = self.book if cursor.writer == self.book.writer else self.book.of(cursor.writer)
             book.publish_config(cursor.config())
             book.publish_tags(own.tags)
-        return replace(own, summary=dict(zip(keys, own.summary.values(), strict=True)))
+        return replace(own, summary=dict(zip(row.text, own.summary.values(), strict=True)))
 
     def _declare(self, run: Run) -> None:
         bindings, known = self._keys_of(self.cursors[0].writer).bindings(self._declared)

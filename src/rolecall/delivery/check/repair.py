@@ -100,10 +100,11 @@ def _send(target: Target, writer: str, batches: Iterable[list[Row]], leases: Lea
         _declare(target, run, book)
         for batch in batches:
             leases.require()
-            rows = [target.keys(writer).shown(row) for row in batch]
-            sent.rows += len(rows)
+            for row in batch:
+                target.keys(writer).rename(row)
+            sent.rows += len(batch)
             try:
-                run.log(rows)
+                run.log(batch)
             except Rejected as rejected:
                 sent.rows -= len(rejected.rows)
                 sent.reason = sent.reason or str(rejected)

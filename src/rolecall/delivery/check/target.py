@@ -118,7 +118,8 @@ class Target:
 
     def points(self, readback: SupportsReadback, row: Row) -> Iterator[tuple[str, Point]]:
         """The points that the run has of a row."""
-        row = self.keys(row.writer).shown(row)
+        row = replace(row)  # the caller's stays as it was logged
+        self.keys(row.writer).rename(row)
         if self._axes:
             row = replace(row, metrics={key: value for key, value in row.metrics.items() if key not in self._axes})
         # Some trackers have no other form for NaN than the string, and so a text that spells it is a point there.
