@@ -381,7 +381,7 @@ def last_seq(value: Mapping[str, Any] | None) -> int:
 def rows_of(value: Mapping[str, Any]) -> int:
     """How many rows a line of a journal holds."""
     rows = value.get("rows", 1)
-    return rows if type(rows) is int and 0 < rows <= last_seq(value) else 1
+    return rows if type(rows) is int and 1 < rows <= last_seq(value) else 1
 
 
 def lines_from_end(

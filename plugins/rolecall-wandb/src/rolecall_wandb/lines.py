@@ -174,7 +174,6 @@ class HandedOver:
     Attributes:
         keys: the keys of its lines.
         held: the rows that the server holds.
-        rows: these, and those that a running SDK will upload.
 
     The SDK uploads lines seconds later, and a proxy may take an upload and drop it. A count that still grows could not
     tell a line that was dropped from one that is on its way. So lines have one of two keys in turn: while new lines get
@@ -184,7 +183,6 @@ class HandedOver:
     def __init__(self, writer: str, session: int) -> None:
         self.keys = _keys(writer, session)
         self.held = Ranges()
-        self.rows = Ranges()
         self._filling, self._closed = map(_Window, self.keys)
         self._counts: tuple[int, ...] = ()
         self._suspected = False
@@ -199,7 +197,15 @@ class HandedOver:
     def add(self, line: Line) -> None:
         """The line was handed over."""
         self._filling.add(line)
-        self.rows.add(line.first, line.last.seq)
+
+    @property
+    def rows(self) -> Ranges:
+        """The rows that the server holds, and those that a running SDK will upload."""
+        rows = Ranges(self.held)
+        for window in (self._closed, self._filling):
+            for first, last in window.rows:
+                rows.add(first, last)
+        return rows
 
     def learn(self, counts: Mapping[str, int]) -> bool:
         """Learn how many lines have each key on the server; return whether that has changed."""
@@ -226,7 +232,6 @@ class HandedOver:
     def restart(self, found: Found, session: Session) -> None:
         """Forget what the SDK was handed, as it has ended: the server holds what was read back, and nothing else."""
         self.held = found.rows[session]
-        self.rows = Ranges(self.held)
         self._suspected = False
         for window in (self._filling, self._closed):
             window.restart(found.counts.get(window.key, 0))

@@ -83,7 +83,7 @@ class Progress:
 
     def is_shown(self) -> bool:
         """Whether the server shows every row when it is read back; it may take a while."""
-        given = {session: Ranges(handed.rows) for session, handed in self._sessions.items()}
+        given = {session: handed.rows for session, handed in self._sessions.items()}
         return until(lambda: self._shows(given), SETTLE)
 
     def _shows(self, given: Mapping[Session, Ranges]) -> bool:
