@@ -57,7 +57,7 @@ class TableData:
     append: bool = False
 
 
-# Not frozen, as that takes three times as long to make, for each row that is delivered.
+# Not frozen: a frozen one takes three times as long to make, and one is made for each row that is delivered.
 @dataclass(slots=True, kw_only=True)
 class Row:
     """What one call of `Monitor.log` recorded: its metrics and strings, or one table, or the media of one key.

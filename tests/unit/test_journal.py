@@ -581,7 +581,7 @@ def test_second_thread_comes_at_any_time(tmp_path: Path, waits: threading.Event)
 def alarm() -> Iterator[Callable[[Callable[[], None]], None]]:
     """Sets a handler of SIGALRM for this test.
 
-    There is no collection of garbage: what is raised in a callback of one is lost, and is a warning.
+    Garbage is not collected meanwhile: Python swallows what is raised in a callback of a collection, and warns.
     """
     gc.disable()
     before = signal.getsignal(signal.SIGALRM)

@@ -3,9 +3,10 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 from rolecall import timings
@@ -129,10 +130,10 @@ class Cursor:
         # Before reading: rows that come later than this look are not missed.
         is_over = is_due and self._is_over(session)
         self._refresh()
-        entries = self._entries(session) if has_grown or is_over else []
-        if not entries:
+        first, others = self._entries(session) if has_grown or is_over else (None, ())
+        if first is None:
             return Batch((), self._leave(session) if is_over else ())
-        return self._take(session, entries)
+        return self._take(session, chain([first], others))
 
     def goes_on(self) -> bool:
         """Go on where there is more after the end of the last session. Asked once `status` is set.
@@ -230,25 +231,28 @@ class Cursor:
             self._looked = now
         return is_due, size != before
 
-    def _entries(self, session: Session) -> list[Entry]:
+    def _entries(self, session: Session) -> tuple[Entry | None, Iterable[Entry]]:
+        """What comes next, and what comes behind it: one by one, as thousands at once are work for the collector."""
         reader = self._reader
         if reader is None or reader.session != session:
             reader = self._reader = JournalReader(self.writer, session, self._position.seq)
-        entries = list(reader.read(self._position.offset, timings.READ_BYTES))
-        if self._is_cut(session, entries):
+        entries = reader.read(self._position.offset, timings.READ_BYTES)
+        first = next(entries, None)
+        if self._is_cut(session, first):
             # What is there now was written after the cut: read it from the start, without what was read before.
             self._rescanned = self._position.seq
             self._position = self._position._replace(offset=0)
             reader = self._reader = JournalReader(self.writer, session, 0)
-            entries = list(reader.read(0, timings.READ_BYTES))
-        return entries
+            entries = reader.read(0, timings.READ_BYTES)
+            first = next(entries, None)
+        return first, entries
 
-    def _is_cut(self, session: Session, entries: Sequence[Entry]) -> bool:
-        """Whether the file was cut short, and may have grown again, since it was read up to this position."""
+    def _is_cut(self, session: Session, entry: Entry | None) -> bool:
+        """Whether the file was cut short, and may have grown again, since it was read up to before this entry."""
         _, offset, seq = self._position
         if not offset or self._rescanned == seq:
             return False
-        first = entries[0].value if entries else None
+        first = entry.value if entry is not None else None
         if isinstance(first, Row | End) and first.seq <= seq + 1:
             return False
         if first is None:
@@ -261,12 +265,12 @@ class Cursor:
         before = [line for line in read_lines(session.path, start, offset - start, session.seed) if line.end <= offset]
         return not (before and isinstance(line := before[-1], Line) and line.value.get("seq") == seq)
 
-    def _take(self, session: Session, entries: Sequence[Entry]) -> Batch:
+    def _take(self, session: Session, entries: Iterable[Entry]) -> Batch:
         rows: list[Row] = []
         damages: list[str] = []
         seq = self._position.seq
-        for value, _ in entries:
-            match value:
+        for entry in entries:
+            match value := entry.value:
                 case Row():
                     # Read before, from a file that was changed since: a copy in a session that continues, or what
                     # comes before a cut. The position tells, so a successor of this cursor skips it too.
@@ -284,8 +288,8 @@ class Cursor:
                     damages += self._note_missing(value.seq - seq)
                     if session.number >= self._last:
                         self.status = ended_as(value.status)
-        self._position = Position(session.number, entries[-1].offset, seq)
-        if not (is_last := entries[-1].offset >= self._size >= 0):
+        self._position = Position(session.number, entry.offset, seq)
+        if not (is_last := entry.offset >= self._size >= 0):
             self._size = -1
         return Batch(rows, damages, is_last)
 

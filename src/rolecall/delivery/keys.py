@@ -70,7 +70,7 @@ class Keys:
     def rename(self, row: Row) -> None:
         """Give a row the names that it has in the run, and its step if that is a metric there.
 
-        The axes of its keys are published.
+        The axes of its keys are published. Once for each row: a second time, it would get another prefix.
         """
         if row.axis is not None and self._declares_axes:
             self.carry_axes()

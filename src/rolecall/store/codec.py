@@ -344,7 +344,7 @@ def whole_lines(path: Path, offset: int = 0, limit: int = 1 << 20) -> bytes:
 
 
 def _read_some(path: Path, offset: int, limit: int) -> bytes:
-    """The bytes from `offset` on, about `limit` of them, but at least one line if there is one."""
+    """About `limit` bytes from `offset` on, or one whole line if that is longer; the last line may be cut off."""
     file = open_regular(path)
     if file is None:
         return b""
@@ -453,7 +453,7 @@ def _next_data(descriptor: int, offset: int) -> int:
 
 
 def _interpret(path: Path, data: bytes, offset: int, seed: int) -> Iterator[Line | Damage]:
-    """What complete lines hold, of which the first begins at `offset`."""
+    """What complete lines hold, of which the first begins at `offset`; what is behind the last newline is left out."""
     begin, until, why = -1, -1, ""
     for raw in data.split(b"\n")[:-1]:
         end = offset + len(raw) + 1

@@ -122,11 +122,14 @@ class SharedRun:
         self._expect()
         more = table_of(row, self.id)
         with self._lost_on_error():
-            self._add(row, more)
-        if self._in_pieces:
-            # The reason may have been this table: at once, so that a failure is that of its row.
-            with self._tries.counted(row, self._watch.look, self._lost):
+            if not self._in_pieces:
+                self._add(row, more)
+                return
+            if row.writer in self._lines:
                 self._hand_over(self._lines.pop(row.writer))
+        # The reason may have been this table: at once and in a line of its own, so that a failure is that of its row.
+        with self._tries.counted(row, self._watch.look, self._lost):
+            self._hand_over(Line.of(row, more))
 
     def _add(self, row: Row, more: Mapping[str, Any]) -> None:
         """Add a row to the open line of its writer, or hand that over and begin a new one."""
@@ -143,6 +146,7 @@ class SharedRun:
                 self._hand_over(self._lines.pop(line.last.writer))
 
     def _hand_over(self, line: Line) -> None:
+        """Log a line, which takes no more rows from here on."""
         last = line.last
         handed = self._progress.of((last.writer, last.session))
         values = line.values

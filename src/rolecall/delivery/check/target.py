@@ -118,7 +118,7 @@ class Target:
 
     def points(self, readback: SupportsReadback, row: Row) -> Iterator[tuple[str, Point]]:
         """The points that the run has of a row."""
-        row = replace(row)  # the caller's stays as it was logged
+        row = replace(row)  # as the caller's row stays what was logged
         self.keys(row.writer).rename(row)
         if self._axes:
             row = replace(row, metrics={key: value for key, value in row.metrics.items() if key not in self._axes})
