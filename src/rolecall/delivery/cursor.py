@@ -248,7 +248,7 @@ class Cursor:
         return first, entries
 
     def _is_cut(self, session: Session, entry: Entry | None) -> bool:
-        """Whether the file was cut short, and may have grown again, since it was read up to before this entry."""
+        """Whether the file was cut short since it was read up to this position, where this entry is what comes next."""
         _, offset, seq = self._position
         if not offset or self._rescanned == seq:
             return False
