@@ -276,7 +276,7 @@ class Cursor:
                     # comes before a cut. The position tells, so a successor of this cursor skips it too.
                     if value.seq <= seq:
                         continue
-                    if (missing := value.seq - seq - 1) or self._suspects:
+                    if (missing := value.seq - seq - 1) or self._suspects:  # rarely, so most rows do without the call
                         damages += self._note_missing(missing)
                     seq = value.seq
                     rows.append(value)

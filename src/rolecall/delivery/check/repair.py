@@ -98,10 +98,11 @@ def _send(target: Target, writer: str, batches: Iterable[list[Row]], leases: Lea
     try:
         # A tracker may keep only what its last writer declared.
         _declare(target, run, book)
+        keys = target.keys(writer)
         for batch in batches:
             leases.require()
             for row in batch:
-                target.keys(writer).rename(row)
+                keys.rename(row)
             sent.rows += len(batch)
             try:
                 run.log(batch)
