@@ -23,6 +23,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -455,8 +456,11 @@ def _next_data(descriptor: int, offset: int) -> int:
 def _interpret(path: Path, data: bytes, offset: int, seed: int) -> Iterator[Line | Damage]:
     """What complete lines hold, of which the first begins at `offset`; what is behind the last newline is left out."""
     begin, until, why = -1, -1, ""
-    for raw in data.split(b"\n")[:-1]:
-        end = offset + len(raw) + 1
+    # One by one: thousands of lines at once would push each other out of the processor's cache.
+    for whole in BytesIO(data):
+        if not whole.endswith(b"\n"):
+            break
+        raw, end = whole[:-1], offset + len(whole)
         cut, value, reason = _find_line(raw, seed) if raw else (0, None, "")
         if raw and (cut or value is None):
             begin, why = (offset, reason) if begin < 0 else (begin, why)
