@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stopped import children
 from wandb_emulator import Policy, StoredRun, WandbServer
 from wandb_offline import offline_runs, sync
 
@@ -261,3 +262,16 @@ def test_group_of_the_environment(
         monitor.log({"loss": 1.0}, 1)
     named = the_run(server).named
     assert (named["group"], named["notes"], named["job_type"]) == (expected, "a note", "train")
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("3", "3")])
+def test_service_uses_one_core(
+    make_config: Make, server: WandbServer, monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+) -> None:
+    """Unless the user has said how many. The user's own process is as it was."""
+    if given is not None:
+        monkeypatch.setenv("GOMAXPROCS", given)
+    with launch(make_config(courier="thread")):
+        (service,) = [child for child in children() if b"wandb-core" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        assert f"GOMAXPROCS={expected}" in Path(f"/proc/{service}/environ").read_text().split("\0")
+        assert os.environ.get("GOMAXPROCS") == given
