@@ -92,3 +92,10 @@ def test_error_in_a_cell_fails_no_run(folder: Path) -> None:
     cells = ("import rolecall", BEGIN % "first", "1 / 0", LOG)
     execute(folder, *cells, allow_errors=True)
     assert read_history(folder / "rolecall" / "gsm8k" / "first").state == "finished"
+
+
+def test_wandbs_init_ends_the_run_before(folder: Path) -> None:
+    """As wandb's own does, in a notebook alone."""
+    begin = "from rolecall.compat import wandb\nfirst = wandb.init()"
+    _, second = execute(folder, begin, "second = wandb.init()\nprint(first.is_finished, wandb.run is second)")
+    assert second["stdout"] == "True True\n"

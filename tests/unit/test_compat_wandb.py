@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from copy import copy
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -204,6 +205,14 @@ def test_init_returns_the_open_run() -> None:
     second = wandb.init(reinit="finish_previous")
     assert first.is_finished
     assert wandb.run is second
+
+
+def test_process_that_executes_notebooks_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It imports ipykernel, as a kernel does; and IPython, of which it has no shell."""
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    first = wandb.init()
+    assert wandb.init() is first
 
 
 def test_disabled_run_records_nothing(folder: Path) -> None:

@@ -206,7 +206,13 @@ def _ends_previous(reinit: bool | str | None) -> bool:
     """Whether a run that goes on is finished; else `init` returns it. As in wandb 0.31."""
     if reinit == "create_new":
         raise UnsupportedError("init(reinit='create_new'): a process has one run; start another process")
-    return reinit in (True, "finish_previous") or (reinit in (None, "default") and "ipykernel" in sys.modules)
+    return reinit in (True, "finish_previous") or (reinit in (None, "default") and _is_notebook())
+
+
+def _is_notebook() -> bool:
+    """Whether this process is a notebook's kernel. One that executes notebooks imports ipykernel, too."""
+    find_shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
+    return hasattr(find_shell(), "kernel")
 
 
 def _begin(asked: Settings, config: Mapping[str, Any]) -> Run:
