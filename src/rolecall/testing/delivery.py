@@ -172,7 +172,8 @@ class Delivery(Contract):
         courier.open(stage.ticket())
         courier.deliver([row()])
         courier.close()
-        known, gone = courier.run.id, courier.run.id.replace(courier.run.id[-8:], GONE[:8])
+        known = str(courier.run.id)  # a number is the fault of another test
+        gone = known.replace(known[-8:], GONE[:8])
         assert known != gone
         with pytest.raises(BackendRaised) as raised:
             stage.ask(
