@@ -74,7 +74,8 @@ def serving(*command: str, folder: Path, port: int | None = None) -> Iterator[st
         yield url
     finally:
         # SIGKILL, as it would wait for clients that were cut off; the group, as MLflow starts workers
-        os.killpg(server.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may have ended by itself, and the reason is raised
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait(30)
 
 
