@@ -207,8 +207,8 @@ def test_init_returns_the_open_run() -> None:
     assert wandb.run is second
 
 
-def test_process_that_executes_notebooks_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It imports ipykernel, as a kernel does; and IPython, of which it has no shell."""
+def test_init_of_a_program_that_executes_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has imported ipykernel, as a kernel has, and IPython, but no shell runs it."""
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
     first = wandb.init()

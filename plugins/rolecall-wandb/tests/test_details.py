@@ -269,6 +269,7 @@ def test_service_uses_one_core(
     make_config: Make, server: WandbServer, monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
 ) -> None:
     """Unless the user has said how many. The user's own process is as it was."""
+    monkeypatch.delenv("GOMAXPROCS", raising=False)
     if given is not None:
         monkeypatch.setenv("GOMAXPROCS", given)
     with launch(make_config(courier="thread")):

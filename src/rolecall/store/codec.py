@@ -456,7 +456,7 @@ def _next_data(descriptor: int, offset: int) -> int:
 def _interpret(path: Path, data: bytes, offset: int, seed: int) -> Iterator[Line | Damage]:
     """What complete lines hold, of which the first begins at `offset`; what is behind the last newline is left out."""
     begin, until, why = -1, -1, ""
-    # One by one: thousands of lines at once would push each other out of the processor's cache.
+    # One by one: a list of them all would be a second copy of the data.
     for whole in BytesIO(data):
         if not whole.endswith(b"\n"):
             break

@@ -172,7 +172,7 @@ class Delivery(Contract):
         courier.open(stage.ticket())
         courier.deliver([row()])
         courier.close()
-        known = str(courier.run.id)  # a number is the fault of another test
+        known = str(courier.run.id)  # that an id is no string is for another test to say
         gone = known.replace(known[-8:], GONE[:8])
         assert known != gone
         with pytest.raises(BackendRaised) as raised:
